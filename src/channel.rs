@@ -1,0 +1,126 @@
+//! The body of a channel set: what one node tells another for the waiters that the other holds. Pure.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::error::{Mistake, What};
+use crate::key::Key;
+use crate::status::{Status, Update, Value, Version};
+
+/// A message to one node. Members it does not know are ignored: nodes of two versions work side by side while one
+/// replaces the other.
+#[derive(Debug, Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    to: Cow<'a, str>,
+    #[serde(borrow)]
+    updates: Vec<Entry<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry<'a> {
+    key: String,
+    version: u64,
+    // An `Option` alone would read `null`, which is a value, as missing.
+    #[serde(borrow, default, deserialize_with = "present")]
+    value: Option<&'a RawValue>,
+    #[serde(default, rename = "final")]
+    is_final: bool,
+    #[serde(default)]
+    gone: bool,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// Reads a message: whom it is for, and the updates in order. A value may be as long as the body: the limit on
+/// values was the sender's to keep.
+///
+/// # Errors
+/// The first mistake.
+pub fn parse(body: &[u8]) -> Result<(String, Vec<(Key, Update)>), Mistake> {
+    let message: Message<'_> = serde_json::from_slice(body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let what = if error.is_data() { What::WrongShape { line, column } } else { What::NotJson { line, column } };
+        Mistake::new("body", what)
+    })?;
+    let check = |(index, entry): (usize, &Entry<'_>)| entry.check(body.len()).map_err(|mistake| mistake.at(index));
+    let updates = message.updates.iter().enumerate().map(check).collect::<Result<_, _>>()?;
+    Ok((message.to.into_owned(), updates))
+}
+
+impl Entry<'_> {
+    fn check(&self, max_value_bytes: usize) -> Result<(Key, Update), Mistake> {
+        let key = Key::parse(&self.key).map_err(|what| Mistake::new("key", what))?;
+        let version = Version::new(self.version).filter(|version| *version > Version::NONE);
+        let version = version.ok_or(Mistake::new("version", What::NotAVersion))?;
+        if self.gone {
+            return Ok((key, Update::Gone(version)));
+        }
+        let value = self.value.ok_or(What::Missing).and_then(|raw| Value::new(raw, max_value_bytes));
+        let value = value.map_err(|what| Mistake::new("value", what))?;
+        Ok((key, Update::Status(Status { version, value, is_final: self.is_final })))
+    }
+}
+
+/// Writes a message for the node `to`.
+#[must_use]
+pub fn render(to: &str, updates: &[(Key, Update)]) -> Vec<u8> {
+    let quoted = |text: &str| serde_json::to_string(text).expect("any text is a JSON string");
+    let mut json = format!(r#"{{"to":{},"updates":["#, quoted(to)).into_bytes();
+    for (index, (key, update)) in updates.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        json.extend(format!(r#"{{"key":{},"version":{},"#, quoted(key.as_str()), update.version()).into_bytes());
+        match update {
+            Update::Status(status) => {
+                json.extend_from_slice(br#""value":"#);
+                json.extend_from_slice(status.value.as_bytes());
+                json.extend(format!(r#","final":{}}}"#, status.is_final).into_bytes());
+            }
+            Update::Gone(_) => json.extend_from_slice(br#""gone":true}"#),
+        }
+    }
+    json.extend_from_slice(b"]}");
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_node_writes_another_reads() {
+        let key = |text| Key::parse(text).expect("good");
+        let version = |number| Version::new(number).expect("good");
+        let value = Value::new(serde_json::from_str(r#"{"a": null}"#).expect("JSON"), 100).expect("good");
+        let updates = [
+            (key("a\"b"), Update::Status(Status { version: version(7), value, is_final: true })),
+            (key("c"), Update::Gone(version(8))),
+        ];
+        let json = render("n1", &updates);
+        let expected = r#"{"to":"n1","updates":[{"key":"a\"b","version":7,"value":{"a": null},"final":true},{"key":"c","version":8,"gone":true}]}"#;
+        assert_eq!(String::from_utf8_lossy(&json), expected);
+        assert_eq!(parse(&json), Ok(("n1".into(), updates.to_vec())));
+    }
+
+    #[test]
+    fn unknown_members_are_ignored_and_known_ones_checked() {
+        let parse = |updates: &str| {
+            parse(format!(r#"{{"to":"n","new":[1],"updates":{updates}}}"#).as_bytes())
+                .map(|(_, updates)| updates.len())
+                .map_err(|mistake| mistake.to_string())
+        };
+        assert_eq!(parse("[]"), Ok(0));
+        assert_eq!(parse(r#"[{"key":"k","version":1,"value":null,"since":5}]"#), Ok(1));
+        assert_eq!(parse(r#"[{"key":"k","version":1}]"#), Err("[0] value: missing".into()));
+        assert_eq!(parse(r#"[{"key":"k","version":0,"gone":true}]"#), Err("[0] version: not a version".into()));
+        assert_eq!(parse(r#"[{"key":"","version":1,"gone":true}]"#), Err("[0] key: empty".into()));
+        assert!(parse(r#"[{"key":"k"}]"#).is_err_and(|message| message.starts_with("body: not of the form")));
+        assert!(parse(r"[").is_err_and(|message| message.starts_with("body: not JSON")));
+    }
+}

@@ -1,0 +1,51 @@
+//! The time that versions are made of: milliseconds since 1970 that never go back while the process lives.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A monotonic clock plus the greatest distance that the system's clock ever had from it. So a system clock that is
+/// set back changes nothing, and one that is set forward is followed.
+#[derive(Debug)]
+pub struct Clock {
+    start: Instant,
+    /// Milliseconds since 1970 at `start`, by the system clock's most advanced reading.
+    offset: AtomicU64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: Instant::now(), offset: AtomicU64::new(0) }
+    }
+}
+
+impl Clock {
+    /// Milliseconds since 1970; never less than an earlier call gave.
+    pub fn now(&self) -> u64 {
+        // Before 1970 only where the clock was never set.
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.at(system, self.start.elapsed())
+    }
+
+    fn at(&self, system: Duration, monotonic: Duration) -> u64 {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let offset = millis(system).saturating_sub(millis(monotonic));
+        self.offset.fetch_max(offset, Ordering::Relaxed).max(offset) + millis(monotonic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_clock_that_goes_back_changes_nothing() {
+        let clock = Clock::default();
+        let at = |system, monotonic| clock.at(Duration::from_millis(system), Duration::from_millis(monotonic));
+        assert_eq!(at(1_000, 0), 1_000);
+        assert_eq!(at(1_010, 10), 1_010);
+        assert_eq!(at(3, 20), 1_020);
+        assert_eq!(at(0, 21), 1_021);
+        assert_eq!(at(5_000, 22), 5_000);
+        assert_eq!(at(1_023, 23), 5_001);
+    }
+}

@@ -1,0 +1,334 @@
+//! What makes an answer a script: which names may be called or assigned, and how JSON becomes safe JavaScript. Pure.
+//!
+//! An endpoint that reflects a name into a script is a way into every page that allows this host in its
+//! `script-src`, so the names are refused rather than cleaned, and a script begins with `/**/`, so that its first
+//! bytes are ours (CVE-2014-4671, "Rosetta Flash").
+
+use crate::status::code_unit;
+
+/// The longest callback.
+pub const MAX_CALLBACK_BYTES: usize = 128;
+/// The longest variable of an assignment.
+pub const MAX_VARIABLE_BYTES: usize = 64;
+/// The most digits of an index, and the most indexes of a segment.
+const MAX_INDEX_DIGITS: usize = 5;
+const MAX_INDEXES: usize = 4;
+
+/// The words that cannot begin an expression that names a function, in sloppy and strict code and in modules.
+const RESERVED: [&str; 46] = [
+    "break",
+    "case",
+    "catch",
+    "class",
+    "const",
+    "continue",
+    "debugger",
+    "default",
+    "delete",
+    "do",
+    "else",
+    "enum",
+    "export",
+    "extends",
+    "false",
+    "finally",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "instanceof",
+    "new",
+    "null",
+    "return",
+    "super",
+    "switch",
+    "this",
+    "throw",
+    "true",
+    "try",
+    "typeof",
+    "var",
+    "void",
+    "while",
+    "with",
+    "await",
+    "let",
+    "static",
+    "yield",
+    "implements",
+    "interface",
+    "package",
+    "private",
+    "protected",
+    "public",
+];
+
+/// What form a page wants its answer in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A call of a function.
+    Jsonp(Callback),
+    /// An assignment to a global variable.
+    Assignment(Variable),
+    /// Plain JSON, for `fetch`.
+    Json,
+}
+
+impl Form {
+    /// Writes `json` into `out` in this form.
+    pub fn render(&self, json: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Jsonp(callback) => {
+                out.extend_from_slice(b"/**/");
+                if let Some(root) = callback.root() {
+                    out.extend_from_slice(b"typeof ");
+                    out.extend_from_slice(root.as_bytes());
+                    out.extend_from_slice(b"!==\"undefined\"&&");
+                }
+                out.extend_from_slice(b"typeof ");
+                out.extend_from_slice(callback.0.as_bytes());
+                out.extend_from_slice(b"===\"function\"&&");
+                out.extend_from_slice(callback.0.as_bytes());
+                out.push(b'(');
+                push_as_script(json, out);
+                out.extend_from_slice(b");");
+            }
+            Self::Assignment(variable) => {
+                out.extend_from_slice(b"/**/window.");
+                out.extend_from_slice(variable.0.as_bytes());
+                out.push(b'=');
+                push_as_script(json, out);
+                out.push(b';');
+            }
+            Self::Json => out.extend_from_slice(json),
+        }
+    }
+}
+
+/// The function that a page wants called: `cb`, `a.b.cb`, `a[0].cb`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback(Box<str>);
+
+impl Callback {
+    /// Takes a name of segments joined by dots, each an ASCII identifier with at most four indexes; `None` if it is
+    /// not one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut segments = name.split('.').map(segment);
+        let first = segments.next().flatten()?;
+        let good = name.len() <= MAX_CALLBACK_BYTES && !RESERVED.contains(&first) && segments.all(|s| s.is_some());
+        good.then(|| Self(name.into()))
+    }
+
+    /// The global that a dotted name begins with: a late script must look for it first, since `typeof a.b` throws
+    /// where `a` is gone.
+    fn root(&self) -> Option<&str> {
+        let (first, _) = self.0.split_once('.')?;
+        Some(first.split_once('[').map_or(first, |(root, _)| root))
+    }
+}
+
+/// The global variable that a page wants assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable(Box<str>);
+
+impl Variable {
+    /// Takes an ASCII identifier, except `location`: assigning that leaves the page. `None` if it is not one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let good =
+            name.len() <= MAX_VARIABLE_BYTES && is_identifier(name) && !RESERVED.contains(&name) && name != "location";
+        good.then(|| Self(name.into()))
+    }
+}
+
+/// The identifier of one segment of a callback, if what follows it are indexes.
+fn segment(text: &str) -> Option<&str> {
+    let (name, indexes) = text.split_at(text.find('[').unwrap_or(text.len()));
+    let is_index = |index: &str| {
+        index.strip_suffix(']').is_some_and(|digits| {
+            (1..=MAX_INDEX_DIGITS).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    let good = is_identifier(name)
+        && (indexes.is_empty()
+            || (indexes[1..].split('[').count() <= MAX_INDEXES && indexes[1..].split('[').all(is_index)));
+    good.then_some(name)
+}
+
+fn is_identifier(text: &str) -> bool {
+    text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$')
+}
+
+/// Writes well-formed JSON as a JavaScript expression with the same value.
+///
+/// Two things differ. U+2028 and U+2029 end a line inside a string before ES2019. And in an object literal a member
+/// named `__proto__` sets the prototype, and twice is a syntax error; computed, as `["__proto__"]`, it is a member.
+fn push_as_script(json: &[u8], out: &mut Vec<u8>) {
+    let (mut copied, mut at) = (0, 0);
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'"' => {
+                let end = string_end(json, at);
+                if is_proto(&json[at + 1..end - 1]) && is_member_name(json, end) {
+                    out.extend_from_slice(&json[copied..at]);
+                    out.extend_from_slice(b"[\"__proto__\"]");
+                    copied = end;
+                } else {
+                    copied = push_line_ends_escaped(json, copied, at, end, out);
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    out.extend_from_slice(&json[copied..]);
+}
+
+/// The place behind the closing quote of the string that opens at `at`.
+fn string_end(json: &[u8], at: usize) -> usize {
+    let mut end = at + 1;
+    while let Some(&byte) = json.get(end) {
+        match byte {
+            b'"' => return end + 1,
+            b'\\' => end += 2,
+            _ => end += 1,
+        }
+    }
+    json.len()
+}
+
+/// Only a member's name has a colon behind it.
+fn is_member_name(json: &[u8], end: usize) -> bool {
+    json[end..].iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) == Some(&b':')
+}
+
+/// Whether the text between two quotes decodes to `__proto__`.
+fn is_proto(text: &[u8]) -> bool {
+    let mut at = 0;
+    for &expected in b"__proto__" {
+        if text.get(at) == Some(&expected) {
+            at += 1;
+        } else if code_unit(text, at) == Some(u16::from(expected)) {
+            at += 6;
+        } else {
+            return false;
+        }
+    }
+    at == text.len()
+}
+
+/// Copies up to each U+2028 or U+2029 (E2 80 A8, E2 80 A9) in the string from `at` to `end` and writes its escape;
+/// gives how far it copied.
+fn push_line_ends_escaped(json: &[u8], mut copied: usize, at: usize, end: usize, out: &mut Vec<u8>) -> usize {
+    for (offset, window) in json[at..end].windows(3).enumerate() {
+        let escape: &[u8] = match window {
+            [0xE2, 0x80, 0xA8] => b"\\u2028",
+            [0xE2, 0x80, 0xA9] => b"\\u2029",
+            _ => continue,
+        };
+        out.extend_from_slice(&json[copied..at + offset]);
+        out.extend_from_slice(escape);
+        copied = at + offset + 3;
+    }
+    copied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jsonp(name: &str, json: &str) -> String {
+        rendered(&Form::Jsonp(Callback::parse(name).expect(name)), json)
+    }
+
+    fn rendered(form: &Form, json: &str) -> String {
+        let mut out = Vec::new();
+        form.render(json.as_bytes(), &mut out);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_callback_is_called_if_it_is_there() {
+        assert_eq!(jsonp("cb", "1"), r#"/**/typeof cb==="function"&&cb(1);"#);
+        assert_eq!(jsonp("___eio[0]", "1"), r#"/**/typeof ___eio[0]==="function"&&___eio[0](1);"#);
+        assert_eq!(
+            jsonp("a[1][2].b.c[3]", "1"),
+            r#"/**/typeof a!=="undefined"&&typeof a[1][2].b.c[3]==="function"&&a[1][2].b.c[3](1);"#
+        );
+        let variable = Variable::parse("answer").expect("good");
+        assert_eq!(rendered(&Form::Assignment(variable), "{}"), "/**/window.answer={};");
+        assert_eq!(rendered(&Form::Json, "{\"__proto__\":1}"), "{\"__proto__\":1}");
+    }
+
+    #[test]
+    fn names_that_are_no_callbacks_are_refused() {
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "1a",
+            "a-b",
+            "a b",
+            "alert(1)",
+            "a;b",
+            "a[",
+            "a[]",
+            "a[x]",
+            "a[123456]",
+            "a[0",
+            "a]0[",
+            "a[0]b",
+            "[0]",
+            "a[0][0][0][0][0]",
+            "this",
+            "this.a",
+            "class",
+            "new[0]",
+            "é",
+            "a\n",
+            "*/",
+            "\\u0061",
+            &"a".repeat(129),
+        ] {
+            assert_eq!(Callback::parse(bad), None, "{bad}");
+        }
+        for good in ["a", "$", "_", "a.this", "a[0][1][22][33333].b", "window.cb", "thisone", &"a".repeat(128)] {
+            assert!(Callback::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "a.b", "a[0]", "location", "var", "1", &"a".repeat(65)] {
+            assert_eq!(Variable::parse(bad), None, "{bad}");
+        }
+        assert!(Variable::parse(&"a".repeat(64)).is_some());
+    }
+
+    #[test]
+    fn a_member_named_proto_stays_a_member() {
+        let cases = [
+            (r#"{"__proto__":1}"#, r#"{["__proto__"]:1}"#),
+            (r#"{"a":{"__proto__" : [],"__proto__":{}}}"#, r#"{"a":{["__proto__"] : [],["__proto__"]:{}}}"#),
+            (r#"{"\u005f_proto_\u005F":1}"#, r#"{["__proto__"]:1}"#),
+            (r#"["__proto__","\"__proto__\":"]"#, r#"["__proto__","\"__proto__\":"]"#),
+            (r#"{"__proto__x":1,"x__proto__":"__proto__"}"#, r#"{"__proto__x":1,"x__proto__":"__proto__"}"#),
+        ];
+        for (json, script) in cases {
+            assert_eq!(jsonp("f", json), format!(r#"/**/typeof f==="function"&&f({script});"#));
+        }
+    }
+
+    #[test]
+    fn line_ends_of_javascript_are_escaped() {
+        let json = "{\"\u{2028}\":\"a\u{2029}\u{2028}\",\"b\":\"\u{2027}\"}";
+        assert_eq!(
+            jsonp("f", json),
+            format!(
+                r#"/**/typeof f==="function"&&f({});"#,
+                json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+            )
+        );
+    }
+}

@@ -1,0 +1,398 @@
+//! The body of a set: one object, an array of them, or a form. Checked whole before anything is stored. Pure.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::{Mistake, Refusal, What};
+use crate::key::Key;
+use crate::query::{Given, Plus, fields};
+use crate::status::{Value, Version};
+
+/// The longest life of a status, a week.
+pub const MAX_TTL_SECONDS: u64 = 604_800;
+
+/// The limits of one request, from the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one value.
+    pub max_value_bytes: usize,
+    /// Sets in one array.
+    pub max_batch: usize,
+}
+
+/// One good set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// The key.
+    pub key: Key,
+    /// The value.
+    pub value: Value,
+    /// How long the status is kept, where the request says.
+    pub ttl: Option<Duration>,
+    /// Clients stop asking.
+    pub is_final: bool,
+    /// Store only if the key's version is exactly this.
+    pub after: Option<Version>,
+}
+
+/// What one request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sets {
+    /// One object, or a form.
+    One(Set),
+    /// An array.
+    Many(Vec<Set>),
+}
+
+/// Reads a body. What it begins with tells what it is, whatever the content type says, so that `curl -d` works.
+///
+/// # Errors
+/// The first mistake, or that it is neither JSON nor a form.
+pub fn parse(body: &[u8], content_type: Option<&[u8]>, limits: Limits) -> Result<Sets, Refusal> {
+    match body.trim_ascii_start().first() {
+        Some(b'{') => {
+            let draft: Draft<'_> = read_json(body, PhantomData)?;
+            Ok(Sets::One(draft.check(limits)?))
+        }
+        Some(b'[') => Ok(Sets::Many(parse_array(body, limits)?)),
+        _ if is_form(content_type) => Ok(Sets::One(Form::parse(body).check(limits)?)),
+        _ => Err(Refusal::UnknownMediaType),
+    }
+}
+
+fn parse_array(body: &[u8], limits: Limits) -> Result<Vec<Set>, Mistake> {
+    let drafts = read_json(body, AtMost(limits.max_batch))?;
+    if drafts.is_empty() {
+        return Err(Mistake::new("body", What::Empty));
+    }
+    if drafts.len() > limits.max_batch {
+        return Err(Mistake::new("body", What::MoreThan(limits.max_batch)));
+    }
+    let check = |(index, draft): (usize, Draft<'_>)| draft.check(limits).map_err(|mistake| mistake.at(index));
+    drafts.into_iter().enumerate().map(check).collect()
+}
+
+fn is_form(content_type: Option<&[u8]>) -> bool {
+    let essence = content_type.and_then(|full| full.split(|&byte| byte == b';').next());
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+}
+
+fn read_json<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, Mistake> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
+    read.map_err(|error| {
+        let what = if error.is_data() {
+            What::NotObjects
+        } else {
+            What::NotJson { line: error.line(), column: error.column() }
+        };
+        Mistake::new("body", what)
+    })
+}
+
+/// The members of a set.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Member {
+    Key,
+    Value,
+    Ttl,
+    Final,
+    After,
+    Unknown(String),
+}
+
+/// An object as it was read: JSON by its grammar, and nothing checked yet.
+#[derive(Default)]
+struct Draft<'a> {
+    key: Option<&'a RawValue>,
+    value: Option<&'a RawValue>,
+    ttl: Option<&'a RawValue>,
+    is_final: Option<&'a RawValue>,
+    after: Option<&'a RawValue>,
+    /// An unknown or doubled member.
+    mistake: Option<Mistake>,
+}
+
+impl<'de> Deserialize<'de> for Draft<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DraftVisitor)
+    }
+}
+
+struct DraftVisitor;
+
+impl<'de> Visitor<'de> for DraftVisitor {
+    type Value = Draft<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Draft<'de>, A::Error> {
+        let mut draft = Draft::default();
+        while let Some(member) = members.next_key()? {
+            let (name, place) = match member {
+                Member::Key => ("key", &mut draft.key),
+                Member::Value => ("value", &mut draft.value),
+                Member::Ttl => ("ttl", &mut draft.ttl),
+                Member::Final => ("final", &mut draft.is_final),
+                Member::After => ("after", &mut draft.after),
+                Member::Unknown(name) => {
+                    draft.mistake.get_or_insert_with(|| Mistake::unknown_member(&name));
+                    members.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if place.replace(members.next_value()?).is_some() {
+                draft.mistake.get_or_insert(Mistake::new(name, What::GivenTwice));
+            }
+        }
+        Ok(draft)
+    }
+}
+
+impl Draft<'_> {
+    fn check(self, limits: Limits) -> Result<Set, Mistake> {
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        let text = |raw: Option<&RawValue>| raw.map(RawValue::get).map(str::to_owned);
+        let key = member("key", self.key.ok_or(What::Missing).and_then(key_of_json))?;
+        let value = self.value.ok_or(What::Missing).and_then(|raw| Value::new(raw, limits.max_value_bytes));
+        let value = member("value", value)?;
+        rest(key, value, text(self.ttl).as_deref(), text(self.is_final).as_deref(), text(self.after).as_deref())
+    }
+}
+
+fn key_of_json(raw: &RawValue) -> Result<Key, What> {
+    if !raw.get().starts_with('"') {
+        return Err(What::NotAString);
+    }
+    // It is a string, so what is wrong with it is half of a surrogate pair.
+    let text: Cow<'_, str> = serde_json::from_str(raw.get()).map_err(|_| What::NotPrintable)?;
+    Key::parse(&text)
+}
+
+/// A form as it was read.
+#[derive(Default)]
+struct Form<'a> {
+    key: Given<'a>,
+    value: Given<'a>,
+    ttl: Given<'a>,
+    is_final: Given<'a>,
+    after: Given<'a>,
+    mistake: Option<Mistake>,
+}
+
+impl<'a> Form<'a> {
+    fn parse(body: &'a [u8]) -> Self {
+        let mut form = Self::default();
+        for (name, value) in fields(body, Plus::Space) {
+            let given = match name.as_deref() {
+                Some("key") => &mut form.key,
+                Some("value") => &mut form.value,
+                Some("ttl") => &mut form.ttl,
+                Some("final") => &mut form.is_final,
+                Some("after") => &mut form.after,
+                name => {
+                    form.mistake.get_or_insert_with(|| Mistake::unknown_member(name.unwrap_or_default()));
+                    continue;
+                }
+            };
+            given.add(value);
+        }
+        form
+    }
+
+    fn check(self, limits: Limits) -> Result<Set, Mistake> {
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        let key = member("key", required(self.key).and_then(|key| Key::parse(&key)))?;
+        let value = member("value", required(self.value).and_then(|text| value_of_text(&text, limits)))?;
+        let ttl = member("ttl", optional(self.ttl))?;
+        let is_final = member("final", optional(self.is_final))?;
+        let after = member("after", optional(self.after))?;
+        rest(key, value, ttl.as_deref(), is_final.as_deref(), after.as_deref())
+    }
+}
+
+/// A form's value is a string.
+fn value_of_text(text: &str, limits: Limits) -> Result<Value, What> {
+    let json = serde_json::value::to_raw_value(text).expect("any text is a JSON string");
+    Value::new(&json, limits.max_value_bytes)
+}
+
+fn required(given: Given<'_>) -> Result<Cow<'_, str>, What> {
+    optional(given)?.ok_or(What::Missing)
+}
+
+fn optional(given: Given<'_>) -> Result<Option<Cow<'_, str>>, What> {
+    match given {
+        Given::Missing => Ok(None),
+        Given::Once(text) => Ok(Some(text)),
+        Given::BadEncoding => Err(What::BadEncoding),
+        Given::Twice => Err(What::GivenTwice),
+    }
+}
+
+/// The members that JSON and a form write alike.
+fn rest(
+    key: Key,
+    value: Value,
+    ttl: Option<&str>,
+    is_final: Option<&str>,
+    after: Option<&str>,
+) -> Result<Set, Mistake> {
+    let ttl = ttl.map(parse_ttl).transpose();
+    let is_final = match is_final {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(What::NotABoolean),
+    };
+    let after = after.map(|text| Version::parse(text).ok_or(What::NotAVersion)).transpose();
+    Ok(Set {
+        key,
+        value,
+        ttl: member("ttl", ttl)?,
+        is_final: member("final", is_final)?,
+        after: member("after", after)?,
+    })
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, What> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse().ok().filter(|seconds| digits && (1..=MAX_TTL_SECONDS).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or(What::NotATtl)
+}
+
+fn member<T>(name: &'static str, checked: Result<T, What>) -> Result<T, Mistake> {
+    checked.map_err(|what| Mistake::new(name, what))
+}
+
+/// Reads an array and keeps one element more than the limit, which is enough to tell that there are more: a body of
+/// millions of empty objects must not become millions of drafts.
+struct AtMost(usize);
+
+impl<'de> DeserializeSeed<'de> for AtMost {
+    type Value = Vec<Draft<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Vec<Draft<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut drafts = Vec::new();
+        while drafts.len() <= self.0 {
+            match elements.next_element()? {
+                Some(draft) => drafts.push(draft),
+                None => return Ok(drafts),
+            }
+        }
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(drafts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_value_bytes: 100, max_batch: 3 };
+    const FORM: Option<&[u8]> = Some(b"application/x-www-form-urlencoded; charset=utf-8");
+
+    fn one(body: &str) -> Result<Set, String> {
+        match parse(body.as_bytes(), FORM, LIMITS) {
+            Ok(Sets::One(set)) => Ok(set),
+            Ok(Sets::Many(_)) => Err("an array".into()),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    #[test]
+    fn an_object_and_a_form_say_the_same() {
+        let json = one(r#" {"key":"a+b","value":"x y","ttl":5,"final":true,"after":7}"#).expect("good");
+        assert_eq!(json.value.as_bytes(), br#""x y""#);
+        assert_eq!((json.ttl, json.is_final), (Some(Duration::from_secs(5)), true));
+        assert_eq!(json.after, Version::new(7));
+        assert_eq!(one("key=a%2Bb&value=x+y&ttl=5&final=true&after=7").expect("good"), json);
+    }
+
+    #[test]
+    fn null_is_a_value_and_none_is_a_mistake() {
+        assert_eq!(one(r#"{"key":"a","value":null}"#).expect("good").value.as_bytes(), b"null");
+        assert_eq!(one(r#"{"key":"a"}"#), Err("value: missing".into()));
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let long = format!(r#"{{"key":"a","value":"{}"}}"#, "x".repeat(99));
+        for (body, message) in [
+            (r#"{"value":1}"#, "key: missing"),
+            (r#"{"key":1,"value":1}"#, "key: not a string"),
+            (r#"{"key":"\ud800","value":1}"#, "key: not printable ASCII"),
+            (r#"{"key":"","value":1}"#, "key: empty"),
+            (r#"{"key":"a","value":1,"key":"b"}"#, "key: given twice"),
+            (r#"{"key":"a","value":1,"tll":1}"#, "tll: unknown member"),
+            (r#"{"key":"a","value":1,"<script>":1}"#, "body: unknown member"),
+            (r#"{"key":"a","value":"\ud800"}"#, "value: half of a surrogate pair"),
+            (long.as_str(), "value: longer than 100 bytes"),
+            (r#"{"key":"a","value":1,"ttl":0}"#, "ttl: not a whole number of seconds from 1 to 604800"),
+            (r#"{"key":"a","value":1,"ttl":604801}"#, "ttl: not a whole number of seconds from 1 to 604800"),
+            (r#"{"key":"a","value":1,"ttl":1.5}"#, "ttl: not a whole number of seconds from 1 to 604800"),
+            (r#"{"key":"a","value":1,"ttl":"5"}"#, "ttl: not a whole number of seconds from 1 to 604800"),
+            (r#"{"key":"a","value":1,"ttl":null}"#, "ttl: not a whole number of seconds from 1 to 604800"),
+            (r#"{"key":"a","value":1,"final":1}"#, "final: not true or false"),
+            (r#"{"key":"a","value":1,"after":-1}"#, "after: not a version"),
+            (r#"{"key":"a","value":1"#, "body: not JSON (line 1, column 20)"),
+            (r#"{"key":"a","value":1} x"#, "body: not JSON (line 1, column 23)"),
+            ("key=a", "value: missing"),
+            ("key=a&value=1&value=2", "value: given twice"),
+            ("key=%zz&value=1", "key: bad percent-encoding"),
+            ("key=a&value=1&final=yes", "final: not true or false"),
+            ("key=a&value=1&ttl=+5", "ttl: not a whole number of seconds from 1 to 604800"),
+            ("key=a&value=1&x=1", "x: unknown member"),
+            ("", "key: missing"),
+        ] {
+            assert_eq!(one(body), Err(message.into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_checked_whole() {
+        let parse = |body: &str| parse(body.as_bytes(), None, LIMITS).map_err(|refusal| refusal.to_string());
+        let set = r#"{"key":"a","value":1}"#;
+        assert!(matches!(parse(&format!("[{set},{set}]")), Ok(Sets::Many(sets)) if sets.len() == 2));
+        for (body, message) in [
+            ("[]".to_owned(), "body: empty"),
+            (format!("[{set},{{}}]"), "[1] key: missing"),
+            (format!("[{set},{set},{set},{set},{set}]"), "body: more than 3 objects"),
+            (format!("[{set},1]"), "body: not an object or an array of objects"),
+            (format!("[{set}"), "body: not JSON (line 1, column 22)"),
+        ] {
+            assert_eq!(parse(&body), Err(message.into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_json_nor_a_form_is_refused() {
+        for (body, content_type) in [("key=a", None), ("\"a\"", Some(b"application/json".as_slice())), ("", None)] {
+            assert_eq!(parse(body.as_bytes(), content_type, LIMITS), Err(Refusal::UnknownMediaType));
+        }
+    }
+}
