@@ -1,0 +1,413 @@
+//! The embedded store: statuses in this process, until it ends. Bounded in entries and in bytes: at a bound it
+//! refuses, it never drops a status.
+//!
+//! Time to live is counted on the monotonic clock, so that no change of the system's clock ends a status early. An
+//! entry whose time is over is not seen from that instant, and taken away by the next [`Memory::sweep`]: one ordered
+//! index a shard, no task an entry.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Known, MIN_GONE_TTL, Put, StoreError, next_version};
+use crate::clock::Clock;
+use crate::key::Key;
+use crate::status::{Status, Update, Version};
+
+/// More shards than cores, so that two cores seldom meet in one.
+const SHARDS: usize = 64;
+/// What an entry counts besides its key and its value: the map's and the index's share, rounded up.
+pub const ENTRY_BYTES: usize = 256;
+/// A floor outlives the wait that needs it by this, so that none is missing because a timer was late.
+const FLOOR_MARGIN: Duration = Duration::from_secs(5);
+/// So many entries are taken away before a sweep lets others have the lock.
+const SWEEP_BATCH: usize = 256;
+/// A map that shrank below a quarter of its room, and has at least this much, gives the rest back.
+const KEPT_CAPACITY: usize = 64;
+
+/// The bounds of an embedded store.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Statuses, and marks of deletion.
+    pub max_statuses: usize,
+    /// Keys, values and [`ENTRY_BYTES`] for each.
+    pub max_bytes: usize,
+    /// Floors: keys that are waited for with a `last` ahead of the clock.
+    pub max_floors: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Memory {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    clock: Clock,
+    statuses: AtomicUsize,
+    bytes: AtomicUsize,
+    floors: AtomicUsize,
+    limits: Limits,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    known: Expiring<Update>,
+    /// The greatest `last` of the gets that wait, where it is ahead of the clock. Apart from what is known, since
+    /// pages can make these: they must not use up the room for statuses.
+    floors: Expiring<Version>,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            clock: Clock::default(),
+            statuses: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            floors: AtomicUsize::new(0),
+            limits,
+        }
+    }
+
+    /// See [`Store::open`](super::Store::open).
+    pub(super) fn open(&self, key: &Key, last: Version, hold: Duration) -> Result<Option<Update>, StoreError> {
+        let now = Instant::now();
+        let mut shard = self.shard(key);
+        if let Some((update, _)) = shard.known.get(key, now)
+            && update.version() > last
+        {
+            return Ok(Some(update.clone()));
+        }
+        // The next version is at least the clock's time, so a floor below that need not be kept.
+        if last.get() < self.clock.now() {
+            return Ok(None);
+        }
+        let (floor, until) = shard.floors.get(key, now).map_or((last, now), |(&floor, until)| (floor.max(last), until));
+        if shard.floors.contains(key) || reserve(&self.floors, 1, self.limits.max_floors) {
+            shard.floors.insert(key, floor, until.max(now + hold + FLOOR_MARGIN));
+            Ok(None)
+        } else {
+            Err(StoreError::Full)
+        }
+    }
+
+    /// See [`Store::put`](super::Store::put).
+    pub(super) fn put(&self, key: &Key, put: Put) -> Result<Version, StoreError> {
+        let Put { value, is_final, ttl, after } = put;
+        self.write(key, after, |version, _| (Update::Status(Status { version, value: value.clone(), is_final }), ttl))
+    }
+
+    /// See [`Store::forget`](super::Store::forget).
+    pub(super) fn forget(&self, key: &Key) -> Result<Version, StoreError> {
+        self.write(key, None, |version, left| (Update::Gone(version), left.max(MIN_GONE_TTL)))
+    }
+
+    /// See [`Store::look`](super::Store::look).
+    pub(super) fn look(&self, key: &Key) -> Option<Known> {
+        let now = Instant::now();
+        let shard = self.shard(key);
+        let (update, until) = shard.known.get(key, now)?;
+        Some(Known { update: update.clone(), expires_in: until - now })
+    }
+
+    /// Takes away what has expired.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for shard in &self.shards {
+            while self.sweep_batch(&mut lock(shard), now) {}
+        }
+    }
+
+    /// Writes what `make` makes of the next version and of the life that was left.
+    fn write(
+        &self,
+        key: &Key,
+        after: Option<Version>,
+        make: impl Fn(Version, Duration) -> (Update, Duration),
+    ) -> Result<Version, StoreError> {
+        match self.try_write(key, after, &make) {
+            Err(StoreError::Full) => {
+                // What has expired since the last sweep takes no one's room.
+                self.sweep();
+                self.try_write(key, after, &make)
+            }
+            done => done,
+        }
+    }
+
+    fn try_write(
+        &self,
+        key: &Key,
+        after: Option<Version>,
+        make: &impl Fn(Version, Duration) -> (Update, Duration),
+    ) -> Result<Version, StoreError> {
+        let now = Instant::now();
+        let mut shard = self.shard(key);
+        let (stored, left) = shard
+            .known
+            .get(key, now)
+            .map_or((Version::NONE, Duration::ZERO), |(update, until)| (update.version(), until - now));
+        if after.is_some_and(|after| after != stored) {
+            return Err(StoreError::Conflict(stored));
+        }
+        let floor = shard.floors.get(key, now).map_or(Version::NONE, |(&floor, _)| floor);
+        let version = next_version(stored, floor, self.clock.now()).ok_or(StoreError::Full)?;
+        let (update, ttl) = make(version, left);
+        let replaced = shard.known.peek(key).map(|old| cost(key, old));
+        if !self.make_room(replaced, cost(key, &update)) {
+            return Err(StoreError::Full);
+        }
+        shard.known.insert(key, update, now + ttl);
+        Ok(version)
+    }
+
+    /// Counts an entry of `new` bytes in place of one of `replaced`, if it fits.
+    fn make_room(&self, replaced: Option<usize>, new: usize) -> bool {
+        let old = replaced.unwrap_or(0);
+        if replaced.is_none() && !reserve(&self.statuses, 1, self.limits.max_statuses) {
+            return false;
+        }
+        if new > old && !reserve(&self.bytes, new - old, self.limits.max_bytes) {
+            if replaced.is_none() {
+                self.statuses.fetch_sub(1, Ordering::Relaxed);
+            }
+            return false;
+        }
+        self.bytes.fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
+        true
+    }
+
+    /// Takes away at most [`SWEEP_BATCH`] of each kind; tells whether there may be more.
+    fn sweep_batch(&self, shard: &mut Shard, now: Instant) -> bool {
+        for _ in 0..SWEEP_BATCH {
+            let known = shard.known.pop_expired(now);
+            let floor = shard.floors.pop_expired(now);
+            if let Some((key, update)) = &known {
+                self.statuses.fetch_sub(1, Ordering::Relaxed);
+                self.bytes.fetch_sub(cost(key, update), Ordering::Relaxed);
+            }
+            if floor.is_some() {
+                self.floors.fetch_sub(1, Ordering::Relaxed);
+            }
+            if known.is_none() && floor.is_none() {
+                shard.known.shrink();
+                shard.floors.shrink();
+                return false;
+            }
+        }
+        true
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        // The upper half, since a shard's own map could otherwise share its low bits.
+        lock(&self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS])
+    }
+}
+
+/// A panic while the lock was held ends one request; the maps are whole between any two of their calls.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Adds `more` to a count, unless it would exceed its limit.
+fn reserve(count: &AtomicUsize, more: usize, limit: usize) -> bool {
+    let within = |count: usize| count.checked_add(more).filter(|&sum| sum <= limit);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+}
+
+/// What an entry counts towards the bound on bytes.
+fn cost(key: &Key, update: &Update) -> usize {
+    let value = match update {
+        Update::Status(status) => status.value.as_bytes().len(),
+        Update::Gone(_) => 0,
+    };
+    ENTRY_BYTES + key.as_str().len() + value
+}
+
+/// A map whose entries end by themselves: each is seen until its instant, and found in the order of those.
+#[derive(Debug)]
+struct Expiring<V> {
+    entries: HashMap<Key, (V, Instant)>,
+    order: BTreeSet<(Instant, Key)>,
+}
+
+impl<V> Default for Expiring<V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<V> Expiring<V> {
+    /// What lives under `key` now, and until when.
+    fn get(&self, key: &Key, now: Instant) -> Option<(&V, Instant)> {
+        self.entries.get(key).filter(|(_, until)| *until > now).map(|(value, until)| (value, *until))
+    }
+
+    /// What takes room under `key`, expired or not.
+    fn peek(&self, key: &Key) -> Option<&V> {
+        self.entries.get(key).map(|(value, _)| value)
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    fn insert(&mut self, key: &Key, value: V, until: Instant) {
+        if let Some((_, old)) = self.entries.insert(key.clone(), (value, until)) {
+            self.order.remove(&(old, key.clone()));
+        }
+        self.order.insert((until, key.clone()));
+    }
+
+    fn pop_expired(&mut self, now: Instant) -> Option<(Key, V)> {
+        self.order.first().filter(|(until, _)| *until <= now)?;
+        let (_, key) = self.order.pop_first()?;
+        let (value, _) = self.entries.remove(&key)?;
+        Some((key, value))
+    }
+
+    fn shrink(&mut self) {
+        if self.entries.capacity() > KEPT_CAPACITY && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to((self.entries.len() * 2).max(KEPT_CAPACITY / 2));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Value;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn store(max_statuses: usize, max_bytes: usize) -> Memory {
+        Memory::new(Limits { max_statuses, max_bytes, max_floors: 2 })
+    }
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).expect("good")
+    }
+
+    fn version(number: u64) -> Version {
+        Version::new(number).expect("good")
+    }
+
+    fn put(json: &str, ttl: Duration) -> Put {
+        let raw: &serde_json::value::RawValue = serde_json::from_str(json).expect("JSON");
+        Put { value: Value::new(raw, 1000).expect("good"), is_final: false, ttl, after: None }
+    }
+
+    #[test]
+    fn what_was_put_is_seen_by_those_who_know_less() {
+        let store = store(10, 10_000);
+        let first = store.put(&key("a"), put("1", LONG)).expect("room");
+        let second = store.put(&key("a"), put("2", LONG)).expect("room");
+        assert!(second > first);
+        let seen = store.open(&key("a"), first, LONG).expect("open").expect("newer");
+        assert_eq!(seen.version(), second);
+        assert_eq!(store.open(&key("a"), second, LONG), Ok(None));
+        assert_eq!(store.open(&key("b"), Version::NONE, LONG), Ok(None));
+    }
+
+    #[test]
+    fn after_is_the_exact_version_or_nothing_is_stored() {
+        let store = store(10, 10_000);
+        let after = |version| Put { after: Some(version), ..put("1", LONG) };
+        let first = store.put(&key("a"), after(Version::NONE)).expect("nothing known");
+        assert_eq!(store.put(&key("a"), after(Version::NONE)), Err(StoreError::Conflict(first)));
+        let second = store.put(&key("a"), after(first)).expect("exact");
+        let gone = store.forget(&key("a")).expect("room");
+        assert_eq!(store.put(&key("a"), after(second)), Err(StoreError::Conflict(gone)));
+        assert!(store.put(&key("a"), after(gone)).is_ok());
+    }
+
+    #[test]
+    fn a_page_from_the_future_gets_the_next_status() {
+        let store = store(10, 10_000);
+        let ahead = version(store.clock.now() + 1_000_000);
+        assert_eq!(store.open(&key("a"), ahead, LONG), Ok(None));
+        let stored = store.put(&key("a"), put("1", LONG)).expect("room");
+        assert_eq!(stored, ahead.next().expect("next"));
+        // Its neighbour does not move: what one page says of one key is no clock.
+        assert!(store.put(&key("b"), put("1", LONG)).expect("room") < ahead);
+    }
+
+    #[test]
+    fn floors_are_bounded_apart_from_statuses() {
+        let store = store(1, 10_000);
+        for name in ["a", "b"] {
+            assert_eq!(store.open(&key(name), Version::MAX_LAST, LONG), Ok(None));
+        }
+        assert_eq!(store.open(&key("c"), Version::MAX_LAST, LONG), Err(StoreError::Full));
+        assert_eq!(store.open(&key("a"), Version::MAX_LAST, LONG), Ok(None));
+        assert_eq!(store.open(&key("c"), version(1), LONG), Ok(None));
+        assert!(store.put(&key("c"), put("1", LONG)).is_ok());
+    }
+
+    #[test]
+    fn at_a_bound_a_set_is_refused_and_nothing_is_dropped() {
+        let store = store(2, 10_000);
+        store.put(&key("a"), put("1", LONG)).expect("room");
+        store.put(&key("b"), put("1", LONG)).expect("room");
+        assert_eq!(store.put(&key("c"), put("1", LONG)), Err(StoreError::Full));
+        assert_eq!(store.forget(&key("c")), Err(StoreError::Full));
+        assert!(store.put(&key("a"), put("2", LONG)).is_ok());
+        assert!(store.look(&key("b")).is_some());
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_counted_back() {
+        let store = store(10, 2 * ENTRY_BYTES + 2 + 10);
+        store.put(&key("a"), put("12345", LONG)).expect("room");
+        store.put(&key("b"), put("12345", LONG)).expect("room");
+        assert_eq!(store.put(&key("a"), put("123456", LONG)), Err(StoreError::Full));
+        store.put(&key("a"), put("1", LONG)).expect("smaller");
+        store.put(&key("b"), put("123456789", LONG)).expect("room again");
+        assert_eq!(store.put(&key("a"), put("12", LONG)), Err(StoreError::Full));
+    }
+
+    #[test]
+    fn what_expired_is_not_seen_and_leaves_its_room() {
+        let store = store(1, 10_000);
+        store.put(&key("a"), put("1", Duration::ZERO)).expect("room");
+        assert_eq!(store.open(&key("a"), Version::NONE, LONG), Ok(None));
+        assert!(store.look(&key("a")).is_none());
+        store.put(&key("b"), put("1", LONG)).expect("room of what expired");
+        store.sweep();
+        assert_eq!(store.statuses.load(Ordering::Relaxed), 1);
+        assert_eq!(store.bytes.load(Ordering::Relaxed), ENTRY_BYTES + 2);
+    }
+
+    #[test]
+    fn a_deletion_is_remembered_and_ended_by_the_next_set() {
+        let store = store(10, 10_000);
+        let set = store.put(&key("a"), put("1", Duration::from_secs(100))).expect("room");
+        let gone = store.forget(&key("a")).expect("room");
+        assert!(gone > set);
+        assert_eq!(store.open(&key("a"), set, LONG), Ok(Some(Update::Gone(gone))));
+        let left = store.look(&key("a")).expect("mark").expires_in;
+        assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100));
+        assert!(store.put(&key("a"), put("2", LONG)).expect("room") > gone);
+        assert!(matches!(store.open(&key("a"), gone, LONG), Ok(Some(Update::Status(_)))));
+    }
+
+    #[test]
+    fn a_swept_store_is_empty() {
+        let store = store(100_000, usize::MAX);
+        for i in 0..50_000 {
+            store.put(&key(&format!("k{i}")), put("1", Duration::ZERO)).expect("room");
+        }
+        store.sweep();
+        assert_eq!(store.statuses.load(Ordering::Relaxed), 0);
+        assert_eq!(store.bytes.load(Ordering::Relaxed), 0);
+        for shard in &store.shards {
+            let shard = lock(shard);
+            assert!(shard.known.order.is_empty() && shard.known.entries.capacity() <= KEPT_CAPACITY * 2);
+        }
+    }
+}

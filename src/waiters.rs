@@ -1,0 +1,296 @@
+//! The gets that this node holds: a bounded registry of waiters by key. No HTTP, no store, no clock.
+//!
+//! Sharded by key, so that two cores seldom queue on one lock. A lock is held for a look-up, never across an await
+//! and never while a waiter is woken. Each register is matched by exactly one removal, by whoever comes first: the
+//! delivery that takes the waiter out, or the waiter's own guard when it is dropped; so a quiet registry is empty.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::future::pending;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::key::Key;
+use crate::status::{Update, Version};
+
+/// More shards than cores, so that two cores seldom meet in one.
+const SHARDS: usize = 64;
+/// A map that shrank below a quarter of its room, and has at least this much, gives the rest back.
+const KEPT_CAPACITY: usize = 64;
+
+/// All waiters of this node.
+#[derive(Debug)]
+pub struct Waiters {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    held: AtomicUsize,
+    next_id: AtomicU64,
+    max: usize,
+    max_per_key: usize,
+}
+
+type Shard = HashMap<Key, Vec<Held>>;
+
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    last: Version,
+    wake: oneshot::Sender<Update>,
+}
+
+/// A limit on waiters is reached.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Waiters {
+    /// A registry that holds at most `max` waiters, and `max_per_key` of one key.
+    #[must_use]
+    pub fn new(max: usize, max_per_key: usize) -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            held: AtomicUsize::new(0),
+            next_id: AtomicU64::new(0),
+            max,
+            max_per_key,
+        })
+    }
+
+    /// Holds a place for one get that knows the key up to `last`: the next newer update wakes it.
+    ///
+    /// # Errors
+    /// [`Full`] where a limit is reached; then nothing is kept.
+    pub fn register(self: &Arc<Self>, key: &Key, last: Version) -> Result<Waiter, Full> {
+        // Counted before it is there, so that many at once cannot exceed the limit together.
+        if self.held.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full);
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (wake, update) = oneshot::channel();
+        let mut shard = self.shard(key);
+        let waiters = shard.entry(key.clone()).or_default();
+        if waiters.len() >= self.max_per_key {
+            if waiters.is_empty() {
+                shard.remove(key);
+            }
+            drop(shard);
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full);
+        }
+        if waiters.is_empty() {
+            // Most keys have one waiter, and a vector's first growth would make room for four.
+            waiters.reserve_exact(1);
+        }
+        waiters.push(Held { id, last, wake });
+        drop(shard);
+        Ok(Waiter { registry: Arc::clone(self), key: key.clone(), id, update })
+    }
+
+    /// Wakes each waiter of `key` that does not know this version yet; gives how many took it.
+    pub fn deliver(&self, key: &Key, update: &Update) -> usize {
+        let version = update.version();
+        let mut shard = self.shard(key);
+        let Some(waiters) = shard.get_mut(key) else { return 0 };
+        let woken: Vec<Held> = waiters.extract_if(.., |held| held.last < version).collect();
+        if waiters.is_empty() {
+            remove_key(&mut shard, key);
+        }
+        drop(shard);
+        self.held.fetch_sub(woken.len(), Ordering::Relaxed);
+        // A send fails where the client left between the two lines above.
+        woken.into_iter().filter_map(|held| held.wake.send(update.clone()).ok()).count()
+    }
+
+    /// How many waiters `key` has.
+    pub fn count(&self, key: &Key) -> usize {
+        self.shard(key).get(key).map_or(0, Vec::len)
+    }
+
+    /// How many waiters there are.
+    pub fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many keys are waited for. Takes each lock in turn: for metrics.
+    pub fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        // The upper half, since a shard's own map could otherwise share its low bits.
+        lock(&self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS])
+    }
+
+    fn remove(&self, key: &Key, id: u64) {
+        let mut shard = self.shard(key);
+        let Some(waiters) = shard.get_mut(key) else { return };
+        let Some(at) = waiters.iter().position(|held| held.id == id) else { return };
+        let removed = waiters.swap_remove(at);
+        if waiters.is_empty() {
+            remove_key(&mut shard, key);
+        }
+        drop(shard);
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        drop(removed);
+    }
+}
+
+/// A panic while the lock was held ends one request; the maps are whole between any two of their calls.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remove_key(shard: &mut Shard, key: &Key) {
+    shard.remove(key);
+    if shard.capacity() > KEPT_CAPACITY && shard.len() < shard.capacity() / 4 {
+        let room = shard.len() * 2;
+        shard.shrink_to(room.max(KEPT_CAPACITY / 2));
+    }
+}
+
+/// One held get. Dropped, by an answer or because the client left, it removes itself, and only itself.
+#[derive(Debug)]
+pub struct Waiter {
+    registry: Arc<Waiters>,
+    key: Key,
+    id: u64,
+    update: oneshot::Receiver<Update>,
+}
+
+impl Waiter {
+    /// Waits for the update that wakes this waiter. It comes once; a waiter that had it waits for ever.
+    ///
+    /// # Cancel safety
+    /// An update that came is kept until a call returns it.
+    pub async fn update(&mut self) -> Update {
+        if self.update.is_terminated() {
+            return pending().await;
+        }
+        match (&mut self.update).await {
+            Ok(update) => update,
+            // Only this waiter's own drop throws the sender away unused.
+            Err(_) => pending().await,
+        }
+    }
+
+    /// The update, if it came already.
+    pub fn try_update(&mut self) -> Option<Update> {
+        if self.update.is_terminated() { None } else { self.update.try_recv().ok() }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.registry.remove(&self.key, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).expect("good")
+    }
+
+    fn gone(version: u64) -> Update {
+        Update::Gone(Version::new(version).expect("good"))
+    }
+
+    fn version(number: u64) -> Version {
+        Version::new(number).expect("good")
+    }
+
+    #[test]
+    fn an_update_wakes_those_that_know_less() {
+        let waiters = Waiters::new(10, 10);
+        let mut behind = waiters.register(&key("a"), version(4)).expect("room");
+        let mut ahead = waiters.register(&key("a"), version(5)).expect("room");
+        let mut other = waiters.register(&key("b"), version(0)).expect("room");
+        assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
+        assert_eq!(behind.try_update(), Some(gone(5)));
+        assert_eq!(behind.try_update(), None);
+        assert_eq!(ahead.try_update(), None);
+        assert_eq!(other.try_update(), None);
+        assert_eq!((waiters.len(), waiters.keys()), (2, 2));
+        drop((behind, ahead, other));
+        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
+    }
+
+    #[test]
+    fn one_that_left_is_not_counted_as_given() {
+        let waiters = Waiters::new(10, 10);
+        let left = waiters.register(&key("a"), version(0)).expect("room");
+        let stays = waiters.register(&key("a"), version(0)).expect("room");
+        drop(left);
+        assert_eq!(waiters.count(&key("a")), 1);
+        assert_eq!(waiters.deliver(&key("a"), &gone(1)), 1);
+        drop(stays);
+        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
+    }
+
+    #[test]
+    fn both_limits_hold_and_leave_nothing_behind() {
+        let waiters = Waiters::new(3, 2);
+        let first = waiters.register(&key("a"), version(0)).expect("room");
+        let _second = waiters.register(&key("a"), version(0)).expect("room");
+        assert_eq!(waiters.register(&key("a"), version(0)).err(), Some(Full));
+        let _third = waiters.register(&key("b"), version(0)).expect("room");
+        assert_eq!(waiters.register(&key("c"), version(0)).err(), Some(Full));
+        assert_eq!((waiters.len(), waiters.keys()), (3, 2));
+        drop(first);
+        assert!(waiters.register(&key("a"), version(0)).is_ok());
+        assert_eq!(Waiters::new(1, 0).register(&key("a"), version(0)).err(), Some(Full));
+    }
+
+    #[test]
+    fn threads_that_register_deliver_and_leave_end_at_zero() {
+        let waiters = Waiters::new(1_000_000, 1_000_000);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let waiters = &waiters;
+                scope.spawn(move || {
+                    for round in 0..20_000_u64 {
+                        let key = key(&format!("k{}", round % 7));
+                        let waiter = waiters.register(&key, version(round)).expect("room");
+                        if (round + thread) % 3 == 0 {
+                            waiters.deliver(&key, &gone(round + 1));
+                        }
+                        drop(waiter);
+                    }
+                });
+            }
+        });
+        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
+    }
+
+    #[test]
+    fn room_that_is_no_longer_used_is_given_back() {
+        let waiters = Waiters::new(1_000_000, 10);
+        let held: Vec<_> =
+            (0..100_000).map(|i| waiters.register(&key(&format!("k{i}")), version(0)).expect("room")).collect();
+        drop(held);
+        let room: usize = waiters.shards.iter().map(|shard| lock(shard).capacity()).sum();
+        assert!(room < SHARDS * KEPT_CAPACITY * 2, "{room}");
+    }
+
+    #[tokio::test]
+    async fn a_waiter_waits_until_it_is_woken() {
+        let waiters = Waiters::new(10, 10);
+        let mut waiter = waiters.register(&key("a"), version(0)).expect("room");
+        let task = tokio::spawn(async move { waiter.update().await });
+        while waiters.deliver(&key("a"), &gone(7)) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(task.await.expect("no panic"), gone(7));
+    }
+}
