@@ -1,0 +1,96 @@
+//! Who may use the internal listener: those who know a token, where tokens are set; and no page.
+
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, ORIGIN};
+use subtle::ConstantTimeEq;
+
+use crate::error::Refusal;
+
+/// The bearer tokens of the internal listener; without any, everyone who reaches it may use it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tokens(Vec<String>);
+
+impl Tokens {
+    /// Reads a token a line; empty lines are passed over. Says what is wrong with the file.
+    ///
+    /// # Errors
+    /// A text for people, without a token in it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let tokens: Vec<String> =
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        match tokens.iter().position(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            Some(at) => Err(format!("token {} has a character that is not printable ASCII", at + 1)),
+            None if tokens.is_empty() => Err("there is no token in it".into()),
+            None => Ok(Self(tokens)),
+        }
+    }
+
+    /// The token that this node shows to others.
+    #[must_use]
+    pub fn first(&self) -> Option<&str> {
+        self.0.first().map(String::as_str)
+    }
+
+    /// Checks a request's token.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let shown =
+            headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).ok_or(Refusal::Unauthorized)?;
+        // Each is compared, and each in a time that does not tell how much of it is right.
+        let known = self.0.iter().fold(subtle::Choice::from(0), |known, token| known | token.as_bytes().ct_eq(shown));
+        if known.into() { Ok(()) } else { Err(Refusal::Unauthorized) }
+    }
+}
+
+/// Tokens do not get into a log.
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+/// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// Refuses what a browser sends for a page: a page that its user opens inside the network could else post to this
+/// listener, without reading the answer, and set any status. Backends send neither header.
+pub(crate) fn refuse_pages(headers: &HeaderMap) -> Result<(), Refusal> {
+    const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let of_the_user = |site: &[u8]| site == b"same-origin" || site == b"none";
+    let from_elsewhere = headers.get_all(SEC_FETCH_SITE).iter().any(|site| !of_the_user(site.as_bytes()));
+    if headers.contains_key(ORIGIN) || from_elsewhere { Err(Refusal::Forbidden) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn check(tokens: &str, header: &'static str) -> bool {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(header))]);
+        Tokens::parse(tokens).expect("good").check(&headers).is_ok()
+    }
+
+    #[test]
+    fn any_of_the_tokens_is_good_and_nothing_else() {
+        assert!(check("one\n\n two \n", "Bearer one"));
+        assert!(check("one\ntwo", "bearer two"));
+        for bad in ["Bearer on", "Bearer onee", "Bearer ", "Bearer", "one", "Basic one", ""] {
+            assert!(!check("one\ntwo", bad), "{bad}");
+        }
+        assert!(Tokens::parse("one").expect("good").check(&HeaderMap::new()).is_err());
+        assert!(Tokens::default().check(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn a_file_without_a_token_is_a_mistake() {
+        assert!(Tokens::parse(" \n\n").is_err());
+        assert!(Tokens::parse("a b").is_err_and(|message| !message.contains("a b")));
+        assert_eq!(format!("{:?}", Tokens::parse("secret").expect("good")), "Tokens(1)");
+    }
+}

@@ -1,0 +1,499 @@
+//! Every setting: its flag, environment variable, default, unit and what is wrong with it. Alone reads the
+//! environment; opens nothing but the files that settings name.
+//!
+//! All mistakes are told together: who deploys should not find them one restart at a time.
+
+use std::ffi::OsString;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args as _, Command, FromArgMatches, Parser};
+use hyper::header::HeaderValue;
+use hyper::http::uri::Uri;
+use tracing_subscriber::EnvFilter;
+
+use crate::auth::Tokens;
+use crate::listener::Address;
+use crate::response::AllowOrigin;
+use crate::set::MAX_TTL_SECONDS;
+
+/// Descriptors kept for what is no connection: standard streams, the runtime's own, the listeners, the log, peers.
+const RESERVED_FILES: u64 = 32;
+/// Of the rest, this part is the internal listener's, up to so many.
+const INTERNAL_PART: u64 = 8;
+const MAX_INTERNAL_CONNECTIONS: u64 = 1024;
+/// A hold above this is cut by proxies' defaults (nginx and many load balancers: 60 s).
+const LONG_HOLD: Duration = Duration::from_secs(55);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What the program runs with, all of it checked.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each is what its flag's help says")]
+pub struct Settings {
+    pub public: Address,
+    pub internal: Address,
+    pub hold: Duration,
+    pub status_ttl: Duration,
+    pub max_value_bytes: usize,
+    pub max_body_bytes: usize,
+    pub max_batch: usize,
+    pub max_statuses: usize,
+    pub max_status_bytes: usize,
+    pub max_waiters: usize,
+    pub max_waiters_per_key: usize,
+    pub max_connections: usize,
+    /// Not a setting: the part of the open-file limit that public connections leave.
+    pub max_internal_connections: usize,
+    pub head_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub drain_quiet: Duration,
+    pub drain_grace: Duration,
+    pub allow_origin: AllowOrigin,
+    pub resource_policy: HeaderValue,
+    pub internal_tokens: Tokens,
+    pub threads: usize,
+    pub demo: bool,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub check: bool,
+    /// What is allowed but should be known; told in the log at start.
+    pub warnings: Vec<String>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub enum NoSettings {
+    /// `--help` or `--version`: this is to be printed.
+    Asked(String),
+    /// What is wrong, each on its own.
+    Mistakes(Vec<String>),
+}
+
+/// The flags as they are given. All are text here, so that each is checked even where another is wrong.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, about, max_term_width = 110, disable_help_subcommand = true)]
+struct Flags {
+    /// Public listener, for browsers: host:port or unix:/path
+    #[arg(long, env = "HOLDFAST_PUBLIC", default_value = "127.0.0.1:11000", value_name = "ADDRESS")]
+    public: String,
+    /// Internal listener, for backends and operators: host:port or unix:/path
+    #[arg(long, env = "HOLDFAST_INTERNAL", default_value = "127.0.0.1:11001", value_name = "ADDRESS")]
+    internal: String,
+    /// Longest time that a get is held, 1s to 10m
+    #[arg(long, env = "HOLDFAST_HOLD", default_value = "25s", value_name = "DURATION")]
+    hold: String,
+    /// Time to live of a status whose set gives none, 1s to 7days, whole seconds
+    #[arg(long, env = "HOLDFAST_STATUS_TTL", default_value = "300s", value_name = "DURATION")]
+    status_ttl: String,
+    /// Longest value
+    #[arg(long, env = "HOLDFAST_MAX_VALUE_BYTES", default_value = "65536", value_name = "BYTES")]
+    max_value_bytes: String,
+    /// Longest body of an internal request
+    #[arg(long, env = "HOLDFAST_MAX_BODY_BYTES", default_value = "8388608", value_name = "BYTES")]
+    max_body_bytes: String,
+    /// Most sets in one array
+    #[arg(long, env = "HOLDFAST_MAX_BATCH", default_value = "1000", value_name = "COUNT")]
+    max_batch: String,
+    /// Most statuses in the embedded store; beyond, sets are refused with 507
+    #[arg(long, env = "HOLDFAST_MAX_STATUSES", default_value = "1000000", value_name = "COUNT")]
+    max_statuses: String,
+    /// Most bytes in the embedded store, a status counting its key, its value and 256; beyond, sets are refused with 507
+    #[arg(long, env = "HOLDFAST_MAX_STATUS_BYTES", default_value = "1073741824", value_name = "BYTES")]
+    max_status_bytes: String,
+    /// Most gets held at once; beyond, they are answered busy [default: the connections less a tenth]
+    #[arg(long, env = "HOLDFAST_MAX_WAITERS", value_name = "COUNT")]
+    max_waiters: Option<String>,
+    /// Most gets held for one key; beyond, they are answered busy
+    #[arg(long, env = "HOLDFAST_MAX_WAITERS_PER_KEY", default_value = "1000", value_name = "COUNT")]
+    max_waiters_per_key: String,
+    /// Most public connections; beyond, they wait to be accepted [default: what the open-file limit leaves]
+    #[arg(long, env = "HOLDFAST_MAX_CONNECTIONS", value_name = "COUNT")]
+    max_connections: Option<String>,
+    /// Time that a request's head may take
+    #[arg(long, env = "HOLDFAST_HEAD_TIMEOUT", default_value = "10s", value_name = "DURATION")]
+    head_timeout: String,
+    /// Time that a request's body may take
+    #[arg(long, env = "HOLDFAST_BODY_TIMEOUT", default_value = "10s", value_name = "DURATION")]
+    body_timeout: String,
+    /// Time until a client must take the next bytes of an answer
+    #[arg(long, env = "HOLDFAST_WRITE_TIMEOUT", default_value = "10s", value_name = "DURATION")]
+    write_timeout: String,
+    /// Time that a connection may wait for its next request
+    #[arg(long, env = "HOLDFAST_IDLE_TIMEOUT", default_value = "75s", value_name = "DURATION")]
+    idle_timeout: String,
+    /// A drain goes on accepting until no connection came for this long
+    #[arg(long, env = "HOLDFAST_DRAIN_QUIET", default_value = "1s", value_name = "DURATION")]
+    drain_quiet: String,
+    /// A drain ends after this at the latest
+    #[arg(long, env = "HOLDFAST_DRAIN_GRACE", default_value = "10s", value_name = "DURATION")]
+    drain_grace: String,
+    /// Origins whose pages may read JSON answers, or * for all; repeatable
+    #[arg(long, env = "HOLDFAST_ALLOW_ORIGIN", default_value = "*", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<String>,
+    /// Cross-origin-resource-policy of scripts: cross-origin, same-site or same-origin
+    #[arg(long, env = "HOLDFAST_RESOURCE_POLICY", default_value = "cross-origin", value_name = "POLICY")]
+    resource_policy: String,
+    /// File with bearer tokens for the internal listener, one a line
+    #[arg(long, env = "HOLDFAST_INTERNAL_TOKEN_FILE", value_name = "PATH")]
+    internal_token_file: Option<PathBuf>,
+    /// Runtime threads [default: one per core]
+    #[arg(long, env = "HOLDFAST_THREADS", value_name = "COUNT")]
+    threads: Option<String>,
+    /// Serve the demo page at /demo
+    #[arg(long, env = "HOLDFAST_DEMO")]
+    demo: bool,
+    /// What to log: error, warn, info, debug, trace, or a tracing filter
+    #[arg(long, env = "HOLDFAST_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// Form of log lines: text or json
+    #[arg(long, env = "HOLDFAST_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: String,
+    /// Check the settings and exit
+    #[arg(long)]
+    check: bool,
+}
+
+/// Reads the settings from arguments (the program's name first) and the environment; a flag wins over its variable.
+/// `open_files` is the limit on descriptors that connections have to fit.
+///
+/// # Errors
+/// [`NoSettings`].
+pub fn parse(args: impl IntoIterator<Item = OsString>, open_files: u64) -> Result<Settings, NoSettings> {
+    let mut mistakes = Vec::new();
+    let flags = parse_flags(args.into_iter().collect(), &mut mistakes)?;
+    let settings = flags.and_then(|flags| check(flags, open_files, &mut mistakes));
+    match settings {
+        Some(settings) if mistakes.is_empty() => Ok(settings),
+        _ => Err(NoSettings::Mistakes(mistakes)),
+    }
+}
+
+/// Parses the flags. clap tells one mistake at a time; so what it names is noted and taken out, and it is asked
+/// again, until it is content or has nothing to take out.
+fn parse_flags(mut args: Vec<OsString>, mistakes: &mut Vec<String>) -> Result<Option<Flags>, NoSettings> {
+    let command = Flags::augment_args(Command::new("holdfast"));
+    loop {
+        let error = match command.clone().try_get_matches_from(&args).and_then(|found| Flags::from_arg_matches(&found))
+        {
+            Ok(flags) => return Ok(Some(flags)),
+            Err(error) => error,
+        };
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            return Err(NoSettings::Asked(error.to_string()));
+        }
+        let text = error.to_string();
+        mistakes.push(text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim().to_owned());
+        let Some(at) = named_argument(&error, &args) else { return Ok(None) };
+        let flag = args.remove(at);
+        // What follows a flag that is not known, or is one too many, is its value and no mistake of its own.
+        let takes_value = error.kind() != ErrorKind::InvalidValue && !flag.to_string_lossy().contains('=');
+        if takes_value && flag.to_string_lossy().starts_with("--") && args.get(at).is_some_and(is_value) {
+            args.remove(at);
+        }
+    }
+}
+
+fn is_value(arg: &OsString) -> bool {
+    !arg.to_string_lossy().starts_with('-')
+}
+
+/// The argument that an error is about, by its place.
+fn named_argument(error: &clap::Error, args: &[OsString]) -> Option<usize> {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
+    // It is named as `--flag <VALUE>`, `--flag=value` or `value`.
+    let flag = named.split([' ', '=']).next().unwrap_or(named);
+    let is_it = |arg: &OsString| arg.to_str().is_some_and(|arg| arg == flag || arg.split('=').next() == Some(flag));
+    // The last, since of a flag that is given twice the second is the mistake.
+    args.iter().skip(1).rposition(is_it).map(|at| at + 1)
+}
+
+/// Collects mistakes; a setting that has one becomes `None`.
+struct Checker<'a>(&'a mut Vec<String>);
+
+impl Checker<'_> {
+    fn checked<T>(&mut self, flag: &str, given: &str, checked: Result<T, String>) -> Option<T> {
+        checked.map_err(|mistake| self.0.push(format!("--{flag} '{given}': {mistake}"))).ok()
+    }
+
+    fn number(&mut self, flag: &str, given: &str, range: RangeInclusive<usize>) -> Option<usize> {
+        let parsed = usize::from_str(given).map_err(|_| "not a whole number".to_owned());
+        let checked = parsed.and_then(|number| {
+            let (least, most) = (range.start(), range.end());
+            if range.contains(&number) { Ok(number) } else { Err(format!("must be from {least} to {most}")) }
+        });
+        self.checked(flag, given, checked)
+    }
+
+    fn duration(&mut self, flag: &str, given: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        let parsed = humantime::parse_duration(given).map_err(|error| format!("{error}; write it as 25s or 500ms"));
+        let checked = parsed.and_then(|duration| {
+            let (least, most) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+            if range.contains(&duration) { Ok(duration) } else { Err(format!("must be from {least} to {most}")) }
+        });
+        self.checked(flag, given, checked)
+    }
+
+    fn one_of<T: Copy>(&mut self, flag: &str, given: &str, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let found = choices.iter().find(|(name, _)| *name == given).map(|(_, choice)| *choice);
+        self.checked(flag, given, found.ok_or_else(|| format!("not one of {}", names.join(", "))))
+    }
+}
+
+fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Settings> {
+    let mut check = Checker(mistakes);
+    let many = 1..=usize::MAX >> 1;
+    let a_while = MILLISECOND * 10..=MINUTE * 60;
+
+    let public = check.checked("public", &flags.public, Address::parse(&flags.public));
+    let internal = check.checked("internal", &flags.internal, Address::parse(&flags.internal));
+    let hold = check.duration("hold", &flags.hold, SECOND..=MINUTE * 10);
+    let status_ttl = check.duration("status-ttl", &flags.status_ttl, SECOND..=Duration::from_secs(MAX_TTL_SECONDS));
+    let max_value_bytes = check.number("max-value-bytes", &flags.max_value_bytes, many.clone());
+    let max_body_bytes = check.number("max-body-bytes", &flags.max_body_bytes, many.clone());
+    let max_batch = check.number("max-batch", &flags.max_batch, many.clone());
+    let max_statuses = check.number("max-statuses", &flags.max_statuses, many.clone());
+    let max_status_bytes = check.number("max-status-bytes", &flags.max_status_bytes, many.clone());
+    let max_waiters_per_key = check.number("max-waiters-per-key", &flags.max_waiters_per_key, many.clone());
+    let head_timeout = check.duration("head-timeout", &flags.head_timeout, a_while.clone());
+    let body_timeout = check.duration("body-timeout", &flags.body_timeout, a_while.clone());
+    let write_timeout = check.duration("write-timeout", &flags.write_timeout, a_while.clone());
+    let idle_timeout = check.duration("idle-timeout", &flags.idle_timeout, a_while);
+    let drain_quiet = check.duration("drain-quiet", &flags.drain_quiet, Duration::ZERO..=MINUTE);
+    let drain_grace = check.duration("drain-grace", &flags.drain_grace, Duration::ZERO..=MINUTE * 10);
+    let allow_origin = check_origins(&mut check, &flags.allow_origin);
+    let resource_policy = check.one_of(
+        "resource-policy",
+        &flags.resource_policy,
+        &[("cross-origin", "cross-origin"), ("same-site", "same-site"), ("same-origin", "same-origin")],
+    );
+    let internal_tokens = flags.internal_token_file.map_or(Some(Tokens::default()), |path| {
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read it: {error}"));
+        check.checked("internal-token-file", &path.display().to_string(), text.and_then(|text| Tokens::parse(&text)))
+    });
+    let threads = match &flags.threads {
+        Some(threads) => check.number("threads", threads, 1..=1024),
+        None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
+    };
+    check.checked("log", &flags.log, EnvFilter::from_str(&flags.log).map_err(|error| error.to_string()));
+    let log_format =
+        check.one_of("log-format", &flags.log_format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let connections = check_connections(&mut check, flags.max_connections.as_deref(), open_files);
+    let max_waiters = match &flags.max_waiters {
+        Some(waiters) => check.number("max-waiters", waiters, many),
+        None => connections.map(|(public, _)| public - public / 10),
+    };
+
+    if let (Some(ttl), false) = (status_ttl, status_ttl.is_some_and(|ttl| ttl.subsec_nanos() == 0)) {
+        let ttl = humantime::format_duration(ttl).to_string();
+        check.checked::<()>("status-ttl", &ttl, Err("not whole seconds".into()));
+    }
+    if let (Some(value), Some(body)) = (max_value_bytes, max_body_bytes)
+        && value > body
+    {
+        check.checked::<()>("max-value-bytes", &value.to_string(), Err(format!("more than --max-body-bytes {body}")));
+    }
+    if let (Some(quiet), Some(grace)) = (drain_quiet, drain_grace)
+        && quiet > grace
+    {
+        let mistake = format!("longer than --drain-grace {}", flags.drain_grace);
+        check.checked::<()>("drain-quiet", &flags.drain_quiet, Err(mistake));
+    }
+    if public.is_some() && public == internal && !flags.public.ends_with(":0") {
+        check.checked::<()>("internal", &flags.internal, Err("the same address as --public".into()));
+    }
+    let warnings = hold.filter(|hold| *hold > LONG_HOLD).map(|_| {
+        let hold = &flags.hold;
+        format!(
+            "--hold {hold} is longer than many proxies wait for an answer (60s); see that each on the way waits longer"
+        )
+    });
+
+    let (max_connections, max_internal_connections) = connections?;
+    Some(Settings {
+        public: public?,
+        internal: internal?,
+        hold: hold?,
+        status_ttl: status_ttl?,
+        max_value_bytes: max_value_bytes?,
+        max_body_bytes: max_body_bytes?,
+        max_batch: max_batch?,
+        max_statuses: max_statuses?,
+        max_status_bytes: max_status_bytes?,
+        max_waiters: max_waiters?,
+        max_waiters_per_key: max_waiters_per_key?,
+        max_connections,
+        max_internal_connections,
+        head_timeout: head_timeout?,
+        body_timeout: body_timeout?,
+        write_timeout: write_timeout?,
+        idle_timeout: idle_timeout?,
+        drain_quiet: drain_quiet?,
+        drain_grace: drain_grace?,
+        allow_origin: allow_origin?,
+        resource_policy: HeaderValue::from_static(resource_policy?),
+        internal_tokens: internal_tokens?,
+        threads: threads?,
+        demo: flags.demo,
+        log: flags.log,
+        log_format: log_format?,
+        check: flags.check,
+        warnings: warnings.into_iter().collect(),
+    })
+}
+
+/// How many connections the two listeners may have, public first.
+fn check_connections(check: &mut Checker<'_>, given: Option<&str>, open_files: u64) -> Option<(usize, usize)> {
+    let for_connections = open_files.saturating_sub(RESERVED_FILES);
+    let internal = (for_connections / INTERNAL_PART).min(MAX_INTERNAL_CONNECTIONS);
+    let public = for_connections - internal;
+    let as_count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX >> 4).min(usize::MAX >> 4);
+    if internal == 0 {
+        check.0.push(format!("the open-file limit is {open_files}: too few for any connection; raise it (ulimit -n)"));
+        return None;
+    }
+    let Some(given) = given else { return Some((as_count(public), as_count(internal))) };
+    let asked = check.number("max-connections", given, 1..=usize::MAX >> 4)?;
+    let fits = if asked <= as_count(public) {
+        Ok((asked, as_count(internal)))
+    } else {
+        Err(format!("the open-file limit of {open_files} leaves room for {public}; raise it (ulimit -n)"))
+    };
+    check.checked("max-connections", given, fits)
+}
+
+fn check_origins(check: &mut Checker<'_>, given: &[String]) -> Option<AllowOrigin> {
+    if given.iter().any(|origin| origin == "*") {
+        let alone = if given.len() == 1 { Ok(AllowOrigin::Any) } else { Err("* allows all: give it alone".into()) };
+        return check.checked("allow-origin", "*", alone);
+    }
+    let origins: Vec<_> =
+        given.iter().map(|origin| check.checked("allow-origin", origin, parse_origin(origin))).collect();
+    origins.into_iter().collect::<Option<_>>().map(AllowOrigin::List)
+}
+
+/// An origin as browsers send it: compared byte for byte, so one that no browser sends is a mistake.
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let uri = Uri::from_str(text).map_err(|_| "not an origin: write https://host or https://host:port".to_owned())?;
+    let as_sent = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => format!("{scheme}://{authority}").to_ascii_lowercase(),
+        _ => return Err("not an origin: write https://host or https://host:port".into()),
+    };
+    let default_port = as_sent.starts_with("https://") && as_sent.ends_with(":443")
+        || as_sent.starts_with("http://") && as_sent.ends_with(":80");
+    if default_port {
+        return Err("browsers leave the default port out".into());
+    }
+    if as_sent != text || text.contains('@') {
+        return Err(format!("not as browsers send it, which is {as_sent}"));
+    }
+    HeaderValue::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
+        let args = std::iter::once("holdfast").chain(args.iter().copied()).map(OsString::from);
+        parse(args, 20_000).map_err(|error| match error {
+            NoSettings::Asked(text) => vec![text],
+            NoSettings::Mistakes(mistakes) => mistakes,
+        })
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        let settings = settings(&[]).expect("good");
+        assert_eq!(settings.hold, SECOND * 25);
+        assert_eq!((settings.max_connections, settings.max_internal_connections), (18_944, 1_024));
+        assert_eq!(settings.max_waiters, 17_050);
+        assert!(settings.warnings.is_empty());
+    }
+
+    #[test]
+    fn all_mistakes_are_told_together() {
+        let args = [
+            "--hold",
+            "25",
+            "--nonsense",
+            "--public=11000",
+            "--hodl=3s",
+            "--max-batch",
+            "0",
+            "stray",
+            "--log-format",
+            "xml",
+        ];
+        let mistakes = settings(&args).expect_err("mistakes");
+        for named in [
+            "--hold '25'",
+            "--nonsense",
+            "--public '11000'",
+            "--hodl",
+            "--max-batch '0'",
+            "stray",
+            "--log-format 'xml'",
+        ] {
+            assert!(mistakes.iter().any(|mistake| mistake.contains(named)), "{named}: {mistakes:#?}");
+        }
+        assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_mistakes() {
+        for args in [
+            &["--drain-quiet", "20s"][..],
+            &["--max-value-bytes", "9000000"],
+            &["--max-connections", "20000"],
+            &["--internal", "127.0.0.1:11000"],
+            &["--status-ttl", "1500ms"],
+            &["--hold", "1s", "--hold", "2s"],
+            &["--hold"],
+        ] {
+            let mistakes = settings(args).expect_err("a mistake");
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        }
+        assert_eq!(settings(&["--hold", "56s"]).expect("good").warnings.len(), 1);
+    }
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for good in ["https://a.example", "http://localhost:8080", "http://[::1]:3000"] {
+            assert!(parse_origin(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "a.example",
+            "https://a.example/",
+            "https://A.example",
+            "https://a.example:443",
+            "https://u@a.example",
+            "null",
+            "",
+        ] {
+            assert!(parse_origin(bad).is_err(), "{bad}");
+        }
+        assert_eq!(settings(&["--allow-origin", "https://a.example,*"]).expect_err("both").len(), 1);
+        let two =
+            settings(&["--allow-origin", "https://a.example", "--allow-origin", "https://b.example"]).expect("good");
+        assert!(matches!(two.allow_origin, AllowOrigin::List(origins) if origins.len() == 2));
+    }
+}

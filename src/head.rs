@@ -1,0 +1,78 @@
+//! What a request's head must be, beyond what hyper's parser sees to.
+
+use hyper::Version;
+use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::http::uri::Authority;
+
+use crate::error::Refusal;
+use crate::server::Request;
+
+/// The longest request target.
+const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// Checks what holds on both listeners: the target's length, and exactly one well-formed host (RFC 9112, 3.2;
+/// HTTP/1.0 need not send one).
+pub(crate) fn check(request: &Request) -> Result<(), Refusal> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET_BYTES {
+        return Err(Refusal::TargetTooLong);
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_10 => Ok(()),
+        (None, _) => Err(Refusal::BadHead("host: missing")),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
+        (Some(_), None) => Err(Refusal::BadHead("host: not a host")),
+        (Some(_), Some(_)) => Err(Refusal::BadHead("host: given twice")),
+    }
+}
+
+fn is_host(host: &[u8]) -> bool {
+    // An authority may have a user before the host; a host header may not.
+    !host.contains(&b'@')
+        && Authority::try_from(host).is_ok_and(|authority| {
+            let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+            let is_port = |port: &str| {
+                port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+            };
+            !authority.host().is_empty() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        })
+}
+
+/// A public request has no body: nothing to read, to wait for, or to smuggle a second request in.
+pub(crate) fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
+    let empty =
+        headers.get_all(CONTENT_LENGTH).iter().all(|length| length.as_bytes().iter().all(|&digit| digit == b'0'));
+    match () {
+        () if headers.contains_key(TRANSFER_ENCODING) => Err(Refusal::BadHead("transfer-encoding: not allowed here")),
+        () if headers.contains_key(EXPECT) => Err(Refusal::BadHead("expect: not allowed here")),
+        () if !empty => Err(Refusal::BadHead("content-length: a body is not allowed here")),
+        () => Ok(()),
+    }
+}
+
+/// An internal request's body comes plain or chunked. (hyper answers 400 by itself where `chunked` is not the last
+/// coding.)
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::UnknownCoding),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for good in ["a", "push.example.com", "127.0.0.1:11000", "[::1]:80", "localhost"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in ["", "a b", "user@a", "a/b", "a:b", "a:+80", "a:65536", ":80", "a,b\u{e9} c", "http://a"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+}

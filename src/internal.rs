@@ -1,0 +1,417 @@
+//! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+use tracing::{Instrument, debug, info_span};
+
+use crate::auth::{self, Tokens};
+use crate::channel;
+use crate::error::{Mistake, Refusal};
+use crate::head;
+use crate::health::Health;
+use crate::key::Key;
+use crate::listener::Address;
+use crate::metrics::{Metrics, SetEnd};
+use crate::query::{Plus, decode};
+use crate::response::{self, Response, code, json};
+use crate::router::Router;
+use crate::server::Request;
+use crate::set::{self, Set, Sets};
+use crate::status::{Status, Update, Version};
+use crate::store::{Known, Put, Store, StoreError};
+use crate::waiters::Waiters;
+
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Set,
+    Channel,
+    Look,
+    Forget,
+    Live,
+    Ready,
+    Path,
+    Metrics,
+}
+
+impl Route {
+    /// As logs tell it: the table's path, never the request's, in which a key may stand.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Set => "/status/set",
+            Self::Channel => "/channel/set",
+            Self::Look | Self::Forget => "/keys/{key}",
+            Self::Live => "/health/live",
+            Self::Ready => "/health/ready",
+            Self::Path => "/health/path",
+            Self::Metrics => "/metrics",
+        }
+    }
+
+    /// Load balancers and alarms ask these, and have no token.
+    const fn is_health(self) -> bool {
+        matches!(self, Self::Live | Self::Ready | Self::Path)
+    }
+
+    fn table() -> Router<Self> {
+        let row = |route: Self, method| (route.path(), vec![(method, route)]);
+        Router::new([
+            row(Self::Set, Method::POST),
+            row(Self::Channel, Method::POST),
+            (Self::Look.path(), vec![(Method::GET, Self::Look), (Method::DELETE, Self::Forget)]),
+            row(Self::Live, Method::GET),
+            row(Self::Ready, Method::GET),
+            row(Self::Path, Method::GET),
+            row(Self::Metrics, Method::GET),
+        ])
+    }
+}
+
+/// What the internal listener needs.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) node: String,
+    pub(crate) address: Address,
+    pub(crate) store: Arc<Store>,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) tokens: Tokens,
+    pub(crate) limits: set::Limits,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) status_ttl: Duration,
+    pub(crate) log_lines_dropped: Box<dyn LinesDropped>,
+}
+
+/// Tells how many log lines were thrown away so far.
+pub(crate) trait LinesDropped: Fn() -> usize + Send + Sync {}
+impl<F: Fn() -> usize + Send + Sync> LinesDropped for F {}
+
+impl std::fmt::Debug for dyn LinesDropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LinesDropped")
+    }
+}
+
+/// What the internal listener answers with.
+#[derive(Debug)]
+pub(crate) struct Internal {
+    routes: Router<Route>,
+    parts: Parts,
+}
+
+impl Internal {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self { routes: Route::table(), parts })
+    }
+
+    /// Answers one request.
+    ///
+    /// # Cancel safety
+    /// Dropped, because the client left, a set or delete that has begun is carried out all the same.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
+        let has_body = !request.body().is_end_stream();
+        let answered = match self.route(&request) {
+            Ok((route, key)) => {
+                let span = info_span!("request", listener = "internal", route = route.path());
+                let node = Arc::clone(&self);
+                async move { node.handle(route, key, request).await }.instrument(span).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        answered.unwrap_or_else(|refusal| {
+            debug!(%refusal, "refused");
+            let response = response::refusal(&refusal);
+            // What is left of the body is not worth reading.
+            if has_body && !matches!(refusal, Refusal::Mistake(_)) { response::closing(response) } else { response }
+        })
+    }
+
+    fn route(&self, request: &Request) -> Result<(Route, Option<Key>), Refusal> {
+        head::check(request)?;
+        head::check_coding(request.headers())?;
+        let (route, params) = self.routes.find(request.method(), request.uri().path())?;
+        auth::refuse_pages(request.headers())?;
+        if !route.is_health() {
+            self.parts.tokens.check(request.headers())?;
+        }
+        Ok((route, params.get("key").map(parse_path_key).transpose()?))
+    }
+
+    async fn handle(self: Arc<Self>, route: Route, key: Option<Key>, request: Request) -> Result<Response, Refusal> {
+        match (route, key) {
+            (Route::Set, _) => self.set(request).await,
+            (Route::Channel, _) => self.channel(request).await,
+            (Route::Look, Some(key)) => Ok(self.look(&key).await),
+            (Route::Forget, Some(key)) => Ok(finish(async move { self.forget(&key).await }).await),
+            (Route::Look | Route::Forget, None) => Err(Refusal::NotFound),
+            (Route::Live, _) => Ok(json(StatusCode::OK, &Live { node: Some(&self.parts.node), ..Live::new() })),
+            (Route::Ready, _) if self.parts.health.ready() => Ok(json(StatusCode::OK, &Live::new())),
+            (Route::Ready, _) => Ok(unavailable(None)),
+            (Route::Path, _) => Ok(match self.parts.health.path() {
+                Ok(()) => json(StatusCode::OK, &Live::new()),
+                Err(parts) => {
+                    let body = PathDown { code: code::UNAVAILABLE, message: code::message(code::UNAVAILABLE), parts };
+                    json(StatusCode::SERVICE_UNAVAILABLE, &body)
+                }
+            }),
+            (Route::Metrics, _) => {
+                let Parts { waiters, metrics, log_lines_dropped, .. } = &self.parts;
+                let text = metrics.text(waiters.len(), waiters.keys(), log_lines_dropped());
+                Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
+            }
+        }
+    }
+
+    async fn set(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
+        let content_type = request.headers().get(CONTENT_TYPE).cloned();
+        let body = self.body(request).await?;
+        let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
+        let sets = set::parse(&body, content_type, self.parts.limits)
+            .inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
+        drop(body);
+        Ok(finish(async move {
+            match sets {
+                Sets::One(set) => self.put(set).await.into_response(),
+                Sets::Many(sets) => {
+                    let mut receipts = Vec::with_capacity(sets.len());
+                    for set in sets {
+                        receipts.push(self.put(set).await);
+                    }
+                    receipts_response(&receipts)
+                }
+            }
+        })
+        .await)
+    }
+
+    /// Stores a status, then gives it to the key's waiters: in this order, see `get`'s argument. Only what is stored
+    /// is delivered: what the backend is told did not happen, no page sees.
+    async fn put(&self, set: Set) -> Receipt {
+        let Set { key, value, ttl, is_final, after } = set;
+        let put = Put { value: value.clone(), is_final, ttl: ttl.unwrap_or(self.parts.status_ttl), after };
+        let receipt = match self.parts.store.put(&key, put).await {
+            Ok(version) => self.delivered(&key, &Update::Status(Status { version, value, is_final })),
+            Err(error) => self.failed(error),
+        };
+        self.parts.metrics.set_ended(receipt.end());
+        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered, "set");
+        receipt
+    }
+
+    async fn forget(&self, key: &Key) -> Response {
+        let receipt = match self.parts.store.forget(key).await {
+            Ok(version) => self.delivered(key, &Update::Gone(version)),
+            Err(error) => self.failed(error),
+        };
+        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered, "deleted");
+        receipt.into_response()
+    }
+
+    fn delivered(&self, key: &Key, update: &Update) -> Receipt {
+        let delivered = self.parts.waiters.deliver(key, update);
+        Receipt { version: Some(update.version()), delivered: Some(delivered), ..Receipt::new(code::SUCCESS) }
+    }
+
+    fn failed(&self, error: StoreError) -> Receipt {
+        let retry_after_ms = Some(response::retry_after_ms(self.parts.waiters.len()));
+        match error {
+            StoreError::Conflict(version) => Receipt { version: Some(version), ..Receipt::new(code::CONFLICT) },
+            StoreError::Full => Receipt { retry_after_ms, ..Receipt::new(code::BUSY) },
+            StoreError::Unavailable => Receipt { retry_after_ms, ..Receipt::new(code::UNAVAILABLE) },
+        }
+    }
+
+    async fn channel(&self, request: Request) -> Result<Response, Refusal> {
+        let body = self.body(request).await?;
+        let (to, updates) = channel::parse(&body)?;
+        if to != self.parts.node {
+            return Err(Refusal::Misdirected);
+        }
+        let delivered = updates.iter().map(|(key, update)| self.parts.waiters.deliver(key, update)).collect();
+        Ok(json(StatusCode::OK, &Delivered { code: code::SUCCESS, delivered }))
+    }
+
+    async fn look(&self, key: &Key) -> Response {
+        let known = match self.parts.store.look(key).await {
+            Ok(known) => known,
+            Err(_) => return unavailable(Some(response::retry_after_ms(self.parts.waiters.len()))),
+        };
+        let held = self.parts.waiters.count(key);
+        let is_status = matches!(known, Some(Known { update: Update::Status(_), .. }));
+        if !is_status && held == 0 {
+            return response::refusal(&Refusal::NotFound);
+        }
+        let waiters = (held > 0).then(|| (self.name(), held)).into_iter().collect();
+        json(StatusCode::OK, &Looked::new(key, known.as_ref(), waiters))
+    }
+
+    /// This node as its leases call it.
+    fn name(&self) -> String {
+        match &self.parts.address {
+            Address::Tcp(address) => format!("{}@http://{address}", self.parts.node),
+            unix @ Address::Unix(_) => format!("{}@{unix}", self.parts.node),
+        }
+    }
+
+    /// Reads a body within its limits.
+    async fn body(&self, request: Request) -> Result<Bytes, Refusal> {
+        let max = self.parts.max_body_bytes;
+        if request.body().size_hint().lower() > max as u64 {
+            return Err(Refusal::BodyTooLong(max));
+        }
+        match timeout(self.parts.body_timeout, Limited::new(request.into_body(), max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLong(max)),
+            Ok(Err(_)) => Err(Refusal::BodyBroken),
+            Err(_) => Err(Refusal::BodyTooSlow),
+        }
+    }
+}
+
+/// Percent-decodes a key that stood in a path.
+fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
+    let text = decode(raw.as_bytes(), Plus::Literal).ok_or(crate::error::What::BadEncoding);
+    text.and_then(|text| Key::parse(&text)).map_err(|what| Mistake::new("key", what))
+}
+
+/// Carries out to its end what must not be left half done: a backend that hangs up after its set was stored would
+/// else leave the key's waiters unwoken.
+async fn finish(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(work.in_current_span()).await.expect("the work is not aborted, and its panic is this request's")
+}
+
+fn unavailable(retry_after_ms: Option<u64>) -> Response {
+    Receipt { retry_after_ms, ..Receipt::new(code::UNAVAILABLE) }.into_response()
+}
+
+/// What a set or a delete came to.
+#[derive(Debug, Serialize)]
+struct Receipt {
+    code: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "version_number")]
+    version: Option<Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+#[allow(clippy::ref_option, reason = "the signature is serde's")]
+fn version_number<S: serde::Serializer>(version: &Option<Version>, serializer: S) -> Result<S::Ok, S::Error> {
+    version.map(Version::get).serialize(serializer)
+}
+
+impl Receipt {
+    fn new(code: i32) -> Self {
+        Self { code, message: Some(code::message(code)), version: None, delivered: None, retry_after_ms: None }
+    }
+
+    fn end(&self) -> SetEnd {
+        match self.code {
+            code::SUCCESS => SetEnd::Success,
+            code::CONFLICT => SetEnd::Conflict,
+            code::BUSY => SetEnd::Busy,
+            _ => SetEnd::Unavailable,
+        }
+    }
+
+    fn into_response(self) -> Response {
+        let status = match self.end() {
+            SetEnd::Success => StatusCode::OK,
+            SetEnd::Conflict => StatusCode::CONFLICT,
+            SetEnd::Busy => StatusCode::INSUFFICIENT_STORAGE,
+            SetEnd::Invalid | SetEnd::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        json(status, &self)
+    }
+}
+
+/// The answer to an array: what each of its sets came to.
+fn receipts_response(results: &[Receipt]) -> Response {
+    #[derive(Serialize)]
+    struct Receipts<'a> {
+        code: i32,
+        message: &'static str,
+        results: &'a [Receipt],
+    }
+    let good = results.iter().all(|receipt| receipt.code == code::SUCCESS);
+    let (status, code) =
+        if good { (StatusCode::OK, code::SUCCESS) } else { (StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE) };
+    json(status, &Receipts { code, message: code::message(code), results })
+}
+
+#[derive(Serialize)]
+struct Delivered {
+    code: i32,
+    delivered: Vec<usize>,
+}
+
+#[derive(Serialize)]
+struct Live<'a> {
+    code: i32,
+    message: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+}
+
+impl Live<'_> {
+    fn new() -> Self {
+        Self { code: code::SUCCESS, message: code::message(code::SUCCESS), node: None }
+    }
+}
+
+#[derive(Serialize)]
+struct PathDown {
+    code: i32,
+    message: &'static str,
+    parts: crate::health::Parts,
+}
+
+/// What is known of a key.
+#[derive(Serialize)]
+struct Looked<'a> {
+    key: &'a str,
+    version: u64,
+    value: Option<&'a RawValue>,
+    #[serde(rename = "final")]
+    is_final: bool,
+    expires_in_ms: u64,
+    waiters: BTreeMap<String, usize>,
+    /// Only where a mark of deletion is all there is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
+}
+
+impl<'a> Looked<'a> {
+    fn new(key: &'a Key, known: Option<&'a Known>, waiters: BTreeMap<String, usize>) -> Self {
+        let update = known.map(|known| &known.update);
+        let status = match update {
+            Some(Update::Status(status)) => Some(status),
+            _ => None,
+        };
+        let value = |status: &'a Status| serde_json::from_slice(status.value.as_bytes()).expect("a value is JSON");
+        let expires_in = known.map_or(Duration::ZERO, |known| known.expires_in);
+        Self {
+            key: key.as_str(),
+            version: update.map_or(0, |update| update.version().get()),
+            value: status.map(value),
+            is_final: status.is_some_and(|status| status.is_final),
+            expires_in_ms: u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX),
+            waiters,
+            gone: matches!(update, Some(Update::Gone(_))),
+        }
+    }
+}

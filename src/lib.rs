@@ -1,0 +1,46 @@
+//! **holdfast** holds a page's `<script>` request fast until the status it waits for is set: a page on any origin
+//! inserts `<script src="https://push.example.com/status/get?key=K&callback=cb">`, the server keeps the GET open, a
+//! backend calls `set` on the internal listener, and the script arrives and calls `cb({...})`.
+//!
+//! # The life of a get
+//! [`server`] accepts and hyper parses; [`public`] routes; [`get`] checks the parameters ([`query`], [`key`],
+//! [`script`]), registers a waiter ([`waiters`]), opens the key ([`store`]) and waits for a status, its deadline or
+//! the drain; [`response`] renders the outcome as a call, an assignment or JSON.
+//!
+//! # The life of a set
+//! [`internal`] routes; [`set`] parses and checks all of the body; [`store`] stores it in one atomic step;
+//! [`waiters`] wakes who waits; the backend gets its receipt.
+//!
+//! # Words
+//! A *key* is what is waited for. A *status* is what is known under it: a *value*, its *version*, *final* or not. A
+//! *waiter* is one held get, the *hold* how long it may wait, a *drain* a shutdown that leaves nobody waiting.
+//! README.md has them all, and every promise; this crate keeps them.
+
+pub mod app;
+pub mod auth;
+pub mod channel;
+pub mod clock;
+pub mod config;
+mod demo;
+pub mod error;
+mod get;
+mod head;
+mod health;
+mod internal;
+pub mod key;
+pub mod listener;
+pub mod log;
+pub mod metrics;
+mod peers;
+mod public;
+pub mod query;
+pub mod response;
+mod router;
+pub mod script;
+mod server;
+pub mod set;
+pub mod shutdown;
+pub mod status;
+pub mod store;
+pub mod stream;
+pub mod waiters;

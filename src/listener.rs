@@ -1,0 +1,222 @@
+//! Where a node listens: a TCP address or a unix socket, and the sockets that come of it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+
+/// Connections that may wait to be accepted; the system cuts it to `net.core.somaxconn`. Thousands come within a
+/// moment when another node dies.
+const BACKLOG: u32 = 4096;
+
+/// What a listener is given in the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`; the host may be a name.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads an address; says what is wrong with it.
+    ///
+    /// # Errors
+    /// A text for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err("the path must begin with /".into()) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or("a port is missing: write host:port, or unix:/path")?;
+        if host.is_empty() {
+            return Err("a host is missing: write host:port; 0.0.0.0 or [::] for all".into());
+        }
+        port.parse::<u16>().map_err(|_| format!("'{port}' is not a port"))?;
+        Ok(Self::Tcp(text.to_owned()))
+    }
+
+    /// The addresses that the host's name stands for.
+    ///
+    /// # Errors
+    /// Where the name is not known.
+    pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Tcp(address) => Ok(tokio::net::lookup_host(address).await?.collect()),
+            Self::Unix(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a TCP address.
+    Tcp(TcpListener),
+    /// On a unix socket, whose file is removed at the end.
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Binds to an address: of several that a name stands for, the first that is free.
+    ///
+    /// # Errors
+    /// Where it is in use, not this machine's, or not allowed.
+    pub async fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(_) => {
+                let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
+                for address in address.resolve().await? {
+                    match bind_tcp(address) {
+                        Ok(listener) => return Ok(Self::Tcp(listener)),
+                        Err(error) => failure = error,
+                    }
+                }
+                Err(failure)
+            }
+            Address::Unix(path) => {
+                remove_stale(path).await?;
+                let socket = UnixSocket::new_stream()?;
+                socket.bind(path)?;
+                Ok(Self::Unix(socket.listen(BACKLOG)?, SocketFile(path.clone())))
+            }
+        }
+    }
+
+    /// The address as it is bound: with the port that the system chose where the setting said 0.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?.to_string()),
+            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+        })
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// The connection's, or the system's, such as too many open files.
+    ///
+    /// # Cancel safety
+    /// No connection is lost.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// The same, for one look at the backlog.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| {
+                // Answers are small and each is the last thing said for a while: waiting to fill a segment only
+                // delays it. A socket that is closed already refuses, which the next read shows.
+                let _ = stream.set_nodelay(true);
+                Stream::Tcp(stream)
+            }),
+            Self::Unix(listener, _) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted node must not wait until its predecessor's connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Removes a socket file that nobody listens on any more: a node that was killed leaves one.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(data) if data.file_type().is_socket() => {}
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is there, and is no socket")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a unix socket's file when the listener ends.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Neither kind keeps anything back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_host_and_port_or_a_path() {
+        for good in ["127.0.0.1:11000", "[::1]:0", "localhost:80", "unix:/run/holdfast.sock"] {
+            assert_eq!(Address::parse(good).expect(good).to_string(), good);
+        }
+        for bad in ["", "127.0.0.1", ":80", "localhost:http", "localhost:65536", "unix:run/x", "unix:"] {
+            assert!(Address::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Where log lines go: to standard error, through a bounded queue and a thread of its own. Where nobody reads them
+//! fast enough, lines are thrown away and counted; nothing else stops.
+
+use std::io;
+use std::panic;
+use std::str::FromStr;
+
+use tracing::error;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::LogFormat;
+
+/// Lines that wait to be written; beyond them, lines are thrown away.
+const QUEUED_LINES: usize = 10_000;
+
+/// The log; dropped, it writes what is queued, but does not wait long for a reader.
+#[derive(Debug)]
+pub struct Log {
+    dropped: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    /// Starts the log of this process. `filter` has been checked by `config`.
+    ///
+    /// # Panics
+    /// At a second call: a process has one log.
+    #[must_use]
+    pub fn start(filter: &str, format: LogFormat) -> Self {
+        let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES);
+        let (writer, guard) = queue.finish(io::stderr());
+        let dropped = writer.error_counter();
+        let filter = EnvFilter::from_str(filter).expect("the filter is checked with the settings");
+        let lines = fmt().with_env_filter(filter).with_writer(writer);
+        match format {
+            LogFormat::Text => lines.with_ansi(false).init(),
+            LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),
+        }
+        // The default hook writes to standard error itself, and waits where nobody reads.
+        panic::set_hook(Box::new(|panic| error!(%panic, "a task panicked; its request ends")));
+        Self { dropped, _writer: guard }
+    }
+
+    /// Tells how many lines were thrown away so far.
+    pub fn lines_dropped(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let dropped = self.dropped.clone();
+        move || dropped.dropped_lines()
+    }
+}

@@ -1,0 +1,63 @@
+//! The order of the start: limits, settings, log, node, exit code. No rules.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use holdfast::app::{self, Ended};
+use holdfast::config::{self, NoSettings, Settings};
+use holdfast::log::Log;
+
+/// Wrong settings (`EX_USAGE` of sysexits.h).
+const WRONG_SETTINGS: u8 = 64;
+
+fn main() -> ExitCode {
+    // A limit that cannot be raised or read is no reason not to start: the connections will fit what it is.
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    match config::parse(std::env::args_os(), open_files) {
+        Ok(settings) => start(settings, open_files),
+        Err(NoSettings::Asked(text)) => {
+            // Whoever asked may have closed the pipe after the first line.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(NoSettings::Mistakes(mistakes)) => {
+            for mistake in mistakes {
+                eprintln!("holdfast: {mistake}");
+            }
+            ExitCode::from(WRONG_SETTINGS)
+        }
+    }
+}
+
+fn start(settings: Settings, open_files: u64) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start the runtime: {error}")),
+    };
+    if settings.check {
+        return match runtime.block_on(app::check(&settings)) {
+            Ok(()) => {
+                println!("holdfast: the settings are good");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error.to_string()),
+        };
+    }
+    let log = Log::start(&settings.log, settings.log_format);
+    tracing::info!(open_files, "the open-file limit");
+    let ended = runtime.block_on(app::run(settings, log.lines_dropped()));
+    // Connections that outlived the grace are not waited for.
+    runtime.shutdown_background();
+    drop(log);
+    match ended {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Forced) => ExitCode::FAILURE,
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn failed(what: &str) -> ExitCode {
+    eprintln!("holdfast: {what}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,199 @@
+//! Every metric: its name, its help, its unit. What is counted is counted where it happens; what can be asked is
+//! asked when the metrics are read.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// How a get ended, as `holdfast_gets_total` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is called what README.md calls it")]
+pub enum GetEnd {
+    Success,
+    Timeout,
+    Retry,
+    Busy,
+    Gone,
+    Invalid,
+    Unavailable,
+    /// The client went away before there was an answer.
+    Left,
+}
+
+impl GetEnd {
+    const ALL: [Self; 8] = [
+        Self::Success,
+        Self::Timeout,
+        Self::Retry,
+        Self::Busy,
+        Self::Gone,
+        Self::Invalid,
+        Self::Unavailable,
+        Self::Left,
+    ];
+
+    /// As a label and in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Timeout => "timeout",
+            Self::Retry => "retry",
+            Self::Busy => "busy",
+            Self::Gone => "gone",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// How a set ended, as `holdfast_sets_total` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is called what README.md calls it")]
+pub enum SetEnd {
+    Success,
+    Conflict,
+    Busy,
+    Invalid,
+    Unavailable,
+}
+
+impl SetEnd {
+    const ALL: [Self; 5] = [Self::Success, Self::Conflict, Self::Busy, Self::Invalid, Self::Unavailable];
+
+    /// As a label and in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// All metrics of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    gets: [IntCounter; GetEnd::ALL.len()],
+    sets: [IntCounter; SetEnd::ALL.len()],
+    connections: IntGaugeVec,
+    waiters: IntGauge,
+    waiting_keys: IntGauge,
+    log_lines_dropped: IntCounter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        let gets = counters(
+            &registry,
+            "holdfast_gets_total",
+            "Gets ended, by how.",
+            "outcome",
+            GetEnd::ALL.map(GetEnd::as_str),
+        );
+        let sets = counters(
+            &registry,
+            "holdfast_sets_total",
+            "Sets ended, by how; each set of an array is one.",
+            "result",
+            SetEnd::ALL.map(SetEnd::as_str),
+        );
+        let connections = IntGaugeVec::new(Opts::new("holdfast_connections", "Open connections."), &["listener"]);
+        let connections = connections.expect(GOOD);
+        registry.register(Box::new(connections.clone())).expect(GOOD);
+        let waiters = gauge(&registry, "holdfast_waiters", "Gets held now.");
+        let waiting_keys = gauge(&registry, "holdfast_waiting_keys", "Keys that a get is held for now.");
+        let dropped = "Log lines thrown away because the log was not read fast enough.";
+        let log_lines_dropped = IntCounter::new("holdfast_log_lines_dropped_total", dropped).expect(GOOD);
+        registry.register(Box::new(log_lines_dropped.clone())).expect(GOOD);
+        Self { registry, gets, sets, connections, waiters, waiting_keys, log_lines_dropped }
+    }
+}
+
+impl Metrics {
+    /// The content type of [`Metrics::text`].
+    pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// A get ended.
+    pub fn get_ended(&self, end: GetEnd) {
+        self.gets[end as usize].inc();
+    }
+
+    /// A set ended.
+    pub fn set_ended(&self, end: SetEnd) {
+        self.sets[end as usize].inc();
+    }
+
+    /// The gauge of one listener's open connections.
+    #[must_use]
+    pub fn connections(&self, listener: &str) -> IntGauge {
+        self.connections.with_label_values(&[listener])
+    }
+
+    /// All metrics in the Prometheus text format; the arguments are what is known at the moment.
+    #[must_use]
+    pub fn text(&self, waiters: usize, waiting_keys: usize, log_lines_dropped: usize) -> String {
+        self.waiters.set(i64::try_from(waiters).unwrap_or(i64::MAX));
+        self.waiting_keys.set(i64::try_from(waiting_keys).unwrap_or(i64::MAX));
+        let more = (log_lines_dropped as u64).saturating_sub(self.log_lines_dropped.get());
+        self.log_lines_dropped.inc_by(more);
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect(GOOD)
+    }
+}
+
+const GOOD: &str = "names and labels are written in this file, each once";
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect(GOOD);
+    registry.register(Box::new(gauge.clone())).expect(GOOD);
+    gauge
+}
+
+/// One counter for each label, made now: so that none is missing before its first event, and none is looked up.
+fn counters<const N: usize>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: [&str; N],
+) -> [IntCounter; N] {
+    let family = IntCounterVec::new(Opts::new(name, help), &[label]).expect(GOOD);
+    registry.register(Box::new(family.clone())).expect(GOOD);
+    values.map(|value| family.with_label_values(&[value]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ending_has_its_own_counter() {
+        let metrics = Metrics::default();
+        for end in GetEnd::ALL {
+            metrics.get_ended(end);
+        }
+        for end in SetEnd::ALL {
+            metrics.set_ended(end);
+        }
+        metrics.connections("public").inc();
+        let text = metrics.text(3, 2, 1);
+        for end in GetEnd::ALL {
+            assert!(text.contains(&format!("holdfast_gets_total{{outcome=\"{}\"}} 1\n", end.as_str())), "{text}");
+        }
+        for end in SetEnd::ALL {
+            assert!(text.contains(&format!("holdfast_sets_total{{result=\"{}\"}} 1\n", end.as_str())), "{text}");
+        }
+        for line in [
+            "holdfast_waiters 3\n",
+            "holdfast_waiting_keys 2\n",
+            "holdfast_log_lines_dropped_total 1\n",
+            "holdfast_connections{listener=\"public\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

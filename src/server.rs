@@ -1,0 +1,255 @@
+//! One listener at work: accepting, HTTP/1, the limit on connections, and an end that resets nobody. Generic over
+//! what answers; it knows no key and no script.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{self, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
+
+use crate::listener::{Listener, Stream};
+use crate::response::Response;
+use crate::stream::{Timed, Timeouts};
+
+/// The longest head: request line, fields and the empty line.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// The most fields in a head.
+const MAX_HEAD_FIELDS: usize = 64;
+/// How long accepting rests where the system has no descriptor or no memory for a connection, at first and at most.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+const MAX_ACCEPT_REST: Duration = Duration::from_secs(1);
+
+/// A request as it comes from the network.
+pub(crate) type Request = hyper::Request<Incoming>;
+
+/// How one listener works.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Its name in logs.
+    pub(crate) name: &'static str,
+    /// Beyond these, connections wait in the backlog.
+    pub(crate) max_connections: usize,
+    /// The connections' time limits.
+    pub(crate) timeouts: Timeouts,
+    /// Once it is to stop, it goes on until no connection came for this long.
+    pub(crate) quiet: Duration,
+    /// How many connections are open.
+    pub(crate) connections: IntGauge,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Each answer ends its connection.
+    Stopping,
+    /// Connections that wait for a request end too.
+    Closed,
+}
+
+/// Serves until `stop` says by when all must have ended; then goes on accepting until no connection came for
+/// [`Options::quiet`], takes what is left in the backlog, and waits for the connections to end.
+///
+/// A listening socket that is closed resets every connection in its backlog, and a load balancer needs a moment to
+/// hear that a node drains: hence the order. Gives how many connections had to be cut off.
+pub(crate) async fn run<H, F>(
+    listener: Listener,
+    options: Options,
+    handler: H,
+    stop: impl Future<Output = Instant>,
+) -> usize
+where
+    H: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let server = Server {
+        slots: Arc::new(Semaphore::new(options.max_connections)),
+        state: watch::Sender::new(State::Open),
+        options,
+        handler,
+    };
+    let mut stop = pin!(stop);
+    let deadline = loop {
+        tokio::select! {
+            deadline = &mut stop => break deadline,
+            () = server.accept_one(&listener) => {}
+        }
+    };
+    server.state.send_replace(State::Stopping);
+    // In one piece, so that the deadline ends also the wait for a free slot.
+    let _ = timeout_at(deadline, server.accept_the_rest(&listener)).await;
+    drop(listener);
+    server.state.send_replace(State::Closed);
+    let slots = server.options.max_connections;
+    let all = u32::try_from(slots).unwrap_or(u32::MAX);
+    match timeout_at(deadline, server.slots.acquire_many(all)).await {
+        Ok(_) => 0,
+        Err(_) => slots - server.slots.available_permits(),
+    }
+}
+
+struct Server<H> {
+    options: Options,
+    handler: H,
+    /// One permit a connection.
+    slots: Arc<Semaphore>,
+    state: watch::Sender<State>,
+}
+
+impl<H, F> Server<H>
+where
+    H: Fn(Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    /// Takes one connection, once there is a slot for it.
+    ///
+    /// # Cancel safety
+    /// No connection is lost.
+    async fn accept_one(&self, listener: &Listener) {
+        let slot = self.slot().await;
+        let mut rest = ACCEPT_REST;
+        loop {
+            match listener.accept().await {
+                Ok(stream) => return self.spawn(stream, slot),
+                // The connection's fault: it is gone, and the next may be well.
+                Err(error) if is_of_the_connection(&error) => {
+                    debug!(%error, listener = self.options.name, "not accepted")
+                }
+                // The system's: at once it would fail again, and again.
+                Err(error) => {
+                    warn!(%error, listener = self.options.name, ?rest, "cannot accept");
+                    sleep(rest).await;
+                    rest = (rest * 2).min(MAX_ACCEPT_REST);
+                }
+            }
+        }
+    }
+
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return slot;
+        }
+        warn!(
+            listener = self.options.name,
+            limit = self.options.max_connections,
+            "all connections are in use: new ones wait"
+        );
+        Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Accepts until the quiet, then what is in the backlog.
+    async fn accept_the_rest(&self, listener: &Listener) {
+        while tokio::time::timeout(self.options.quiet, self.accept_one(listener)).await.is_ok() {}
+        loop {
+            let slot = self.slot().await;
+            let accepted = std::future::poll_fn(|cx| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match accepted.await {
+                Some(Ok(stream)) => self.spawn(stream, slot),
+                Some(Err(error)) if is_of_the_connection(&error) => {}
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn spawn(&self, stream: Stream, slot: OwnedSemaphorePermit) {
+        let open = Open { gauge: self.options.connections.clone(), _slot: slot };
+        open.gauge.inc();
+        let timed = Timed::new(stream, self.options.timeouts);
+        tokio::spawn(serve(timed, self.handler.clone(), self.state.subscribe(), open));
+    }
+}
+
+/// One open connection, counted until it is dropped, also by a panic.
+struct Open {
+    gauge: IntGauge,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// Serves one connection to its end.
+async fn serve<H, F>(stream: Timed<Stream>, handler: H, mut state: watch::Receiver<State>, open: Open)
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let phase = stream.phase();
+    let at_answer = state.clone();
+    let service = service_fn(move |request| {
+        phase.request_begins();
+        let (phase, state, answer) = (phase.clone(), at_answer.clone(), handler(request));
+        async move {
+            let mut response = answer.await;
+            if *state.borrow() != State::Open {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            phase.request_ends();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = http1().serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = closed(&mut state) => {
+            pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    let answered = match &ended {
+        Ok(()) => true,
+        // hyper has answered what it could not parse; the rest of it may still be on its way.
+        Err(error) => error.is_parse(),
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+    if answered {
+        connection.into_parts().io.into_inner().linger().await;
+    }
+    drop(open);
+}
+
+async fn closed(state: &mut watch::Receiver<State>) {
+    let _ = state.wait_for(|state| *state == State::Closed).await;
+}
+
+fn http1() -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        // `stream` times heads and idleness apart.
+        .header_read_timeout(None)
+        .max_headers(MAX_HEAD_FIELDS)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_HEAD_BYTES);
+    http1
+}
+
+/// Whether accepting failed because of the one connection that was to be accepted.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
+    )
+}
