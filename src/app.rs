@@ -261,6 +261,12 @@ impl Node {
     ) -> server::Options {
         let timeouts =
             Timeouts { head: settings.head_timeout, idle: settings.idle_timeout, write: settings.write_timeout };
-        server::Options { name, max_connections, timeouts, quiet, connections: self.metrics.connections(name) }
+        server::Options {
+            name,
+            max_connections,
+            timeouts,
+            quiet,
+            connections: self.metrics.connections(name, max_connections),
+        }
     }
 }

@@ -120,21 +120,15 @@ impl Internal {
     /// # Cancel safety
     /// Dropped, because the client left, a set or delete that has begun is carried out all the same.
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
-        let has_body = !request.body().is_end_stream();
-        let answered = match self.route(&request) {
+        match self.route(&request) {
             Ok((route, key)) => {
                 let span = info_span!("request", listener = "internal", route = route.path());
-                let node = Arc::clone(&self);
-                async move { node.handle(route, key, request).await }.instrument(span).await
+                self.handle(route, key, request).instrument(span).await.unwrap_or_else(|refusal| refuse(&refusal))
             }
-            Err(refusal) => Err(refusal),
-        };
-        answered.unwrap_or_else(|refusal| {
-            debug!(%refusal, "refused");
-            let response = response::refusal(&refusal);
-            // What is left of the body is not worth reading.
-            if has_body && !matches!(refusal, Refusal::Mistake(_)) { response::closing(response) } else { response }
-        })
+            // A body that was not asked for is not worth reading.
+            Err(refusal) if !request.body().is_end_stream() => response::closing(refuse(&refusal)),
+            Err(refusal) => refuse(&refusal),
+        }
     }
 
     fn route(&self, request: &Request) -> Result<(Route, Option<Key>), Refusal> {
@@ -277,6 +271,11 @@ impl Internal {
             Err(_) => Err(Refusal::BodyTooSlow),
         }
     }
+}
+
+fn refuse(refusal: &Refusal) -> Response {
+    debug!(%refusal, "refused");
+    response::refusal(refusal)
 }
 
 /// Percent-decodes a key that stood in a path.

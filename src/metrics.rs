@@ -80,6 +80,7 @@ pub struct Metrics {
     gets: [IntCounter; GetEnd::ALL.len()],
     sets: [IntCounter; SetEnd::ALL.len()],
     connections: IntGaugeVec,
+    connections_limit: IntGaugeVec,
     waiters: IntGauge,
     waiting_keys: IntGauge,
     log_lines_dropped: IntCounter,
@@ -102,15 +103,15 @@ impl Default for Metrics {
             "result",
             SetEnd::ALL.map(SetEnd::as_str),
         );
-        let connections = IntGaugeVec::new(Opts::new("holdfast_connections", "Open connections."), &["listener"]);
-        let connections = connections.expect(GOOD);
-        registry.register(Box::new(connections.clone())).expect(GOOD);
+        let connections = by_listener(&registry, "holdfast_connections", "Open connections.");
+        let limit = "Connections beyond which new ones wait to be accepted.";
+        let connections_limit = by_listener(&registry, "holdfast_connections_limit", limit);
         let waiters = gauge(&registry, "holdfast_waiters", "Gets held now.");
         let waiting_keys = gauge(&registry, "holdfast_waiting_keys", "Keys that a get is held for now.");
         let dropped = "Log lines thrown away because the log was not read fast enough.";
         let log_lines_dropped = IntCounter::new("holdfast_log_lines_dropped_total", dropped).expect(GOOD);
         registry.register(Box::new(log_lines_dropped.clone())).expect(GOOD);
-        Self { registry, gets, sets, connections, waiters, waiting_keys, log_lines_dropped }
+        Self { registry, gets, sets, connections, connections_limit, waiters, waiting_keys, log_lines_dropped }
     }
 }
 
@@ -128,17 +129,18 @@ impl Metrics {
         self.sets[end as usize].inc();
     }
 
-    /// The gauge of one listener's open connections.
+    /// The gauge of one listener's open connections, of which it takes at most `limit`.
     #[must_use]
-    pub fn connections(&self, listener: &str) -> IntGauge {
+    pub fn connections(&self, listener: &str, limit: usize) -> IntGauge {
+        self.connections_limit.with_label_values(&[listener]).set(saturated(limit));
         self.connections.with_label_values(&[listener])
     }
 
     /// All metrics in the Prometheus text format; the arguments are what is known at the moment.
     #[must_use]
     pub fn text(&self, waiters: usize, waiting_keys: usize, log_lines_dropped: usize) -> String {
-        self.waiters.set(i64::try_from(waiters).unwrap_or(i64::MAX));
-        self.waiting_keys.set(i64::try_from(waiting_keys).unwrap_or(i64::MAX));
+        self.waiters.set(saturated(waiters));
+        self.waiting_keys.set(saturated(waiting_keys));
         let more = (log_lines_dropped as u64).saturating_sub(self.log_lines_dropped.get());
         self.log_lines_dropped.inc_by(more);
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect(GOOD)
@@ -146,6 +148,16 @@ impl Metrics {
 }
 
 const GOOD: &str = "names and labels are written in this file, each once";
+
+fn saturated(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn by_listener(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
+    let family = IntGaugeVec::new(Opts::new(name, help), &["listener"]).expect(GOOD);
+    registry.register(Box::new(family.clone())).expect(GOOD);
+    family
+}
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     let gauge = IntGauge::new(name, help).expect(GOOD);
@@ -179,7 +191,7 @@ mod tests {
         for end in SetEnd::ALL {
             metrics.set_ended(end);
         }
-        metrics.connections("public").inc();
+        metrics.connections("public", 7).inc();
         let text = metrics.text(3, 2, 1);
         for end in GetEnd::ALL {
             assert!(text.contains(&format!("holdfast_gets_total{{outcome=\"{}\"}} 1\n", end.as_str())), "{text}");
@@ -192,6 +204,7 @@ mod tests {
             "holdfast_waiting_keys 2\n",
             "holdfast_log_lines_dropped_total 1\n",
             "holdfast_connections{listener=\"public\"} 1\n",
+            "holdfast_connections_limit{listener=\"public\"} 7\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

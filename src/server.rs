@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{self, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ where
 {
     let server = Server {
         slots: Arc::new(Semaphore::new(options.max_connections)),
+        full: AtomicBool::new(false),
         state: watch::Sender::new(State::Open),
         options,
         handler,
@@ -104,6 +106,8 @@ struct Server<H> {
     handler: H,
     /// One permit a connection.
     slots: Arc<Semaphore>,
+    /// Whether the last connection had to wait for its permit.
+    full: AtomicBool,
     state: watch::Sender<State>,
 }
 
@@ -138,13 +142,14 @@ where
 
     async fn slot(&self) -> OwnedSemaphorePermit {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            self.full.store(false, Ordering::Relaxed);
             return slot;
         }
-        warn!(
-            listener = self.options.name,
-            limit = self.options.max_connections,
-            "all connections are in use: new ones wait"
-        );
+        // Told once, until there was room again.
+        if !self.full.swap(true, Ordering::Relaxed) {
+            let limit = self.options.max_connections;
+            warn!(listener = self.options.name, limit, "all connections are in use: new ones wait");
+        }
         Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
     }
 
