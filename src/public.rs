@@ -38,31 +38,41 @@ impl Public {
         Arc::new(Self { routes: Router::new(table), gets, demo })
     }
 
-    /// Answers one request.
+    /// Answers one request. The request itself, and with it the buffer that it was read into, is let go before a get
+    /// is held.
     ///
     /// # Cancel safety
     /// Dropped, because the client left, a held get leaves nothing behind.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
-        let route = match self.route(&request) {
-            Ok(route) => route,
-            Err(refusal) => {
-                let grant = self.gets.allow_origin.grant(request.headers());
-                return grant.apply(response::refusal(&refusal));
+    pub(crate) fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Response> + Send {
+        let begun = self.begin(&request);
+        drop(request);
+        async move {
+            match begun {
+                Begun::Answer(response) => response,
+                Begun::Held(held) => {
+                    let span = debug_span!("request", listener = "public", route = "/status/get");
+                    let outcome = self.gets.hold(&held).instrument(span).await;
+                    self.gets.render(held, &outcome)
+                }
             }
-        };
-        match route {
-            Route::Get => self.get(&request).await,
-            Route::Options => {
-                let headers = request.headers();
+        }
+    }
+
+    fn begin(&self, request: &Request) -> Begun {
+        let headers = request.headers();
+        let grant = || self.gets.allow_origin.grant(headers);
+        Begun::Answer(match self.route(request) {
+            Ok(Route::Get) => return self.gets.begin(request.uri().query().unwrap_or_default(), headers),
+            Ok(Route::Options) => {
                 let preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-                let grant = self.gets.allow_origin.grant(headers);
-                grant.apply(response::options(preflight, "GET, OPTIONS"))
+                grant().apply(response::options(preflight, "GET, OPTIONS"))
             }
-            Route::Demo(file) => match &self.demo {
+            Ok(Route::Demo(file)) => match &self.demo {
                 Some(demo) => demo.answer(file),
                 None => response::refusal(&Refusal::NotFound),
             },
-        }
+            Err(refusal) => grant().apply(response::refusal(&refusal)),
+        })
     }
 
     fn route(&self, request: &Request) -> Result<Route, Refusal> {
@@ -70,16 +80,5 @@ impl Public {
         head::check_no_body(request.headers())?;
         let (route, _) = self.routes.find(request.method(), request.uri().path())?;
         Ok(route)
-    }
-
-    async fn get(&self, request: &Request) -> Response {
-        match self.gets.begin(request.uri().query().unwrap_or_default(), request.headers()) {
-            Begun::Answer(response) => response,
-            Begun::Held(held) => {
-                let span = debug_span!("request", listener = "public", route = "/status/get");
-                let outcome = self.gets.hold(&held).instrument(span).await;
-                self.gets.render(held, &outcome)
-            }
-        }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use hyper::Version;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -198,12 +199,13 @@ where
 {
     let phase = stream.phase();
     let at_answer = state.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request| {
         phase.request_begins();
+        let last = request.version() == Version::HTTP_10 && !keeps_alive(&request);
         let (phase, state, answer) = (phase.clone(), at_answer.clone(), handler(request));
         async move {
             let mut response = answer.await;
-            if *state.borrow() != State::Open {
+            if last || *state.borrow() != State::Open {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             phase.request_ends();
@@ -230,6 +232,14 @@ where
         connection.into_parts().io.into_inner().linger().await;
     }
     drop(open);
+}
+
+/// HTTP/1.0 ends a connection after the answer unless it is asked not to; said in the answer all the same.
+fn keeps_alive(request: &Request) -> bool {
+    let keep_alive = |value: &HeaderValue| {
+        value.as_bytes().split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
+    };
+    request.headers().get_all(CONNECTION).iter().any(keep_alive)
 }
 
 async fn closed(state: &mut watch::Receiver<State>) {
