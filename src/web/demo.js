@@ -144,9 +144,7 @@
   // --- setting: the lines for the terminal -----------------------------
 
   function curl(more) {
-    var internal = document.querySelector('meta[name="holdfast-internal"]').content;
-    var socket = /^unix:(.*)/.exec(internal);
-    var to = socket ? '--unix-socket ' + quoted(socket[1]) + ' http://localhost' : internal;
+    var to = document.querySelector('meta[name="holdfast-internal"]').content;
     return 'curl -d ' + quoted('{"key":' + ascii(JSON.stringify(key)) + more + '}') + ' ' + to + '/status/set';
   }
 
