@@ -1,0 +1,207 @@
+// What every browser test needs: the program, a page of another origin, a real Chromium, a real curl.
+// Here so that a test file holds only what it claims. Nothing sleeps: `until` polls a condition against a deadline.
+
+import { spawn, execFile } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { after } from "node:test";
+import { chromium } from "playwright-core";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const run = promisify(execFile);
+
+export const screenshots = here("screenshots/");
+export const fixtures = here("../../fixtures/");
+
+// A test that waits for longer than this is wrong, or the program is.
+const DEADLINE_MS = 10_000;
+
+/** Options of every test: one that hangs fails by itself and takes no other test with it. */
+export const limit = { timeout: 30_000 };
+
+/** Polls `condition` until it is truthy and returns what it gave; fails naming `what` at the deadline. */
+export async function until(what, condition, deadline_ms = DEADLINE_MS) {
+  const end = performance.now() + deadline_ms;
+  let seen;
+  while (!(seen = await condition())) {
+    if (performance.now() > end) throw new Error(`not within ${deadline_ms} ms: ${what}`);
+    await sleep(10);
+  }
+  return seen;
+}
+
+// What a file started for all its tests ends after the last of them, the latest first. (An `after` that is called inside
+// a `before` would belong to that hook, and run when the hook is over.)
+const endings = [];
+const atEnd = (ending) => endings.push(ending);
+after(async () => {
+  for (const ending of endings.reverse()) await ending();
+});
+
+// Children still running when this process ends, for whatever reason short of SIGKILL, end with it.
+const children = new Set();
+process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
+/** The program on free ports (or on those named in `args`), answering; ends with the test `t`, or the file without one. */
+export async function program({ t, args = [] } = {}) {
+  const binary = process.env.HOLDFAST_BIN ?? here("../../target/debug/holdfast");
+  if (!existsSync(binary)) throw new Error(`no program at ${binary}: build it, or set HOLDFAST_BIN`);
+
+  // Listeners given twice are a mistake, so the defaults stand back.
+  const given = (flag) => args.includes(flag);
+  const listeners = ["--public", "--internal"].flatMap((flag) => (given(flag) ? [] : [flag, "127.0.0.1:0"]));
+  const child = spawn(binary, [...listeners, "--log-format", "json", ...args], { stdio: ["ignore", "ignore", "pipe"] });
+  children.add(child);
+  const exited = new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("exit", (code, signal) => (children.delete(child), resolve(code ?? signal)));
+  });
+  const stop = () => (child.kill("SIGKILL"), exited);
+  if (t) t.after(stop);
+  else atEnd(stop);
+
+  const log = [];
+  const addresses = {};
+  createInterface({ input: child.stderr }).on("line", (line) => {
+    log.push(line);
+    // A line that is no JSON is a panic or a mistake in the settings: kept for the message below.
+    if (!line.startsWith("{")) return;
+    const event = JSON.parse(line);
+    if (event.message === "listening") addresses[event.listener] = `http://${event.address}`;
+  });
+
+  const ended = exited.then((code) => {
+    throw new Error(`${binary} ended with ${code} before it was ready:\n${log.join("\n")}`);
+  });
+  ended.catch(() => {});
+  await Promise.race([
+    ended,
+    until("the program says it is ready", async () => {
+      if (!addresses.public || !addresses.internal) return false;
+      return fetch(`${addresses.internal}/health/ready`).then((answer) => answer.ok, () => false);
+    }),
+  ]);
+
+  return {
+    ...addresses,
+    log,
+    exited,
+    /** SIGTERM, as a service manager sends it. */
+    terminate: () => child.kill("SIGTERM"),
+    /** The address of a get, as a page writes it. */
+    get: (parameters) => `${addresses.public}/status/get?${query(parameters)}`,
+    /** Sets a status from the raw bytes of its value and returns the receipt. */
+    async set(key, value, more = "") {
+      const body = Buffer.concat([Buffer.from(`{"key":${JSON.stringify(key)},"value":`), Buffer.from(value), Buffer.from(`${more}}`)]);
+      const answer = await fetch(`${addresses.internal}/status/set`, { method: "POST", body });
+      const receipt = await answer.json();
+      if (answer.status !== 200) throw new Error(`set answered ${answer.status} ${JSON.stringify(receipt)}`);
+      return receipt;
+    },
+    forget: (key) => fetch(`${addresses.internal}/keys/${encodeURIComponent(key)}`, { method: "DELETE" }),
+    /** Returns once exactly `count` gets are held. */
+    waiters: (count) =>
+      until(`holdfast_waiters is ${count}`, async () => {
+        const metrics = await (await fetch(`${addresses.internal}/metrics`)).text();
+        return new RegExp(`^holdfast_waiters ${count}$`, "m").test(metrics);
+      }),
+  };
+}
+
+/** Percent-encoded, so that a space never becomes a plus: a plus is a plus. */
+export const query = (parameters) =>
+  Object.entries(parameters).map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
+
+/** Runs curl with these arguments and returns what it answered. */
+export const curl = async (...args) => JSON.parse((await run("curl", ["--silent", "--show-error", "--max-time", "10", ...args])).stdout);
+
+/** Runs a line as a person would who pasted it into a terminal. */
+export const shell = async (line) => (await run("sh", ["-c", line], { timeout: DEADLINE_MS })).stdout;
+
+const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>another site</title>`;
+const html = { "content-type": "text/html; charset=utf-8" };
+const jquery = (name) => [{ "content-type": "text/javascript" }, readFileSync(here(`node_modules/${name}/dist/jquery.js`))];
+const files = {
+  "/": () => [html, blank],
+  "/elsewhere": () => [html, `${blank}<h1>elsewhere</h1>`],
+  // What a page sends that wants to be cross-origin isolated: nothing may be embedded that does not agree to it.
+  "/isolated": () => [{ ...html, "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" }, blank],
+  "/windows-1251": () => [{ "content-type": "text/html; charset=windows-1251" }, `<!doctype html><title>another encoding</title>`],
+  "/jquery": () => [html, `${blank}<script src="/jquery.js"></script>`],
+  "/jquery3": () => [html, `${blank}<script src="/jquery3.js"></script>`],
+  "/jquery.js": () => jquery("jquery"),
+  "/jquery3.js": () => jquery("jquery3"),
+};
+
+/** Somebody else's web site: another origin by its port, and another site too under the name `localhost`. */
+export async function site() {
+  const server = createServer((request, response) => {
+    const [headers, body] = files[request.url]?.() ?? [];
+    response.writeHead(body === undefined ? 404 : 200, headers).end(body);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  atEnd(() => (server.closeAllConnections(), new Promise((resolve) => server.close(resolve))));
+  const { port } = server.address();
+  return { origin: `http://127.0.0.1:${port}`, localhost: `http://localhost:${port}` };
+}
+
+/** A real Chromium; ends with the test file. */
+export async function browser() {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  if (!existsSync(executablePath)) throw new Error(`no Chromium at ${executablePath}: install it, or set CHROMIUM`);
+  const started = await chromium.launch({
+    executablePath,
+    args: [
+      "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    ],
+  });
+  atEnd(() => started.close());
+  return started;
+}
+
+/** A new profile's page at `url`; `page.complaints` collects what the browser reports about it: errors, refusals, violations. */
+export async function open(t, chromium, url, options) {
+  const context = await chromium.newContext(options);
+  t.after(() => context.close());
+  return tab(context, url);
+}
+
+/** One more tab of the same profile. */
+export async function tab(context, url) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(DEADLINE_MS);
+  page.complaints = [];
+  page.on("pageerror", (error) => page.complaints.push(`pageerror: ${error.message}`));
+  page.on("console", (message) => {
+    if (message.type() === "error" || message.type() === "warning") page.complaints.push(`console: ${message.text()}`);
+  });
+  await page.goto(url);
+  return page;
+}
+
+/** Inserts `<script src>` and returns, without waiting; then `window.heard` collects the calls of `callback` and `window.ended` says "load" or "error". */
+export const insert = (page, src, callback) =>
+  page.evaluate(
+    ({ src, callback }) => {
+      window.heard ??= [];
+      window.ended = "";
+      if (callback) window[callback] = (answer) => heard.push(answer);
+      const script = document.createElement("script");
+      script.onload = script.onerror = (event) => (window.ended = event.type);
+      script.src = src;
+      document.head.append(script);
+    },
+    { src, callback },
+  );
+
+/** Waits until the script of the last `insert` has ended: "load" or "error". */
+export const ended = (page) => until("the script has ended", () => page.evaluate(() => window.ended));
+
+/** Every call that callbacks of this page heard. */
+export const heard = (page) => page.evaluate(() => window.heard);
