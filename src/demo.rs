@@ -1,5 +1,7 @@
 //! The demo page, served with `--demo` only: what a developer looks at first. Its files are part of the program.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
 
@@ -31,10 +33,10 @@ impl Demo {
     /// A page that shows how `curl` reaches the internal listener.
     pub(crate) fn new(internal: &Address) -> Self {
         let curl = match internal {
-            Address::Tcp(address) => format!("http://{address}"),
-            Address::Unix(path) => format!("--unix-socket {} http://localhost", path.display()),
+            Address::Tcp(address) => shell_quoted(&format!("http://{}", reachable(address))),
+            Address::Unix(path) => format!("--unix-socket {} http://localhost", shell_quoted(&path.to_string_lossy())),
         };
-        let escaped = curl.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+        let escaped = curl.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;").replace('\'', "&#39;");
         Self { page: include_str!("web/demo.html").replace(PLACEHOLDER, &escaped).into() }
     }
 
@@ -55,5 +57,33 @@ impl Demo {
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         response
+    }
+}
+
+/// An address that stands for all of the machine's, as one of them.
+fn reachable(address: &str) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(all) if all.ip().is_unspecified() && all.is_ipv4() => format!("127.0.0.1:{}", all.port()),
+        Ok(all) if all.ip().is_unspecified() => format!("[::1]:{}", all.port()),
+        _ => address.to_owned(),
+    }
+}
+
+/// A word that a shell takes as it is.
+fn shell_quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._-".contains(&byte);
+    if word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curl_line_survives_a_shell() {
+        assert_eq!(shell_quoted("http://127.0.0.1:1"), "http://127.0.0.1:1");
+        assert_eq!(shell_quoted("http://[::1]:1"), "'http://[::1]:1'");
+        assert_eq!(shell_quoted("/a b's"), r"'/a b'\''s'");
+        assert_eq!((reachable("0.0.0.0:7"), reachable("[::]:7")), ("127.0.0.1:7".into(), "[::1]:7".into()));
     }
 }

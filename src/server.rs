@@ -268,3 +268,51 @@ fn is_of_the_connection(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::listener::Address;
+
+    /// What comes back for one request on a connection of its own.
+    async fn ask(address: &Address, path: &str) -> String {
+        let mut stream = TcpStream::connect(address.to_string()).await.expect("accepted");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer or a close");
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_ends_its_request_only() {
+        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".into())).await.expect("a free port");
+        let address = listener.address().expect("bound");
+        let second = Duration::from_secs(1);
+        let options = Options {
+            name: "test",
+            max_connections: 1,
+            timeouts: Timeouts { head: second, idle: second, write: second },
+            quiet: Duration::ZERO,
+            connections: IntGauge::new("connections", "connections").expect("a good name"),
+        };
+        let connections = options.connections.clone();
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move { stopped.await.expect("sent") };
+        let answer = |request: Request| async move {
+            assert_ne!(request.uri().path(), "/panic", "this panic is meant");
+            Response::default()
+        };
+        let server = tokio::spawn(run(listener, options, answer, stopped));
+        assert_eq!(ask(&address, "/panic").await, "");
+        // There is one connection: had the panic kept it, this one would wait for ever.
+        assert!(ask(&address, "/").await.starts_with("HTTP/1.1 200"));
+        stop.send(Instant::now() + second * 5).expect("waited for");
+        assert_eq!(server.await.expect("no panic"), 0);
+        assert_eq!(connections.get(), 0);
+    }
+}
