@@ -39,6 +39,7 @@ mod router;
 pub mod script;
 mod server;
 pub mod set;
+mod sharded;
 pub mod shutdown;
 pub mod status;
 pub mod store;

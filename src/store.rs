@@ -4,6 +4,7 @@
 //! A seam: each variant keeps the same promises in its own place. What a version is, is written here once, in
 //! [`next_version`].
 
+mod expiring;
 pub mod memory;
 
 use std::time::Duration;

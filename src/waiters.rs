@@ -1,31 +1,23 @@
 //! The gets that this node holds: a bounded registry of waiters by key. No HTTP, no store, no clock.
 //!
-//! Sharded by key, so that two cores seldom queue on one lock. A lock is held for a look-up, never across an await
-//! and never while a waiter is woken. Each register is matched by exactly one removal, by whoever comes first: the
+//! Sharded by key; a lock is held for a look-up, and never while a waiter is woken. Each register is matched by exactly one removal, by whoever comes first: the
 //! delivery that takes the waiter out, or the waiter's own guard when it is dropped; so a quiet registry is empty.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::future::pending;
-use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::key::Key;
+use crate::sharded::{Sharded, shrink};
 use crate::status::{Update, Version};
-
-/// More shards than cores, so that two cores seldom meet in one.
-const SHARDS: usize = 64;
-/// A map that shrank below a quarter of its room, and has at least this much, gives the rest back.
-const KEPT_CAPACITY: usize = 64;
 
 /// All waiters of this node.
 #[derive(Debug)]
 pub struct Waiters {
-    shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    by_key: Sharded<Shard>,
     held: AtomicUsize,
     next_id: AtomicU64,
     max: usize,
@@ -50,8 +42,7 @@ impl Waiters {
     #[must_use]
     pub fn new(max: usize, max_per_key: usize) -> Arc<Self> {
         Arc::new(Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            by_key: Sharded::default(),
             held: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             max,
@@ -71,7 +62,7 @@ impl Waiters {
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (wake, update) = oneshot::channel();
-        let mut shard = self.shard(key);
+        let mut shard = self.by_key.lock(key);
         let waiters = shard.entry(key.clone()).or_default();
         if waiters.len() >= self.max_per_key {
             if waiters.is_empty() {
@@ -93,7 +84,7 @@ impl Waiters {
     /// Wakes each waiter of `key` that does not know this version yet; gives how many took it.
     pub fn deliver(&self, key: &Key, update: &Update) -> usize {
         let version = update.version();
-        let mut shard = self.shard(key);
+        let mut shard = self.by_key.lock(key);
         let Some(waiters) = shard.get_mut(key) else { return 0 };
         let woken: Vec<Held> = waiters.extract_if(.., |held| held.last < version).collect();
         if waiters.is_empty() {
@@ -107,7 +98,7 @@ impl Waiters {
 
     /// How many waiters `key` has.
     pub fn count(&self, key: &Key) -> usize {
-        self.shard(key).get(key).map_or(0, Vec::len)
+        self.by_key.lock(key).get(key).map_or(0, Vec::len)
     }
 
     /// How many waiters there are.
@@ -122,16 +113,16 @@ impl Waiters {
 
     /// How many keys are waited for. Takes each lock in turn: for metrics.
     pub fn keys(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
-    }
-
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        // The upper half, since a shard's own map could otherwise share its low bits.
-        lock(&self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS])
+        let mut keys = 0;
+        self.by_key.visit(|shard| {
+            keys += shard.len();
+            false
+        });
+        keys
     }
 
     fn remove(&self, key: &Key, id: u64) {
-        let mut shard = self.shard(key);
+        let mut shard = self.by_key.lock(key);
         let Some(waiters) = shard.get_mut(key) else { return };
         let Some(at) = waiters.iter().position(|held| held.id == id) else { return };
         let removed = waiters.swap_remove(at);
@@ -144,17 +135,9 @@ impl Waiters {
     }
 }
 
-/// A panic while the lock was held ends one request; the maps are whole between any two of their calls.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn remove_key(shard: &mut Shard, key: &Key) {
     shard.remove(key);
-    if shard.capacity() > KEPT_CAPACITY && shard.len() < shard.capacity() / 4 {
-        let room = shard.len() * 2;
-        shard.shrink_to(room.max(KEPT_CAPACITY / 2));
-    }
+    shrink(shard);
 }
 
 /// One held get. Dropped, by an answer or because the client left, it removes itself, and only itself.
@@ -271,16 +254,6 @@ mod tests {
             }
         });
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
-    }
-
-    #[test]
-    fn room_that_is_no_longer_used_is_given_back() {
-        let waiters = Waiters::new(1_000_000, 10);
-        let held: Vec<_> =
-            (0..100_000).map(|i| waiters.register(&key(&format!("k{i}")), version(0)).expect("room")).collect();
-        drop(held);
-        let room: usize = waiters.shards.iter().map(|shard| lock(shard).capacity()).sum();
-        assert!(room < SHARDS * KEPT_CAPACITY * 2, "{room}");
     }
 
     #[tokio::test]

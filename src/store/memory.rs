@@ -5,28 +5,22 @@
 //! entry whose time is over is not seen from that instant, and taken away by the next [`Memory::sweep`]: one ordered
 //! index a shard, no task an entry.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::expiring::Expiring;
 use super::{Known, MIN_GONE_TTL, Put, StoreError, next_version};
 use crate::clock::Clock;
 use crate::key::Key;
+use crate::sharded::Sharded;
 use crate::status::{Status, Update, Version};
 
-/// More shards than cores, so that two cores seldom meet in one.
-const SHARDS: usize = 64;
 /// What an entry counts besides its key and its value: the map's and the index's share, rounded up.
 pub const ENTRY_BYTES: usize = 256;
 /// A floor outlives the wait that needs it by this, so that none is missing because a timer was late.
 const FLOOR_MARGIN: Duration = Duration::from_secs(5);
 /// So many entries are taken away before a sweep lets others have the lock.
 const SWEEP_BATCH: usize = 256;
-/// A map that shrank below a quarter of its room, and has at least this much, gives the rest back.
-const KEPT_CAPACITY: usize = 64;
 
 /// The bounds of an embedded store.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +36,7 @@ pub struct Limits {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Memory {
-    shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    by_key: Sharded<Shard>,
     clock: Clock,
     statuses: AtomicUsize,
     bytes: AtomicUsize,
@@ -64,8 +57,7 @@ impl Memory {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            by_key: Sharded::default(),
             clock: Clock::default(),
             statuses: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
@@ -77,7 +69,7 @@ impl Memory {
     /// See [`Store::open`](super::Store::open).
     pub(super) fn open(&self, key: &Key, last: Version, hold: Duration) -> Result<Option<Update>, StoreError> {
         let now = Instant::now();
-        let mut shard = self.shard(key);
+        let mut shard = self.by_key.lock(key);
         if let Some((update, _)) = shard.known.get(key, now)
             && update.version() > last
         {
@@ -110,7 +102,7 @@ impl Memory {
     /// See [`Store::look`](super::Store::look).
     pub(super) fn look(&self, key: &Key) -> Option<Known> {
         let now = Instant::now();
-        let shard = self.shard(key);
+        let shard = self.by_key.lock(key);
         let (update, until) = shard.known.get(key, now)?;
         Some(Known { update: update.clone(), expires_in: until - now })
     }
@@ -118,9 +110,7 @@ impl Memory {
     /// Takes away what has expired.
     pub fn sweep(&self) {
         let now = Instant::now();
-        for shard in &self.shards {
-            while self.sweep_batch(&mut lock(shard), now) {}
-        }
+        self.by_key.visit(|shard| self.sweep_batch(shard, now));
     }
 
     /// Writes what `make` makes of the next version and of the life that was left.
@@ -147,7 +137,7 @@ impl Memory {
         make: &impl Fn(Version, Duration) -> (Update, Duration),
     ) -> Result<Version, StoreError> {
         let now = Instant::now();
-        let mut shard = self.shard(key);
+        let mut shard = self.by_key.lock(key);
         let (stored, left) = shard
             .known
             .get(key, now)
@@ -202,16 +192,6 @@ impl Memory {
         }
         true
     }
-
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        // The upper half, since a shard's own map could otherwise share its low bits.
-        lock(&self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS])
-    }
-}
-
-/// A panic while the lock was held ends one request; the maps are whole between any two of their calls.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds `more` to a count, unless it would exceed its limit.
@@ -227,55 +207,6 @@ fn cost(key: &Key, update: &Update) -> usize {
         Update::Gone(_) => 0,
     };
     ENTRY_BYTES + key.as_str().len() + value
-}
-
-/// A map whose entries end by themselves: each is seen until its instant, and found in the order of those.
-#[derive(Debug)]
-struct Expiring<V> {
-    entries: HashMap<Key, (V, Instant)>,
-    order: BTreeSet<(Instant, Key)>,
-}
-
-impl<V> Default for Expiring<V> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), order: BTreeSet::new() }
-    }
-}
-
-impl<V> Expiring<V> {
-    /// What lives under `key` now, and until when.
-    fn get(&self, key: &Key, now: Instant) -> Option<(&V, Instant)> {
-        self.entries.get(key).filter(|(_, until)| *until > now).map(|(value, until)| (value, *until))
-    }
-
-    /// What takes room under `key`, expired or not.
-    fn peek(&self, key: &Key) -> Option<&V> {
-        self.entries.get(key).map(|(value, _)| value)
-    }
-
-    fn contains(&self, key: &Key) -> bool {
-        self.entries.contains_key(key)
-    }
-
-    fn insert(&mut self, key: &Key, value: V, until: Instant) {
-        if let Some((_, old)) = self.entries.insert(key.clone(), (value, until)) {
-            self.order.remove(&(old, key.clone()));
-        }
-        self.order.insert((until, key.clone()));
-    }
-
-    fn pop_expired(&mut self, now: Instant) -> Option<(Key, V)> {
-        self.order.first().filter(|(until, _)| *until <= now)?;
-        let (_, key) = self.order.pop_first()?;
-        let (value, _) = self.entries.remove(&key)?;
-        Some((key, value))
-    }
-
-    fn shrink(&mut self) {
-        if self.entries.capacity() > KEPT_CAPACITY && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to((self.entries.len() * 2).max(KEPT_CAPACITY / 2));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -405,9 +336,9 @@ mod tests {
         store.sweep();
         assert_eq!(store.statuses.load(Ordering::Relaxed), 0);
         assert_eq!(store.bytes.load(Ordering::Relaxed), 0);
-        for shard in &store.shards {
-            let shard = lock(shard);
-            assert!(shard.known.order.is_empty() && shard.known.entries.capacity() <= KEPT_CAPACITY * 2);
-        }
+        store.by_key.visit(|shard| {
+            assert!(shard.known.is_empty());
+            false
+        });
     }
 }

@@ -1,0 +1,59 @@
+//! A map whose entries end by themselves. No clock: it is told the time.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use crate::key::Key;
+use crate::sharded::shrink;
+
+/// Each entry is seen until its instant, and found in the order of those.
+#[derive(Debug)]
+pub(super) struct Expiring<V> {
+    entries: HashMap<Key, (V, Instant)>,
+    order: BTreeSet<(Instant, Key)>,
+}
+
+impl<V> Default for Expiring<V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl<V> Expiring<V> {
+    /// What lives under `key` now, and until when.
+    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<(&V, Instant)> {
+        self.entries.get(key).filter(|(_, until)| *until > now).map(|(value, until)| (value, *until))
+    }
+
+    /// What takes room under `key`, expired or not.
+    pub(super) fn peek(&self, key: &Key) -> Option<&V> {
+        self.entries.get(key).map(|(value, _)| value)
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    pub(super) fn insert(&mut self, key: &Key, value: V, until: Instant) {
+        if let Some((_, old)) = self.entries.insert(key.clone(), (value, until)) {
+            self.order.remove(&(old, key.clone()));
+        }
+        self.order.insert((until, key.clone()));
+    }
+
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<(Key, V)> {
+        self.order.first().filter(|(until, _)| *until <= now)?;
+        let (_, key) = self.order.pop_first()?;
+        let (value, _) = self.entries.remove(&key)?;
+        Some((key, value))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.order.is_empty()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        shrink(&mut self.entries);
+    }
+}
