@@ -1,6 +1,5 @@
 //! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,25 +8,24 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, info_span};
 
 use crate::auth::{self, Tokens};
 use crate::channel;
-use crate::error::{Mistake, Refusal};
+use crate::error::{Mistake, Refusal, What};
 use crate::head;
 use crate::health::Health;
 use crate::key::Key;
 use crate::listener::Address;
 use crate::metrics::{Metrics, SetEnd};
 use crate::query::{Plus, decode};
+use crate::receipt::{Delivered, Looked, Receipt, Report};
 use crate::response::{self, Response, code, json};
 use crate::router::Router;
 use crate::server::Request;
 use crate::set::{self, Set, Sets};
-use crate::status::{Status, Update, Version};
+use crate::status::{Status, Update};
 use crate::store::{Known, Put, Store, StoreError};
 use crate::waiters::Waiters;
 
@@ -149,15 +147,12 @@ impl Internal {
             (Route::Look, Some(key)) => Ok(self.look(&key).await),
             (Route::Forget, Some(key)) => Ok(finish(async move { self.forget(&key).await }).await),
             (Route::Look | Route::Forget, None) => Err(Refusal::NotFound),
-            (Route::Live, _) => Ok(json(StatusCode::OK, &Live { node: Some(&self.parts.node), ..Live::new() })),
-            (Route::Ready, _) if self.parts.health.ready() => Ok(json(StatusCode::OK, &Live::new())),
-            (Route::Ready, _) => Ok(unavailable(None)),
+            (Route::Live, _) => Ok(Report::well(Some(&self.parts.node))),
+            (Route::Ready, _) if self.parts.health.ready() => Ok(Report::well(None)),
+            (Route::Ready, _) => Ok(Report::unwell(None)),
             (Route::Path, _) => Ok(match self.parts.health.path() {
-                Ok(()) => json(StatusCode::OK, &Live::new()),
-                Err(parts) => {
-                    let body = PathDown { code: code::UNAVAILABLE, message: code::message(code::UNAVAILABLE), parts };
-                    json(StatusCode::SERVICE_UNAVAILABLE, &body)
-                }
+                Ok(()) => Report::well(None),
+                Err(parts) => Report::unwell(Some(parts)),
             }),
             (Route::Metrics, _) => {
                 let Parts { waiters, metrics, log_lines_dropped, .. } = &self.parts;
@@ -182,7 +177,7 @@ impl Internal {
                     for set in sets {
                         receipts.push(self.put(set).await);
                     }
-                    receipts_response(&receipts)
+                    Receipt::all_into_response(receipts)
                 }
             }
         })
@@ -195,35 +190,29 @@ impl Internal {
         let Set { key, value, ttl, is_final, after } = set;
         let put = Put { value: value.clone(), is_final, ttl: ttl.unwrap_or(self.parts.status_ttl), after };
         let receipt = match self.parts.store.put(&key, put).await {
-            Ok(version) => self.delivered(&key, &Update::Status(Status { version, value, is_final })),
+            Ok(version) => self.deliver(&key, &Update::Status(Status { version, value, is_final })),
             Err(error) => self.failed(error),
         };
         self.parts.metrics.set_ended(receipt.end());
-        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered, "set");
+        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "set");
         receipt
     }
 
     async fn forget(&self, key: &Key) -> Response {
         let receipt = match self.parts.store.forget(key).await {
-            Ok(version) => self.delivered(key, &Update::Gone(version)),
+            Ok(version) => self.deliver(key, &Update::Gone(version)),
             Err(error) => self.failed(error),
         };
-        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered, "deleted");
+        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "deleted");
         receipt.into_response()
     }
 
-    fn delivered(&self, key: &Key, update: &Update) -> Receipt {
-        let delivered = self.parts.waiters.deliver(key, update);
-        Receipt { version: Some(update.version()), delivered: Some(delivered), ..Receipt::new(code::SUCCESS) }
+    fn deliver(&self, key: &Key, update: &Update) -> Receipt {
+        Receipt::stored(update.version(), self.parts.waiters.deliver(key, update))
     }
 
     fn failed(&self, error: StoreError) -> Receipt {
-        let retry_after_ms = Some(response::retry_after_ms(self.parts.waiters.len()));
-        match error {
-            StoreError::Conflict(version) => Receipt { version: Some(version), ..Receipt::new(code::CONFLICT) },
-            StoreError::Full => Receipt { retry_after_ms, ..Receipt::new(code::BUSY) },
-            StoreError::Unavailable => Receipt { retry_after_ms, ..Receipt::new(code::UNAVAILABLE) },
-        }
+        Receipt::failed(error, response::retry_after_ms(self.parts.waiters.len()))
     }
 
     async fn channel(&self, request: Request) -> Result<Response, Refusal> {
@@ -239,7 +228,7 @@ impl Internal {
     async fn look(&self, key: &Key) -> Response {
         let known = match self.parts.store.look(key).await {
             Ok(known) => known,
-            Err(_) => return unavailable(Some(response::retry_after_ms(self.parts.waiters.len()))),
+            Err(error) => return self.failed(error).into_response(),
         };
         let held = self.parts.waiters.count(key);
         let is_status = matches!(known, Some(Known { update: Update::Status(_), .. }));
@@ -280,7 +269,7 @@ fn refuse(refusal: &Refusal) -> Response {
 
 /// Percent-decodes a key that stood in a path.
 fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
-    let text = decode(raw.as_bytes(), Plus::Literal).ok_or(crate::error::What::BadEncoding);
+    let text = decode(raw.as_bytes(), Plus::Literal).ok_or(What::BadEncoding);
     text.and_then(|text| Key::parse(&text)).map_err(|what| Mistake::new("key", what))
 }
 
@@ -288,129 +277,4 @@ fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
 /// else leave the key's waiters unwoken.
 async fn finish(work: impl Future<Output = Response> + Send + 'static) -> Response {
     tokio::spawn(work.in_current_span()).await.expect("the work is not aborted, and its panic is this request's")
-}
-
-fn unavailable(retry_after_ms: Option<u64>) -> Response {
-    Receipt { retry_after_ms, ..Receipt::new(code::UNAVAILABLE) }.into_response()
-}
-
-/// What a set or a delete came to.
-#[derive(Debug, Serialize)]
-struct Receipt {
-    code: i32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "version_number")]
-    version: Option<Version>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delivered: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-}
-
-#[allow(clippy::ref_option, reason = "the signature is serde's")]
-fn version_number<S: serde::Serializer>(version: &Option<Version>, serializer: S) -> Result<S::Ok, S::Error> {
-    version.map(Version::get).serialize(serializer)
-}
-
-impl Receipt {
-    fn new(code: i32) -> Self {
-        Self { code, message: Some(code::message(code)), version: None, delivered: None, retry_after_ms: None }
-    }
-
-    fn end(&self) -> SetEnd {
-        match self.code {
-            code::SUCCESS => SetEnd::Success,
-            code::CONFLICT => SetEnd::Conflict,
-            code::BUSY => SetEnd::Busy,
-            _ => SetEnd::Unavailable,
-        }
-    }
-
-    fn into_response(self) -> Response {
-        let status = match self.end() {
-            SetEnd::Success => StatusCode::OK,
-            SetEnd::Conflict => StatusCode::CONFLICT,
-            SetEnd::Busy => StatusCode::INSUFFICIENT_STORAGE,
-            SetEnd::Invalid | SetEnd::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        json(status, &self)
-    }
-}
-
-/// The answer to an array: what each of its sets came to.
-fn receipts_response(results: &[Receipt]) -> Response {
-    #[derive(Serialize)]
-    struct Receipts<'a> {
-        code: i32,
-        message: &'static str,
-        results: &'a [Receipt],
-    }
-    let good = results.iter().all(|receipt| receipt.code == code::SUCCESS);
-    let (status, code) =
-        if good { (StatusCode::OK, code::SUCCESS) } else { (StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE) };
-    json(status, &Receipts { code, message: code::message(code), results })
-}
-
-#[derive(Serialize)]
-struct Delivered {
-    code: i32,
-    delivered: Vec<usize>,
-}
-
-#[derive(Serialize)]
-struct Live<'a> {
-    code: i32,
-    message: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<&'a str>,
-}
-
-impl Live<'_> {
-    fn new() -> Self {
-        Self { code: code::SUCCESS, message: code::message(code::SUCCESS), node: None }
-    }
-}
-
-#[derive(Serialize)]
-struct PathDown {
-    code: i32,
-    message: &'static str,
-    parts: crate::health::Parts,
-}
-
-/// What is known of a key.
-#[derive(Serialize)]
-struct Looked<'a> {
-    key: &'a str,
-    version: u64,
-    value: Option<&'a RawValue>,
-    #[serde(rename = "final")]
-    is_final: bool,
-    expires_in_ms: u64,
-    waiters: BTreeMap<String, usize>,
-    /// Only where a mark of deletion is all there is.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    gone: bool,
-}
-
-impl<'a> Looked<'a> {
-    fn new(key: &'a Key, known: Option<&'a Known>, waiters: BTreeMap<String, usize>) -> Self {
-        let update = known.map(|known| &known.update);
-        let status = match update {
-            Some(Update::Status(status)) => Some(status),
-            _ => None,
-        };
-        let value = |status: &'a Status| serde_json::from_slice(status.value.as_bytes()).expect("a value is JSON");
-        let expires_in = known.map_or(Duration::ZERO, |known| known.expires_in);
-        Self {
-            key: key.as_str(),
-            version: update.map_or(0, |update| update.version().get()),
-            value: status.map(value),
-            is_final: status.is_some_and(|status| status.is_final),
-            expires_in_ms: u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX),
-            waiters,
-            gone: matches!(update, Some(Update::Gone(_))),
-        }
-    }
 }

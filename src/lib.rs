@@ -9,7 +9,7 @@
 //!
 //! # The life of a set
 //! [`internal`] routes; [`set`] parses and checks all of the body; [`store`] stores it in one atomic step;
-//! [`waiters`] wakes who waits; the backend gets its receipt.
+//! [`waiters`] wakes who waits; the backend gets its [`receipt`].
 //!
 //! # Words
 //! A *key* is what is waited for. A *status* is what is known under it: a *value*, its *version*, *final* or not. A
@@ -34,6 +34,7 @@ pub mod metrics;
 mod peers;
 mod public;
 pub mod query;
+mod receipt;
 pub mod response;
 mod router;
 pub mod script;

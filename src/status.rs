@@ -5,13 +5,15 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Mistake, What};
 
 /// The version of a key's status: it only ever grows, so a page that repeats the version it saw last is never told
 /// the same status twice, nor an older one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct Version(u64);
 
 impl Version {
