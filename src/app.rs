@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -27,6 +27,9 @@ use crate::store::memory::{self, Memory};
 use crate::stream::Timeouts;
 use crate::waiters::Waiters;
 
+/// The listeners' names in logs and metrics.
+const PUBLIC: &str = "public";
+const INTERNAL: &str = "internal";
 /// How often what has expired is taken out of the embedded store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The last part of a drain's grace is the internal listener's: backends and operators are served longest.
@@ -54,6 +57,8 @@ pub enum Ended {
     Drained,
     /// A second signal came.
     Forced,
+    /// A listener's task panicked.
+    Broken,
 }
 
 /// Resolves what the settings name, and starts nothing.
@@ -77,8 +82,8 @@ pub async fn run(
     lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
 ) -> Result<Ended, StartError> {
     let signals = Signals::new().map_err(|error| StartError { what: "cannot handle signals".into(), error })?;
-    let (public, public_address) = bind("public", &settings.public).await?;
-    let (internal, internal_address) = bind("internal", &settings.internal).await?;
+    let (public, public_address) = bind(PUBLIC, &settings.public).await?;
+    let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
     let (trigger, drain) = shutdown::drain();
     let node = Node::new(&settings, internal_address, drain);
     tell_start(&settings, &node, &public_address);
@@ -86,13 +91,13 @@ pub async fn run(
     let demo = settings.demo.then(|| Demo::new(&node.address));
     let answers = Public::new(node.gets(&settings), demo);
     let (stop_public, stopped) = oneshot::channel();
-    let options = node.options(&settings, "public", settings.max_connections, settings.drain_quiet);
+    let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);
     let public =
         tokio::spawn(server::run(public, options, move |request| Arc::clone(&answers).answer(request), until(stopped)));
 
     let answers = Internal::new(node.internal_parts(&settings, lines_dropped));
     let (stop_internal, stopped) = oneshot::channel();
-    let options = node.options(&settings, "internal", settings.max_internal_connections, Duration::ZERO);
+    let options = node.options(&settings, INTERNAL, settings.max_internal_connections, Duration::ZERO);
     let internal = tokio::spawn(server::run(
         internal,
         options,
@@ -119,8 +124,12 @@ struct Servers {
 
 /// Waits for a signal, then drains: first all who wait are answered and the public listener ends, then the internal
 /// one, through which operators watch the drain and backends set to the last.
-async fn end(mut signals: Signals, grace: Duration, begin_drain: impl FnOnce(), servers: Servers) -> Ended {
-    let signal = signals.next().await;
+async fn end(mut signals: Signals, grace: Duration, begin_drain: impl FnOnce(), mut servers: Servers) -> Ended {
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        _ = &mut servers.public => return Ended::Broken,
+        _ = &mut servers.internal => return Ended::Broken,
+    };
     info!(signal, ?grace, "draining");
     begin_drain();
     let deadline = Instant::now() + grace;
@@ -179,8 +188,13 @@ async fn sweep(store: Arc<Store>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Store::Memory(memory) = &*store;
-        memory.sweep();
+        let store = Arc::clone(&store);
+        // Very many may expire together. An error says that it panicked; the next sweep tries again.
+        let _ = spawn_blocking(move || {
+            let Store::Memory(memory) = &*store;
+            memory.sweep();
+        })
+        .await;
     }
 }
 
@@ -266,6 +280,8 @@ impl Node {
             max_connections,
             timeouts,
             quiet,
+            // A page that closes its side has left. A backend may close it behind a set, which it wants done.
+            answers_half_closed: name == INTERNAL,
             connections: self.metrics.connections(name, max_connections),
         }
     }

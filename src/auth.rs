@@ -35,8 +35,9 @@ impl Tokens {
         if self.0.is_empty() {
             return Ok(());
         }
-        let shown =
-            headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).ok_or(Refusal::Unauthorized)?;
+        let mut shown = headers.get_all(AUTHORIZATION).iter();
+        let (Some(shown), None) = (shown.next(), shown.next()) else { return Err(Refusal::Unauthorized) };
+        let shown = bearer(shown.as_bytes()).ok_or(Refusal::Unauthorized)?;
         // Each is compared, and each in a time that does not tell how much of it is right.
         let known = self.0.iter().fold(subtle::Choice::from(0), |known, token| known | token.as_bytes().ct_eq(shown));
         if known.into() { Ok(()) } else { Err(Refusal::Unauthorized) }

@@ -1,7 +1,11 @@
-//! The time that versions are made of: milliseconds since 1970 that never go back while the process lives.
+//! The time that versions are made of: milliseconds since 1970 that never go back while the process lives, and never
+//! below a version that was given.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A day, in milliseconds: what sets in quick succession may run ahead of the time.
+const MAX_AHEAD: u64 = 24 * 60 * 60 * 1000;
 
 /// A monotonic clock plus the greatest distance that the system's clock ever had from it. So a system clock that is
 /// set back changes nothing, and one that is set forward is followed.
@@ -19,6 +23,18 @@ impl Default for Clock {
 }
 
 impl Clock {
+    /// Notes a version that was given, so that no later one is less, even where the status that had it expires: sets of
+    /// one key in quick succession run ahead of the time, and a page that saw the last must hear of the next.
+    ///
+    /// One far ahead is not followed: only a page can cause it, by a `last` that nobody gave it, and its key's versions
+    /// should not become everyone's.
+    pub fn given(&self, version: u64) {
+        let monotonic = self.start.elapsed();
+        if version <= self.now() + MAX_AHEAD {
+            self.offset.fetch_max(version.saturating_sub(millis(monotonic)), Ordering::Relaxed);
+        }
+    }
+
     /// Milliseconds since 1970; never less than an earlier call gave.
     pub fn now(&self) -> u64 {
         // Before 1970 only where the clock was never set.
@@ -27,15 +43,28 @@ impl Clock {
     }
 
     fn at(&self, system: Duration, monotonic: Duration) -> u64 {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let offset = millis(system).saturating_sub(millis(monotonic));
         self.offset.fetch_max(offset, Ordering::Relaxed).max(offset) + millis(monotonic)
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_was_given_is_not_undercut() {
+        let clock = Clock::default();
+        let ahead = clock.now() + 5_000_000;
+        clock.given(ahead);
+        assert!(clock.now() >= ahead && clock.now() < ahead + 1_000_000);
+        clock.given(ahead + 2 * MAX_AHEAD);
+        assert!(clock.now() < ahead + MAX_AHEAD);
+    }
 
     #[test]
     fn a_system_clock_that_goes_back_changes_nothing() {

@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -153,13 +152,14 @@ struct Flags {
     resource_policy: String,
     /// File with bearer tokens for the internal listener, one a line
     #[arg(long, env = "HOLDFAST_INTERNAL_TOKEN_FILE", value_name = "PATH")]
-    internal_token_file: Option<PathBuf>,
+    internal_token_file: Option<String>,
     /// Runtime threads [default: one per core]
     #[arg(long, env = "HOLDFAST_THREADS", value_name = "COUNT")]
     threads: Option<String>,
     /// Serve the demo page at /demo
-    #[arg(long, env = "HOLDFAST_DEMO")]
-    demo: bool,
+    #[arg(long, env = "HOLDFAST_DEMO", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    demo: String,
     /// What to log: error, warn, info, debug, trace, or a tracing filter
     #[arg(long, env = "HOLDFAST_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -178,7 +178,7 @@ struct Flags {
 /// [`NoSettings`].
 pub fn parse(args: impl IntoIterator<Item = OsString>, open_files: u64) -> Result<Settings, NoSettings> {
     let mut mistakes = Vec::new();
-    let flags = parse_flags(args.into_iter().collect(), &mut mistakes)?;
+    let flags = parse_flags(joined(args), &mut mistakes)?;
     let settings = flags.and_then(|flags| check(flags, open_files, &mut mistakes));
     match settings {
         Some(settings) if mistakes.is_empty() => Ok(settings),
@@ -211,6 +211,30 @@ fn parse_flags(mut args: Vec<OsString>, mistakes: &mut Vec<String>) -> Result<Op
     }
 }
 
+/// The arguments, with a negative number joined to the flag before it: clap would read `-1s` as short flags, and say
+/// nothing of the flag whose value it is.
+fn joined(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for arg in args {
+        let is_negative = arg.to_str().is_some_and(|arg| {
+            arg.strip_prefix('-')
+                .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit() || first == '.'))
+        });
+        match joined.last_mut().filter(|last| is_negative && is_long_flag(last)) {
+            Some(flag) => {
+                flag.push("=");
+                flag.push(arg);
+            }
+            None => joined.push(arg),
+        }
+    }
+    joined
+}
+
+fn is_long_flag(arg: &OsString) -> bool {
+    arg.to_str().is_some_and(|arg| arg.starts_with("--") && !arg.contains('='))
+}
+
 fn is_value(arg: &OsString) -> bool {
     !arg.to_string_lossy().starts_with('-')
 }
@@ -221,8 +245,9 @@ fn named_argument(error: &clap::Error, args: &[OsString]) -> Option<usize> {
     // It is named as `--flag <VALUE>`, `--flag=value` or `value`.
     let flag = named.split([' ', '=']).next().unwrap_or(named);
     let is_it = |arg: &OsString| arg.to_str().is_some_and(|arg| arg == flag || arg.split('=').next() == Some(flag));
-    // The last, since of a flag that is given twice the second is the mistake.
-    args.iter().skip(1).rposition(is_it).map(|at| at + 1)
+    let rest = || args.iter().enumerate().skip(1).filter(|(_, arg)| is_it(arg)).map(|(at, _)| at);
+    // Of a flag that is given twice the second is the mistake; else it is the first that clap stopped at.
+    if error.kind() == ErrorKind::ArgumentConflict { rest().next_back() } else { rest().next() }
 }
 
 /// Collects mistakes; a setting that has one becomes `None`.
@@ -287,7 +312,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     );
     let internal_tokens = flags.internal_token_file.map_or(Some(Tokens::default()), |path| {
         let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read it: {error}"));
-        check.checked("internal-token-file", &path.display().to_string(), text.and_then(|text| Tokens::parse(&text)))
+        check.checked("internal-token-file", &path, text.and_then(|text| Tokens::parse(&text)))
     });
     let threads = match &flags.threads {
         Some(threads) => check.number("threads", threads, 1..=1024),
@@ -296,6 +321,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     check.checked("log", &flags.log, EnvFilter::from_str(&flags.log).map_err(|error| error.to_string()));
     let log_format =
         check.one_of("log-format", &flags.log_format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let demo = check.one_of("demo", &flags.demo, &[("true", true), ("false", false)]);
     let connections = check_connections(&mut check, flags.max_connections.as_deref(), open_files);
     let max_waiters = match &flags.max_waiters {
         Some(waiters) => check.number("max-waiters", waiters, many),
@@ -352,7 +378,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         resource_policy: HeaderValue::from_static(resource_policy?),
         internal_tokens: internal_tokens?,
         threads: threads?,
-        demo: flags.demo,
+        demo: demo?,
         log: flags.log,
         log_format: log_format?,
         check: flags.check,

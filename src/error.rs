@@ -30,6 +30,12 @@ impl Mistake {
         Self { index: None, name, what: What::UnknownMember }
     }
 
+    /// What is wrong, without where: it has nothing of the request in it, so that it may be logged.
+    #[must_use]
+    pub const fn what(&self) -> What {
+        self.what
+    }
+
     /// The same mistake, in the element `index` of an array.
     #[must_use]
     pub fn at(self, index: usize) -> Self {
@@ -59,18 +65,18 @@ pub enum What {
     BadEncoding,
     NotAVersion,
     NotSeconds,
-    NotAName,
     NotAString,
     NotATtl,
     NotABoolean,
     TooDeep,
     LoneSurrogate,
     UnknownMember,
-    BothForms,
     NotJson { line: usize, column: usize },
     NotObjects,
     MoreThan(usize),
     WrongShape { line: usize, column: usize },
+    NoCallback,
+    WouldBeShown,
 }
 
 impl fmt::Display for What {
@@ -85,17 +91,17 @@ impl fmt::Display for What {
             Self::BadEncoding => f.write_str("bad percent-encoding"),
             Self::NotAVersion => f.write_str("not a version"),
             Self::NotSeconds => f.write_str("not a number of seconds"),
-            Self::NotAName => f.write_str("not a name that can be called"),
             Self::NotAString => f.write_str("not a string"),
             Self::NotATtl => f.write_str("not a whole number of seconds from 1 to 604800"),
             Self::NotABoolean => f.write_str("not true or false"),
             Self::TooDeep => f.write_str("nested deeper than 64 levels"),
             Self::LoneSurrogate => f.write_str("half of a surrogate pair"),
             Self::UnknownMember => f.write_str("unknown member"),
-            Self::BothForms => f.write_str("given beside callback"),
             Self::NotJson { line, column } => write!(f, "not JSON (line {line}, column {column})"),
             Self::NotObjects => f.write_str("not an object or an array of objects"),
             Self::MoreThan(count) => write!(f, "more than {count} objects"),
+            Self::NoCallback => f.write_str("no name that may be called or assigned"),
+            Self::WouldBeShown => f.write_str("a browser would show the answer"),
             Self::WrongShape { line, column } => {
                 write!(f, "not of the form it should have (line {line}, column {column})")
             }
@@ -132,6 +138,17 @@ pub enum Refusal {
     UnknownMediaType,
     /// Meant for another node.
     Misdirected,
+}
+
+impl Refusal {
+    /// For a log: what is wrong, without anything of the request in it.
+    #[must_use]
+    pub fn logged(&self) -> String {
+        match self {
+            Self::Mistake(mistake) => mistake.what().to_string(),
+            refusal => refusal.to_string(),
+        }
+    }
 }
 
 impl From<Mistake> for Refusal {

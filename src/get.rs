@@ -59,21 +59,23 @@ impl Gets {
         let params = Params::parse(query);
         let form = match params.form() {
             _ if params.wants_script() && would_be_shown(headers) => {
-                return self.refuse(grant.apply(response::refusal(&Refusal::Forbidden)));
+                return self.refuse(What::WouldBeShown, grant.apply(response::refusal(&Refusal::Forbidden)));
             }
-            Err(BadForm) => return self.refuse(response::bad_form(&self.resource_policy)),
+            Err(BadForm) => return self.refuse(What::NoCallback, response::bad_form(&self.resource_policy)),
             Ok(form) => form,
         };
         match params.target(self.hold) {
             Ok((key, last, wait)) => Begun::Held(Held { key, last, wait, form, grant }),
             Err((mistake, last)) => {
-                self.refuse(self.answer(&form, grant, &Outcome::Invalid(mistake), last.unwrap_or_default()))
+                let what = mistake.what();
+                self.refuse(what, self.answer(&form, grant, &Outcome::Invalid(mistake), last.unwrap_or_default()))
             }
         }
     }
 
-    fn refuse(&self, response: Response) -> Begun {
+    fn refuse(&self, what: What, response: Response) -> Begun {
         self.metrics.get_ended(GetEnd::Invalid);
+        debug!(outcome = GetEnd::Invalid.as_str(), %what, "get ended");
         Begun::Answer(response)
     }
 
@@ -149,19 +151,20 @@ async fn wait_for_outcome(
         () = &mut drain => Some(Outcome::Retry),
     };
     if let Some(outcome) = otherwise {
-        return match (waiter.try_update(), &outcome) {
+        return match (waiter.leave().await, &outcome) {
             (Some(kept), Outcome::Success(status)) if kept.version() <= status.version => outcome,
             (Some(kept), Outcome::Gone(version)) if kept.version() <= *version => outcome,
             (Some(kept), _) => kept.into(),
             (None, _) => outcome,
         };
     }
-    tokio::select! {
+    let otherwise = tokio::select! {
         biased;
-        update = waiter.update() => update.into(),
+        update = waiter.update() => return update.into(),
         () = &mut deadline => Outcome::Timeout,
         () = &mut drain => Outcome::Retry,
-    }
+    };
+    waiter.leave().await.map_or(otherwise, Outcome::from)
 }
 
 fn failed(error: StoreError) -> Outcome {

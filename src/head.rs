@@ -13,7 +13,10 @@ const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// Checks what holds on both listeners: the target's length, and exactly one well-formed host (RFC 9112, 3.2;
 /// HTTP/1.0 need not send one).
 pub(crate) fn check(request: &Request) -> Result<(), Refusal> {
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let uri = request.uri();
+    let origin = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len())
+        + uri.authority().map_or(0, |authority| authority.as_str().len());
+    let target = origin + uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET_BYTES {
         return Err(Refusal::TargetTooLong);
     }

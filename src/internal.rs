@@ -118,15 +118,23 @@ impl Internal {
     /// # Cancel safety
     /// Dropped, because the client left, a set or delete that has begun is carried out all the same.
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
-        match self.route(&request) {
-            Ok((route, key)) => {
-                let span = info_span!("request", listener = "internal", route = route.path());
-                self.handle(route, key, request).instrument(span).await.unwrap_or_else(|refusal| refuse(&refusal))
+        let routed = self.route(&request);
+        let route = routed.as_ref().map_or("none", |(route, _)| route.path());
+        let span = info_span!("request", listener = "internal", route);
+        let reads_body = matches!(routed, Ok((Route::Set | Route::Channel, _)));
+        let leaves_body = !reads_body && !request.body().is_end_stream();
+        let answer = async {
+            match routed {
+                Ok((route, key)) => self.handle(route, key, request).await,
+                Err(refusal) => Err(refusal),
             }
-            // A body that was not asked for is not worth reading.
-            Err(refusal) if !request.body().is_end_stream() => response::closing(refuse(&refusal)),
-            Err(refusal) => refuse(&refusal),
-        }
+        };
+        let response = answer.instrument(span.clone()).await.unwrap_or_else(|refusal| {
+            span.in_scope(|| debug!(refusal = refusal.logged(), "refused"));
+            response::refusal(&refusal)
+        });
+        // A body that was not asked for is not worth reading.
+        if leaves_body { response::closing(response) } else { response }
     }
 
     fn route(&self, request: &Request) -> Result<(Route, Option<Key>), Refusal> {
@@ -260,11 +268,6 @@ impl Internal {
             Err(_) => Err(Refusal::BodyTooSlow),
         }
     }
-}
-
-fn refuse(refusal: &Refusal) -> Response {
-    debug!(%refusal, "refused");
-    response::refusal(refusal)
 }
 
 /// Percent-decodes a key that stood in a path.

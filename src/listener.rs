@@ -69,7 +69,8 @@ pub enum Listener {
     /// On a TCP address.
     Tcp(TcpListener),
     /// On a unix socket, whose file is removed at the end.
-    Unix(UnixListener, SocketFile),
+    // In this order: the file goes first, or a successor that has bound meanwhile would lose its own.
+    Unix(SocketFile, UnixListener),
 }
 
 impl Listener {
@@ -93,7 +94,7 @@ impl Listener {
                 remove_stale(path).await?;
                 let socket = UnixSocket::new_stream()?;
                 socket.bind(path)?;
-                Ok(Self::Unix(socket.listen(BACKLOG)?, SocketFile(path.clone())))
+                Ok(Self::Unix(SocketFile(path.clone()), socket.listen(BACKLOG)?))
             }
         }
     }
@@ -105,7 +106,7 @@ impl Listener {
     pub fn address(&self) -> io::Result<Address> {
         Ok(match self {
             Self::Tcp(listener) => Address::Tcp(listener.local_addr()?.to_string()),
-            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+            Self::Unix(file, _) => Address::Unix(file.0.clone()),
         })
     }
 
@@ -120,16 +121,55 @@ impl Listener {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// The same, for one look at the backlog.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| {
-                // Answers are small and each is the last thing said for a while: waiting to fill a segment only
-                // delays it. A socket that is closed already refuses, which the next read shows.
-                let _ = stream.set_nodelay(true);
-                Stream::Tcp(stream)
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::tcp(stream)),
+            Self::Unix(_, listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+
+    /// The end of listening: what is left is what is in the backlog.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn into_backlog(self) -> io::Result<Backlog> {
+        Ok(match self {
+            Self::Tcp(listener) => Backlog::Tcp(listener.into_std()?),
+            Self::Unix(file, listener) => Backlog::Unix(file, listener.into_std()?),
+        })
+    }
+}
+
+/// The connections that a listener had not accepted yet. Apart from the runtime, which may say "not now" while there
+/// are some: it gives each task a budget.
+#[derive(Debug)]
+pub enum Backlog {
+    /// On a TCP address.
+    Tcp(std::net::TcpListener),
+    /// On a unix socket.
+    Unix(SocketFile, std::os::unix::net::UnixListener),
+}
+
+impl Backlog {
+    /// The next; `None` where there is none.
+    ///
+    /// # Errors
+    /// The connection's, or the system's.
+    pub fn next(&self) -> io::Result<Option<Stream>> {
+        let accepted = match self {
+            Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                TcpStream::from_std(stream).map(Stream::tcp)
             }),
-            Self::Unix(listener, _) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::Unix(stream)),
+            Self::Unix(_, listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                UnixStream::from_std(stream).map(Stream::Unix)
+            }),
+        };
+        match accepted {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
@@ -174,6 +214,15 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    fn tcp(stream: TcpStream) -> Self {
+        // Answers are small and each is the last thing said for a while: waiting to fill a segment only delays it. A
+        // socket that is closed already refuses, which the next read shows.
+        let _ = stream.set_nodelay(true);
+        Self::Tcp(stream)
+    }
 }
 
 impl AsyncRead for Stream {

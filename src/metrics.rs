@@ -1,6 +1,8 @@
 //! Every metric: its name, its help, its unit. What is counted is counted where it happens; what can be asked is
 //! asked when the metrics are read.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// How a get ended, as `holdfast_gets_total` tells it.
@@ -84,6 +86,8 @@ pub struct Metrics {
     waiters: IntGauge,
     waiting_keys: IntGauge,
     log_lines_dropped: IntCounter,
+    /// What it counts so far: the log's own count is only read.
+    log_lines_told: Mutex<usize>,
 }
 
 impl Default for Metrics {
@@ -111,7 +115,17 @@ impl Default for Metrics {
         let dropped = "Log lines thrown away because the log was not read fast enough.";
         let log_lines_dropped = IntCounter::new("holdfast_log_lines_dropped_total", dropped).expect(GOOD);
         registry.register(Box::new(log_lines_dropped.clone())).expect(GOOD);
-        Self { registry, gets, sets, connections, connections_limit, waiters, waiting_keys, log_lines_dropped }
+        Self {
+            registry,
+            gets,
+            sets,
+            connections,
+            connections_limit,
+            waiters,
+            waiting_keys,
+            log_lines_dropped,
+            log_lines_told: Mutex::default(),
+        }
     }
 }
 
@@ -141,8 +155,10 @@ impl Metrics {
     pub fn text(&self, waiters: usize, waiting_keys: usize, log_lines_dropped: usize) -> String {
         self.waiters.set(saturated(waiters));
         self.waiting_keys.set(saturated(waiting_keys));
-        let more = (log_lines_dropped as u64).saturating_sub(self.log_lines_dropped.get());
-        self.log_lines_dropped.inc_by(more);
+        let mut told = self.log_lines_told.lock().unwrap_or_else(PoisonError::into_inner);
+        self.log_lines_dropped.inc_by(log_lines_dropped.saturating_sub(*told) as u64);
+        *told = log_lines_dropped;
+        drop(told);
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect(GOOD)
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hyper::Method;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
-use tracing::{Instrument, debug_span};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, debug_span};
 
 use crate::demo::{self, Demo};
 use crate::error::Refusal;
@@ -19,6 +20,16 @@ enum Route {
     Get,
     Options,
     Demo(demo::File),
+}
+
+impl Route {
+    /// As logs tell it.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Get | Self::Options => "/status/get",
+            Self::Demo(_) => "/demo",
+        }
+    }
 }
 
 /// What the public listener answers with.
@@ -44,13 +55,13 @@ impl Public {
     /// # Cancel safety
     /// Dropped, because the client left, a held get leaves nothing behind.
     pub(crate) fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Response> + Send {
-        let begun = self.begin(&request);
+        let span = debug_span!("request", listener = "public", route = Empty);
+        let begun = span.in_scope(|| self.begin(&request));
         drop(request);
         async move {
             match begun {
                 Begun::Answer(response) => response,
                 Begun::Held(held) => {
-                    let span = debug_span!("request", listener = "public", route = "/status/get");
                     let outcome = self.gets.hold(&held).instrument(span).await;
                     self.gets.render(held, &outcome)
                 }
@@ -61,7 +72,9 @@ impl Public {
     fn begin(&self, request: &Request) -> Begun {
         let headers = request.headers();
         let grant = || self.gets.allow_origin.grant(headers);
-        Begun::Answer(match self.route(request) {
+        let routed = self.route(request);
+        Span::current().record("route", routed.as_ref().map_or("none", |route| route.path()));
+        Begun::Answer(match routed {
             Ok(Route::Get) => return self.gets.begin(request.uri().query().unwrap_or_default(), headers),
             Ok(Route::Options) => {
                 let preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -71,7 +84,10 @@ impl Public {
                 Some(demo) => demo.answer(file),
                 None => response::refusal(&Refusal::NotFound),
             },
-            Err(refusal) => grant().apply(response::refusal(&refusal)),
+            Err(refusal) => {
+                debug!(refusal = refusal.logged(), "refused");
+                grant().apply(response::refusal(&refusal))
+            }
         })
     }
 

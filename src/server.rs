@@ -7,18 +7,17 @@ use std::io;
 use std::pin::{self, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::Version;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use crate::listener::{Listener, Stream};
@@ -47,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) timeouts: Timeouts,
     /// Once it is to stop, it goes on until no connection came for this long.
     pub(crate) quiet: Duration,
+    /// Whether a client that has closed its side is still answered. Where it is not, it has left.
+    pub(crate) answers_half_closed: bool,
     /// How many connections are open.
     pub(crate) connections: IntGauge,
 }
@@ -91,8 +92,7 @@ where
     };
     server.state.send_replace(State::Stopping);
     // In one piece, so that the deadline ends also the wait for a free slot.
-    let _ = timeout_at(deadline, server.accept_the_rest(&listener)).await;
-    drop(listener);
+    let _ = timeout_at(deadline, server.accept_the_rest(listener)).await;
     server.state.send_replace(State::Closed);
     let slots = server.options.max_connections;
     let all = u32::try_from(slots).unwrap_or(u32::MAX);
@@ -123,6 +123,10 @@ where
     /// No connection is lost.
     async fn accept_one(&self, listener: &Listener) {
         let slot = self.slot().await;
+        self.accept_into(slot, listener).await;
+    }
+
+    async fn accept_into(&self, slot: OwnedSemaphorePermit, listener: &Listener) {
         let mut rest = ACCEPT_REST;
         loop {
             match listener.accept().await {
@@ -154,19 +158,34 @@ where
         Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
     }
 
+    /// A slot for one that comes while the server stops: those that only might ask again make room for it.
+    async fn slot_at_the_end(&self) -> OwnedSemaphorePermit {
+        if self.slots.available_permits() == 0 {
+            self.state.send_replace(State::Closed);
+        }
+        self.slot().await
+    }
+
     /// Accepts until the quiet, then what is in the backlog.
-    async fn accept_the_rest(&self, listener: &Listener) {
-        while tokio::time::timeout(self.options.quiet, self.accept_one(listener)).await.is_ok() {}
+    async fn accept_the_rest(&self, listener: Listener) {
         loop {
-            let slot = self.slot().await;
-            let accepted = std::future::poll_fn(|cx| match listener.poll_accept(cx) {
-                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                Poll::Pending => Poll::Ready(None),
-            });
-            match accepted.await {
-                Some(Ok(stream)) => self.spawn(stream, slot),
-                Some(Err(error)) if is_of_the_connection(&error) => {}
-                Some(Err(_)) | None => return,
+            let slot = self.slot_at_the_end().await;
+            match timeout(self.options.quiet, self.accept_into(slot, &listener)).await {
+                Ok(()) => {}
+                Err(_) => break,
+            }
+        }
+        let backlog = match listener.into_backlog() {
+            Ok(backlog) => backlog,
+            Err(error) => return warn!(%error, listener = self.options.name, "cannot see the backlog"),
+        };
+        loop {
+            let slot = self.slot_at_the_end().await;
+            match backlog.next() {
+                Ok(Some(stream)) => self.spawn(stream, slot),
+                Ok(None) => return,
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => return warn!(%error, listener = self.options.name, "cannot accept the backlog"),
             }
         }
     }
@@ -175,7 +194,9 @@ where
         let open = Open { gauge: self.options.connections.clone(), _slot: slot };
         open.gauge.inc();
         let timed = Timed::new(stream, self.options.timeouts);
-        tokio::spawn(serve(timed, self.handler.clone(), self.state.subscribe(), open));
+        let mut http1 = http1();
+        http1.half_close(self.options.answers_half_closed);
+        tokio::spawn(serve(http1, timed, self.handler.clone(), self.state.subscribe(), open));
     }
 }
 
@@ -192,15 +213,21 @@ impl Drop for Open {
 }
 
 /// Serves one connection to its end.
-async fn serve<H, F>(stream: Timed<Stream>, handler: H, mut state: watch::Receiver<State>, open: Open)
-where
+async fn serve<H, F>(
+    http1: http1::Builder,
+    stream: Timed<Stream>,
+    handler: H,
+    mut state: watch::Receiver<State>,
+    open: Open,
+) where
     H: Fn(Request) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let phase = stream.phase();
+    let (phase, mut deadline) = (stream.phase(), stream.deadline());
     let at_answer = state.clone();
     let service = service_fn(move |request: Request| {
         phase.request_begins();
+        let had_body = !request.body().is_end_stream();
         let last = request.version() == Version::HTTP_10 && !keeps_alive(&request);
         let (phase, state, answer) = (phase.clone(), at_answer.clone(), handler(request));
         async move {
@@ -208,16 +235,22 @@ where
             if last || *state.borrow() != State::Open {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            phase.request_ends();
+            phase.request_ends(had_body);
             Ok::<_, Infallible>(response)
         }
     });
-    let mut connection = http1().serve_connection(TokioIo::new(stream), service);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = closed(&mut state) => {
-            pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+    let mut connection = http1.serve_connection(TokioIo::new(stream), service);
+    let mut closing = false;
+    let ended = loop {
+        // In this order: what the connection has just become is what has a deadline.
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            () = deadline.passed() => return debug!("a head or an idle connection took too long"),
+            () = closed(&mut state), if !closing => {
+                closing = true;
+                pin::Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     };
     let answered = match &ended {
@@ -298,6 +331,7 @@ mod tests {
             max_connections: 1,
             timeouts: Timeouts { head: second, idle: second, write: second },
             quiet: Duration::ZERO,
+            answers_half_closed: false,
             connections: IntGauge::new("connections", "connections").expect("a good name"),
         };
         let connections = options.connections.clone();

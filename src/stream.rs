@@ -2,17 +2,18 @@
 //! reader holds an answer back for longer. And its end: an answer that ends a connection reaches its reader.
 //!
 //! Apart from hyper, whose one timeout for heads also ends idle connections, so that ten seconds for the one would
-//! be ten seconds for the other.
+//! be ten seconds for the other. And apart from its reads: hyper does not always look for the next request as soon as
+//! it has answered one, so a timer that only a read sets might not be set at all.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// What is read and dropped, at most, before a connection with unread bytes is closed.
@@ -31,50 +32,122 @@ pub struct Timeouts {
     pub write: Duration,
 }
 
-/// What a connection is waiting for; shared between its stream and its service, which both run in one task.
+/// What a connection waits for. Its stream, its service and its deadline, which all run in one task, tell each other.
 #[derive(Clone, Debug)]
-pub struct Phase(Arc<AtomicU8>);
+pub struct Phase(Arc<PhaseState>);
 
-const HEAD: u8 = 0;
-const REQUEST: u8 = 1;
-const IDLE: u8 = 2;
-/// No phase: the deadline is to be made anew.
-const NONE: u8 = 3;
+#[derive(Debug)]
+struct PhaseState {
+    /// A count of the changes, and in its two lowest bits the phase: so that the same phase again is a change too.
+    changes: AtomicU64,
+    /// Whether the bytes read so far end within a head.
+    within_head: AtomicBool,
+}
+
+/// A head has begun, or is the first one.
+const HEAD: u64 = 0;
+/// A request is being answered; its own limits hold.
+const REQUEST: u64 = 1;
+/// The next head has not begun.
+const IDLE: u64 = 2;
+const PHASES: u64 = 0b11;
 
 impl Phase {
-    /// A head is complete: from here the request's own limits hold.
+    fn new() -> Self {
+        Self(Arc::new(PhaseState { changes: AtomicU64::new(HEAD), within_head: AtomicBool::new(false) }))
+    }
+
+    /// A head is complete.
     pub fn request_begins(&self) {
-        self.0.store(REQUEST, Ordering::Relaxed);
+        self.change(REQUEST);
     }
 
-    /// The answer is made.
-    pub fn request_ends(&self) {
-        self.0.store(IDLE, Ordering::Relaxed);
+    /// The answer is made. Where the request had no body, what was read behind it is the next head's.
+    pub fn request_ends(&self, had_body: bool) {
+        let begun = !had_body && self.0.within_head.load(Ordering::Relaxed);
+        self.change(if begun { HEAD } else { IDLE });
     }
 
-    fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+    /// Bytes came; `within_head` as they end.
+    fn bytes_came(&self, within_head: bool) {
+        self.0.within_head.store(within_head, Ordering::Relaxed);
+        // Within a head they do not put its deadline off.
+        if self.get() & PHASES == IDLE {
+            self.change(HEAD);
+        }
+    }
+
+    fn change(&self, phase: u64) {
+        self.0.changes.store((self.get() & !PHASES) + PHASES + 1 + phase, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.changes.load(Ordering::Relaxed)
     }
 }
 
-/// A stream that fails with [`io::ErrorKind::TimedOut`] where a limit is passed.
+/// The end of a connection that stays in a phase for too long.
+#[derive(Debug)]
+pub struct Deadline {
+    phase: Phase,
+    timeouts: Timeouts,
+    /// The change that `at` was made for.
+    seen: Option<u64>,
+    at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// Waits until a phase has lasted too long. To be polled whenever the connection was: a phase that changed
+    /// meanwhile is seen then.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and called again.
+    pub async fn passed(&mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let change = self.phase.get();
+        if self.seen != Some(change) {
+            self.seen = Some(change);
+            self.at = match change & PHASES {
+                HEAD => Some(Instant::now() + self.timeouts.head),
+                IDLE => Some(Instant::now() + self.timeouts.idle),
+                _ => None,
+            };
+        }
+        let Some(at) = self.at else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        // A timer that fires too early is set again then; so a busy connection does not set one at each request.
+        if timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= at {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(at);
+        }
+    }
+}
+
+/// A stream that notes what it reads, and fails with [`io::ErrorKind::TimedOut`] where its reader takes too long.
 #[derive(Debug)]
 pub struct Timed<S> {
     inner: S,
-    timeouts: Timeouts,
     phase: Phase,
-    /// The phase that `deadline` was made for.
-    seen: u8,
-    deadline: Option<Instant>,
-    read_timer: Option<Pin<Box<Sleep>>>,
+    timeouts: Timeouts,
+    /// The last bytes that were read: a head ends with an empty line.
+    tail: [u8; 3],
     write_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Timed<S> {
     /// A stream that waits for its first head.
     pub fn new(inner: S, timeouts: Timeouts) -> Self {
-        let phase = Phase(Arc::new(AtomicU8::new(HEAD)));
-        Self { inner, timeouts, phase, seen: NONE, deadline: None, read_timer: None, write_timer: None }
+        Self { inner, phase: Phase::new(), timeouts, tail: [0; 3], write_timer: None }
     }
 
     /// The phase, for the service.
@@ -82,41 +155,16 @@ impl<S> Timed<S> {
         self.phase.clone()
     }
 
-    /// Bytes came: the end of idleness. Within a head they do not put its deadline off.
-    fn bytes_came(&mut self) {
-        let phase = self.phase.get();
-        if phase == IDLE {
-            self.phase.0.store(HEAD, Ordering::Relaxed);
-        }
-        if phase != HEAD {
-            self.seen = NONE;
-        }
+    /// The deadline, for the task.
+    pub fn deadline(&self) -> Deadline {
+        Deadline { phase: self.phase.clone(), timeouts: self.timeouts, seen: None, at: None, timer: None }
     }
 
-    /// Whether the phase has lasted too long.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let phase = self.phase.get();
-        if phase != self.seen {
-            self.seen = phase;
-            self.deadline = match phase {
-                HEAD => Some(Instant::now() + self.timeouts.head),
-                IDLE => Some(Instant::now() + self.timeouts.idle),
-                _ => None,
-            };
+    fn bytes_came(&mut self, bytes: &[u8]) {
+        for &byte in &bytes[bytes.len().saturating_sub(3)..] {
+            self.tail = [self.tail[1], self.tail[2], byte];
         }
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        let timer = self.read_timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        // A timer that fires too early is set again then; so a busy connection does not set one at each request.
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        loop {
-            std::task::ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        self.phase.bytes_came(!matches!(self.tail, [b'\n', b'\r', b'\n'] | [_, b'\n', b'\n']));
     }
 
     /// What became of a write: one that is held back for too long fails.
@@ -125,8 +173,8 @@ impl<S> Timed<S> {
             self.write_timer = None;
             return written;
         }
-        let deadline = || Box::pin(sleep_until(Instant::now() + self.timeouts.write));
-        std::task::ready!(self.write_timer.get_or_insert_with(deadline).as_mut().poll(cx));
+        let timer = || Box::pin(sleep_until(Instant::now() + self.timeouts.write));
+        ready!(self.write_timer.get_or_insert_with(timer).as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -135,15 +183,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        match Pin::new(&mut this.inner).poll_read(cx, buf) {
-            Poll::Pending => this.poll_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-            ready => {
-                if buf.filled().len() > before {
-                    this.bytes_came();
-                }
-                ready
-            }
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            this.bytes_came(&buf.filled()[before..]);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -165,24 +209,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Timed<S> {
-    /// Reads and drops what still comes, for a moment: closing a socket with unread bytes resets the connection,
-    /// and a reset may take from the client the answer that it has not read yet (RFC 9112, 9.6). To be called when
-    /// the writing side is shut down.
+impl<S: AsyncRead + AsyncWrite + Unpin> Timed<S> {
+    /// Shuts down writing, then reads and drops what still comes, for a moment: closing a socket with unread bytes
+    /// resets the connection, and a reset may take from the client the answer that it has not read yet (RFC 9112,
+    /// 9.6).
     ///
     /// # Cancel safety
     /// To be dropped is to close at once.
     pub async fn linger(mut self) {
         let read_on = async {
+            self.inner.shutdown().await?;
             // On the heap, or every connection's task would be larger by it.
             let mut buffer = vec![0; 4096];
             let mut left = LINGER_BYTES;
-            while let Ok(read @ 1..) = self.inner.read(&mut buffer).await {
-                left = left.saturating_sub(read);
-                if left == 0 {
-                    break;
+            while left > 0 {
+                match self.inner.read(&mut buffer).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
                 }
             }
+            io::Result::Ok(())
         };
         let _ = timeout(LINGER, read_on).await;
     }

@@ -1,7 +1,8 @@
 //! The gets that this node holds: a bounded registry of waiters by key. No HTTP, no store, no clock.
 //!
-//! Sharded by key; a lock is held for a look-up, and never while a waiter is woken. Each register is matched by exactly one removal, by whoever comes first: the
-//! delivery that takes the waiter out, or the waiter's own guard when it is dropped; so a quiet registry is empty.
+//! Sharded by key; a lock is held for a look-up, and never while a waiter is woken. Each register is matched by
+//! exactly one removal, by whoever comes first: the delivery that takes the waiter out, or the waiter itself when it
+//! leaves or is dropped; so a quiet registry is empty.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -121,10 +122,11 @@ impl Waiters {
         keys
     }
 
-    fn remove(&self, key: &Key, id: u64) {
+    /// Takes one waiter out; tells whether it was there.
+    fn remove(&self, key: &Key, id: u64) -> bool {
         let mut shard = self.by_key.lock(key);
-        let Some(waiters) = shard.get_mut(key) else { return };
-        let Some(at) = waiters.iter().position(|held| held.id == id) else { return };
+        let Some(waiters) = shard.get_mut(key) else { return false };
+        let Some(at) = waiters.iter().position(|held| held.id == id) else { return false };
         let removed = waiters.swap_remove(at);
         if waiters.is_empty() {
             remove_key(&mut shard, key);
@@ -132,6 +134,7 @@ impl Waiters {
         drop(shard);
         self.held.fetch_sub(1, Ordering::Relaxed);
         drop(removed);
+        true
     }
 }
 
@@ -165,9 +168,14 @@ impl Waiter {
         }
     }
 
-    /// The update, if it came already.
-    pub fn try_update(&mut self) -> Option<Update> {
-        if self.update.is_terminated() { None } else { self.update.try_recv().ok() }
+    /// Ends the wait for another reason than an update; gives the update all the same where a delivery was faster,
+    /// since that delivery counts this waiter as given it.
+    pub async fn leave(mut self) -> Option<Update> {
+        if self.registry.remove(&self.key, self.id) || self.update.is_terminated() {
+            return None;
+        }
+        // A delivery has taken the sender out, and is about to send.
+        (&mut self.update).await.ok()
     }
 }
 
@@ -193,19 +201,17 @@ mod tests {
         Version::new(number).expect("good")
     }
 
-    #[test]
-    fn an_update_wakes_those_that_know_less() {
+    #[tokio::test]
+    async fn an_update_wakes_those_that_know_less() {
         let waiters = Waiters::new(10, 10);
-        let mut behind = waiters.register(&key("a"), version(4)).expect("room");
-        let mut ahead = waiters.register(&key("a"), version(5)).expect("room");
-        let mut other = waiters.register(&key("b"), version(0)).expect("room");
+        let behind = waiters.register(&key("a"), version(4)).expect("room");
+        let ahead = waiters.register(&key("a"), version(5)).expect("room");
+        let other = waiters.register(&key("b"), version(0)).expect("room");
         assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
-        assert_eq!(behind.try_update(), Some(gone(5)));
-        assert_eq!(behind.try_update(), None);
-        assert_eq!(ahead.try_update(), None);
-        assert_eq!(other.try_update(), None);
         assert_eq!((waiters.len(), waiters.keys()), (2, 2));
-        drop((behind, ahead, other));
+        assert_eq!(behind.leave().await, Some(gone(5)));
+        assert_eq!(ahead.leave().await, None);
+        assert_eq!(other.leave().await, None);
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     }
 

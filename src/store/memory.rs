@@ -70,13 +70,15 @@ impl Memory {
     pub(super) fn open(&self, key: &Key, last: Version, hold: Duration) -> Result<Option<Update>, StoreError> {
         let now = Instant::now();
         let mut shard = self.by_key.lock(key);
-        if let Some((update, _)) = shard.known.get(key, now)
-            && update.version() > last
-        {
+        let stored = shard.known.get(key, now).map(|(update, _)| update);
+        if let Some(update) = stored.filter(|update| update.version() > last) {
             return Ok(Some(update.clone()));
         }
-        // The next version is at least the clock's time, so a floor below that need not be kept.
-        if last.get() < self.clock.now() {
+        // The next version is above what is stored, and at least the clock's time: a floor below that need not be
+        // kept. By the time that the stored one has expired, the clock has outgrown it.
+        let time = self.clock.now();
+        let is_ahead = last.get() > time || (last.get() == time && stored.is_none());
+        if !is_ahead || hold.is_zero() {
             return Ok(None);
         }
         let (floor, until) = shard.floors.get(key, now).map_or((last, now), |(&floor, until)| (floor.max(last), until));
@@ -153,6 +155,7 @@ impl Memory {
             return Err(StoreError::Full);
         }
         shard.known.insert(key, update, now + ttl);
+        self.clock.given(version.get());
         Ok(version)
     }
 
@@ -260,12 +263,23 @@ mod tests {
     #[test]
     fn a_page_from_the_future_gets_the_next_status() {
         let store = store(10, 10_000);
-        let ahead = version(store.clock.now() + 1_000_000);
+        let ahead = version(store.clock.now() + 1_000_000_000);
         assert_eq!(store.open(&key("a"), ahead, LONG), Ok(None));
         let stored = store.put(&key("a"), put("1", LONG)).expect("room");
         assert_eq!(stored, ahead.next().expect("next"));
         // Its neighbour does not move: what one page says of one key is no clock.
         assert!(store.put(&key("b"), put("1", LONG)).expect("room") < ahead);
+    }
+
+    #[test]
+    fn a_status_after_one_that_expired_has_a_greater_version() {
+        let store = store(10, 10_000);
+        let short = Duration::from_millis(100);
+        let burst = (0..10_000).map(|_| store.put(&key("a"), put("1", short)).expect("room")).max();
+        while store.look(&key("a")).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(store.put(&key("a"), put("1", LONG)).expect("room") > burst.expect("some"));
     }
 
     #[test]
