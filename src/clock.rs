@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A day, in milliseconds: what sets in quick succession may run ahead of the time.
-const MAX_AHEAD: u64 = 24 * 60 * 60 * 1000;
+/// Half a day, in milliseconds: what sets in quick succession may run ahead of the time.
+const MAX_AHEAD: u64 = 12 * 60 * 60 * 1000;
 
 /// A monotonic clock plus the greatest distance that the system's clock ever had from it. So a system clock that is
 /// set back changes nothing, and one that is set forward is followed.

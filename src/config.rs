@@ -242,8 +242,8 @@ fn is_value(arg: &OsString) -> bool {
 /// The argument that an error is about, by its place.
 fn named_argument(error: &clap::Error, args: &[OsString]) -> Option<usize> {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return None };
-    // It is named as `--flag <VALUE>`, `--flag=value` or `value`.
-    let flag = named.split([' ', '=']).next().unwrap_or(named);
+    // It is named as `--flag <VALUE>`, `--flag[=<VALUE>]`, `--flag=value` or `value`.
+    let flag = named.split([' ', '=', '[']).next().unwrap_or(named);
     let is_it = |arg: &OsString| arg.to_str().is_some_and(|arg| arg == flag || arg.split('=').next() == Some(flag));
     let rest = || args.iter().enumerate().skip(1).filter(|(_, arg)| is_it(arg)).map(|(at, _)| at);
     // Of a flag that is given twice the second is the mistake; else it is the first that clap stopped at.

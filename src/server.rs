@@ -224,6 +224,7 @@ async fn serve<H, F>(
     F: Future<Output = Response> + Send + 'static,
 {
     let (phase, mut deadline) = (stream.phase(), stream.deadline());
+    let at_end = phase.clone();
     let at_answer = state.clone();
     let service = service_fn(move |request: Request| {
         phase.request_begins();
@@ -249,7 +250,10 @@ async fn serve<H, F>(
             () = deadline.passed() => return debug!("a head or an idle connection took too long"),
             () = closed(&mut state), if !closing => {
                 closing = true;
-                pin::Pin::new(&mut connection).graceful_shutdown();
+                // One that is in use ends with its answer. hyper would close one that is new without any.
+                if at_end.is_idle() {
+                    pin::Pin::new(&mut connection).graceful_shutdown();
+                }
             }
         }
     };

@@ -68,11 +68,17 @@ impl Phase {
         self.change(if begun { HEAD } else { IDLE });
     }
 
+    /// Whether an answer was made, and no bytes came since.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.get() & PHASES == IDLE
+    }
+
     /// Bytes came; `within_head` as they end.
     fn bytes_came(&self, within_head: bool) {
         self.0.within_head.store(within_head, Ordering::Relaxed);
         // Within a head they do not put its deadline off.
-        if self.get() & PHASES == IDLE {
+        if self.is_idle() {
             self.change(HEAD);
         }
     }
