@@ -31,6 +31,8 @@ const MAX_HEAD_FIELDS: usize = 64;
 /// How long accepting rests where the system has no descriptor or no memory for a connection, at first and at most.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 const MAX_ACCEPT_REST: Duration = Duration::from_secs(1);
+/// How long a connection that has not asked yet may take for it when all are to end.
+const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// A request as it comes from the network.
 pub(crate) type Request = hyper::Request<Incoming>;
@@ -250,7 +252,8 @@ async fn serve<H, F>(
             () = deadline.passed() => return debug!("a head or an idle connection took too long"),
             () = closed(&mut state), if !closing => {
                 closing = true;
-                // One that is in use ends with its answer. hyper would close one that is new without any.
+                // One in use ends with its answer. One that is new has a moment to ask, and hyper would close it without.
+                deadline.last_head_within(LAST_HEAD);
                 if at_end.is_idle() {
                     pin::Pin::new(&mut connection).graceful_shutdown();
                 }

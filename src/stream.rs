@@ -101,9 +101,17 @@ pub struct Deadline {
     seen: Option<u64>,
     at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// No head may take longer than until then.
+    last_head: Option<Instant>,
 }
 
 impl Deadline {
+    /// From now on, heads have no more time than this.
+    pub fn last_head_within(&mut self, time: Duration) {
+        self.last_head = Some(Instant::now() + time);
+        self.seen = None;
+    }
+
     /// Waits until a phase has lasted too long. To be polled whenever the connection was: a phase that changed
     /// meanwhile is seen then.
     ///
@@ -118,7 +126,10 @@ impl Deadline {
         if self.seen != Some(change) {
             self.seen = Some(change);
             self.at = match change & PHASES {
-                HEAD => Some(Instant::now() + self.timeouts.head),
+                HEAD => {
+                    let at = Instant::now() + self.timeouts.head;
+                    Some(self.last_head.map_or(at, |last| last.min(at)))
+                }
                 IDLE => Some(Instant::now() + self.timeouts.idle),
                 _ => None,
             };
@@ -163,7 +174,8 @@ impl<S> Timed<S> {
 
     /// The deadline, for the task.
     pub fn deadline(&self) -> Deadline {
-        Deadline { phase: self.phase.clone(), timeouts: self.timeouts, seen: None, at: None, timer: None }
+        let phase = self.phase.clone();
+        Deadline { phase, timeouts: self.timeouts, seen: None, at: None, timer: None, last_head: None }
     }
 
     fn bytes_came(&mut self, bytes: &[u8]) {
