@@ -123,7 +123,8 @@ impl Probe {
         }
     }
 
-    /// Sends one, in the order of a get and of a set; gives its version if it arrived.
+    /// Sends one, in the order of a get and of a set; gives its version if it arrived. The steps of `get` and
+    /// `internal` stand here once more because each has to be told apart where it fails.
     async fn send(&self, key: &Key, last: Version, parts: &mut Parts) -> Option<Version> {
         let Ok(mut waiter) = self.waiters.register(key, last) else {
             parts.waiter = "busy";

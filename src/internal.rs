@@ -172,7 +172,7 @@ impl Internal {
 
     async fn set(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = self.body(request).await?;
+        let body = self.body(request).await.inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let sets = set::parse(&body, content_type, self.parts.limits)
             .inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
