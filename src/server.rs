@@ -93,8 +93,10 @@ where
         }
     };
     server.state.send_replace(State::Stopping);
-    // In one piece, so that the deadline ends also the wait for a free slot.
-    let _ = timeout_at(deadline, server.accept_the_rest(listener)).await;
+    // Those that come last have to be answered before the deadline.
+    let answering = (deadline.saturating_duration_since(Instant::now()) / 4).min(Duration::from_secs(1));
+    let _ = timeout_at(deadline - answering, server.accept_until_quiet(&listener)).await;
+    let _ = timeout_at(deadline, server.accept_backlog(listener)).await;
     server.state.send_replace(State::Closed);
     let slots = server.options.max_connections;
     let all = u32::try_from(slots).unwrap_or(u32::MAX);
@@ -168,15 +170,19 @@ where
         self.slot().await
     }
 
-    /// Accepts until the quiet, then what is in the backlog.
-    async fn accept_the_rest(&self, listener: Listener) {
+    /// Accepts until no connection came for the quiet.
+    async fn accept_until_quiet(&self, listener: &Listener) {
         loop {
             let slot = self.slot_at_the_end().await;
-            match timeout(self.options.quiet, self.accept_into(slot, &listener)).await {
+            match timeout(self.options.quiet, self.accept_into(slot, listener)).await {
                 Ok(()) => {}
-                Err(_) => break,
+                Err(_) => return,
             }
         }
+    }
+
+    /// Stops listening, and accepts what is in the backlog.
+    async fn accept_backlog(&self, listener: Listener) {
         let backlog = match listener.into_backlog() {
             Ok(backlog) => backlog,
             Err(error) => return warn!(%error, listener = self.options.name, "cannot see the backlog"),

@@ -48,8 +48,10 @@ struct PhaseState {
 const HEAD: u64 = 0;
 /// A request is being answered; its own limits hold.
 const REQUEST: u64 = 1;
-/// The next head has not begun.
+/// The answer is made, and the next head has not begun.
 const IDLE: u64 = 2;
+/// The same, but the answer is not written yet: the reader has its own limit.
+const WRITING: u64 = 3;
 const PHASES: u64 = 0b11;
 
 impl Phase {
@@ -71,7 +73,14 @@ impl Phase {
     /// Whether an answer was made, and no bytes came since.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.get() & PHASES == IDLE
+        matches!(self.get() & PHASES, IDLE | WRITING)
+    }
+
+    /// Bytes of an answer were written, or could not be yet.
+    fn wrote(&self, all_taken: bool) {
+        if self.is_idle() {
+            self.change(if all_taken { IDLE } else { WRITING });
+        }
     }
 
     /// Bytes came; `within_head` as they end.
@@ -186,7 +195,8 @@ impl<S> Timed<S> {
     }
 
     /// What became of a write: one that is held back for too long fails.
-    fn written<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn written(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.phase.wrote(written.is_ready());
         if written.is_ready() {
             self.write_timer = None;
             return written;
@@ -217,9 +227,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
-        this.written(flushed, cx)
+        // Nothing is kept back here, so a flush is no write: it neither waits nor ends idleness.
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
