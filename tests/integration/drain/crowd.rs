@@ -1,0 +1,136 @@
+//! Pages that come while a node drains, many and at the worst moments: each sees a whole answer or a refused
+//! connection, never a reset and never an end without an answer.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{drain, log_line, wait_backlog};
+use crate::support::{Conn, Node, PATIENCE, eventually, request};
+
+/// What a page that comes during a drain meets.
+#[derive(Debug, PartialEq)]
+enum Met {
+    Answer,
+    Refused,
+    /// Neither: what must not be.
+    Fault(String),
+}
+
+/// Connects, asks once after `slowness`, and notes every way in which a connection can end.
+async fn meet(address: SocketAddr, slowness: Duration) -> Met {
+    let asked = async {
+        let mut stream = match TcpStream::connect(address).await {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Met::Refused,
+            Err(error) => return Met::Fault(format!("connect: {error}")),
+        };
+        sleep(slowness).await;
+        if let Err(error) = stream.write_all(&request("GET", "/status/get?key=k&callback=cb", &[], b"")).await {
+            return Met::Fault(format!("write: {error}"));
+        }
+        let mut read = Vec::new();
+        let end = stream.read_to_end(&mut read).await;
+        let text = String::from_utf8_lossy(&read);
+        match end {
+            Ok(_) if text.starts_with("HTTP/1.1 200 ") && text.ends_with("});") => Met::Answer,
+            end => Met::Fault(format!("read: {end:?} after {text:?}")),
+        }
+    };
+    timeout(PATIENCE, asked).await.unwrap_or_else(|_| Met::Fault("nothing in time".into()))
+}
+
+#[tokio::test]
+async fn pages_that_keep_coming_are_answered_or_refused_and_extend_the_drain_to_its_grace() {
+    const QUIET: Duration = Duration::from_millis(500);
+    // So that whenever the end comes, there are some whose request has not come yet.
+    const SLOWNESS: Duration = Duration::from_millis(20);
+    let mut node = Node::start(&["--drain-quiet", "500ms", "--drain-grace", "3s"]).await;
+    drain(&node).await;
+    let (address, begun) = (node.public.tcp(), Instant::now());
+    let mut pages = JoinSet::new();
+    for page in 0..8 {
+        pages.spawn(async move {
+            sleep(SLOWNESS * page / 8).await;
+            loop {
+                match meet(address, SLOWNESS).await {
+                    Met::Answer => {}
+                    Met::Refused => return begun.elapsed(),
+                    Met::Fault(fault) => panic!("{fault} at {:?} of the drain", begun.elapsed()),
+                }
+                assert!(begun.elapsed() < 2 * PATIENCE, "accepted far beyond the grace");
+            }
+        });
+    }
+    let refused = pages.join_all().await.into_iter().min().unwrap();
+    assert!(refused > 3 * QUIET, "not extended: refused after {refused:?}");
+    assert_eq!(node.wait_exit().await.code(), Some(0));
+}
+
+/// Stops the process, so that what comes stays in the backlog.
+async fn freeze(node: &Node) {
+    node.signal("STOP").await;
+    let stat = format!("/proc/{}/stat", node.pid());
+    // The state follows the name, which stands in parentheses.
+    let stopped = || std::fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.starts_with('T');
+    eventually(async || stopped(), "the process is stopped").await;
+}
+
+/// Makes 300 connections with a get each, more than a task may accept in one go.
+fn crowd(node: &Node) -> JoinSet<Met> {
+    let address = node.public.tcp();
+    (0..300).map(|_| meet(address, Duration::ZERO)).collect()
+}
+
+#[tokio::test]
+async fn connections_in_the_backlog_at_the_end_of_the_quiet_are_answered() {
+    const QUIET: Duration = Duration::from_secs(2);
+    let mut node = Node::start(&["--drain-quiet", "2s", "--drain-grace", "10m"]).await;
+    node.signal("TERM").await;
+    log_line(&node, "draining").await;
+    freeze(&node).await;
+    let crowd = crowd(&node);
+    wait_backlog(&node, Some(300)).await;
+    // Not for something to happen: time has to pass.
+    sleep(QUIET).await;
+    node.signal("CONT").await;
+    for met in crowd.join_all().await {
+        assert_eq!(met, Met::Answer);
+    }
+    assert_eq!(node.wait_exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn connections_in_the_backlog_at_the_beginning_of_the_drain_are_answered_even_without_a_quiet() {
+    let mut node = Node::start(&["--drain-quiet", "0s", "--drain-grace", "10m"]).await;
+    freeze(&node).await;
+    let crowd = crowd(&node);
+    wait_backlog(&node, Some(300)).await;
+    node.signal("TERM").await;
+    node.signal("CONT").await;
+    for met in crowd.join_all().await {
+        assert_eq!(met, Met::Answer);
+    }
+    assert_eq!(node.wait_exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_answered_although_idle_ones_take_all_places() {
+    let args = ["--max-connections", "1", "--idle-timeout", "10m", "--drain-quiet", "100ms", "--drain-grace", "5s"];
+    let mut node = Node::start(&args).await;
+    let mut idle = Conn::open(&node.public).await;
+    assert_eq!(idle.ask(request("GET", "/status/get?key=k&wait=0", &[], b"")).await.code(), -1);
+    let address = node.public.tcp();
+    let waiting = tokio::spawn(meet(address, Duration::ZERO));
+    // A listener takes one more out of the backlog only when there is room for it.
+    wait_backlog(&node, Some(1)).await;
+    node.signal("TERM").await;
+    assert_eq!(waiting.await.unwrap(), Met::Answer);
+    idle.expect_close().await;
+    assert_eq!(node.wait_exit().await.code(), Some(0));
+}

@@ -1,0 +1,447 @@
+//! Limits of a node: connections, waiters, descriptors, the backlog, and what one connection may cost the others.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Address, Conn, Held, Launch, Node, PATIENCE, Scratch, eventually, long, request};
+
+/// Descriptors that this process and the program under test need where thousands of connections are made.
+fn allow_many_files() {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).expect("a limit");
+    let needed = if long() { 20_000 } else { 4_096 };
+    assert!(limit >= needed, "an open-file limit of {limit}: these tests need {needed}");
+}
+
+fn short_poll() -> Vec<u8> {
+    request("GET", "/status/get?key=k&wait=0", &[], b"")
+}
+
+async fn connections(node: &Node, listener: &str) -> f64 {
+    node.metric(&format!("holdfast_connections{{listener=\"{listener}\"}}")).await
+}
+
+/// Waits until the node has `count` public connections.
+async fn wait_connections(node: &Node, count: usize) {
+    let reached = async || connections(node, "public").await == count as f64;
+    eventually(reached, &format!("{count} public connections")).await;
+}
+
+/// `count` connections that were answered once and then stay.
+async fn idle(address: &Address, count: usize) -> Vec<Conn> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let mut conn = Conn::open(address).await;
+        assert_eq!(conn.ask(short_poll()).await.status, 200);
+        all.push(conn);
+    }
+    all
+}
+
+/// A number in the log line whose message begins with `message`.
+fn logged(node: &Node, message: &str, field: &str) -> Option<u64> {
+    let found = node.logs().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
+    let mut found = found.filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message)));
+    found.next()?[field].as_u64()
+}
+
+fn count_logged(node: &Node, text: &str) -> usize {
+    node.logs().iter().filter(|line| line.contains(text)).count()
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_waits_and_is_served_when_one_leaves() {
+    let node = Node::start(&["--max-connections", "3"]).await;
+    let mut three = idle(&node.public, 3).await;
+    let mut beyond = Conn::open(&node.public).await;
+    beyond.send(short_poll()).await;
+    assert!(beyond.is_silent_for(Duration::from_millis(200)).await);
+    // The internal listener has its own, and says so.
+    assert_eq!(connections(&node, "public").await, 3.0);
+    assert_eq!(node.metric(r#"holdfast_connections_limit{listener="public"}"#).await, 3.0);
+    eventually(async || count_logged(&node, "new ones wait") == 1, "the limit is in the log, once").await;
+    // Those that have a place lose nothing.
+    assert_eq!(three[0].ask(short_poll()).await.status, 200);
+    three.pop();
+    assert_eq!(beyond.read_response().await.status, 200);
+    drop((three, beyond));
+    wait_connections(&node, 0).await;
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn held_gets_take_a_place_each_and_give_it_back() {
+    let node = Node::start(&["--max-connections", "2"]).await;
+    let (mut first, second) = (node.hold("key=a").await, node.hold("key=b").await);
+    let mut beyond = node.open("key=c&wait=0").await;
+    assert!(beyond.conn.is_silent_for(Duration::from_millis(200)).await);
+    second.leave();
+    assert_eq!(beyond.answer().await.code(), -1);
+    // Also a set goes through while all places are taken.
+    assert_eq!(first.conn.is_silent_for(Duration::from_millis(50)).await, true);
+    let version = node.set_ok("a", "1").await;
+    assert_eq!(first.answer().await.version(), version);
+    node.quiet().await;
+}
+
+/// Holds `query`; asks again where the node's own probe had the last place for a moment.
+async fn hold_in_the_end(node: &Node, query: &str) -> Held {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut held = node.open(query).await;
+        if held.conn.is_silent_for(Duration::from_millis(300)).await {
+            return held;
+        }
+        assert!(held.answer().await.code() == -3 && Instant::now() < deadline, "{query} is not held");
+    }
+}
+
+#[tokio::test]
+async fn a_get_beyond_the_waiters_is_told_busy_in_band() {
+    let node = Node::start(&["--max-waiters", "3", "--max-waiters-per-key", "2"]).await;
+    let mut held = Vec::new();
+    for key in ["a", "a", "b"] {
+        held.push(hold_in_the_end(&node, &format!("key={key}")).await);
+    }
+    let busy = r#"{"code":-3,"message":"busy","value":null,"version":7,"final":false,"retry_after_ms":"#;
+    for key in ["a", "c"] {
+        let script = node.get(&format!("/status/get?key={key}&last=7&callback=cb")).await;
+        assert_eq!((script.status, script.header("retry-after")), (200, None));
+        assert!(script.object_text().starts_with(busy), "{}", script.text());
+        let json = node.get(&format!("/status/get?key={key}&last=7")).await;
+        assert!(json.status == 429 && json.text().starts_with(busy), "{json:?}");
+        let ms = json.json()["retry_after_ms"].as_u64().unwrap();
+        assert_eq!(json.header("retry-after"), Some(ms.div_ceil(1000).to_string().as_str()));
+        // Who does not wait takes no place.
+        assert_eq!(node.get(&format!("/status/get?key={key}&wait=0")).await.code(), -1);
+    }
+    assert!(node.metric(r#"holdfast_gets_total{outcome="busy"}"#).await >= 4.0);
+    // What they wait for still comes, and then there is room.
+    node.set_ok("a", "1").await;
+    for held in &mut held[..2] {
+        assert_eq!(held.answer().await.code(), 0);
+    }
+    held.push(hold_in_the_end(&node, "key=c").await);
+    drop(held);
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn a_waiter_that_leaves_makes_room_for_the_next() {
+    let node = Node::start(&["--max-waiters-per-key", "1"]).await;
+    for _ in 0..20 {
+        let held = node.hold("key=k").await;
+        assert_eq!(node.get("/status/get?key=k").await.code(), -3);
+        held.leave();
+        node.wait_key_waiters("k", 0).await;
+    }
+    node.quiet().await;
+}
+
+async fn prlimit(node: &Node, soft: &str) {
+    let args = ["--pid", &node.pid().to_string(), &format!("--nofile={soft}:")];
+    assert!(Command::new("prlimit").args(args).status().await.expect("prlimit").success(), "{args:?}");
+}
+
+fn open_files(node: &Node) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
+}
+
+/// Processor time that the node took so far.
+fn cpu_time(node: &Node) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
+    // Behind the name, which may hold anything: the 14th and 15th field, in hundredths of a second.
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    Duration::from_millis(10 * (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()))
+}
+
+#[tokio::test]
+async fn without_descriptors_it_does_not_spin_and_serves_again_when_there_are() {
+    let node = Node::start(&[]).await;
+    let mut held = node.hold("key=k").await;
+    let mut internal = Conn::open(&node.internal).await;
+    internal.ask(request("GET", "/health/live", &[], b"")).await;
+    let spare = idle(&node.public, 1).await;
+    // Connections on their way out must be gone, or what they give back would be taken.
+    wait_connections(&node, 2).await;
+    prlimit(&node, &open_files(&node).to_string()).await;
+    let mut waiting = [Conn::open(&node.public).await, Conn::open(&node.public).await];
+    for conn in &mut waiting {
+        conn.send(short_poll()).await;
+    }
+    eventually(async || count_logged(&node, "cannot accept") > 0, "a warning").await;
+    let (before, since) = (cpu_time(&node), Instant::now());
+    sleep(Duration::from_secs(1)).await;
+    let (took, of) = (cpu_time(&node) - before, since.elapsed());
+    assert!(took < of / 2, "{took:?} of {of:?}: it spins");
+    let warnings = count_logged(&node, "cannot accept");
+    assert!(warnings < 100, "{warnings} warnings");
+    // Who is connected is served.
+    let set = request("POST", "/status/set", &[], br#"{"key":"k","value":1}"#);
+    assert_eq!(internal.ask(set).await.code(), 0);
+    assert_eq!(held.answer().await.code(), 0);
+    // One that leaves makes room for one, a higher limit for all.
+    drop(spare);
+    prlimit(&node, "1024").await;
+    for conn in &mut waiting {
+        assert_eq!(conn.read_response().await.status, 200);
+    }
+    node.set_ok("k", "2").await;
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn a_descriptor_that_comes_free_is_enough_to_go_on() {
+    let node = Node::start(&[]).await;
+    let spare = idle(&node.public, 1).await;
+    wait_connections(&node, 1).await;
+    // The connection that asked for the metric may still be counted: then there is one more to come.
+    prlimit(&node, &open_files(&node).to_string()).await;
+    let mut waiting = idle_unanswered(&node, 3).await;
+    eventually(async || count_logged(&node, "cannot accept") > 0, "a warning").await;
+    drop(spare);
+    for conn in &mut waiting {
+        assert_eq!(conn.read_response().await.status, 200);
+        conn.expect_close().await;
+    }
+    node.quiet().await;
+}
+
+/// `count` connections that have asked for one answer and the close.
+async fn idle_unanswered(node: &Node, count: usize) -> Vec<Conn> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let mut conn = Conn::open(&node.public).await;
+        conn.send(request("GET", "/status/get?key=k&wait=0", &[("connection", "close")], b"")).await;
+        all.push(conn);
+    }
+    all
+}
+
+#[tokio::test]
+async fn the_connections_fit_the_open_file_limit() {
+    let node = Launch::new(&[]).under(r#"ulimit -n 64; exec "$0" "$@""#).start().await;
+    assert_eq!(logged(&node, "the open-file limit", "open_files"), Some(64));
+    let public = logged(&node, "holdfast starts", "max_connections").expect("told at start");
+    let internal = logged(&node, "holdfast starts", "max_internal_connections").expect("told at start");
+    assert!(public > internal && internal > 0 && public + internal < 64, "{public} and {internal}");
+    assert_eq!(logged(&node, "holdfast starts", "max_waiters"), Some(public - public / 10));
+    // With every place taken, on both listeners, there is still a descriptor for each.
+    let mut inside = Vec::new();
+    for _ in 0..internal {
+        inside.push(Conn::open(&node.internal).await);
+        assert_eq!(inside.last_mut().unwrap().ask(request("GET", "/health/live", &[], b"")).await.status, 200);
+    }
+    let places = idle(&node.public, public as usize).await;
+    let mut beyond = Conn::open(&node.public).await;
+    beyond.send(short_poll()).await;
+    assert!(beyond.is_silent_for(Duration::from_millis(200)).await);
+    assert_eq!(count_logged(&node, "cannot accept"), 0);
+    drop(places);
+    assert_eq!(beyond.read_response().await.status, 200);
+}
+
+#[tokio::test]
+async fn the_soft_limit_is_raised_to_the_hard_one() {
+    let node = Launch::new(&[]).under(r#"ulimit -Sn 64; ulimit -Hn 256; exec "$0" "$@""#).start().await;
+    assert_eq!(logged(&node, "the open-file limit", "open_files"), Some(256));
+    assert!(logged(&node, "holdfast starts", "max_connections") > Some(128));
+}
+
+#[tokio::test]
+async fn an_open_file_limit_that_is_too_small_is_a_mistake_that_names_it() {
+    for (limit, args, named) in [
+        ("20", &[][..], "the open-file limit is 20"),
+        ("32", &[], "the open-file limit is 32"),
+        ("64", &["--max-connections", "64"], "--max-connections '64'"),
+        ("64", &["--max-connections", "1000000"], "--max-connections '1000000'"),
+    ] {
+        let ended = Launch::new(args).under(&format!(r#"ulimit -n {limit}; exec "$0" "$@""#)).run().await;
+        assert_eq!(ended.status.code(), Some(64), "{limit}: {}", ended.stderr);
+        assert!(ended.stderr.contains(named) && ended.stderr.contains("ulimit"), "{limit}: {}", ended.stderr);
+    }
+}
+
+/// Stopped, the program accepts nothing: all of them are in the backlog at once.
+#[tokio::test]
+async fn a_thousand_that_come_at_once_are_all_served() {
+    allow_many_files();
+    let node = Node::start(&[]).await;
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let most = somaxconn.trim().parse::<usize>().unwrap().min(1000);
+    node.signal("STOP").await;
+    let mut conns = JoinSet::new();
+    for _ in 0..most {
+        let address = node.public.clone();
+        conns.spawn(async move {
+            let mut conn = Conn::open(&address).await;
+            conn.send(short_poll()).await;
+            conn
+        });
+    }
+    let conns = conns.join_all().await;
+    node.signal("CONT").await;
+    let mut answers = JoinSet::new();
+    for mut conn in conns {
+        answers.spawn(async move { conn.read_response().await.status });
+    }
+    let answers = answers.join_all().await;
+    assert_eq!(answers.iter().filter(|status| **status == 200).count(), most);
+    node.quiet().await;
+}
+
+/// `count` connections that have sent `asked` of their number.
+async fn connect_many(address: &Address, count: usize, asked: impl Fn(usize) -> Vec<u8>) -> Vec<TcpStream> {
+    let mut streams = Vec::with_capacity(count);
+    for number in 0..count {
+        let connected = timeout(PATIENCE, TcpStream::connect(address.tcp())).await;
+        let stream = connected.expect("in time").expect("a connection");
+        let asked = asked(number);
+        assert_eq!(stream.try_write(&asked).expect("room for a request"), asked.len());
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test]
+async fn two_thousand_idle_connections_leave_nothing() {
+    allow_many_files();
+    let node = Node::start(&[]).await;
+    let streams = connect_many(&node.public, 2_000, |_| Vec::new()).await;
+    wait_connections(&node, 2_000).await;
+    assert_eq!(node.get("/status/get?key=k&wait=0").await.code(), -1);
+    drop(streams);
+    wait_connections(&node, 0).await;
+    node.quiet().await;
+}
+
+fn resident_bytes(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).expect("kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Waits, for as long as thousands may take, until the node has `count` waiters.
+async fn wait_many_waiters(node: &Node, count: usize) {
+    let deadline = Instant::now() + 12 * PATIENCE;
+    // The node's own probe may be one more.
+    while !(count..=count + 1).contains(&(node.metric("holdfast_waiters").await as usize)) {
+        assert!(Instant::now() < deadline, "not {count} waiters");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How much one is, this says on standard error: `cargo test --release memory_of_a_waiter -- --nocapture`, with
+/// `HOLDFAST_TEST_LONG=1` for 15,000.
+#[tokio::test]
+async fn the_memory_of_a_waiter_is_bounded_and_given_back_to_the_next() {
+    allow_many_files();
+    let count = if long() { 15_000 } else { 2_000 };
+    let node = Node::start(&["--hold", "10m"]).await;
+    let before = resident_bytes(&node);
+    let mut most = 0;
+    for round in 0..2 {
+        let streams = connect_many(&node.public, count, |number| {
+            request("GET", &format!("/status/get?key=key-{number}&callback=cb"), &[("accept", "*/*")], b"")
+        })
+        .await;
+        wait_many_waiters(&node, count).await;
+        let each = resident_bytes(&node).saturating_sub(before) / count as u64;
+        eprintln!("round {round}: {count} waiters, {each} bytes of resident memory each");
+        assert!(each < 40 * 1024, "{each} bytes a waiter");
+        // Nothing grows from round to round.
+        assert!(round == 0 || each < most + most / 4 + 1024, "{most}, then {each} bytes a waiter");
+        most = most.max(each);
+        drop(streams);
+        wait_many_waiters(&node, 0).await;
+        wait_many_connections_gone(&node).await;
+    }
+    node.quiet().await;
+}
+
+async fn wait_many_connections_gone(node: &Node) {
+    let deadline = Instant::now() + 12 * PATIENCE;
+    while connections(node, "public").await != 0.0 {
+        assert!(Instant::now() < deadline, "connections stay");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn slow_clients_delay_nobody() {
+    // One thread: whoever blocked it would block all.
+    let node = Node::start(&["--threads", "1"]).await;
+    node.set_ok("big", &format!("\"{}\"", "x".repeat(65_534))).await;
+    let mut slow = Vec::new();
+    for part in ["", "G", "GET /status/get?key=k HTTP/1.1\r\nhost: a\r\n"] {
+        let mut conn = Conn::open(&node.public).await;
+        conn.send(part).await;
+        slow.push(conn);
+    }
+    let body = b"POST /status/set HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{";
+    let mut half_a_body = Conn::open(&node.internal).await;
+    half_a_body.send(body).await;
+    // Many answers that nobody reads.
+    let mut unread = Conn::open(&node.public).await;
+    let many = request("GET", "/status/get?key=big", &[], b"").repeat(1_000);
+    let _ = timeout(Duration::from_millis(200), unread.try_send(&many)).await;
+    for number in 0..50 {
+        let key = format!("key-{number}");
+        let mut held = node.hold(&format!("key={key}")).await;
+        let version = node.set_ok(&key, "1").await;
+        assert_eq!(held.answer().await.version(), version);
+    }
+    drop((slow, half_a_body, unread));
+    wait_connections(&node, 0).await;
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_the_close_gets_it_and_no_second_answer() {
+    let node = Node::start(&[]).await;
+    let close = |value| request("GET", "/status/get?key=k&wait=0", &[("connection", value)], b"");
+    for value in ["close", "Close", "keep-alive, close"] {
+        let mut conn = Conn::open(&node.public).await;
+        // What follows is not read; nor does it turn the close into a reset.
+        conn.send([close(value), short_poll().repeat(1_000)].concat()).await;
+        assert_eq!(conn.read_response().await.header("connection"), Some("close"), "{value}");
+        conn.expect_close().await;
+    }
+    wait_connections(&node, 0).await;
+}
+
+/// One listener of either kind serves the next request of a connection, and ends what must be ended.
+#[tokio::test]
+async fn unix_sockets_have_the_same_limits() {
+    let scratch = Scratch::new();
+    let (public, internal) = (scratch.socket("public"), scratch.socket("internal"));
+    let flags = ["--public", &public, "--internal", &internal, "--max-connections", "2", "--head-timeout", "300ms"];
+    let node = Node::start(&flags).await;
+    let mut conn = Conn::open(&node.public).await;
+    for _ in 0..3 {
+        assert_eq!(conn.ask(short_poll()).await.status, 200);
+    }
+    conn.send([short_poll(), short_poll(), b"oops\r\n\r\n".to_vec(), vec![b'x'; 100_000]].concat()).await;
+    for status in [200, 200, 400] {
+        assert_eq!(conn.read_response().await.status, status);
+    }
+    conn.expect_close().await;
+    drop(conn);
+    let mut held = node.hold("key=k").await;
+    let mut slow = Conn::open(&node.public).await;
+    slow.send("GET ").await;
+    slow.expect_close().await;
+    wait_connections(&node, 1).await;
+    let second = idle(&node.public, 1).await;
+    let mut beyond = Conn::open(&node.public).await;
+    beyond.send(short_poll()).await;
+    assert!(beyond.is_silent_for(Duration::from_millis(200)).await);
+    drop(second);
+    assert_eq!(beyond.read_response().await.status, 200);
+    held.conn.shutdown_write().await;
+    node.wait_key_waiters("k", 0).await;
+    node.quiet().await;
+}

@@ -1,0 +1,31 @@
+//! holdfast from outside: the built program on free loopback ports, raw bytes in, exact bytes out.
+//!
+//! One binary for all of it, a module per behaviour; [`support`] is the harness. A test's name is the fact that it holds.
+//! `HOLDFAST_TEST_LONG=1` runs the long forms, `HOLDFAST_BLESS=1` rewrites the golden files (then read every byte of the diff).
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and its name says what it is"
+)]
+
+mod answers;
+mod bad_http;
+mod callbacks;
+mod channel;
+mod drain;
+mod health;
+mod keys;
+mod limits;
+mod logs;
+mod model;
+mod params;
+mod races;
+mod readme;
+mod sets;
+mod settings;
+mod support;
+mod tokens;
+mod unix;
+mod values;

@@ -1,0 +1,287 @@
+//! A page and a backend that keep their connections, for tests that ask thousands of times. The harness opens a
+//! connection a question.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::{Address, Conn, Node, PATIENCE, Response, request};
+
+/// What a query of each form of answer begins with.
+const FORMS: [&str; 3] = ["callback=cb&", "assign=answer&", ""];
+/// Longer than a test waits for an answer, shorter than the node's default hold, which would shorten it at random.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// An answer of `/status/get`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) code: i64,
+    pub(crate) version: u64,
+    pub(crate) value: Value,
+    pub(crate) retry_after_ms: Option<u64>,
+}
+
+impl Answer {
+    pub(crate) fn of(response: &Response) -> Self {
+        let mut object = response.object();
+        let number = |name: &str| object[name].as_u64();
+        let (version, retry_after_ms) = (number("version").expect("a version"), number("retry_after_ms"));
+        Self { code: response.code(), version, value: object["value"].take(), retry_after_ms }
+    }
+
+    fn new(code: i64, version: u64, value: Value) -> Self {
+        Self { code, version, value, retry_after_ms: None }
+    }
+
+    /// What a get is told of a status.
+    pub(crate) fn status(version: u64, value: impl Into<Value>) -> Self {
+        Self::new(0, version, value.into())
+    }
+
+    /// What a get is told of a deletion.
+    pub(crate) fn gone(version: u64) -> Self {
+        Self::new(-4, version, Value::Null)
+    }
+
+    /// What a get with this `last` is told at its deadline.
+    pub(crate) fn timeout(last: u64) -> Self {
+        Self::new(-1, last, Value::Null)
+    }
+
+    /// Whether this sends a page away that came with `last`: `code` is -2 or -3. Few wait, so it is for a second at most.
+    pub(crate) fn is_refusal(&self, code: i64, last: u64) -> bool {
+        let refusal = Self { retry_after_ms: self.retry_after_ms, ..Self::new(code, last, Value::Null) };
+        *self == refusal && self.retry_after_ms.is_some_and(|wait| (100..=1000).contains(&wait))
+    }
+}
+
+/// A key, and the node that it is raced on.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    public: Address,
+    internal: Address,
+    pub(crate) key: String,
+}
+
+impl Place {
+    pub(crate) fn new(node: &Node, key: String) -> Self {
+        Self { public: node.public.clone(), internal: node.internal.clone(), key }
+    }
+
+    /// Another key of the same node.
+    pub(crate) fn with_key(&self, key: String) -> Self {
+        Self { key, ..self.clone() }
+    }
+
+    pub(crate) async fn page(&self) -> Page {
+        self.page_to_leave(Leaving::Fin).await
+    }
+
+    /// A page that is going to leave in this way.
+    pub(crate) async fn page_to_leave(&self, leaving: Leaving) -> Page {
+        Page::open(&self.public, &self.key, leaving).await
+    }
+
+    pub(crate) async fn backend(&self) -> Backend {
+        Backend::open(&self.internal, &self.key).await
+    }
+}
+
+/// How a client goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    Fin,
+    Reset,
+    HalfClose,
+}
+
+pub(crate) const LEAVINGS: [Leaving; 3] = [Leaving::Fin, Leaving::Reset, Leaving::HalfClose];
+
+/// A page that polls on a connection of its own.
+pub(crate) struct Page {
+    conn: Conn,
+    pub(crate) key: String,
+    form: &'static str,
+    leaving: Leaving,
+}
+
+impl Page {
+    async fn open(public: &Address, key: &str, leaving: Leaving) -> Self {
+        let stream = connect(public).await;
+        // To end with a reset is an option of the socket, and a connection of the harness does not show it.
+        if leaving == Leaving::Reset {
+            stream.set_zero_linger().expect("an option");
+        }
+        let form = FORMS[rand::random_range(0..FORMS.len())];
+        Self { conn: Conn::over(stream), key: key.to_owned(), form, leaving }
+    }
+
+    /// Sends a get; several may be under way.
+    pub(crate) async fn ask(&mut self, last: u64, wait: Duration) {
+        let target = format!("/status/get?{}key={}&last={last}&wait={:.3}", self.form, self.key, wait.as_secs_f64());
+        self.conn.send(request("GET", &target, &[], b"")).await;
+    }
+
+    /// The next answer.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        Answer::of(&self.conn.read_response().await)
+    }
+
+    /// A get that waits for long, and its answer.
+    pub(crate) async fn poll(&mut self, last: u64) -> Answer {
+        self.poll_for(last, LONG).await
+    }
+
+    /// A get, and its answer.
+    pub(crate) async fn poll_for(&mut self, last: u64, wait: Duration) -> Answer {
+        self.ask(last, wait).await;
+        self.answer().await
+    }
+
+    /// Goes away; what is left of one that half-closes can still read.
+    pub(crate) async fn go(mut self) -> Option<HalfClosed> {
+        if self.leaving != Leaving::HalfClose {
+            return None;
+        }
+        self.conn.shutdown_write().await;
+        Some(HalfClosed(self.conn))
+    }
+
+    /// Goes away; gives the answer that still came.
+    pub(crate) async fn leave(self) -> Option<Answer> {
+        self.go().await?.rest().await
+    }
+
+    /// Half-closes, after all answers: nothing more may come than the other side's close.
+    pub(crate) async fn end(mut self) {
+        self.conn.shutdown_write().await;
+        self.conn.expect_close().await;
+    }
+}
+
+/// The reading half of a client that left.
+pub(crate) struct HalfClosed(Conn);
+
+impl HalfClosed {
+    /// The answer, if it was on its way already, and then the close.
+    pub(crate) async fn rest(mut self) -> Option<Answer> {
+        let answer = self.0.response_or_close().await;
+        self.0.expect_close().await;
+        answer.as_ref().map(Answer::of)
+    }
+}
+
+/// What a set or a delete was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    pub(crate) version: u64,
+    pub(crate) delivered: u64,
+}
+
+/// A backend that sets on a connection of its own.
+pub(crate) struct Backend {
+    conn: Conn,
+    pub(crate) key: String,
+}
+
+impl Backend {
+    async fn open(internal: &Address, key: &str) -> Self {
+        Self { conn: Conn::over(connect(internal).await), key: key.to_owned() }
+    }
+
+    /// Sends a set of a JSON text, with further members as text: `,"ttl":1`.
+    pub(crate) async fn send_set(&mut self, value: impl Display, more: &str) {
+        let body = format!(r#"{{"key":"{}","value":{value}{more}}}"#, self.key);
+        self.conn.send(request("POST", "/status/set", &[], body.as_bytes())).await;
+    }
+
+    pub(crate) async fn send_delete(&mut self) {
+        self.conn.send(request("DELETE", &format!("/keys/{}", self.key), &[], b"")).await;
+    }
+
+    /// The next answer, which must be a success.
+    pub(crate) async fn receipt(&mut self) -> Receipt {
+        let response = self.conn.read_response().await;
+        let json = response.json();
+        assert_eq!((response.status, &json["code"]), (200, &Value::from(0)), "{response:?}");
+        let number = |name: &str| json[name].as_u64().expect("a number");
+        Receipt { version: number("version"), delivered: number("delivered") }
+    }
+
+    pub(crate) async fn set(&mut self, value: impl Display) -> Receipt {
+        self.set_with(value, "").await
+    }
+
+    pub(crate) async fn set_with(&mut self, value: impl Display, more: &str) -> Receipt {
+        self.send_set(value, more).await;
+        self.receipt().await
+    }
+
+    pub(crate) async fn delete(&mut self) -> Receipt {
+        self.send_delete().await;
+        self.receipt().await
+    }
+
+    /// Sets, or deletes where there is no value; gives also what a page is told of it.
+    pub(crate) async fn update(&mut self, value: Option<u64>) -> (Receipt, Answer) {
+        match value {
+            Some(value) => {
+                let receipt = self.set(value).await;
+                (receipt, Answer::status(receipt.version, value))
+            }
+            None => {
+                let receipt = self.delete().await;
+                (receipt, Answer::gone(receipt.version))
+            }
+        }
+    }
+
+    /// A POST of any body, JSON by what it begins with.
+    pub(crate) async fn post(&mut self, target: &str, body: &str) -> Response {
+        self.conn.ask(request("POST", target, &[], body.as_bytes())).await
+    }
+
+    /// `GET /keys/{key}`: the version (0 where nothing is known, or a deletion and nobody waits) and the waiters.
+    pub(crate) async fn look(&mut self) -> (u64, u64) {
+        let response = self.conn.ask(request("GET", &format!("/keys/{}", self.key), &[], b"")).await;
+        if response.status == 404 {
+            return (0, 0);
+        }
+        let json = response.json();
+        let waiters = json["waiters"].as_object().expect("waiters").values().filter_map(Value::as_u64).sum();
+        (json["version"].as_u64().expect("a version"), waiters)
+    }
+
+    /// Waits until the key has so many waiters.
+    pub(crate) async fn wait_waiters(&mut self, count: u64) {
+        // Not `eventually`: a task must be `Send`, which the compiler does not see of an async closure that borrows.
+        let deadline = Instant::now() + PATIENCE;
+        while self.look().await.1 != count {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {} has {count} waiters", self.key);
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+async fn connect(address: &Address) -> TcpStream {
+    let stream = timeout(PATIENCE, TcpStream::connect(address.tcp())).await.expect("in time").expect("connected");
+    stream.set_nodelay(true).expect("an option");
+    stream
+}
+
+/// Lets a random part of `most` pass, mostly a small one, so that two that stir often meet.
+pub(crate) async fn stir(most: Duration) {
+    pass(most.mul_f64(rand::random::<f64>().powi(3))).await;
+}
+
+/// Lets a time pass, as finely as the machine can: a timer of the runtime counts milliseconds.
+pub(crate) async fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        yield_now().await;
+    }
+}

@@ -1,0 +1,195 @@
+//! README.md against the program: its tables of settings, codes, metrics and routes say what is there, and all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast::response::code;
+
+use crate::settings::{default_of, entries};
+use crate::support::{Launch, Node, Response};
+
+/// A table's rows, each with its cells.
+type Table = Vec<Vec<String>>;
+
+/// The one table of README.md that has this header.
+///
+/// # Panics
+/// If there is none, or several, or a row has another number of cells.
+fn table(header: &[&str]) -> Table {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+    let lines: Vec<_> = readme.lines().collect();
+    let is_header = |at: &usize| lines[*at].starts_with('|') && cells(lines[*at]) == header;
+    let found: Vec<_> = (0..lines.len()).filter(is_header).collect();
+    assert_eq!(found.len(), 1, "tables with the header {header:?}, by line: {found:?}");
+    let rule = cells(lines[found[0] + 1]);
+    assert!(rule.iter().all(|cell| cell.chars().all(|c| c == '-') && cell.len() >= 3), "{rule:?}");
+    let rows = lines[found[0] + 2..].iter().take_while(|line| line.starts_with('|')).map(|line| cells(line));
+    let rows: Table = rows.collect();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row.len() == header.len()), "{header:?}: {rows:#?}");
+    rows
+}
+
+/// The cells of a line `| a | b |`.
+fn cells(line: &str) -> Vec<String> {
+    let inner = line.strip_prefix('|').and_then(|line| line.trim_end().strip_suffix('|'));
+    inner.unwrap_or_else(|| panic!("no row: {line}")).split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
+/// What stands between backticks, in order.
+fn code_spans(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// The text of a cell that is one code span and nothing else.
+fn code_of(cell: &str) -> Option<&str> {
+    cell.strip_prefix('`')?.strip_suffix('`').filter(|code| !code.contains('`'))
+}
+
+#[tokio::test]
+async fn the_settings_are_those_of_the_program_with_their_variables_and_defaults() {
+    let help = Launch::new(&["--help"]).run().await;
+    let mut listed: BTreeMap<_, _> = entries(&help.stdout).into_iter().collect();
+    for flag in ["--help", "--version"] {
+        listed.remove(flag).expect(flag);
+    }
+    for row in table(&["flag", "environment variable", "default", "meaning"]) {
+        let flag = code_of(&row[0]).unwrap_or_else(|| panic!("no flag: {row:?}"));
+        let text = listed.remove(flag).unwrap_or_else(|| panic!("{flag} is not in --help, or twice in the table"));
+        let variable = text.split_once("[env: ").map(|(_, rest)| rest.split_once("=]").expect("a variable").0);
+        match row[1].as_str() {
+            "none" => assert_eq!(variable, None, "{flag}"),
+            cell => assert_eq!(variable, code_of(cell), "{flag}"),
+        }
+        match row[2].as_str() {
+            "none" | "off" => assert_eq!(default_of(&text), None, "{flag}"),
+            cell => assert_eq!(default_of(&text), Some(code_of(cell).unwrap_or(cell)), "{flag}"),
+        }
+        assert!(!row[3].is_empty(), "{flag}");
+    }
+    assert!(listed.is_empty(), "not in README.md: {listed:#?}");
+}
+
+/// An answer of each code that a get of one node can have.
+async fn answers() -> BTreeMap<i32, Response> {
+    let node = Node::start(&["--max-waiters-per-key", "1", "--drain-quiet", "1m", "--drain-grace", "2m"]).await;
+    let (v, deleted) = (node.set_ok("v", "1").await, node.set_ok("d", "1").await);
+    node.delete_ok("d").await;
+    let mut held = node.hold("key=h").await;
+    let mut answers = BTreeMap::new();
+    for (code, query) in [
+        (code::SUCCESS, "key=v".to_owned()),
+        (code::TIMEOUT, format!("key=v&last={v}&wait=0")),
+        (code::BUSY, "key=h".to_owned()),
+        (code::GONE, format!("key=d&last={deleted}")),
+        (code::INVALID, "key=".to_owned()),
+    ] {
+        answers.insert(code, node.get(&format!("/status/get?{query}")).await);
+    }
+    node.signal("TERM").await;
+    answers.insert(code::RETRY, held.answer().await);
+    node.quiet().await;
+    answers
+}
+
+#[tokio::test]
+async fn the_codes_are_those_of_the_program_with_their_messages_and_http_statuses() {
+    let answers = answers().await;
+    let rows = table(&["code", "message", "when", "HTTP status when JSON"]);
+    let codes: Vec<i32> = rows.iter().map(|row| row[0].parse().expect("a code")).collect();
+    assert_eq!(codes, [0, -1, -2, -3, -4, -5, -6]);
+    for (code, row) in codes.into_iter().zip(&rows) {
+        let message = code_of(&row[1]).unwrap_or_else(|| panic!("no message: {row:?}"));
+        if code != code::INVALID {
+            assert_eq!(message, code::message(code), "{code}");
+        }
+        // -6 takes a store that fails; the embedded one does not.
+        let Some(answer) = answers.get(&code) else { continue };
+        assert_eq!(answer.code(), i64::from(code), "{answer:?}");
+        if code != code::INVALID {
+            assert_eq!(answer.object()["message"], message, "{answer:?}");
+        }
+        assert_eq!(answer.status.to_string(), row[3].split_whitespace().next().unwrap(), "{code}: {answer:?}");
+    }
+    assert_eq!(answers.len(), 6);
+    // -7 is an answer to sets only.
+    let rows = table(&["HTTP", "answer", "meaning"]);
+    let conflict = rows.iter().find(|row| row[0] == "409").expect("a row for 409");
+    let told = format!(r#""code":{},"message":"{}""#, code::CONFLICT, code::message(code::CONFLICT));
+    assert!(conflict[1].contains(&told), "{conflict:?}");
+}
+
+/// Each metric's type and the names of its labels.
+type Metrics = BTreeMap<String, (String, Vec<String>)>;
+
+/// The metrics of an answer of `/metrics`, and the values of each label.
+fn metrics(text: &str) -> (Metrics, BTreeMap<String, BTreeSet<String>>) {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut metrics: Metrics = types.map(|(name, kind)| (name.to_owned(), (kind.to_owned(), Vec::new()))).collect();
+    let mut values: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let sample = line.rsplit_once(' ').expect("a sample").0;
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
+        let labels: Vec<_> = labels.map(|(label, value)| (label.to_owned(), value.trim_matches('"'))).collect();
+        for (label, value) in &labels {
+            values.entry(label.clone()).or_default().insert((*value).to_owned());
+        }
+        let (_, names) = metrics.get_mut(name).unwrap_or_else(|| panic!("no type: {line}"));
+        *names = labels.into_iter().map(|(label, _)| label).collect();
+    }
+    (metrics, values)
+}
+
+#[tokio::test]
+async fn the_metrics_are_those_of_the_program_with_their_types_and_labels() {
+    let node = Node::start(&[]).await;
+    let (mut there, values) = metrics(node.internal("GET", "/metrics", &[], b"").await.text());
+    let mut told: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for row in table(&["metric", "type", "meaning"]) {
+        let metric = code_of(&row[0]).unwrap_or_else(|| panic!("no metric: {row:?}"));
+        let (name, label) = metric.trim_end_matches('}').split_once('{').unwrap_or((metric, ""));
+        let (kind, labels) = there.remove(name).unwrap_or_else(|| panic!("{name}: not in /metrics, or told twice"));
+        assert_eq!((row[1].as_str(), label), (kind.as_str(), labels.join(",").as_str()), "{name}");
+        if !label.is_empty() {
+            told.entry(label.to_owned()).or_default().extend(code_spans(&row[2]).into_iter().map(str::to_owned));
+        }
+    }
+    assert!(there.is_empty(), "not in README.md: {there:#?}");
+    assert_eq!(told, values, "the labels with their values, as told and as they are");
+}
+
+/// The routes that a cell tells: "`GET` and `DELETE /keys/{key}`", "`GET /health/live`".
+fn routes(cell: &str) -> Vec<(String, String)> {
+    let (mut routes, mut methods) = (Vec::new(), Vec::new());
+    for span in code_spans(cell).into_iter().filter(|span| !span.starts_with("--")) {
+        match span.split_once(' ') {
+            None => methods.push(span),
+            Some((method, path)) => {
+                methods.push(method);
+                routes.extend(methods.drain(..).map(|method| (method.to_owned(), path.to_owned())));
+            }
+        }
+    }
+    assert!(methods.is_empty() && !routes.is_empty(), "{cell}");
+    routes
+}
+
+#[tokio::test]
+async fn the_routes_are_those_of_the_program_each_on_its_listener_alone() {
+    let node = Node::start(&["--demo"]).await;
+    let rows = table(&["listener", "for", "default address", "routes"]);
+    let told: BTreeMap<_, _> = rows.iter().map(|row| (row[0].as_str(), routes(&row[3]))).collect();
+    let expected = [("public", 3), ("internal", 8)];
+    assert_eq!(told.keys().copied().collect::<Vec<_>>(), ["internal", "public"]);
+    for (listener, least) in expected {
+        assert!(told[listener].len() >= least, "{told:#?}");
+        for (method, path) in &told[listener] {
+            node.set_ok("k", "1").await;
+            let target = path.replace("{key}", "k");
+            let public = node.public(method, &target, &[]).await.status;
+            let internal = node.internal(method, &target, &[], b"").await.status;
+            let (own, other) = if listener == "public" { (public, internal) } else { (internal, public) };
+            assert!(![404, 405].contains(&own), "{method} {path} of {listener}: {own}");
+            assert_eq!(other, 404, "{method} {path} is a route of {listener} alone");
+        }
+    }
+}

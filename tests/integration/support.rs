@@ -1,0 +1,46 @@
+//! The harness: starts the program, speaks raw HTTP/1 to it, reads its metrics and its log.
+//!
+//! It knows the wire, not the rules: what an answer must be stands in the tests. Nothing here sleeps until something has
+//! probably happened; all waiting is polling with a deadline of [`PATIENCE`] and a panic that says what was waited for.
+#![allow(dead_code, unused_imports, reason = "a harness may offer more than today's tests use")]
+
+mod conn;
+mod golden;
+mod launch;
+mod node;
+mod response;
+mod scratch;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+pub(crate) use conn::{Address, Conn, encode, request};
+pub(crate) use golden::{assert_golden, masked};
+pub(crate) use launch::{Finished, Launch};
+pub(crate) use node::{Held, Node};
+pub(crate) use response::Response;
+pub(crate) use scratch::Scratch;
+
+/// How long the harness waits for anything before the test fails: far above what a loaded machine needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks at something that is polled.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Polls `condition` until it is true.
+///
+/// # Panics
+/// With `what`, if it is still false after [`PATIENCE`].
+pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether the long forms of the tests are asked for (`HOLDFAST_TEST_LONG`).
+pub(crate) fn long() -> bool {
+    std::env::var_os("HOLDFAST_TEST_LONG").is_some()
+}

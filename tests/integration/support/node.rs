@@ -1,0 +1,269 @@
+//! A running holdfast, with the questions a page, a backend and an operator ask it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request};
+
+/// Lines of log kept; the oldest go first.
+const MAX_LINES: usize = 50_000;
+
+/// A node of its own for a test. Dropped, it is killed; in a panic, the end of its log is printed.
+pub(crate) struct Node {
+    child: Child,
+    log: Log,
+    bearer: Option<String>,
+    pub(crate) public: Address,
+    pub(crate) internal: Address,
+}
+
+/// A get that is held.
+pub(crate) struct Held {
+    pub(crate) conn: Conn,
+}
+
+impl Held {
+    /// The answer, when it comes.
+    pub(crate) async fn answer(&mut self) -> Response {
+        self.conn.read_response().await
+    }
+
+    /// The client goes away.
+    pub(crate) fn leave(self) {}
+}
+
+impl Node {
+    /// Starts a node with `args` on free ports and waits until it is ready; [`Launch`] has the finer ways.
+    pub(crate) async fn start(args: &[&str]) -> Self {
+        Launch::new(args).start().await
+    }
+
+    pub(super) async fn launch(launch: Launch) -> Self {
+        let mut child = launch.command().spawn().expect("the program starts");
+        let log = Log::default();
+        tokio::spawn(log.clone().keep(child.stderr.take().expect("piped")));
+        // Nothing is expected there; it is only kept from filling up.
+        tokio::spawn(Log::default().keep(child.stdout.take().expect("piped")));
+        let deadline = Instant::now() + PATIENCE;
+        let (public, internal) = loop {
+            if let (Some(public), Some(internal)) = (log.listener("public"), log.listener("internal")) {
+                break (public, internal);
+            }
+            let ended = child.try_wait().expect("a child");
+            let waiting = ended.is_none() && Instant::now() < deadline;
+            assert!(waiting, "the node does not listen ({ended:?}):\n{}", log.lines().join("\n"));
+            sleep(PAUSE).await;
+        };
+        let node = Self { child, log, bearer: launch.bearer, public, internal };
+        let ready = async || node.internal("GET", "/health/ready", &[], b"").await.status == 200;
+        eventually(ready, "/health/ready is 200").await;
+        node
+    }
+
+    /// # Panics
+    /// If the process has ended and been waited for.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// All log lines so far, oldest first.
+    pub(crate) fn logs(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// Sends a signal by name, as in `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.expect("sh").success(), "{kill}");
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
+        // The grace of a drain is 10 s by default, so twice the usual patience.
+        timeout(2 * PATIENCE, self.child.wait()).await.expect("the node ends").expect("a child")
+    }
+
+    /// SIGTERM, and the end.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM").await;
+        self.wait_exit().await
+    }
+
+    /// One GET on a new connection of the public listener.
+    pub(crate) async fn get(&self, target: &str) -> Response {
+        self.public("GET", target, &[]).await
+    }
+
+    /// One request without body on a new connection of the public listener.
+    pub(crate) async fn public(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+        Conn::open(&self.public).await.ask(request(method, target, headers, b"")).await
+    }
+
+    /// One request on a new connection of the internal listener, with the bearer token of [`Launch::bearer`] if any.
+    pub(crate) async fn internal(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let authorization = self.bearer.as_ref().map(|token| format!("Bearer {token}"));
+        let mut headers = headers.to_vec();
+        headers.extend(authorization.as_ref().map(|value| ("authorization", value.as_str())));
+        Conn::open(&self.internal).await.ask(request(method, target, &headers, body)).await
+    }
+
+    /// Sends `GET /status/get?QUERY` and does not wait for anything.
+    pub(crate) async fn open(&self, query: &str) -> Held {
+        let mut conn = Conn::open(&self.public).await;
+        conn.send(request("GET", &format!("/status/get?{query}"), &[], b"")).await;
+        Held { conn }
+    }
+
+    /// Sends `GET /status/get?QUERY` and waits until the key has one waiter more than before (so: one at a time per key).
+    pub(crate) async fn hold(&self, query: &str) -> Held {
+        let key = query.split('&').find_map(|field| field.strip_prefix("key=")).expect("a key to hold");
+        let before = self.key_waiters(key).await;
+        let held = self.open(query).await;
+        eventually(async || self.key_waiters(key).await > before, &format!("{query} is held")).await;
+        held
+    }
+
+    /// Waiters of `key`, on all nodes, as `GET /keys/{key}` counts them. `key` is percent-encoded already.
+    pub(crate) async fn key_waiters(&self, key: &str) -> u64 {
+        let response = self.internal("GET", &format!("/keys/{key}"), &[], b"").await;
+        match response.status {
+            404 => 0,
+            200 => response.json()["waiters"].as_object().expect("waiters").values().filter_map(Value::as_u64).sum(),
+            _ => panic!("{response:?}"),
+        }
+    }
+
+    /// Waits until `key` (percent-encoded) has exactly `count` waiters.
+    pub(crate) async fn wait_key_waiters(&self, key: &str, count: u64) {
+        eventually(async || self.key_waiters(key).await == count, &format!("{key} has {count} waiters")).await;
+    }
+
+    /// `POST /status/set` with `body` as JSON.
+    pub(crate) async fn set(&self, body: impl AsRef<[u8]>) -> Response {
+        let json = [("content-type", "application/json")];
+        self.internal("POST", "/status/set", &json, body.as_ref()).await
+    }
+
+    /// Sets `key` (raw) to `value`, a JSON text; gives its version.
+    ///
+    /// # Panics
+    /// If it is not stored.
+    pub(crate) async fn set_ok(&self, key: &str, value: &str) -> u64 {
+        let response = self.set(format!(r#"{{"key":{},"value":{value}}}"#, Value::from(key))).await;
+        assert_eq!((response.status, response.code()), (200, 0), "{response:?}");
+        response.version()
+    }
+
+    /// `DELETE /keys/{key}` of a raw key; gives the deletion's version.
+    ///
+    /// # Panics
+    /// If it is not done.
+    pub(crate) async fn delete_ok(&self, key: &str) -> u64 {
+        let response = self.internal("DELETE", &format!("/keys/{}", encode(key)), &[], b"").await;
+        assert_eq!((response.status, response.code()), (200, 0), "{response:?}");
+        response.version()
+    }
+
+    /// The value of one metric, as in `holdfast_gets_total{outcome="success"}`: labels in any order. A labelled one that
+    /// has not been counted yet is 0.
+    ///
+    /// # Panics
+    /// If there is no such metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let found = self.metrics().await.get(&canonical(name)).copied();
+        found.unwrap_or_else(|| if name.contains('{') { 0.0 } else { panic!("no metric {name}") })
+    }
+
+    /// All metrics at one moment, labels sorted by name.
+    pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
+        let response = self.internal("GET", "/metrics", &[], b"").await;
+        assert_eq!(response.status, 200, "{response:?}");
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((canonical(name), value.parse().ok()?))
+        };
+        response.text().lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+    }
+
+    /// Waits until the node counts exactly `count` waiters. The node's own probe makes it one more for moments.
+    pub(crate) async fn wait_waiters(&self, count: u64) {
+        let reached = async || self.metric("holdfast_waiters").await == count as f64;
+        eventually(reached, &format!("{count} waiters")).await;
+    }
+
+    /// Waits until nothing is held: no waiter, and no key with one, at one reading.
+    pub(crate) async fn quiet(&self) {
+        let none = async || {
+            let metrics = self.metrics().await;
+            metrics["holdfast_waiters"] == 0.0 && metrics["holdfast_waiting_keys"] == 0.0
+        };
+        eventually(none, "no waiter and no waiting key").await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log.lines();
+            let end = &lines[lines.len().saturating_sub(30)..];
+            eprintln!("--- the end of the node's log\n{}\n---", end.join("\n"));
+        }
+    }
+}
+
+/// Sorts the labels of a metric by name.
+fn canonical(name: &str) -> String {
+    let Some((name, labels)) = name.trim_end_matches('}').split_once('{') else {
+        return name.to_owned();
+    };
+    let mut labels: Vec<_> = labels.split(',').filter(|label| !label.is_empty()).collect();
+    labels.sort_unstable();
+    format!("{name}{{{}}}", labels.join(","))
+}
+
+/// What a process wrote, line by line, bounded.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<VecDeque<String>>>);
+
+impl Log {
+    async fn keep(self, pipe: impl AsyncRead + Unpin) {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while matches!(pipe.read_until(b'\n', &mut line).await, Ok(1..)) {
+            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+            if lines.len() > MAX_LINES {
+                lines.pop_front();
+            }
+            line.clear();
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The address in the line that says that `listener` listens, in either log format.
+    fn listener(&self, listener: &str) -> Option<Address> {
+        let of_line = |line: &String| match serde_json::from_str::<Value>(line) {
+            Ok(event) => {
+                let field = |name| event.get(name).or_else(|| event["fields"].get(name)).and_then(Value::as_str);
+                let is_it = field("message") == Some("listening") && field("listener") == Some(listener);
+                if is_it { field("address").map(Address::parse) } else { None }
+            }
+            Err(_) => {
+                let field =
+                    |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)).map(|v| v.trim_matches('"'));
+                let is_it = line.contains("listening") && field("listener=") == Some(listener);
+                if is_it { field("address=").map(Address::parse) } else { None }
+            }
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(of_line)
+    }
+}

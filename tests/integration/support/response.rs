@@ -1,0 +1,94 @@
+//! One HTTP/1 answer as it came, and the questions tests ask of it.
+
+use serde_json::Value;
+
+/// An answer; nothing in it is normalised.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) reason: String,
+    /// Names and values as written, in order.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// Status line and headers with their line ends, without the empty line.
+    pub(crate) head: Vec<u8>,
+}
+
+impl Response {
+    /// Takes a head (up to and without the empty line) apart.
+    ///
+    /// # Panics
+    /// If it is no HTTP/1 answer.
+    pub(super) fn parse(head: Vec<u8>) -> Self {
+        let text = String::from_utf8_lossy(&head).into_owned();
+        let mut lines = text.split_terminator("\r\n");
+        let status_line = lines.next().unwrap_or_default();
+        let mut parts = status_line.splitn(3, ' ');
+        let version = parts.next().unwrap_or_default();
+        assert!(version.starts_with("HTTP/1."), "no HTTP/1 answer: {text:?}");
+        let status = parts.next().and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {text:?}"));
+        let reason = parts.next().unwrap_or_default().to_owned();
+        let headers = lines
+            .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}")))
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect();
+        Self { status, reason, headers, body: Vec::new(), head }
+    }
+
+    /// The value of the header `name` (any case).
+    ///
+    /// # Panics
+    /// If it came more than once.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        let first = values.next();
+        assert!(values.next().is_none(), "{name} came twice: {:?}", self.headers);
+        first.map(|(_, value)| value.as_str())
+    }
+
+    /// The header names in lower case, in order.
+    pub(crate) fn header_names(&self) -> Vec<String> {
+        self.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect()
+    }
+
+    /// The body, which must be UTF-8.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body in UTF-8")
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The text of the answer's object, out of a call, an assignment or plain JSON.
+    pub(crate) fn object_text(&self) -> &str {
+        let text = self.text();
+        if !text.starts_with("/**/") {
+            return text;
+        }
+        let start = text.find('{').unwrap_or_else(|| panic!("no object in {text}"));
+        let end = text.rfind('}').unwrap_or_else(|| panic!("no object in {text}"));
+        &text[start..=end]
+    }
+
+    /// The answer's object, out of a call, an assignment or plain JSON.
+    pub(crate) fn object(&self) -> Value {
+        serde_json::from_str(self.object_text()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// `code` of the answer's object.
+    pub(crate) fn code(&self) -> i64 {
+        self.object()["code"].as_i64().unwrap_or_else(|| panic!("no code: {self:?}"))
+    }
+
+    /// `version` of the answer's object.
+    pub(crate) fn version(&self) -> u64 {
+        self.object()["version"].as_u64().unwrap_or_else(|| panic!("no version: {self:?}"))
+    }
+
+    /// The whole answer as it came.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [&self.head[..], b"\r\n", &self.body[..]].concat()
+    }
+}
