@@ -126,10 +126,7 @@ impl Probe {
     /// Sends one, in the order of a get and of a set; gives its version if it arrived. The steps of `get` and
     /// `internal` stand here once more because each has to be told apart where it fails.
     async fn send(&self, key: &Key, last: Version, parts: &mut Parts) -> Option<Version> {
-        let Ok(mut waiter) = self.waiters.register(key, last) else {
-            parts.waiter = "busy";
-            return None;
-        };
+        let mut waiter = self.waiters.register_own(key, last);
         // One that was stored by a probe which then failed is no failure of this one.
         parts.lease = if self.store.open(key, last, PROBE_TTL).await.is_ok() { "ok" } else { "failed" };
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");

@@ -61,11 +61,22 @@ impl Waiters {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Full);
         }
+        self.insert(key, last, self.max_per_key)
+    }
+
+    /// The same for the node's own get, which is not refused where the node is full of others'.
+    pub(crate) fn register_own(self: &Arc<Self>, key: &Key, last: Version) -> Waiter {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        self.insert(key, last, usize::MAX).expect("no limit was given")
+    }
+
+    /// Adds a waiter that is counted already, if its key has less than `max_per_key`.
+    fn insert(self: &Arc<Self>, key: &Key, last: Version, max_per_key: usize) -> Result<Waiter, Full> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (wake, update) = oneshot::channel();
         let mut shard = self.by_key.lock(key);
         let waiters = shard.entry(key.clone()).or_default();
-        if waiters.len() >= self.max_per_key {
+        if waiters.len() >= max_per_key {
             if waiters.is_empty() {
                 shard.remove(key);
             }
