@@ -225,8 +225,9 @@ async fn gets_sets_and_leaving_clients_leave_no_memory_behind() {
 /// The lives of many keys, as most have them: a page, a status, and then nobody.
 async fn live(mut place: Place, batch: usize, cycles: usize) {
     let (mut page, mut backend) = (place.page().await, place.backend().await);
+    let worker = place.key.clone();
     for cycle in 0..cycles {
-        place.key = format!("{}-{batch}-{cycle}", place.key.split('-').take(2).collect::<Vec<_>>().join("-"));
+        place.key = format!("{worker}-{batch}-{cycle}");
         (page.key, backend.key) = (place.key.clone(), place.key.clone());
         // Long enough for statuses that are kept for ever to be seen.
         let value = "x".repeat(2000);
