@@ -23,7 +23,7 @@ const SPREAD: Duration = Duration::from_micros(800);
 
 /// How often each key is raced.
 fn rounds(short: u64) -> u64 {
-    if long() { 40 * short } else { short }
+    if long() { 20 * short } else { short }
 }
 
 /// Runs `work` for `keys` keys of a node side by side, then checks that nothing is left of it.
@@ -107,7 +107,7 @@ async fn a_set_at_the_deadline_is_the_answer_or_is_kept_for_the_next_poll() {
     on_keys(&node, KEYS, |place| async move {
         let (mut page, mut backend) = (place.page().await, place.backend().await);
         let mut last = 0;
-        for round in 0..rounds(20) {
+        for round in 0..rounds(60) {
             let set = async {
                 stir(2 * WAIT).await;
                 backend.set(round).await
@@ -152,7 +152,7 @@ async fn a_client_that_leaves_at_the_instant_of_the_set_has_it_by_its_next_poll(
     on_keys(&node, KEYS, |place| async move {
         let (mut next, mut backend) = (place.page().await, place.backend().await);
         let mut last = 0;
-        for (round, leaving) in (0..rounds(15)).zip(LEAVINGS.into_iter().cycle()) {
+        for (round, leaving) in (0..rounds(45)).zip(LEAVINGS.into_iter().cycle()) {
             let mut page = place.page_to_leave(leaving).await;
             page.ask(last, LONG).await;
             if rand::random() {
@@ -184,7 +184,7 @@ async fn a_client_that_leaves_at_the_instant_of_the_set_takes_no_other_with_it()
         let mut backend = place.backend().await;
         let mut stayers = [place.page().await, place.page().await, place.page().await];
         let mut last = 0;
-        for round in 0..rounds(9) {
+        for round in 0..rounds(27) {
             let mut leavers = Vec::new();
             for leaving in LEAVINGS {
                 leavers.push(place.page_to_leave(leaving).await);
@@ -222,7 +222,7 @@ async fn of_two_updates_at_once_each_has_its_version_and_a_page_ends_at_the_grea
     on_keys(&node, KEYS, |place| async move {
         let (mut page, mut one, mut other) = (place.page().await, place.backend().await, place.backend().await);
         let mut last = 0;
-        for round in 0..rounds(20) {
+        for round in 0..rounds(60) {
             // Two sets, a set and a deletion, two deletions.
             let values = [(round % 3 < 2).then_some(2 * round), (round % 3 < 1).then_some(2 * round + 1)];
             let get = async {
@@ -252,7 +252,7 @@ async fn sets_of_one_key_in_one_array_have_growing_versions_and_a_page_ends_at_t
     on_keys(&node, KEYS / 3, |place| async move {
         let (mut page, mut backend) = (place.page().await, place.backend().await);
         let mut last = 0;
-        for _ in 0..rounds(2) {
+        for _ in 0..rounds(8) {
             let sets: Vec<_> = (0..SETS).map(|n| format!(r#"{{"key":"{}","value":{n}}}"#, place.key)).collect();
             let body = format!("[{}]", sets.join(","));
             let pages = async {
@@ -287,7 +287,7 @@ async fn of_two_sets_after_the_same_version_one_is_stored() {
     on_keys(&node, KEYS, |place| async move {
         let (mut page, mut one, mut other) = (place.page().await, place.backend().await, place.backend().await);
         let mut last = 0;
-        for round in 0..rounds(10) {
+        for round in 0..rounds(40) {
             let set = |n| format!(r#"{{"key":"{}","value":{n},"after":{last}}}"#, place.key);
             let bodies = [set(2 * round), set(2 * round + 1)];
             let (answer, one, other) =

@@ -52,6 +52,7 @@ enum Op {
 enum Last {
     /// A version that the key had, counted from the newest; beyond the oldest: 0.
     Known(usize),
+    /// By a day: it is not that another key's versions came so far.
     AheadOfTheClock,
 }
 
@@ -130,7 +131,7 @@ impl Line {
             Last::Known(back) => self.updates.keys().rev().nth(back).copied().unwrap_or(0),
             Last::AheadOfTheClock => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
-                u64::try_from(now).expect("a version").max(self.version(Last::Known(0))) + 1_000_000
+                u64::try_from(now).expect("a version").max(self.version(Last::Known(0))) + 86_400_000
             }
         }
     }

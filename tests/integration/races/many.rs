@@ -87,7 +87,7 @@ async fn an_update_wakes_only_those_that_know_less() {
                 assert_eq!((response.status, response.code()), (200, 0), "{response:?}");
                 response.json()["delivered"][0].as_u64().expect("a number")
             };
-            for _ in 0..rounds(4) {
+            for _ in 0..rounds(12) {
                 for (page, last) in pages.iter_mut().zip([10, 20, 30, 40]) {
                     page.ask(last, LONG).await;
                 }
@@ -125,7 +125,7 @@ async fn pipelined_gets_are_each_answered_once_and_in_order() {
         async move {
             let mut conn = Conn::open(&public).await;
             let mut lasts = [0; GETS];
-            for _ in 0..rounds(6) {
+            for _ in 0..rounds(20) {
                 let key = |index: usize| format!("{}-{index}", place.key);
                 let get = |index: usize| {
                     let target = format!("/status/get?key={}&callback=cb&last={}", key(index), lasts[index]);
@@ -211,7 +211,8 @@ async fn pages_that_poll_on_while_it_is_set_go_forward_and_see_the_last() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gets_sets_and_leaving_clients_leave_no_memory_behind() {
     const WORKERS: usize = 16;
-    const MOST_GROWTH_KB: u64 = 8 << 10;
+    // A status is kept for two seconds, so more of them are there while the machine is faster.
+    let most_growth_kb = if long() { 32 << 10 } else { 8 << 10 };
     let node = Node::start(&[]).await;
     let cycles = if long() { 200_000 } else { 20_000 };
     let mut resident = Vec::new();
@@ -219,7 +220,7 @@ async fn gets_sets_and_leaving_clients_leave_no_memory_behind() {
         on_keys(&node, WORKERS, move |place| live(place, batch, cycles / 4 / WORKERS)).await;
         resident.push(resident_kb(node.pid()));
     }
-    assert!(resident[3] < resident[1] + MOST_GROWTH_KB, "{resident:?} kB");
+    assert!(resident[3] < resident[1] + most_growth_kb, "{resident:?} kB");
 }
 
 /// The lives of many keys, as most have them: a page, a status, and then nobody.
