@@ -206,7 +206,8 @@ async fn a_client_that_leaves_at_the_instant_of_the_set_takes_no_other_with_it()
                 backend.set(round).await
             };
             let ((), receipt) = join!(leave, set);
-            assert!((3..=6).contains(&receipt.delivered), "{receipt:?}");
+            // Not at least 3: one that was registered, but not open yet, may find the status itself.
+            assert!(receipt.delivered <= 6, "{receipt:?}");
             for stayer in &mut stayers {
                 assert_eq!(stayer.answer().await, Answer::status(receipt.version, round));
             }
