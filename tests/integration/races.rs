@@ -49,7 +49,7 @@ async fn a_set_before_during_or_between_gets_is_their_answer() {
             assert_eq!((page.poll(last).await, before.delivered), (Answer::status(before.version, round), 0));
 
             page.ask(before.version, LONG).await;
-            backend.wait_waiters(1).await;
+            backend.wait_held(1).await;
             let during = backend.set(round).await;
             assert_eq!((page.answer().await, during.delivered), (Answer::status(during.version, round), 1));
 
@@ -134,9 +134,9 @@ async fn set_after_client_left_is_kept_for_the_next_poll() {
         for (round, leaving) in (0..rounds(6)).zip(LEAVINGS.into_iter().cycle()) {
             let mut page = place.page_to_leave(leaving).await;
             page.ask(last, LONG).await;
-            backend.wait_waiters(1).await;
+            backend.wait_held(1).await;
             assert_eq!(page.leave().await, None, "half-closing counts as leaving");
-            backend.wait_waiters(0).await;
+            backend.wait_held(0).await;
             let receipt = backend.set(round).await;
             assert_eq!(receipt.delivered, 0);
             assert_eq!(next.poll(last).await, Answer::status(receipt.version, round));
@@ -156,7 +156,7 @@ async fn a_client_that_leaves_at_the_instant_of_the_set_has_it_by_its_next_poll(
             let mut page = place.page_to_leave(leaving).await;
             page.ask(last, LONG).await;
             if rand::random() {
-                backend.wait_waiters(1).await;
+                backend.wait_held(1).await;
             }
             let leave = async {
                 stir(SPREAD).await;
@@ -194,7 +194,7 @@ async fn a_client_that_leaves_at_the_instant_of_the_set_takes_no_other_with_it()
                 leaver.ask(last, LONG).await;
                 stayer.ask(last, LONG).await;
             }
-            backend.wait_waiters(6).await;
+            backend.wait_held(6).await;
             let leave = async {
                 for leaver in leavers {
                     stir(SPREAD / 3).await;

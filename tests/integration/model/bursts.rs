@@ -274,7 +274,7 @@ impl World {
         for (key, tally) in tallies.iter().enumerate() {
             tally.check_receipts()?;
             let held = self.gets.iter().filter(|get| get.key == key).count();
-            self.lines[key].look.wait_waiters(held as u64).await;
+            self.lines[key].look.wait_held(held as u64).await;
         }
         Ok(())
     }
@@ -294,7 +294,7 @@ impl World {
             self.gets.push(Get { key, last: newest, brief: false, held: true, page });
         }
         let line = &mut self.lines[key];
-        line.look.wait_waiters(u64::from(watched)).await;
+        line.look.wait_held(u64::from(watched)).await;
         let deadline = Instant::now() + PATIENCE;
         while line.look.look().await.0 > 0 {
             prop_assert!(Instant::now() < deadline, "version {newest} does not expire");

@@ -64,12 +64,13 @@ impl Answer {
 pub(crate) struct Place {
     public: Address,
     internal: Address,
+    pid: u32,
     pub(crate) key: String,
 }
 
 impl Place {
     pub(crate) fn new(node: &Node, key: String) -> Self {
-        Self { public: node.public.clone(), internal: node.internal.clone(), key }
+        Self { public: node.public.clone(), internal: node.internal.clone(), pid: node.pid(), key }
     }
 
     /// Another key of the same node.
@@ -87,7 +88,8 @@ impl Place {
     }
 
     pub(crate) async fn backend(&self) -> Backend {
-        Backend::open(&self.internal, &self.key).await
+        let conn = Conn::over(connect(&self.internal).await);
+        Backend { conn, key: self.key.clone(), pid: self.pid }
     }
 }
 
@@ -186,13 +188,11 @@ pub(crate) struct Receipt {
 pub(crate) struct Backend {
     conn: Conn,
     pub(crate) key: String,
+    /// The node's.
+    pid: u32,
 }
 
 impl Backend {
-    async fn open(internal: &Address, key: &str) -> Self {
-        Self { conn: Conn::over(connect(internal).await), key: key.to_owned() }
-    }
-
     /// Sends a set of a JSON text, with further members as text: `,"ttl":1`.
     pub(crate) async fn send_set(&mut self, value: impl Display, more: &str) {
         let body = format!(r#"{{"key":"{}","value":{value}{more}}}"#, self.key);
@@ -256,14 +256,37 @@ impl Backend {
         (json["version"].as_u64().expect("a version"), waiters)
     }
 
-    /// Waits until the key has so many waiters.
-    pub(crate) async fn wait_waiters(&mut self, count: u64) {
+    /// Waits until so many gets of the key are held, and open in the store: see [`at_rest`].
+    pub(crate) async fn wait_held(&mut self, count: u64) {
         // Not `eventually`: a task must be `Send`, which the compiler does not see of an async closure that borrows.
         let deadline = Instant::now() + PATIENCE;
         while self.look().await.1 != count {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {} has {count} waiters", self.key);
             sleep(Duration::from_millis(2)).await;
         }
+        at_rest(self.pid).await;
+    }
+}
+
+/// Waits until each thread of a node was seen asleep, so that what was begun before is done.
+///
+/// A get is counted as a waiter an instant before it is open in the store. A set in between is its answer from there, and
+/// `delivered` does not count it; a `last` ahead of the clock is not known yet. Both happen in one go of one thread.
+pub(crate) async fn at_rest(pid: u32) {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let mut threads: Vec<_> = tasks.map(|task| task.expect("a thread").path().join("stat")).collect();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // The state follows the name, which is in brackets. A thread that has ended is at rest too.
+        threads.retain(|stat| {
+            std::fs::read_to_string(stat)
+                .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('S')))
+        });
+        if threads.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: the threads of {pid} rest");
+        sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::join;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::clients::{Answer, LEAVINGS, LONG, Place, stir};
+use super::clients::{Answer, LEAVINGS, LONG, Place, at_rest, stir};
 use super::{KEYS, SPREAD, on_keys, rounds};
 use crate::support::{Conn, Node, eventually, request};
 
@@ -53,7 +53,7 @@ async fn a_page_ahead_of_the_clock_gets_the_next_set() {
         let mut last = ahead_of_the_clock();
         for (round, leaving) in (0..rounds(3)).zip(LEAVINGS.into_iter().cycle()) {
             page.ask(last, LONG).await;
-            backend.wait_waiters(1).await;
+            backend.wait_held(1).await;
             let first = backend.set(round).await;
             assert!(first.version > last && first.delivered == 1, "{last}, {first:?}");
             assert_eq!(page.answer().await, Answer::status(first.version, round));
@@ -66,9 +66,9 @@ async fn a_page_ahead_of_the_clock_gets_the_next_set() {
             let further = second.version + 1000;
             let mut leaver = place.page_to_leave(leaving).await;
             leaver.ask(further, LONG).await;
-            backend.wait_waiters(1).await;
+            backend.wait_held(1).await;
             leaver.leave().await;
-            backend.wait_waiters(0).await;
+            backend.wait_held(0).await;
             let third = backend.set(round).await;
             assert!(third.version > further && third.delivered == 0, "{further}, {third:?}");
             assert_eq!(page.poll(further).await, Answer::status(third.version, round));
@@ -85,7 +85,7 @@ async fn set_for_a_second(place: &Place) -> (u64, Range<Instant>) {
     const TTL: Duration = Duration::from_secs(1);
     let (mut page, mut backend) = (place.page().await, place.backend().await);
     page.ask(if rand::random() { ahead_of_the_clock() } else { 0 }, LONG).await;
-    backend.wait_waiters(1).await;
+    backend.wait_held(1).await;
     let began = Instant::now();
     let receipt = backend.set_with(1, r#","ttl":1"#).await;
     let expiry = began + TTL..Instant::now() + TTL;
@@ -100,7 +100,7 @@ async fn a_status_that_expires_is_not_seen_again_and_those_who_wait_get_the_next
         let (mut page, mut other, mut backend) = (place.page().await, place.page().await, place.backend().await);
         let (first, expiry) = set_for_a_second(&place).await;
         page.ask(first, LONG).await;
-        backend.wait_waiters(1).await;
+        backend.wait_held(1).await;
         loop {
             let began = Instant::now();
             let answer = other.poll_for(0, Duration::ZERO).await;
@@ -117,7 +117,7 @@ async fn a_status_that_expires_is_not_seen_again_and_those_who_wait_get_the_next
         }
         assert_eq!(backend.look().await, (0, 1), "as if never set, and one waits for what comes");
         other.ask(0, LONG).await;
-        backend.wait_waiters(2).await;
+        backend.wait_held(2).await;
         let second = backend.set(2).await;
         assert!(second.version > first && second.delivered == 2, "{first}, {second:?}");
         for page in [&mut page, &mut other] {
@@ -138,7 +138,7 @@ async fn a_set_at_the_instant_of_expiry_is_newer_for_all() {
             let (mut page, mut other, mut backend) = (place.page().await, place.page().await, place.backend().await);
             let (first, expiry) = set_for_a_second(&place).await;
             page.ask(first, LONG).await;
-            backend.wait_waiters(1).await;
+            backend.wait_held(1).await;
             sleep_until(expiry.start - Duration::from_millis(3)).await;
             let set = async {
                 stir(Duration::from_millis(4)).await;
@@ -180,6 +180,7 @@ async fn a_drain_that_races_sets_answers_each_held_get_once_and_loses_no_status(
             held.push((place, conns));
         }
         node.wait_waiters(3 * KEYS as u64).await;
+        at_rest(node.pid()).await;
         let draining = async || node.internal("GET", "/health/ready", &[], b"").await.status == 503;
         let races = held.into_iter().map(|(place, conns)| tokio::spawn(race_with_drain(place, conns)));
         let races: Vec<_> = races.collect();

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::join;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::clients::{Answer, LEAVINGS, LONG, Leaving, Place, stir};
+use super::clients::{Answer, LEAVINGS, LONG, Leaving, Place, at_rest, stir};
 use super::{KEYS, SPREAD, on_keys, rounds};
 use crate::support::{Conn, Node, PATIENCE, long, request};
 
@@ -24,7 +24,7 @@ async fn of_a_rush_on_one_key_a_hundred_are_held_and_one_set_wakes_them_all() {
                 let answer = answers.join_next().await.expect("an answer").expect("no panic");
                 assert!(answer.is_refusal(-3, last), "{answer:?}");
             }
-            backend.wait_waiters(100).await;
+            backend.wait_held(100).await;
             let receipt = backend.set(round).await;
             assert_eq!(receipt.delivered, 100);
             for answer in answers.join_all().await {
@@ -60,6 +60,7 @@ async fn of_a_rush_on_many_keys_no_more_are_held_than_the_node_may() {
         }
         // The node's own probe may have been the twentieth.
         assert!((19..=20).contains(&held), "{held}");
+        at_rest(node.pid()).await;
         let mut delivered = 0;
         for place in &places {
             delivered += place.backend().await.set(round).await.delivered;
@@ -91,7 +92,7 @@ async fn an_update_wakes_only_those_that_know_less() {
                 for (page, last) in pages.iter_mut().zip([10, 20, 30, 40]) {
                     page.ask(last, LONG).await;
                 }
-                one.wait_waiters(4).await;
+                one.wait_held(4).await;
                 let older = update(r#""version":25,"value":25"#);
                 let newer = update(r#""version":35,"value":35"#);
                 let (to_older, to_newer) = join!(one.post("/channel/set", &older), other.post("/channel/set", &newer));
@@ -167,9 +168,9 @@ async fn pipelined_gets_of_a_client_that_left_end_with_their_deadlines() {
             for _ in 0..3 {
                 page.ask(0, Duration::from_millis(300)).await;
             }
-            backend.wait_waiters(1).await;
+            backend.wait_held(1).await;
             page.leave().await;
-            backend.wait_waiters(0).await;
+            backend.wait_held(0).await;
         }
     })
     .await;
@@ -211,39 +212,66 @@ async fn pages_that_poll_on_while_it_is_set_go_forward_and_see_the_last() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gets_sets_and_leaving_clients_leave_no_memory_behind() {
     const WORKERS: usize = 16;
-    // A status is kept for two seconds, so more of them are there while the machine is faster.
-    let most_growth_kb = if long() { 32 << 10 } else { 8 << 10 };
+    const MOST_GROWTH_KB: u64 = 8 << 10;
     let node = Node::start(&[]).await;
     let cycles = if long() { 200_000 } else { 20_000 };
     let mut resident = Vec::new();
     for batch in 0..4 {
-        on_keys(&node, WORKERS, move |place| live(place, batch, cycles / 4 / WORKERS)).await;
+        on_keys(&node, WORKERS, move |place| get_set_and_leave(place, batch, cycles / 4 / WORKERS)).await;
         resident.push(resident_kb(node.pid()));
     }
-    assert!(resident[3] < resident[1] + most_growth_kb, "{resident:?} kB");
+    assert!(resident[3] < resident[1] + MOST_GROWTH_KB, "{resident:?} kB");
 }
 
-/// The lives of many keys, as most have them: a page, a status, and then nobody.
-async fn live(mut place: Place, batch: usize, cycles: usize) {
+/// In turns a page that stays, one that leaves at the instant of the set, and one whose status never comes.
+async fn get_set_and_leave(place: Place, batch: usize, cycles: usize) {
     let (mut page, mut backend) = (place.page().await, place.backend().await);
-    let worker = place.key.clone();
+    let mut last = backend.set(0).await.version;
     for cycle in 0..cycles {
-        place.key = format!("{worker}-{batch}-{cycle}");
-        (page.key, backend.key) = (place.key.clone(), place.key.clone());
-        // Long enough for statuses that are kept for ever to be seen.
-        let value = "x".repeat(2000);
-        let set = backend.set_with(format!(r#""{value}""#), r#","ttl":2"#);
-        let version = if cycle % 3 > 0 {
-            let (answer, receipt) = join!(page.poll(0), set);
-            assert_eq!(answer, Answer::status(receipt.version, value));
-            receipt.version
-        } else {
-            let mut leaver = place.page_to_leave(LEAVINGS[cycle / 3 % 3]).await;
+        let leaving = LEAVINGS[cycle / 3 % 3];
+        if cycle % 3 == 2 {
+            let mut leaver = place.with_key(format!("{}-{batch}-{cycle}", place.key)).page_to_leave(leaving).await;
             leaver.ask(0, LONG).await;
-            join!(leaver.leave(), set).1.version
+            leaver.leave().await;
+            continue;
+        }
+        let (answer, receipt) = if cycle % 3 == 1 {
+            let mut leaver = place.page_to_leave(leaving).await;
+            leaver.ask(last, LONG).await;
+            let (_, receipt) = join!(leaver.leave(), backend.set(cycle));
+            (page.poll(last).await, receipt)
+        } else {
+            join!(page.poll(last), backend.set(cycle))
         };
-        assert_eq!(page.poll_for(version, Duration::ZERO).await, Answer::timeout(version));
+        assert_eq!(answer, Answer::status(receipt.version, cycle));
+        last = receipt.version;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statuses_that_expired_leave_no_memory_behind() {
+    // More than a round's statuses, which may not be swept yet, and less than those of three rounds that are kept.
+    const MOST_GROWTH_KB: u64 = 10 << 10;
+    let node = Node::start(&[]).await;
+    let mut resident = Vec::new();
+    for round in 0..if long() { 20 } else { 4 } {
+        let mut backend = Place::new(&node, format!("key-{round}-3-999")).backend().await;
+        for part in 0..4 {
+            let value = "x".repeat(1000);
+            let set = |n| format!(r#"{{"key":"key-{round}-{part}-{n}","value":"{value}","ttl":1}}"#);
+            let sets: Vec<_> = (0..1000).map(set).collect();
+            let response = backend.post("/status/set", &format!("[{}]", sets.join(","))).await;
+            assert_eq!((response.status, response.code()), (200, 0), "{response:?}");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while backend.look().await.0 > 0 {
+            assert!(Instant::now() < deadline, "{} does not expire", backend.key);
+            sleep(Duration::from_millis(50)).await;
+        }
+        resident.push(resident_kb(node.pid()));
+    }
+    assert!(resident[resident.len() - 1] < resident[0] + MOST_GROWTH_KB, "{resident:?} kB");
+    node.quiet().await;
 }
 
 /// What a process has in memory.
