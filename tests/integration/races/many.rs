@@ -250,11 +250,12 @@ async fn get_set_and_leave(place: Place, batch: usize, cycles: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statuses_that_expired_leave_no_memory_behind() {
-    // More than a round's statuses, which may not be swept yet, and less than those of three rounds that are kept.
-    const MOST_GROWTH_KB: u64 = 10 << 10;
+    // Two rounds' statuses, of which one may not be swept yet; four rounds' that were kept would be twice that. The
+    // first round is not counted: the allocator takes its room then.
+    const MOST_GROWTH_KB: u64 = 12 << 10;
     let node = Node::start(&[]).await;
     let mut resident = Vec::new();
-    for round in 0..if long() { 20 } else { 4 } {
+    for round in 0..if long() { 20 } else { 6 } {
         let mut backend = Place::new(&node, format!("key-{round}-3-999")).backend().await;
         for part in 0..4 {
             let value = "x".repeat(1000);
@@ -270,7 +271,7 @@ async fn statuses_that_expired_leave_no_memory_behind() {
         }
         resident.push(resident_kb(node.pid()));
     }
-    assert!(resident[resident.len() - 1] < resident[0] + MOST_GROWTH_KB, "{resident:?} kB");
+    assert!(resident[resident.len() - 1] < resident[1] + MOST_GROWTH_KB, "{resident:?} kB");
     node.quiet().await;
 }
 
