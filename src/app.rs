@@ -10,20 +10,24 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use crate::advertise::{self, NoAddress};
 use crate::config::Settings;
+use crate::delivery::Delivery;
 use crate::demo::Demo;
 use crate::get::Gets;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
 use crate::internal::{Internal, Parts};
 use crate::listener::{Address, Listener};
 use crate::metrics::Metrics;
-use crate::peers::Peer;
+use crate::peers::{self, Peer, Peers};
 use crate::public::Public;
+use crate::recovery::Recovery;
 use crate::server;
 use crate::set::Limits;
 use crate::shutdown::{self, Drain, Signals};
 use crate::store::Store;
 use crate::store::memory::{self, Memory};
+use crate::store::redis::Redis;
 use crate::stream::Timeouts;
 use crate::waiters::Waiters;
 
@@ -37,18 +41,32 @@ const INTERNAL_GRACE_PART: u32 = 10;
 
 /// Why a node did not start.
 #[derive(Debug)]
-pub struct StartError {
-    what: String,
-    error: io::Error,
+pub enum StartError {
+    /// The settings are wrong in a way that shows only here; a text for people.
+    Mistake(String),
+    /// What could not be done, and why.
+    Failed(String, io::Error),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.error)
+        match self {
+            Self::Mistake(mistake) => f.write_str(mistake),
+            Self::Failed(what, error) => write!(f, "{what}: {error}"),
+        }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl From<NoAddress> for StartError {
+    fn from(none: NoAddress) -> Self {
+        match none {
+            NoAddress::Mistake(mistake) => Self::Mistake(mistake),
+            NoAddress::Failed(what, error) => Self::Failed(what, error),
+        }
+    }
+}
 
 /// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +79,19 @@ pub enum Ended {
     Broken,
 }
 
-/// Resolves what the settings name, and starts nothing.
+/// Resolves what the settings name, and connects to what of it is elsewhere.
 ///
 /// # Errors
-/// The first that cannot be resolved.
+/// The first that cannot be resolved or reached.
 pub async fn check(settings: &Settings) -> Result<(), StartError> {
     for (flag, address) in [("--public", &settings.public), ("--internal", &settings.internal)] {
         let resolved = address.resolve().await;
-        resolved.map_err(|error| StartError { what: format!("{flag} {address} cannot be resolved"), error })?;
+        resolved.map_err(|error| StartError::Failed(format!("{flag} {address} cannot be resolved"), error))?;
+    }
+    if let Some(options) = &settings.redis {
+        advertise::find(settings.advertise.as_ref(), &settings.internal, &options.target).await?;
+        let checked = Redis::check(options).await;
+        checked.map_err(|why| StartError::Failed(format!("--redis {}", options.target), io::Error::other(why)))?;
     }
     Ok(())
 }
@@ -81,14 +104,14 @@ pub async fn run(
     settings: Settings,
     lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
 ) -> Result<Ended, StartError> {
-    let signals = Signals::new().map_err(|error| StartError { what: "cannot handle signals".into(), error })?;
+    let signals = Signals::new().map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
     let (trigger, drain) = shutdown::drain();
-    let node = Node::new(&settings, internal_address, drain);
+    let node = Node::new(&settings, internal_address.clone(), drain).await?;
     tell_start(&settings, &node, &public_address);
 
-    let demo = settings.demo.then(|| Demo::new(&node.address));
+    let demo = settings.demo.then(|| Demo::new(&internal_address));
     let answers = Public::new(node.gets(&settings), demo);
     let (stop_public, stopped) = oneshot::channel();
     let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);
@@ -105,7 +128,8 @@ pub async fn run(
         until(stopped),
     ));
 
-    tokio::spawn(sweep(Arc::clone(&node.store)));
+    tokio::spawn(sweep(Arc::clone(&node.delivery.store)));
+    tokio::spawn(Arc::clone(&node.recovery).run());
     tokio::spawn(node.probe(&settings).run());
     node.health.started();
     info!("ready");
@@ -158,7 +182,7 @@ async fn until(stopped: oneshot::Receiver<Instant>) -> Instant {
 }
 
 async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Address), StartError> {
-    let failed = |error| StartError { what: format!("cannot listen on {address} (--{name})"), error };
+    let failed = |error| StartError::Failed(format!("cannot listen on {address} (--{name})"), error);
     let listener = Listener::bind(address).await.map_err(failed)?;
     let bound = listener.address().map_err(failed)?;
     info!(listener = name, address = %bound, "listening");
@@ -173,8 +197,12 @@ fn tell_start(settings: &Settings, node: &Node, public: &Address) {
         max_internal_connections = settings.max_internal_connections,
         max_waiters = settings.max_waiters,
         threads = settings.threads,
-        "holdfast starts; statuses live in this process"
+        "holdfast starts"
     );
+    match &settings.redis {
+        Some(options) => info!(redis = %options.target, advertise = node.address.url(), "statuses live in Redis"),
+        None => info!("statuses live in this process"),
+    }
     for warning in &settings.warnings {
         warn!("{warning}");
     }
@@ -184,6 +212,8 @@ fn tell_start(settings: &Settings, node: &Node, public: &Address) {
 }
 
 async fn sweep(store: Arc<Store>) {
+    // Redis does it by itself.
+    let Store::Memory(_) = &*store else { return };
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -191,8 +221,9 @@ async fn sweep(store: Arc<Store>) {
         let store = Arc::clone(&store);
         // Very many may expire together. An error says that it panicked; the next sweep tries again.
         let _ = spawn_blocking(move || {
-            let Store::Memory(memory) = &*store;
-            memory.sweep();
+            if let Store::Memory(memory) = &*store {
+                memory.sweep();
+            }
         })
         .await;
     }
@@ -201,36 +232,54 @@ async fn sweep(store: Arc<Store>) {
 /// The parts that both listeners share.
 struct Node {
     id: String,
+    /// Where it is reached as itself: by other nodes, or by itself alone.
     address: Address,
-    store: Arc<Store>,
-    waiters: Arc<Waiters>,
+    delivery: Arc<Delivery>,
+    recovery: Arc<Recovery>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     drain: Drain,
 }
 
 impl Node {
-    fn new(settings: &Settings, address: Address, drain: Drain) -> Self {
-        let limits = memory::Limits {
-            max_statuses: settings.max_statuses + OWN_STATUSES,
-            max_bytes: settings.max_status_bytes + OWN_BYTES,
-            max_floors: settings.max_waiters,
+    async fn new(settings: &Settings, internal: Address, drain: Drain) -> Result<Self, StartError> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let address = match &settings.redis {
+            Some(options) => advertise::find(settings.advertise.as_ref(), &internal, &options.target).await?,
+            None => internal,
         };
-        Self {
-            id: format!("{:032x}", rand::random::<u128>()),
+        let name = format!("{id}@{}", address.url());
+        let store = Arc::new(match &settings.redis {
+            Some(options) => Store::Redis(Redis::start(options.clone(), &name)),
+            None => Store::Memory(Memory::new(memory::Limits {
+                max_statuses: settings.max_statuses + OWN_STATUSES,
+                max_bytes: settings.max_status_bytes + OWN_BYTES,
+                max_floors: settings.max_waiters,
+            })),
+        });
+        let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
+        let peers = Peers::new(peers::Options {
+            token: settings.internal_tokens.first().map(str::to_owned),
+            timeout: settings.peer_timeout,
+            queue: settings.peer_queue,
+        });
+        let delivery = Arc::new(Delivery { name, waiters, store, peers });
+        Ok(Self {
+            id,
             address,
-            store: Arc::new(Store::Memory(Memory::new(limits))),
-            waiters: Waiters::new(settings.max_waiters, settings.max_waiters_per_key),
+            recovery: Recovery::new(Arc::clone(&delivery), settings.hold, settings.resend),
+            delivery,
             metrics: Arc::default(),
-            health: Arc::new(Health::new(drain.clone())),
+            health: Arc::new(Health::new(drain.clone(), settings.redis.is_some())),
             drain,
-        }
+        })
     }
 
     fn gets(&self, settings: &Settings) -> Gets {
         Gets {
-            waiters: Arc::clone(&self.waiters),
-            store: Arc::clone(&self.store),
+            waiters: Arc::clone(&self.delivery.waiters),
+            store: Arc::clone(&self.delivery.store),
+            recovery: Arc::clone(&self.recovery),
             drain: self.drain.clone(),
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
@@ -242,9 +291,8 @@ impl Node {
     fn internal_parts(&self, settings: &Settings, lines_dropped: impl Fn() -> usize + Send + Sync + 'static) -> Parts {
         Parts {
             node: self.id.clone(),
-            address: self.address.clone(),
-            store: Arc::clone(&self.store),
-            waiters: Arc::clone(&self.waiters),
+            delivery: Arc::clone(&self.delivery),
+            recovery: Arc::clone(&self.recovery),
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             tokens: settings.internal_tokens.clone(),
@@ -260,9 +308,10 @@ impl Node {
         let token = settings.internal_tokens.first().map(str::to_owned);
         Probe {
             health: Arc::clone(&self.health),
-            waiters: Arc::clone(&self.waiters),
-            store: Arc::clone(&self.store),
+            waiters: Arc::clone(&self.delivery.waiters),
+            store: Arc::clone(&self.delivery.store),
             own: Peer { id: self.id.clone(), address: self.address.clone(), token },
+            name: settings.redis.is_some().then(|| self.delivery.name.clone()),
         }
     }
 

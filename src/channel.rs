@@ -89,6 +89,19 @@ pub fn render(to: &str, updates: &[(Key, Update)]) -> Vec<u8> {
     json
 }
 
+/// Reads the answer to a message of `count` updates: how many waiters took each. `None` if it is another answer.
+#[must_use]
+pub fn parse_delivered(answer: &[u8], count: usize) -> Option<Vec<usize>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        code: i32,
+        delivered: Vec<u32>,
+    }
+    let Answer { code, delivered } = serde_json::from_slice(answer).ok()?;
+    let delivered: Vec<_> = delivered.into_iter().map(|waiters| waiters as usize).collect();
+    (code == 0 && delivered.len() == count).then_some(delivered)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +135,21 @@ mod tests {
         assert_eq!(parse(r#"[{"key":"","version":1,"gone":true}]"#), Err("[0] key: empty".into()));
         assert!(parse(r#"[{"key":"k"}]"#).is_err_and(|message| message.starts_with("body: not of the form")));
         assert!(parse(r"[").is_err_and(|message| message.starts_with("body: not JSON")));
+    }
+
+    #[test]
+    fn an_answer_is_a_count_for_each_update() {
+        assert_eq!(parse_delivered(br#"{"code":0,"delivered":[2,0],"new":1}"#, 2), Some(vec![2, 0]));
+        for bad in [
+            &br#"{"code":0,"delivered":[2]}"#[..],
+            br#"{"code":0,"delivered":[2,-1]}"#,
+            br#"{"code":0,"delivered":[2,99999999999]}"#,
+            br#"{"code":-6,"delivered":[2,0]}"#,
+            br#"{"code":0}"#,
+            b"<html>",
+            b"",
+        ] {
+            assert_eq!(parse_delivered(bad, 2), None, "{}", String::from_utf8_lossy(bad));
+        }
     }
 }

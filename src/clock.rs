@@ -1,5 +1,6 @@
-//! The time that versions are made of: milliseconds since 1970 that never go back while the process lives, and never
-//! below a version that was given.
+//! The time that versions are made of: milliseconds since 1970 that never go back while the process lives. An embedded
+//! store's is the system's clock, and never below a version that was given; where Redis keeps the time, this is what a
+//! node remembers of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -40,6 +41,19 @@ impl Clock {
         // Before 1970 only where the clock was never set.
         let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.at(system, self.start.elapsed())
+    }
+
+    /// Notes a time that another clock shows. It is followed where it is ahead.
+    pub fn saw(&self, time: u64) {
+        self.offset.fetch_max(time.saturating_sub(millis(self.start.elapsed())), Ordering::Relaxed);
+    }
+
+    /// The most advanced of the times that were noted, and what has passed since; 0 where none was.
+    pub fn known(&self) -> u64 {
+        match self.offset.load(Ordering::Relaxed) {
+            0 => 0,
+            offset => offset + millis(self.start.elapsed()),
+        }
     }
 
     fn at(&self, system: Duration, monotonic: Duration) -> u64 {

@@ -20,6 +20,7 @@ use crate::auth::Tokens;
 use crate::listener::Address;
 use crate::response::AllowOrigin;
 use crate::set::MAX_TTL_SECONDS;
+use crate::store::redis::{self, Target};
 
 /// Descriptors kept for what is no connection: standard streams, the runtime's own, the listeners, the log, peers.
 const RESERVED_FILES: u64 = 32;
@@ -59,6 +60,11 @@ pub struct Settings {
     pub drain_grace: Duration,
     pub allow_origin: AllowOrigin,
     pub resource_policy: HeaderValue,
+    pub redis: Option<redis::Options>,
+    pub resend: Duration,
+    pub advertise: Option<Address>,
+    pub peer_timeout: Duration,
+    pub peer_queue: usize,
     pub internal_tokens: Tokens,
     pub threads: usize,
     pub demo: bool,
@@ -107,7 +113,7 @@ struct Checker<'a>(&'a mut Vec<String>);
 
 impl Checker<'_> {
     fn checked<T>(&mut self, flag: &str, given: &str, checked: Result<T, String>) -> Option<T> {
-        checked.map_err(|mistake| self.0.push(format!("--{flag} '{given}': {mistake}"))).ok()
+        checked.map_err(|mistake| self.0.push(format!("--{flag} '{}': {mistake}", given.escape_debug()))).ok()
     }
 
     fn number(&mut self, flag: &str, given: &str, range: RangeInclusive<usize>) -> Option<usize> {
@@ -153,7 +159,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     let head_timeout = check.duration("head-timeout", &flags.head_timeout, a_while.clone());
     let body_timeout = check.duration("body-timeout", &flags.body_timeout, a_while.clone());
     let write_timeout = check.duration("write-timeout", &flags.write_timeout, a_while.clone());
-    let idle_timeout = check.duration("idle-timeout", &flags.idle_timeout, a_while);
+    let idle_timeout = check.duration("idle-timeout", &flags.idle_timeout, a_while.clone());
     let drain_quiet = check.duration("drain-quiet", &flags.drain_quiet, Duration::ZERO..=MINUTE);
     let drain_grace = check.duration("drain-grace", &flags.drain_grace, Duration::ZERO..=MINUTE * 10);
     let allow_origin = check_origins(&mut check, &flags.allow_origin);
@@ -162,6 +168,14 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         &flags.resource_policy,
         &[("cross-origin", "cross-origin"), ("same-site", "same-site"), ("same-origin", "same-origin")],
     );
+    let redis = check_redis(&mut check, &flags);
+    let resend = check.duration("resend", &flags.resend, Duration::ZERO..=MINUTE * 60);
+    let advertise = match &flags.advertise {
+        Some(url) => check.checked("advertise", url, Address::of_url(url)).map(Some),
+        None => Some(None),
+    };
+    let peer_timeout = check.duration("peer-timeout", &flags.peer_timeout, a_while);
+    let peer_queue = check.number("peer-queue", &flags.peer_queue, 1..=1 << 24);
     let internal_tokens = flags.internal_token_file.map_or(Some(Tokens::default()), |path| {
         let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read it: {error}"));
         check.checked("internal-token-file", &path, text.and_then(|text| Tokens::parse(&text)))
@@ -198,6 +212,10 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     if public.is_some() && public == internal && !flags.public.ends_with(":0") {
         check.checked::<()>("internal", &flags.internal, Err("the same address as --public".into()));
     }
+    if let (Some(Address::Unix(_)), Some(Some(_)), None) = (&internal, &redis, &flags.advertise) {
+        let mistake = "other nodes do not reach a unix socket: give --advertise http://host:port too";
+        check.checked::<()>("internal", &flags.internal, Err(mistake.into()));
+    }
     let warnings = hold.filter(|hold| *hold > LONG_HOLD).map(|_| {
         let hold = &flags.hold;
         format!(
@@ -228,6 +246,11 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         drain_grace: drain_grace?,
         allow_origin: allow_origin?,
         resource_policy: HeaderValue::from_static(resource_policy?),
+        redis: redis?,
+        resend: resend?,
+        advertise: advertise?,
+        peer_timeout: peer_timeout?,
+        peer_queue: peer_queue?,
         internal_tokens: internal_tokens?,
         threads: threads?,
         demo: demo?,
@@ -236,6 +259,42 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         check: flags.check,
         warnings: warnings.into_iter().collect(),
     })
+}
+
+/// What is said of Redis; `Some(None)` where nothing is. What was given is not repeated: there may be a password in it.
+fn check_redis(check: &mut Checker<'_>, flags: &Flags) -> Option<Option<redis::Options>> {
+    let prefix = &flags.redis_prefix;
+    let good_prefix = prefix.len() <= 64 && prefix.bytes().all(|byte| byte.is_ascii_graphic());
+    let good_prefix = if good_prefix { Ok(()) } else { Err("not up to 64 bytes of printable ASCII".to_owned()) };
+    let good_prefix = check.checked("redis-prefix", prefix, good_prefix);
+    let timeout = check.duration("redis-timeout", &flags.redis_timeout, MILLISECOND * 10..=MINUTE);
+    let in_flight = check.number("redis-in-flight", &flags.redis_in_flight, 1..=1 << 20);
+    let of_file = flags.redis_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read '{path}': {error}"));
+        text.and_then(|text| Target::parse(text.trim()))
+    });
+    let of_flag = flags.redis.as_ref().map(|url| {
+        let target = Target::parse(url)?;
+        if flags.redis_is_shown && target.has_password() {
+            let instead = "write the URL into HOLDFAST_REDIS, or into a file that is named instead";
+            return Err(format!("a password on the command line is read by every user of the machine; {instead}"));
+        }
+        Ok(target)
+    });
+    let mut noted = |flag: &str, target: Option<Result<Target, String>>| {
+        target.map(|target| target.map_err(|mistake| check.0.push(format!("--{flag}: {mistake}"))).ok())
+    };
+    let target = match (noted("redis", of_flag), noted("redis-file", of_file)) {
+        (None, None) => return Some(None),
+        (Some(Some(_)), Some(Some(_))) => {
+            check.0.push("--redis: given beside --redis-file; give one of them".into());
+            None
+        }
+        (Some(target), None) | (None, Some(target)) => target,
+        _ => None,
+    };
+    good_prefix?;
+    Some(Some(redis::Options { target: target?, prefix: prefix.clone(), timeout: timeout?, in_flight: in_flight? }))
 }
 
 /// How many connections the two listeners may have, public first.

@@ -15,18 +15,20 @@ use crate::error::{Mistake, Refusal, What};
 use crate::key::{HashedKey, Key};
 use crate::metrics::{GetEnd, Metrics};
 use crate::query::{Given, Plus, fields};
+use crate::recovery::Recovery;
 use crate::response::{self, AllowOrigin, Grant, Response};
 use crate::script::{Callback, Form, Variable};
 use crate::shutdown::Drain;
-use crate::status::{Outcome, Update, Version};
+use crate::status::{Outcome, Seen, Update, Version};
 use crate::store::{Store, StoreError};
-use crate::waiters::{Waiter, Waiters};
+use crate::waiters::{Left, Waiter, Waiters};
 
 /// What gets need.
 #[derive(Debug)]
 pub(crate) struct Gets {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) store: Arc<Store>,
+    pub(crate) recovery: Arc<Recovery>,
     pub(crate) drain: Drain,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hold: Duration,
@@ -100,10 +102,11 @@ impl Gets {
 
     async fn outcome(&self, Held { key, last, wait, .. }: &Held) -> Outcome {
         let mut drain = self.drain.clone();
+        let seen = Seen::from(*last);
         if wait.is_zero() || drain.begun() {
-            return match self.store.open(key, *last, Duration::ZERO).await {
+            return match self.store.open(key, seen, Duration::ZERO).await {
                 Ok(Some(update)) => update.into(),
-                Ok(None) if drain.begun() => Outcome::Retry,
+                _ if drain.begun() => Outcome::Retry,
                 Ok(None) => Outcome::Timeout,
                 Err(error) => failed(error),
             };
@@ -111,11 +114,16 @@ impl Gets {
         // Register, *then* open, *then* wait: no status is lost. Take any set of this key. Its put and this get's
         // open are each one atomic step of the store, so one of them comes first. If the put does, open sees the
         // status. If open does, the waiter was registered before it, so before the put, and the put's delivery,
-        // which follows it, finds the waiter. Either way the get has the status or a newer one; and no third way
-        // exists, such as a set between looking and registering.
+        // which follows it, finds the waiter: on this node by itself, from another by the lease that open left. Either
+        // way the get has the status or a newer one; and no third way exists, such as a set between looking and
+        // registering.
+        //
+        // Where the store is out of reach, or was and has lost the lease, the get stays registered, and `recovery`
+        // opens its key in a later epoch: that open is then the one of the argument.
         let Ok(waiter) = self.waiters.register(key, *last) else { return Outcome::Busy };
-        let open = self.store.open(key, *last, *wait);
-        wait_for_outcome(waiter, open, sleep(*wait), drain.wait()).await
+        let epoch = self.store.epoch();
+        let open = async { (epoch, self.store.open(key, seen, *wait).await) };
+        wait_for_outcome(waiter, open, || self.recovery.not_opened(), sleep(*wait), drain.wait()).await
     }
 
     /// Makes the answer of a held get.
@@ -129,48 +137,57 @@ impl Gets {
     }
 }
 
-/// The wait of a registered waiter: until an update, the deadline or the drain.
+/// The wait of a registered waiter: until an update, the deadline or the drain. `open` gives the epoch too.
 ///
 /// An update that comes while `open` is still under way is kept: `open` may know a newer one. Only where `open`
 /// fails or comes too late is the kept one the answer by itself.
 async fn wait_for_outcome(
     mut waiter: Waiter,
-    open: impl Future<Output = Result<Option<Update>, StoreError>>,
+    open: impl Future<Output = (u64, Result<Option<Update>, StoreError>)>,
+    not_opened: impl FnOnce(),
     deadline: impl Future<Output = ()>,
     drain: impl Future<Output = ()>,
 ) -> Outcome {
     let (mut deadline, mut drain) = (pin!(deadline), pin!(drain));
-    let otherwise = tokio::select! {
+    let (epoch, opened) = tokio::select! {
         biased;
-        opened = open => match opened {
-            Ok(None) => None,
-            Ok(Some(update)) => Some(Outcome::from(update)),
-            Err(error) => Some(failed(error)),
-        },
-        () = &mut deadline => Some(Outcome::Unavailable),
-        () = &mut drain => Some(Outcome::Retry),
+        opened = open => opened,
+        () = &mut deadline => return left(waiter, Outcome::Unavailable).await,
+        () = &mut drain => return left(waiter, Outcome::Retry).await,
     };
-    if let Some(outcome) = otherwise {
-        return match (waiter.leave().await, &outcome) {
-            (Some(kept), Outcome::Success(status)) if kept.version() <= status.version => outcome,
-            (Some(kept), Outcome::Gone(version)) if kept.version() <= *version => outcome,
-            (Some(kept), _) => kept.into(),
-            (None, _) => outcome,
-        };
+    match opened {
+        Ok(None) => waiter.opened(epoch),
+        Ok(Some(update)) => {
+            return match waiter.leave().await {
+                Left::With(kept) if kept.version() > update.version() => kept.into(),
+                _ => update.into(),
+            };
+        }
+        // It is opened when the store is back.
+        Err(StoreError::Unavailable) => not_opened(),
+        Err(error) => return left(waiter, failed(error)).await,
     }
-    let otherwise = tokio::select! {
+    tokio::select! {
         biased;
-        update = waiter.update() => return update.into(),
-        () = &mut deadline => Outcome::Timeout,
-        () = &mut drain => Outcome::Retry,
-    };
-    waiter.leave().await.map_or(otherwise, Outcome::from)
+        update = waiter.update() => update.into(),
+        () = &mut deadline => left(waiter, Outcome::Timeout).await,
+        () = &mut drain => left(waiter, Outcome::Retry).await,
+    }
+}
+
+/// How a wait ends that has nothing, unless a delivery was faster.
+async fn left(waiter: Waiter, otherwise: Outcome) -> Outcome {
+    match (waiter.leave().await, otherwise) {
+        (Left::With(update), _) => update.into(),
+        (Left::Unopened, Outcome::Timeout) => Outcome::Unavailable,
+        (_, otherwise) => otherwise,
+    }
 }
 
 fn failed(error: StoreError) -> Outcome {
     match error {
         StoreError::Full => Outcome::Busy,
-        StoreError::Conflict(_) | StoreError::Unavailable => Outcome::Unavailable,
+        StoreError::Conflict(_) | StoreError::Unavailable | StoreError::Unknown => Outcome::Unavailable,
     }
 }
 
@@ -330,8 +347,8 @@ mod tests {
             waiters.deliver(&key(), update);
         }
         let (answer, open) = oneshot::channel();
-        let wait =
-            tokio::spawn(wait_for_outcome(waiter, async { open.await.expect("answered") }, pending(), pending()));
+        let open = async { (1, open.await.expect("answered")) };
+        let wait = tokio::spawn(wait_for_outcome(waiter, open, || (), pending(), pending()));
         tokio::task::yield_now().await;
         assert!(!wait.is_finished(), "an update that comes while open is under way is kept");
         answer.send(opened).expect("waited for");
@@ -351,7 +368,6 @@ mod tests {
     #[tokio::test]
     async fn what_was_delivered_is_the_answer_where_the_store_fails() {
         assert_eq!(outcome_of(&[gone(5)], Err(StoreError::Unavailable)).await, Outcome::Gone(version(5)));
-        assert_eq!(outcome_of(&[], Err(StoreError::Unavailable)).await, Outcome::Unavailable);
         assert_eq!(outcome_of(&[], Err(StoreError::Full)).await, Outcome::Busy);
     }
 
@@ -369,9 +385,9 @@ mod tests {
                 waiters.deliver(&key(), &gone(5));
             }
             let outcome = if drained {
-                wait_for_outcome(waiter, pending(), pending(), ready(())).await
+                wait_for_outcome(waiter, pending(), || (), pending(), ready(())).await
             } else {
-                wait_for_outcome(waiter, pending(), ready(()), pending()).await
+                wait_for_outcome(waiter, pending(), || (), ready(()), pending()).await
             };
             assert_eq!(outcome, expected);
             assert_eq!((waiters.len(), waiters.keys()), (0, 0));
@@ -382,12 +398,33 @@ mod tests {
     async fn an_opened_wait_ends_with_a_status_the_deadline_or_the_drain() {
         let waiters = Waiters::new(10, 10);
         let register = || waiters.register(&key(), version(1)).expect("room");
-        let opened = || ready(Ok(None));
-        assert_eq!(wait_for_outcome(register(), opened(), ready(()), pending()).await, Outcome::Timeout);
-        assert_eq!(wait_for_outcome(register(), opened(), pending(), ready(())).await, Outcome::Retry);
+        let opened = || ready((1, Ok(None)));
+        assert_eq!(wait_for_outcome(register(), opened(), || (), ready(()), pending()).await, Outcome::Timeout);
+        assert_eq!(wait_for_outcome(register(), opened(), || (), pending(), ready(())).await, Outcome::Retry);
         let waiter = register();
         waiters.deliver(&key(), &gone(5));
-        assert_eq!(wait_for_outcome(waiter, opened(), ready(()), ready(())).await, Outcome::Gone(version(5)));
+        assert_eq!(wait_for_outcome(waiter, opened(), || (), ready(()), ready(())).await, Outcome::Gone(version(5)));
+    }
+
+    #[tokio::test]
+    async fn a_get_that_the_store_did_not_open_waits_for_it_and_then_says_so() {
+        let waiters = Waiters::new(10, 10);
+        let failed = || ready((0, Err(StoreError::Unavailable)));
+        for (opened_later, expected) in [(false, Outcome::Unavailable), (true, Outcome::Timeout)] {
+            let waiter = waiters.register(&key(), version(1)).expect("room");
+            let opens = || {
+                if opened_later {
+                    waiters.opened(&key(), u64::MAX, 1);
+                }
+            };
+            assert_eq!(wait_for_outcome(waiter, failed(), opens, ready(()), pending()).await, expected);
+        }
+        let waiter = waiters.register(&key(), version(1)).expect("room");
+        let finds = || {
+            waiters.deliver(&key(), &gone(5));
+        };
+        assert_eq!(wait_for_outcome(waiter, failed(), finds, pending(), pending()).await, Outcome::Gone(version(5)));
+        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     }
 
     #[test]

@@ -4,19 +4,20 @@
 //! For the last it sends itself one every few seconds: register, open, put, the own address, the waiter. A ping
 //! would not notice a node whose sets are stored and heard by nobody.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::{debug, warn};
+use tracing::{error, warn};
 
 use crate::key::Key;
 use crate::peers::Peer;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
-use crate::store::{Put, Store, memory};
+use crate::store::{Put, Store, Stored, memory};
 use crate::waiters::Waiters;
 
 /// How often a status is sent.
@@ -37,12 +38,16 @@ pub(crate) struct Health {
     started: AtomicBool,
     drain: Drain,
     path: Mutex<PathState>,
+    /// Whether other nodes may have to reach this one.
+    has_peers: bool,
 }
 
 #[derive(Debug, Default)]
 struct PathState {
     good_at: Option<Instant>,
     parts: Parts,
+    /// How the last try to reach this node at its own address ended.
+    address: Option<&'static str>,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -61,8 +66,8 @@ impl Default for Parts {
 }
 
 impl Health {
-    pub(crate) fn new(drain: Drain) -> Self {
-        Self { started: AtomicBool::new(false), drain, path: Mutex::default() }
+    pub(crate) fn new(drain: Drain, has_peers: bool) -> Self {
+        Self { started: AtomicBool::new(false), drain, path: Mutex::default(), has_peers }
     }
 
     /// Both listeners are up.
@@ -70,9 +75,19 @@ impl Health {
         self.started.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a load balancer should send requests.
-    pub(crate) fn ready(&self) -> bool {
-        self.started.load(Ordering::Relaxed) && !self.drain.begun()
+    /// Whether a load balancer should send requests; else, where it is for another reason than a start or a drain, how
+    /// far the last status came. One that other nodes do not reach as itself cannot do what they can: what is set
+    /// there would not come to its waiters. That the store is gone is no such reason: it is gone for all.
+    pub(crate) fn ready(&self) -> Result<(), Option<Parts>> {
+        if !self.started.load(Ordering::Relaxed) || self.drain.begun() {
+            return Err(None);
+        }
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        match path.address {
+            _ if !self.has_peers => Ok(()),
+            Some("ok") => Ok(()),
+            _ => Err(Some(path.parts.clone())),
+        }
     }
 
     /// Whether a status went the whole way lately; else how far the last one came.
@@ -93,6 +108,15 @@ impl Health {
         }
         path.parts = parts;
     }
+
+    fn note_address(&self, reached: &io::Result<Vec<usize>>, own: &Peer) {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = if reached.is_ok() { "ok" } else { "failed" };
+        if let (Err(error), true) = (reached, path.address != Some(now)) {
+            error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
+        }
+        path.address = Some(now);
+    }
 }
 
 /// What sends a node's own status.
@@ -102,6 +126,8 @@ pub(crate) struct Probe {
     pub(crate) store: Arc<Store>,
     /// This node, at the address that others know.
     pub(crate) own: Peer,
+    /// Its name in leases, where the store is shared.
+    pub(crate) name: Option<String>,
 }
 
 impl Probe {
@@ -128,22 +154,27 @@ impl Probe {
     async fn send(&self, key: &Key, last: Version, parts: &mut Parts) -> Option<Version> {
         let mut waiter = self.waiters.register_own(key, last);
         // One that was stored by a probe which then failed is no failure of this one.
-        parts.lease = if self.store.open(key, last, PROBE_TTL).await.is_ok() { "ok" } else { "failed" };
+        parts.lease = if self.store.open(key, last.into(), PROBE_TTL).await.is_ok() { "ok" } else { "failed" };
+        waiter.opened(u64::MAX);
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");
         let put = Put { value: value.clone(), is_final: false, ttl: PROBE_TTL, after: None };
-        let Ok(version) = self.store.put(key, put).await else {
-            parts.store = "failed";
-            return None;
+        let stored = self.store.put(key, &put).await;
+        let updates: Vec<_> = match &stored {
+            Ok(Stored { version, leases, .. }) => {
+                if self.name.as_ref().is_some_and(|name| !leases.iter().any(|lease| lease.name == *name)) {
+                    parts.lease = "failed";
+                }
+                vec![(key.clone(), Update::Status(Status { version: *version, value, is_final: false }))]
+            }
+            // The address is tried all the same.
+            Err(_) => Vec::new(),
         };
-        parts.store = "ok";
-        let update = Update::Status(Status { version, value, is_final: false });
-        if let Err(error) = self.own.tell(&[(key.clone(), update)], PROBE_TIMEOUT).await {
-            debug!(%error, address = %self.own.address, "this node does not reach itself");
-            parts.address = "failed";
-            return None;
-        }
-        parts.address = "ok";
+        parts.store = if stored.is_ok() { "ok" } else { "failed" };
+        let told = self.own.tell(&updates, PROBE_TIMEOUT).await;
+        self.health.note_address(&told, &self.own);
+        parts.address = if told.is_ok() { "ok" } else { "failed" };
+        let (Ok(Stored { version, .. }), Ok(_)) = (stored, told) else { return None };
         match timeout(PROBE_TIMEOUT, waiter.update()).await {
             Ok(update) if update.version() == version => parts.waiter = "ok",
             Ok(_) => parts.waiter = "another status came",

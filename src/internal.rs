@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -13,21 +14,25 @@ use tracing::{Instrument, debug, info_span};
 
 use crate::auth::{self, Tokens};
 use crate::channel;
+use crate::delivery::Delivery;
 use crate::error::{Mistake, Refusal, What};
 use crate::head;
 use crate::health::Health;
 use crate::key::Key;
-use crate::listener::Address;
 use crate::metrics::{Metrics, SetEnd};
-use crate::query::{Plus, decode};
-use crate::receipt::{Delivered, Looked, Receipt, Report};
+use crate::query::{Plus, decode, fields};
+use crate::receipt::{Held, Looked, Receipt, Report, Told};
+use crate::recovery::Recovery;
 use crate::response::{self, Response, code, json};
 use crate::router::Router;
 use crate::server::Request;
 use crate::set::{self, Set, Sets};
-use crate::status::{Status, Update};
-use crate::store::{Known, Put, Store, StoreError};
-use crate::waiters::Waiters;
+use crate::status::{Status, Update, Version};
+use crate::store::{Known, Lease, Put, StoreError, Stored};
+
+/// Other nodes' messages are taken up to this, however small bodies of sets have to be.
+const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
+const CHANNEL_MARGIN_BYTES: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
@@ -78,9 +83,8 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) node: String,
-    pub(crate) address: Address,
-    pub(crate) store: Arc<Store>,
-    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) recovery: Arc<Recovery>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) tokens: Tokens,
@@ -152,18 +156,21 @@ impl Internal {
         match (route, key) {
             (Route::Set, _) => self.set(request).await,
             (Route::Channel, _) => self.channel(request).await,
-            (Route::Look, Some(key)) => Ok(self.look(&key).await),
+            (Route::Look, Some(key)) => self.look(&key, request.uri().query()).await,
             (Route::Forget, Some(key)) => Ok(finish(async move { self.forget(&key).await }).await),
             (Route::Look | Route::Forget, None) => Err(Refusal::NotFound),
             (Route::Live, _) => Ok(Report::well(Some(&self.parts.node))),
-            (Route::Ready, _) if self.parts.health.ready() => Ok(Report::well(None)),
-            (Route::Ready, _) => Ok(Report::unwell(None)),
+            (Route::Ready, _) => Ok(match self.parts.health.ready() {
+                Ok(()) => Report::well(None),
+                Err(parts) => Report::unwell(parts),
+            }),
             (Route::Path, _) => Ok(match self.parts.health.path() {
                 Ok(()) => Report::well(None),
                 Err(parts) => Report::unwell(Some(parts)),
             }),
             (Route::Metrics, _) => {
-                let Parts { waiters, metrics, log_lines_dropped, .. } = &self.parts;
+                let Parts { delivery, metrics, log_lines_dropped, .. } = &self.parts;
+                let waiters = &delivery.waiters;
                 let text = metrics.text(waiters.len(), waiters.keys(), log_lines_dropped());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
@@ -172,92 +179,143 @@ impl Internal {
 
     async fn set(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = self.body(request).await.inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
+        let body = self.body(request, self.parts.max_body_bytes).await;
+        let body = body.inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let sets = set::parse(&body, content_type, self.parts.limits)
             .inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
         drop(body);
         Ok(finish(async move {
             match sets {
-                Sets::One(set) => self.put(set).await.into_response(),
+                Sets::One(set) => self.put(set).await.await.into_response(),
                 Sets::Many(sets) => {
                     let mut receipts = Vec::with_capacity(sets.len());
+                    // Stored in order; what other nodes answer is not waited for in between.
                     for set in sets {
                         receipts.push(self.put(set).await);
                     }
-                    Receipt::all_into_response(receipts)
+                    Receipt::all_into_response(join_all(receipts).await)
                 }
             }
         })
         .await)
     }
 
-    /// Stores a status, then gives it to the key's waiters: in this order, see `get`'s argument. Only what is stored
-    /// is delivered: what the backend is told did not happen, no page sees.
-    async fn put(&self, set: Set) -> Receipt {
+    /// Stores a status, then has it delivered to the key's waiters: in this order, see `get`'s argument. Only what is
+    /// stored is delivered: what the backend is told did not happen, no page sees. Gives what waits for the receipt.
+    async fn put(&self, set: Set) -> impl Future<Output = Receipt> + Send + use<> {
         let Set { key, value, ttl, is_final, after } = set;
-        let put = Put { value: value.clone(), is_final, ttl: ttl.unwrap_or(self.parts.status_ttl), after };
-        let receipt = match self.parts.store.put(&key, put).await {
-            Ok(version) => self.deliver(&key, &Update::Status(Status { version, value, is_final })),
-            Err(error) => self.failed(error),
-        };
-        self.parts.metrics.set_ended(receipt.end());
-        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "set");
-        receipt
+        let put = Put { value, is_final, ttl: ttl.unwrap_or(self.parts.status_ttl), after };
+        let stored = self.parts.delivery.store.put(&key, &put).await;
+        let Put { value, is_final, .. } = put;
+        let receipt = self.deliver(&key, stored, move |version| Update::Status(Status { version, value, is_final }));
+        let metrics = Arc::clone(&self.parts.metrics);
+        async move {
+            let receipt = receipt.await;
+            metrics.set_ended(receipt.end());
+            debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "set");
+            receipt
+        }
     }
 
     async fn forget(&self, key: &Key) -> Response {
-        let receipt = match self.parts.store.forget(key).await {
-            Ok(version) => self.deliver(key, &Update::Gone(version)),
-            Err(error) => self.failed(error),
-        };
+        let stored = self.parts.delivery.store.forget(key).await;
+        let receipt = self.deliver(key, stored, Update::Gone).await;
         debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "deleted");
         receipt.into_response()
     }
 
-    fn deliver(&self, key: &Key, update: &Update) -> Receipt {
-        Receipt::stored(update.version(), self.parts.waiters.deliver(key, update))
+    /// Has delivered what was stored, if it was.
+    fn deliver<U: FnOnce(Version) -> Update>(
+        &self,
+        key: &Key,
+        stored: Result<Stored, StoreError>,
+        update: U,
+    ) -> impl Future<Output = Receipt> + Send + use<U> {
+        let Parts { delivery, recovery, .. } = &self.parts;
+        let done = match stored {
+            Ok(Stored { version, ttl, leases }) => {
+                let update = update(version);
+                recovery.confirmed(key, &update, ttl);
+                Ok((version, delivery.deliver(key, &update, leases)))
+            }
+            Err(error) => {
+                if error == StoreError::Unknown {
+                    recovery.doubt(key);
+                }
+                Err(self.failed(error))
+            }
+        };
+        async move {
+            match done {
+                Ok((version, delivered)) => Receipt::stored(version, delivered.await),
+                Err(receipt) => receipt,
+            }
+        }
     }
 
     fn failed(&self, error: StoreError) -> Receipt {
-        Receipt::failed(error, response::retry_after_ms(self.parts.waiters.len()))
+        Receipt::failed(error, response::retry_after_ms(self.parts.delivery.waiters.len()))
     }
 
     async fn channel(&self, request: Request) -> Result<Response, Refusal> {
-        let body = self.body(request).await?;
+        // Other nodes' batches, and values as long as a set's body may bring them, with what is around them here.
+        let body = self.body(request, self.parts.max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES).await?;
         let (to, updates) = channel::parse(&body)?;
         if to != self.parts.node {
             return Err(Refusal::Misdirected);
         }
-        let delivered = updates.iter().map(|(key, update)| self.parts.waiters.deliver(key, update)).collect();
-        Ok(json(StatusCode::OK, &Delivered { code: code::SUCCESS, delivered }))
+        let waiters = &self.parts.delivery.waiters;
+        let delivered = updates.iter().map(|(key, update)| waiters.deliver(key, update)).collect();
+        Ok(json(StatusCode::OK, &Told { code: code::SUCCESS, delivered }))
     }
 
-    async fn look(&self, key: &Key) -> Response {
-        let known = match self.parts.store.look(key).await {
-            Ok(known) => known,
-            Err(error) => return self.failed(error).into_response(),
+    /// What is known of a key, and who waits for it. With `?node=<id>`, which is how nodes ask each other, only whom
+    /// this node holds, if it is that node.
+    async fn look(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
+        let asked = fields(query.unwrap_or_default().as_bytes(), Plus::Literal)
+            .find_map(|(name, value)| (name.as_deref() == Some("node")).then_some(value));
+        if asked.as_ref().is_some_and(|node| node.as_deref() != Some(&self.parts.node)) {
+            return Err(Refusal::Misdirected);
+        }
+        let looked = match self.parts.delivery.store.look(key).await {
+            Ok(looked) => looked,
+            Err(error) => return Ok(self.failed(error).into_response()),
         };
-        let held = self.parts.waiters.count(key);
-        let is_status = matches!(known, Some(Known { update: Update::Status(_), .. }));
-        if !is_status && held == 0 {
-            return response::refusal(&Refusal::NotFound);
+        let held = self.held(key, if asked.is_some() { &[] } else { &looked.leases }).await;
+        let is_status = matches!(looked.known, Some(Known { update: Update::Status(_), .. }));
+        if !is_status && held.waiters.is_empty() && held.unreachable.is_empty() {
+            return Err(Refusal::NotFound);
         }
-        let waiters = (held > 0).then(|| (self.name(), held)).into_iter().collect();
-        json(StatusCode::OK, &Looked::new(key, known.as_ref(), waiters))
+        Ok(json(StatusCode::OK, &Looked::new(key, looked.known.as_ref(), held)))
     }
 
-    /// This node as its leases call it.
-    fn name(&self) -> String {
-        match &self.parts.address {
-            Address::Tcp(address) => format!("{}@http://{address}", self.parts.node),
-            unix @ Address::Unix(_) => format!("{}@{unix}", self.parts.node),
+    /// Who waits for a key: here, and by their own word on the nodes with leases.
+    async fn held(&self, key: &Key, leases: &[Lease]) -> Held {
+        let Delivery { name, waiters, peers, .. } = &*self.parts.delivery;
+        let others = leases.iter().filter(|lease| lease.name != *name);
+        let asked = others.map(async |lease| (lease, peers.count(lease, key).await));
+        let mut held = Held::default();
+        for (lease, count) in join_all(asked).await {
+            match count {
+                Ok(0) => {}
+                Ok(count) => drop(held.waiters.insert(lease.name.clone(), count)),
+                Err(error) => {
+                    let (_, url) = lease.node_and_url();
+                    debug!(%error, peer = url, "a node does not say whom it holds");
+                    held.unreachable.push(url.to_owned());
+                }
+            }
         }
+        let here = waiters.count(key) as u64;
+        if here > 0 {
+            held.waiters.insert(name.clone(), here);
+        }
+        held
     }
 
     /// Reads a body within its limits.
-    async fn body(&self, request: Request) -> Result<Bytes, Refusal> {
-        let max = self.parts.max_body_bytes;
+    async fn body(&self, request: Request, max: usize) -> Result<Bytes, Refusal> {
         if request.body().size_hint().lower() > max as u64 {
             return Err(Refusal::BodyTooLong(max));
         }

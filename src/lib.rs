@@ -16,11 +16,13 @@
 //! *waiter* is one held get, the *hold* how long it may wait, a *drain* a shutdown that leaves nobody waiting.
 //! README.md has them all, and every promise; this crate keeps them.
 
+pub mod advertise;
 pub mod app;
 pub mod auth;
 pub mod channel;
 pub mod clock;
 pub mod config;
+mod delivery;
 mod demo;
 pub mod error;
 mod get;
@@ -35,6 +37,7 @@ mod peers;
 mod public;
 pub mod query;
 mod receipt;
+mod recovery;
 pub mod response;
 mod router;
 pub mod script;

@@ -42,6 +42,28 @@ impl Address {
         Ok(Self::Tcp(text.to_owned()))
     }
 
+    /// Reads `http://host:port`; says what is wrong with it.
+    ///
+    /// # Errors
+    /// A text for people.
+    pub fn of_url(url: &str) -> Result<Self, String> {
+        let authority = url.strip_prefix("http://").ok_or("not a URL that begins with http://")?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.starts_with("unix:") || authority.contains(['/', '?', '#', '@']) {
+            return Err("write http://host:port, and nothing more".into());
+        }
+        Self::parse(authority)
+    }
+
+    /// As a URL, or what stands for one where there is none.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("http://{address}"),
+            unix @ Self::Unix(_) => unix.to_string(),
+        }
+    }
+
     /// The addresses that the host's name stands for.
     ///
     /// # Errors
@@ -217,7 +239,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn tcp(stream: TcpStream) -> Self {
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
         // Answers are small and each is the last thing said for a while: waiting to fill a segment only delays it. A
         // socket that is closed already refuses, which the next read shows.
         let _ = stream.set_nodelay(true);

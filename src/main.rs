@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use holdfast::app::{self, Ended};
+use holdfast::app::{self, Ended, StartError};
 use holdfast::config::{self, NoSettings, Settings};
 use holdfast::log::Log;
 
@@ -16,6 +16,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const WRONG_SETTINGS: u8 = 64;
 
 fn main() -> ExitCode {
+    // What TLS towards Redis is made with. An error would say that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // A limit that cannot be raised or read is no reason not to start: the connections will fit what it is.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     match config::parse(std::env::args_os(), open_files) {
@@ -46,7 +48,7 @@ fn start(settings: Settings, open_files: u64) -> ExitCode {
                 println!("holdfast: the settings are good");
                 ExitCode::SUCCESS
             }
-            Err(error) => failed(&error.to_string()),
+            Err(error) => not_started(&error),
         };
     }
     let log = Log::start(&settings.log, settings.log_format);
@@ -58,7 +60,17 @@ fn start(settings: Settings, open_files: u64) -> ExitCode {
     match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Forced | Ended::Broken) => ExitCode::FAILURE,
-        Err(error) => failed(&error.to_string()),
+        Err(error) => not_started(&error),
+    }
+}
+
+fn not_started(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Mistake(_) => {
+            eprintln!("holdfast: {error}");
+            ExitCode::from(WRONG_SETTINGS)
+        }
+        StartError::Failed(..) => failed(&error.to_string()),
     }
 }
 

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::delivery::Delivered;
 use crate::health;
 use crate::key::Key;
 use crate::metrics::SetEnd;
@@ -25,14 +26,20 @@ pub(crate) struct Receipt {
     version: Option<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<usize>,
+    /// Nodes that did not confirm.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreachable: Vec<String>,
+    /// Whether it was stored, where nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
 }
 
 impl Receipt {
-    /// It was stored, and `delivered` waiters took it.
-    pub(crate) fn stored(version: Version, delivered: usize) -> Self {
-        Self { version: Some(version), delivered: Some(delivered), ..Self::new(code::SUCCESS) }
+    /// It was stored, and so delivered.
+    pub(crate) fn stored(version: Version, Delivered { waiters, unreachable }: Delivered) -> Self {
+        Self { version: Some(version), delivered: Some(waiters), unreachable, ..Self::new(code::SUCCESS) }
     }
 
     /// It was not stored.
@@ -42,11 +49,20 @@ impl Receipt {
             StoreError::Conflict(version) => Self { version: Some(version), ..Self::new(code::CONFLICT) },
             StoreError::Full => Self { retry_after_ms, ..Self::new(code::BUSY) },
             StoreError::Unavailable => Self { retry_after_ms, ..Self::new(code::UNAVAILABLE) },
+            StoreError::Unknown => Self { retry_after_ms, stored: Some("unknown"), ..Self::new(code::UNAVAILABLE) },
         }
     }
 
     fn new(code: i32) -> Self {
-        Self { code, message: Some(code::message(code)), version: None, delivered: None, retry_after_ms: None }
+        Self {
+            code,
+            message: Some(code::message(code)),
+            version: None,
+            delivered: None,
+            unreachable: Vec::new(),
+            stored: None,
+            retry_after_ms: None,
+        }
     }
 
     /// As metrics and logs tell it.
@@ -95,7 +111,7 @@ impl Receipt {
 
 /// How many waiters took each update of a channel set.
 #[derive(Serialize)]
-pub(crate) struct Delivered {
+pub(crate) struct Told {
     pub(crate) code: i32,
     pub(crate) delivered: Vec<usize>,
 }
@@ -125,6 +141,15 @@ impl<'a> Report<'a> {
     }
 }
 
+/// Who waits for a key.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// By the node's name, where there is one.
+    pub(crate) waiters: BTreeMap<String, u64>,
+    /// Nodes that hold a lease, and did not answer.
+    pub(crate) unreachable: Vec<String>,
+}
+
 /// What is known of a key.
 #[derive(Serialize)]
 pub(crate) struct Looked<'a> {
@@ -134,7 +159,10 @@ pub(crate) struct Looked<'a> {
     #[serde(rename = "final")]
     is_final: bool,
     expires_in_ms: u64,
-    waiters: BTreeMap<String, usize>,
+    waiters: BTreeMap<String, u64>,
+    /// Nodes that were asked for their waiters, and did not answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreachable: Vec<String>,
     /// Said only where a mark of deletion is there instead of a status.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     gone: bool,
@@ -142,7 +170,7 @@ pub(crate) struct Looked<'a> {
 
 impl<'a> Looked<'a> {
     /// What the store knows, and who waits where.
-    pub(crate) fn new(key: &'a Key, known: Option<&'a Known>, waiters: BTreeMap<String, usize>) -> Self {
+    pub(crate) fn new(key: &'a Key, known: Option<&'a Known>, held: Held) -> Self {
         let update = known.map(|known| &known.update);
         let status = match update {
             Some(Update::Status(status)) => Some(status),
@@ -156,7 +184,8 @@ impl<'a> Looked<'a> {
             value: status.map(value),
             is_final: status.is_some_and(|status| status.is_final),
             expires_in_ms: u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX),
-            waiters,
+            waiters: held.waiters,
+            unreachable: held.unreachable,
             gone: matches!(update, Some(Update::Gone(_))),
         }
     }

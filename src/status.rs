@@ -157,6 +157,31 @@ impl Update {
             Self::Gone(version) => *version,
         }
     }
+
+    /// The length of the value.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Self::Status(status) => status.value.as_bytes().len(),
+            Self::Gone(_) => 0,
+        }
+    }
+}
+
+/// What gets that open a key know of it: the least and the greatest `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Anything newer is news to one of them.
+    pub least: Version,
+    /// Anything newer is news to all of them.
+    pub most: Version,
+}
+
+impl From<Version> for Seen {
+    /// What one get knows.
+    fn from(last: Version) -> Self {
+        Self { least: last, most: last }
+    }
 }
 
 /// How a get ends.

@@ -1,17 +1,19 @@
-//! The store: what is known under each key. Four verbs, each one atomic step for its key: [`Store::open`],
-//! [`Store::put`], [`Store::look`], [`Store::forget`].
+//! The store: what is known under each key, and which nodes wait for it. Four verbs, each one atomic step for its
+//! key: [`Store::open`], [`Store::put`], [`Store::look`], [`Store::forget`].
 //!
-//! A seam: each variant keeps the same promises in its own place. What a version is, is written here once, in
-//! [`next_version`].
+//! A seam: each variant keeps the same promises in its own place. A version is what README.md says it is; here that
+//! stands in [`next_version`], and for Redis in `redis/write.lua`.
 
-mod expiring;
+pub(crate) mod expiring;
 pub mod memory;
+pub mod redis;
 
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::status::{Update, Value, Version};
+use crate::status::{Seen, Update, Value, Version};
 use memory::Memory;
+use redis::Redis;
 
 /// The shortest time that a deletion is remembered, so that each page that polls meanwhile hears of it.
 pub const MIN_GONE_TTL: Duration = Duration::from_secs(60);
@@ -21,6 +23,8 @@ pub const MIN_GONE_TTL: Duration = Duration::from_secs(60);
 pub enum Store {
     /// In this process, until it ends.
     Memory(Memory),
+    /// In Redis, which several nodes share.
+    Redis(Redis),
 }
 
 /// A status to store.
@@ -45,6 +49,51 @@ pub struct Known {
     pub expires_in: Duration,
 }
 
+/// That a status or a deletion was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its version.
+    pub version: Version,
+    /// Its time to live.
+    pub ttl: Duration,
+    /// The nodes that hold waiters of the key, by a store that several nodes share. They have to be told.
+    pub leases: Vec<Lease>,
+}
+
+/// What is found under a key.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// A status, or a deletion.
+    pub known: Option<Known>,
+    /// The nodes that hold waiters of the key.
+    pub leases: Vec<Lease>,
+}
+
+/// That a node may hold waiters of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The node, as `<node id>@<address>`.
+    pub name: String,
+    /// When it ends, in ms since 1970 by the store's clock.
+    pub ends: u64,
+}
+
+impl Lease {
+    /// A lease from what stands in the store; `None` where that is no node's name.
+    #[must_use]
+    pub fn parse(name: &str, ends: u64) -> Option<Self> {
+        let (node, address) = name.split_once('@')?;
+        let good = !node.is_empty() && address.starts_with("http://");
+        good.then(|| Self { name: name.to_owned(), ends })
+    }
+
+    /// The node's id, and the URL at which it is reached.
+    #[must_use]
+    pub fn node_and_url(&self) -> (&str, &str) {
+        self.name.split_once('@').unwrap_or_default()
+    }
+}
+
 /// Why a store did not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -54,46 +103,56 @@ pub enum StoreError {
     Full,
     /// Out of reach: nothing was stored.
     Unavailable,
+    /// It did not answer: nobody knows whether it was stored.
+    Unknown,
 }
 
 impl Store {
-    /// A get begins: gives what is newer than `last`, if anything is. Else every version made while it waits, for at
-    /// least `hold`, is greater than `last`.
+    /// Gets begin: gives what is newer than the least that they know, if anything is. Where one of them still waits
+    /// then, every version made while it does, for at least `hold`, is greater than what it knows, and this node is
+    /// among those that are told of it.
     ///
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Unavailable`].
     ///
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
-    pub async fn open(&self, key: &Key, last: Version, hold: Duration) -> Result<Option<Update>, StoreError> {
+    pub async fn open(&self, key: &Key, seen: Seen, hold: Duration) -> Result<Option<Update>, StoreError> {
         match self {
-            Self::Memory(memory) => memory.open(key, last, hold),
+            Self::Memory(memory) => memory.open(key, seen, hold),
+            // What is not known to be open is not open.
+            Self::Redis(redis) => redis.open(key, seen, hold).await.map_err(|error| match error {
+                StoreError::Unknown => StoreError::Unavailable,
+                error => error,
+            }),
         }
     }
 
     /// Stores a status under the key's next version.
     ///
     /// # Errors
-    /// Any [`StoreError`]; then nothing was stored.
+    /// Any [`StoreError`]; but for [`StoreError::Unknown`], nothing was stored then.
     ///
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
-    pub async fn put(&self, key: &Key, put: Put) -> Result<Version, StoreError> {
+    pub async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
         match self {
             Self::Memory(memory) => memory.put(key, put),
+            Self::Redis(redis) => redis.put(key, put).await,
         }
     }
 
     /// Gives what is under the key.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`] or [`StoreError::Unknown`].
     ///
     /// # Cancel safety
     /// It changes nothing.
-    pub async fn look(&self, key: &Key) -> Result<Option<Known>, StoreError> {
+    pub async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
         match self {
-            Self::Memory(memory) => Ok(memory.look(key)),
+            Self::Memory(memory) => Ok(Looked { known: memory.look(key), leases: Vec::new() }),
+            Self::Redis(redis) => redis.look(key).await,
         }
     }
 
@@ -101,13 +160,51 @@ impl Store {
     /// [`MIN_GONE_TTL`].
     ///
     /// # Errors
-    /// [`StoreError::Full`] or [`StoreError::Unavailable`].
+    /// Any [`StoreError`] but a conflict.
     ///
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
-    pub async fn forget(&self, key: &Key) -> Result<Version, StoreError> {
+    pub async fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
         match self {
             Self::Memory(memory) => memory.forget(key),
+            Self::Redis(redis) => redis.forget(key).await,
+        }
+    }
+
+    /// Stores once more, with its version, what an earlier Redis confirmed and this one may not have. No verb of
+    /// pages or backends.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; a conflict where something as new was there, also if it has expired.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been carried out or not.
+    pub(crate) async fn put_again(&self, key: &Key, update: &Update, ttl: Duration) -> Result<Stored, StoreError> {
+        match self {
+            Self::Memory(_) => Err(StoreError::Conflict(update.version())),
+            Self::Redis(redis) => redis.put_again(key, update, ttl).await,
+        }
+    }
+
+    /// Takes away the lease of a node that is no more, unless it was renewed meanwhile.
+    ///
+    /// # Errors
+    /// Where it may still be there; it ends by itself.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been carried out or not.
+    pub(crate) async fn drop_lease(&self, key: &Key, lease: &Lease) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.drop_lease(key, lease).await,
+        }
+    }
+
+    /// The epoch: what was opened in an earlier one has to be opened again.
+    pub(crate) fn epoch(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 1,
+            Self::Redis(redis) => redis.presence().now().epoch,
         }
     }
 }

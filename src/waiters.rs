@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::key::Key;
 use crate::sharded::{Sharded, shrink};
-use crate::status::{Update, Version};
+use crate::status::{Seen, Update, Version};
 
 /// All waiters of this node.
 #[derive(Debug)]
@@ -31,7 +31,18 @@ type Shard = HashMap<Key, Vec<Held>>;
 struct Held {
     id: u64,
     last: Version,
+    /// The epoch of the store in which its key was opened for it; 0: not yet.
+    opened: u64,
     wake: oneshot::Sender<Update>,
+}
+
+/// Waiters of one key that are not open in the store.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unopened {
+    /// What they know.
+    pub(crate) seen: Seen,
+    /// Their ids are below this; what registers later opens for itself.
+    pub(crate) before: u64,
 }
 
 /// A limit on waiters is reached.
@@ -72,9 +83,10 @@ impl Waiters {
 
     /// Adds a waiter that is counted already, if its key has less than `max_per_key`.
     fn insert(self: &Arc<Self>, key: &Key, last: Version, max_per_key: usize) -> Result<Waiter, Full> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (wake, update) = oneshot::channel();
         let mut shard = self.by_key.lock(key);
+        // Under the lock, so that whoever holds it knows that all smaller ids of this key are there.
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let waiters = shard.entry(key.clone()).or_default();
         if waiters.len() >= max_per_key {
             if waiters.is_empty() {
@@ -88,7 +100,7 @@ impl Waiters {
             // Most keys have one waiter, and a vector's first growth would make room for four.
             waiters.reserve_exact(1);
         }
-        waiters.push(Held { id, last, wake });
+        waiters.push(Held { id, last, opened: 0, wake });
         drop(shard);
         Ok(Waiter { registry: Arc::clone(self), key: key.clone(), id, update })
     }
@@ -133,19 +145,45 @@ impl Waiters {
         keys
     }
 
-    /// Takes one waiter out; tells whether it was there.
-    fn remove(&self, key: &Key, id: u64) -> bool {
+    /// The keys with waiters for which they were not opened in this epoch of the store. Takes each lock in turn.
+    pub(crate) fn unopened(&self, epoch: u64) -> Vec<Key> {
+        let mut keys = Vec::new();
+        self.by_key.visit(|shard| {
+            let unopened = |waiters: &Vec<Held>| waiters.iter().any(|held| held.opened < epoch);
+            keys.extend(shard.iter().filter(|(_, waiters)| unopened(waiters)).map(|(key, _)| key.clone()));
+            false
+        });
+        keys
+    }
+
+    /// The waiters of one key for which it was not opened in this epoch, if there are any.
+    pub(crate) fn unopened_of(&self, key: &Key, epoch: u64) -> Option<Unopened> {
+        let shard = self.by_key.lock(key);
+        let lasts = || shard.get(key).into_iter().flatten().filter(|held| held.opened < epoch).map(|held| held.last);
+        let seen = Seen { least: lasts().min()?, most: lasts().max()? };
+        Some(Unopened { seen, before: self.next_id.load(Ordering::Relaxed) })
+    }
+
+    /// Notes that a key was opened for its waiters with an id below `before`.
+    pub(crate) fn opened(&self, key: &Key, before: u64, epoch: u64) {
         let mut shard = self.by_key.lock(key);
-        let Some(waiters) = shard.get_mut(key) else { return false };
-        let Some(at) = waiters.iter().position(|held| held.id == id) else { return false };
+        for held in shard.get_mut(key).into_iter().flatten().filter(|held| held.id < before) {
+            held.opened = held.opened.max(epoch);
+        }
+    }
+
+    /// Takes one waiter out; gives the epoch in which its key was opened, if the waiter was there.
+    fn remove(&self, key: &Key, id: u64) -> Option<u64> {
+        let mut shard = self.by_key.lock(key);
+        let waiters = shard.get_mut(key)?;
+        let at = waiters.iter().position(|held| held.id == id)?;
         let removed = waiters.swap_remove(at);
         if waiters.is_empty() {
             remove_key(&mut shard, key);
         }
         drop(shard);
         self.held.fetch_sub(1, Ordering::Relaxed);
-        drop(removed);
-        true
+        Some(removed.opened)
     }
 }
 
@@ -179,15 +217,38 @@ impl Waiter {
         }
     }
 
+    /// Notes that its key was opened in this epoch of the store.
+    pub(crate) fn opened(&self, epoch: u64) {
+        let mut shard = self.registry.by_key.lock(&self.key);
+        let mut waiters = shard.get_mut(&self.key).into_iter().flatten();
+        if let Some(held) = waiters.find(|held| held.id == self.id) {
+            held.opened = held.opened.max(epoch);
+        }
+    }
+
     /// Ends the wait for another reason than an update; gives the update all the same where a delivery was faster,
     /// since that delivery counts this waiter as given it.
-    pub async fn leave(mut self) -> Option<Update> {
-        if self.registry.remove(&self.key, self.id) || self.update.is_terminated() {
-            return None;
+    pub async fn leave(mut self) -> Left {
+        if let Some(opened) = self.registry.remove(&self.key, self.id) {
+            return if opened > 0 { Left::Opened } else { Left::Unopened };
+        }
+        if self.update.is_terminated() {
+            return Left::Opened;
         }
         // A delivery has taken the sender out, and is about to send.
-        (&mut self.update).await.ok()
+        (&mut self.update).await.map_or(Left::Opened, Left::With)
     }
+}
+
+/// How a waiter left.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Left {
+    /// With an update.
+    With(Update),
+    /// Without; its key was opened in the store, so there was none.
+    Opened,
+    /// Without; the store was never asked.
+    Unopened,
 }
 
 impl Drop for Waiter {
@@ -220,9 +281,11 @@ mod tests {
         let other = waiters.register(&key("b"), version(0)).expect("room");
         assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
         assert_eq!((waiters.len(), waiters.keys()), (2, 2));
-        assert_eq!(behind.leave().await, Some(gone(5)));
-        assert_eq!(ahead.leave().await, None);
-        assert_eq!(other.leave().await, None);
+        behind.opened(1);
+        assert_eq!(behind.leave().await, Left::With(gone(5)));
+        ahead.opened(1);
+        assert_eq!(ahead.leave().await, Left::Opened);
+        assert_eq!(other.leave().await, Left::Unopened);
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     }
 
@@ -282,5 +345,25 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(task.await.expect("no panic"), gone(7));
+    }
+
+    #[test]
+    fn what_is_not_open_is_found_until_it_is() {
+        let waiters = Waiters::new(10, 10);
+        let first = waiters.register(&key("a"), version(4)).expect("room");
+        let second = waiters.register(&key("a"), version(9)).expect("room");
+        second.opened(1);
+        assert_eq!(waiters.unopened(1), [key("a")]);
+        let unopened = waiters.unopened_of(&key("a"), 1).expect("the first");
+        assert_eq!(unopened.seen, Seen::from(version(4)));
+        let third = waiters.register(&key("a"), version(2)).expect("room");
+        waiters.opened(&key("a"), unopened.before, 1);
+        assert_eq!(waiters.unopened_of(&key("a"), 1).expect("the third").seen, Seen::from(version(2)));
+        third.opened(1);
+        assert_eq!((waiters.unopened(1), waiters.unopened_of(&key("a"), 1)), (vec![], None));
+        let all = Seen { least: version(2), most: version(9) };
+        assert_eq!(waiters.unopened_of(&key("a"), 2).expect("all").seen, all);
+        drop((first, second, third));
+        assert!(waiters.unopened(3).is_empty());
     }
 }

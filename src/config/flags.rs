@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args as _, Command, FromArgMatches, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args as _, Command, FromArgMatches, Parser};
 
 use super::NoSettings;
 
@@ -71,6 +72,34 @@ pub(super) struct Flags {
     /// Cross-origin-resource-policy of scripts: cross-origin, same-site or same-origin
     #[arg(long, env = "HOLDFAST_RESOURCE_POLICY", default_value = "cross-origin", value_name = "POLICY")]
     pub(super) resource_policy: String,
+    /// Redis that several nodes share: redis[s]://, redis[s]+sentinel:// or redis[s]+cluster://; without it statuses live
+    /// in this process
+    #[arg(long, env = "HOLDFAST_REDIS", value_name = "URL", hide_env_values = true)]
+    pub(super) redis: Option<String>,
+    /// File with the URL of --redis, for one with a password
+    #[arg(long, env = "HOLDFAST_REDIS_FILE", value_name = "PATH")]
+    pub(super) redis_file: Option<String>,
+    /// What all keys in Redis begin with
+    #[arg(long, env = "HOLDFAST_REDIS_PREFIX", default_value = "holdfast:1:", value_name = "TEXT")]
+    pub(super) redis_prefix: String,
+    /// Time that a command to Redis may take
+    #[arg(long, env = "HOLDFAST_REDIS_TIMEOUT", default_value = "500ms", value_name = "DURATION")]
+    pub(super) redis_timeout: String,
+    /// Most commands to Redis under way
+    #[arg(long, env = "HOLDFAST_REDIS_IN_FLIGHT", default_value = "1024", value_name = "COUNT")]
+    pub(super) redis_in_flight: String,
+    /// Sets that were confirmed within this time are put again where Redis may have lost them; 0s: none
+    #[arg(long, env = "HOLDFAST_RESEND", default_value = "60s", value_name = "DURATION")]
+    pub(super) resend: String,
+    /// URL at which other nodes reach this one: http://host:port [default: the internal listener's address]
+    #[arg(long, env = "HOLDFAST_ADVERTISE", value_name = "URL")]
+    pub(super) advertise: Option<String>,
+    /// Time that another node may take to answer; then it is passed over for as long
+    #[arg(long, env = "HOLDFAST_PEER_TIMEOUT", default_value = "1s", value_name = "DURATION")]
+    pub(super) peer_timeout: String,
+    /// Most updates that wait for one other node
+    #[arg(long, env = "HOLDFAST_PEER_QUEUE", default_value = "10000", value_name = "COUNT")]
+    pub(super) peer_queue: String,
     /// File with bearer tokens for the internal listener, one a line
     #[arg(long, env = "HOLDFAST_INTERNAL_TOKEN_FILE", value_name = "PATH")]
     pub(super) internal_token_file: Option<String>,
@@ -87,9 +116,12 @@ pub(super) struct Flags {
     /// Form of log lines: text or json
     #[arg(long, env = "HOLDFAST_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(super) log_format: String,
-    /// Check the settings and exit
+    /// Check the settings and what they name, and exit
     #[arg(long)]
     pub(super) check: bool,
+    /// Whether --redis was given as an argument, which every user of the machine can read.
+    #[arg(skip)]
+    pub(super) redis_is_shown: bool,
 }
 
 /// Parses the flags. clap tells one mistake at a time; so what it names is noted and taken out, and it is asked
@@ -101,8 +133,11 @@ pub(super) fn parse(
     let mut args = joined(args);
     let command = Flags::augment_args(Command::new("holdfast"));
     loop {
-        let error = match command.clone().try_get_matches_from(&args).and_then(|found| Flags::from_arg_matches(&found))
-        {
+        let read = |found: ArgMatches| {
+            let redis_is_shown = found.value_source("redis") == Some(ValueSource::CommandLine);
+            Ok(Flags { redis_is_shown, ..Flags::from_arg_matches(&found)? })
+        };
+        let error = match command.clone().try_get_matches_from(&args).and_then(read) {
             Ok(flags) => return Ok(Some(flags)),
             Err(error) => error,
         };

@@ -8,7 +8,7 @@ use crate::sharded::shrink;
 
 /// Each entry is seen until its instant, and found in the order of those.
 #[derive(Debug)]
-pub(super) struct Expiring<V> {
+pub(crate) struct Expiring<V> {
     entries: HashMap<Key, (V, Instant)>,
     order: BTreeSet<(Instant, Key)>,
 }
@@ -21,39 +21,53 @@ impl<V> Default for Expiring<V> {
 
 impl<V> Expiring<V> {
     /// What lives under `key` now, and until when.
-    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<(&V, Instant)> {
+    pub(crate) fn get(&self, key: &Key, now: Instant) -> Option<(&V, Instant)> {
         self.entries.get(key).filter(|(_, until)| *until > now).map(|(value, until)| (value, *until))
     }
 
     /// What takes room under `key`, expired or not.
-    pub(super) fn peek(&self, key: &Key) -> Option<&V> {
+    pub(crate) fn peek(&self, key: &Key) -> Option<&V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
-    pub(super) fn contains(&self, key: &Key) -> bool {
+    pub(crate) fn contains(&self, key: &Key) -> bool {
         self.entries.contains_key(key)
     }
 
-    pub(super) fn insert(&mut self, key: &Key, value: V, until: Instant) {
+    pub(crate) fn insert(&mut self, key: &Key, value: V, until: Instant) {
         if let Some((_, old)) = self.entries.insert(key.clone(), (value, until)) {
             self.order.remove(&(old, key.clone()));
         }
         self.order.insert((until, key.clone()));
     }
 
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<(Key, V)> {
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<(Key, V)> {
         self.order.first().filter(|(until, _)| *until <= now)?;
+        self.pop_first()
+    }
+
+    /// What would expire first.
+    pub(crate) fn pop_first(&mut self) -> Option<(Key, V)> {
         let (_, key) = self.order.pop_first()?;
         let (value, _) = self.entries.remove(&key)?;
         Some((key, value))
     }
 
+    /// All that takes room.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
+        self.entries.iter().map(|(key, (value, _))| (key, value))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.order.is_empty()
     }
 
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         shrink(&mut self.entries);
     }
 }

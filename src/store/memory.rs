@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::expiring::Expiring;
-use super::{Known, MIN_GONE_TTL, Put, StoreError, next_version};
+use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, next_version};
 use crate::clock::Clock;
 use crate::key::Key;
 use crate::sharded::Sharded;
-use crate::status::{Status, Update, Version};
+use crate::status::{Seen, Status, Update, Version};
 
 /// What an entry counts besides its key and its value: the map's and the index's share, rounded up.
 pub const ENTRY_BYTES: usize = 256;
@@ -67,16 +67,16 @@ impl Memory {
     }
 
     /// See [`Store::open`](super::Store::open).
-    pub(super) fn open(&self, key: &Key, last: Version, hold: Duration) -> Result<Option<Update>, StoreError> {
+    pub(super) fn open(&self, key: &Key, seen: Seen, hold: Duration) -> Result<Option<Update>, StoreError> {
         let now = Instant::now();
         let mut shard = self.by_key.lock(key);
         let stored = shard.known.get(key, now).map(|(update, _)| update);
-        if let Some(update) = stored.filter(|update| update.version() > last) {
+        if let Some(update) = stored.filter(|update| update.version() > seen.least) {
             return Ok(Some(update.clone()));
         }
         // The next version is above what is stored, and at least the clock's time: a floor below that need not be
         // kept. By the time that the stored one has expired, the clock has outgrown it.
-        let time = self.clock.now();
+        let (time, last) = (self.clock.now(), seen.most);
         let is_ahead = last.get() > time || (last.get() == time && stored.is_none());
         if !is_ahead || hold.is_zero() {
             return Ok(None);
@@ -91,13 +91,14 @@ impl Memory {
     }
 
     /// See [`Store::put`](super::Store::put).
-    pub(super) fn put(&self, key: &Key, put: Put) -> Result<Version, StoreError> {
+    pub(super) fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
         let Put { value, is_final, ttl, after } = put;
-        self.write(key, after, |version, _| (Update::Status(Status { version, value: value.clone(), is_final }), ttl))
+        let status = |version| Status { version, value: value.clone(), is_final: *is_final };
+        self.write(key, *after, |version, _| (Update::Status(status(version)), *ttl))
     }
 
     /// See [`Store::forget`](super::Store::forget).
-    pub(super) fn forget(&self, key: &Key) -> Result<Version, StoreError> {
+    pub(super) fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
         self.write(key, None, |version, left| (Update::Gone(version), left.max(MIN_GONE_TTL)))
     }
 
@@ -121,7 +122,7 @@ impl Memory {
         key: &Key,
         after: Option<Version>,
         make: impl Fn(Version, Duration) -> (Update, Duration),
-    ) -> Result<Version, StoreError> {
+    ) -> Result<Stored, StoreError> {
         match self.try_write(key, after, &make) {
             Err(StoreError::Full) => {
                 // What has expired since the last sweep takes no one's room.
@@ -137,7 +138,7 @@ impl Memory {
         key: &Key,
         after: Option<Version>,
         make: &impl Fn(Version, Duration) -> (Update, Duration),
-    ) -> Result<Version, StoreError> {
+    ) -> Result<Stored, StoreError> {
         let now = Instant::now();
         let mut shard = self.by_key.lock(key);
         let (stored, left) = shard
@@ -156,7 +157,7 @@ impl Memory {
         }
         shard.known.insert(key, update, now + ttl);
         self.clock.given(version.get());
-        Ok(version)
+        Ok(Stored { version, ttl, leases: Vec::new() })
     }
 
     /// Counts an entry of `new` bytes in place of one of `replaced`, if it fits.
@@ -205,11 +206,7 @@ fn reserve(count: &AtomicUsize, more: usize, limit: usize) -> bool {
 
 /// What an entry counts towards the bound on bytes.
 fn cost(key: &Key, update: &Update) -> usize {
-    let value = match update {
-        Update::Status(status) => status.value.as_bytes().len(),
-        Update::Gone(_) => 0,
-    };
-    ENTRY_BYTES + key.as_str().len() + value
+    ENTRY_BYTES + key.as_str().len() + update.value_bytes()
 }
 
 #[cfg(test)]
@@ -236,93 +233,101 @@ mod tests {
         Put { value: Value::new(raw, 1000).expect("good"), is_final: false, ttl, after: None }
     }
 
+    fn put_at(store: &Memory, key: &Key, put: Put) -> Result<Version, StoreError> {
+        store.put(key, &put).map(|stored| stored.version)
+    }
+
+    fn forget_at(store: &Memory, key: &Key) -> Result<Version, StoreError> {
+        store.forget(key).map(|stored| stored.version)
+    }
+
     #[test]
     fn what_was_put_is_seen_by_those_who_know_less() {
         let store = store(10, 10_000);
-        let first = store.put(&key("a"), put("1", LONG)).expect("room");
-        let second = store.put(&key("a"), put("2", LONG)).expect("room");
+        let first = put_at(&store, &key("a"), put("1", LONG)).expect("room");
+        let second = put_at(&store, &key("a"), put("2", LONG)).expect("room");
         assert!(second > first);
-        let seen = store.open(&key("a"), first, LONG).expect("open").expect("newer");
+        let seen = store.open(&key("a"), Seen::from(first), LONG).expect("open").expect("newer");
         assert_eq!(seen.version(), second);
-        assert_eq!(store.open(&key("a"), second, LONG), Ok(None));
-        assert_eq!(store.open(&key("b"), Version::NONE, LONG), Ok(None));
+        assert_eq!(store.open(&key("a"), Seen::from(second), LONG), Ok(None));
+        assert_eq!(store.open(&key("b"), Seen::from(Version::NONE), LONG), Ok(None));
     }
 
     #[test]
     fn after_is_the_exact_version_or_nothing_is_stored() {
         let store = store(10, 10_000);
         let after = |version| Put { after: Some(version), ..put("1", LONG) };
-        let first = store.put(&key("a"), after(Version::NONE)).expect("nothing known");
-        assert_eq!(store.put(&key("a"), after(Version::NONE)), Err(StoreError::Conflict(first)));
-        let second = store.put(&key("a"), after(first)).expect("exact");
-        let gone = store.forget(&key("a")).expect("room");
-        assert_eq!(store.put(&key("a"), after(second)), Err(StoreError::Conflict(gone)));
-        assert!(store.put(&key("a"), after(gone)).is_ok());
+        let first = put_at(&store, &key("a"), after(Version::NONE)).expect("nothing known");
+        assert_eq!(put_at(&store, &key("a"), after(Version::NONE)), Err(StoreError::Conflict(first)));
+        let second = put_at(&store, &key("a"), after(first)).expect("exact");
+        let gone = forget_at(&store, &key("a")).expect("room");
+        assert_eq!(put_at(&store, &key("a"), after(second)), Err(StoreError::Conflict(gone)));
+        assert!(put_at(&store, &key("a"), after(gone)).is_ok());
     }
 
     #[test]
     fn a_page_from_the_future_gets_the_next_status() {
         let store = store(10, 10_000);
         let ahead = version(store.clock.now() + 1_000_000_000);
-        assert_eq!(store.open(&key("a"), ahead, LONG), Ok(None));
-        let stored = store.put(&key("a"), put("1", LONG)).expect("room");
+        assert_eq!(store.open(&key("a"), Seen::from(ahead), LONG), Ok(None));
+        let stored = put_at(&store, &key("a"), put("1", LONG)).expect("room");
         assert_eq!(stored, ahead.next().expect("next"));
         // Its neighbour does not move: what one page says of one key is no clock.
-        assert!(store.put(&key("b"), put("1", LONG)).expect("room") < ahead);
+        assert!(put_at(&store, &key("b"), put("1", LONG)).expect("room") < ahead);
     }
 
     #[test]
     fn a_status_after_one_that_expired_has_a_greater_version() {
         let store = store(10, 10_000);
         let short = Duration::from_millis(100);
-        let burst = (0..10_000).map(|_| store.put(&key("a"), put("1", short)).expect("room")).max();
+        let burst = (0..10_000).map(|_| put_at(&store, &key("a"), put("1", short)).expect("room")).max();
         while store.look(&key("a")).is_some() {
             std::thread::yield_now();
         }
-        assert!(store.put(&key("a"), put("1", LONG)).expect("room") > burst.expect("some"));
+        assert!(put_at(&store, &key("a"), put("1", LONG)).expect("room") > burst.expect("some"));
     }
 
     #[test]
     fn floors_are_bounded_apart_from_statuses() {
         let store = store(1, 10_000);
         for name in ["a", "b"] {
-            assert_eq!(store.open(&key(name), Version::MAX_LAST, LONG), Ok(None));
+            assert_eq!(store.open(&key(name), Seen::from(Version::MAX_LAST), LONG), Ok(None));
         }
-        assert_eq!(store.open(&key("c"), Version::MAX_LAST, LONG), Err(StoreError::Full));
-        assert_eq!(store.open(&key("a"), Version::MAX_LAST, LONG), Ok(None));
-        assert_eq!(store.open(&key("c"), version(1), LONG), Ok(None));
-        assert!(store.put(&key("c"), put("1", LONG)).is_ok());
+        assert_eq!(store.open(&key("c"), Seen::from(Version::MAX_LAST), LONG), Err(StoreError::Full));
+        assert_eq!(store.open(&key("a"), Seen::from(Version::MAX_LAST), LONG), Ok(None));
+        assert_eq!(store.open(&key("c"), Seen::from(version(1)), LONG), Ok(None));
+        assert!(put_at(&store, &key("c"), put("1", LONG)).is_ok());
     }
 
     #[test]
     fn at_a_bound_a_set_is_refused_and_nothing_is_dropped() {
         let store = store(2, 10_000);
-        store.put(&key("a"), put("1", LONG)).expect("room");
-        store.put(&key("b"), put("1", LONG)).expect("room");
-        assert_eq!(store.put(&key("c"), put("1", LONG)), Err(StoreError::Full));
-        assert_eq!(store.forget(&key("c")), Err(StoreError::Full));
-        assert!(store.put(&key("a"), put("2", LONG)).is_ok());
+        put_at(&store, &key("a"), put("1", LONG)).expect("room");
+        put_at(&store, &key("b"), put("1", LONG)).expect("room");
+        assert_eq!(put_at(&store, &key("c"), put("1", LONG)), Err(StoreError::Full));
+        assert_eq!(forget_at(&store, &key("c")), Err(StoreError::Full));
+        assert!(put_at(&store, &key("a"), put("2", LONG)).is_ok());
         assert!(store.look(&key("b")).is_some());
     }
 
     #[test]
     fn bytes_are_bounded_and_counted_back() {
         let store = store(10, 2 * ENTRY_BYTES + 2 + 10);
-        store.put(&key("a"), put("12345", LONG)).expect("room");
-        store.put(&key("b"), put("12345", LONG)).expect("room");
-        assert_eq!(store.put(&key("a"), put("123456", LONG)), Err(StoreError::Full));
-        store.put(&key("a"), put("1", LONG)).expect("smaller");
-        store.put(&key("b"), put("123456789", LONG)).expect("room again");
-        assert_eq!(store.put(&key("a"), put("12", LONG)), Err(StoreError::Full));
+        put_at(&store, &key("a"), put("12345", LONG)).expect("room");
+        put_at(&store, &key("b"), put("12345", LONG)).expect("room");
+        assert_eq!(put_at(&store, &key("a"), put("123456", LONG)), Err(StoreError::Full));
+        put_at(&store, &key("a"), put("1", LONG)).expect("smaller");
+        put_at(&store, &key("b"), put("123456789", LONG)).expect("room again");
+        assert_eq!(put_at(&store, &key("a"), put("12", LONG)), Err(StoreError::Full));
     }
 
     #[test]
     fn what_expired_is_not_seen_and_leaves_its_room() {
         let store = store(1, 10_000);
-        store.put(&key("a"), put("1", Duration::ZERO)).expect("room");
-        assert_eq!(store.open(&key("a"), Version::NONE, LONG), Ok(None));
+        put_at(&store, &key("a"), put("1", Duration::ZERO)).expect("room");
+        assert_eq!(store.open(&key("a"), Seen::from(Version::NONE), LONG), Ok(None));
         assert!(store.look(&key("a")).is_none());
-        store.put(&key("b"), put("1", LONG)).expect("room of what expired");
+        put_at(&store, &key("b"), put("1", LONG)).expect("room of what expired");
         store.sweep();
         assert_eq!(store.statuses.load(Ordering::Relaxed), 1);
         assert_eq!(store.bytes.load(Ordering::Relaxed), ENTRY_BYTES + 2);
@@ -331,21 +336,21 @@ mod tests {
     #[test]
     fn a_deletion_is_remembered_and_ended_by_the_next_set() {
         let store = store(10, 10_000);
-        let set = store.put(&key("a"), put("1", Duration::from_secs(100))).expect("room");
-        let gone = store.forget(&key("a")).expect("room");
+        let set = put_at(&store, &key("a"), put("1", Duration::from_secs(100))).expect("room");
+        let gone = forget_at(&store, &key("a")).expect("room");
         assert!(gone > set);
-        assert_eq!(store.open(&key("a"), set, LONG), Ok(Some(Update::Gone(gone))));
+        assert_eq!(store.open(&key("a"), Seen::from(set), LONG), Ok(Some(Update::Gone(gone))));
         let left = store.look(&key("a")).expect("mark").expires_in;
         assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100));
-        assert!(store.put(&key("a"), put("2", LONG)).expect("room") > gone);
-        assert!(matches!(store.open(&key("a"), gone, LONG), Ok(Some(Update::Status(_)))));
+        assert!(put_at(&store, &key("a"), put("2", LONG)).expect("room") > gone);
+        assert!(matches!(store.open(&key("a"), Seen::from(gone), LONG), Ok(Some(Update::Status(_)))));
     }
 
     #[test]
     fn a_swept_store_is_empty() {
         let store = store(100_000, usize::MAX);
         for i in 0..50_000 {
-            store.put(&key(&format!("k{i}")), put("1", Duration::ZERO)).expect("room");
+            put_at(&store, &key(&format!("k{i}")), put("1", Duration::ZERO)).expect("room");
         }
         store.sweep();
         assert_eq!(store.statuses.load(Ordering::Relaxed), 0);

@@ -16,13 +16,16 @@ enum Kind {
     Choice,
     Filter,
     File,
+    Redis,
+    Prefix,
+    Url,
     /// A flag without a value.
     Switch,
 }
-use Kind::{Address, Choice, Duration as Time, File, Filter, Number, Origin, Switch};
+use Kind::{Address, Choice, Duration as Time, File, Filter, Number, Origin, Prefix, Redis, Switch, Url};
 
-/// The contract's settings of one node: flag, default as `--help` shows it, kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 25] = [
+/// The contract's settings: flag, default as `--help` shows it, kind.
+const SETTINGS: [(&str, Option<&str>, Kind); 34] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
@@ -43,6 +46,15 @@ const SETTINGS: [(&str, Option<&str>, Kind); 25] = [
     ("--drain-grace", Some("10s"), Time),
     ("--allow-origin", Some("*"), Origin),
     ("--resource-policy", Some("cross-origin"), Choice),
+    ("--redis", None, Redis),
+    ("--redis-file", None, File),
+    ("--redis-prefix", Some("holdfast:1:"), Prefix),
+    ("--redis-timeout", Some("500ms"), Time),
+    ("--redis-in-flight", Some("1024"), Number),
+    ("--resend", Some("60s"), Time),
+    ("--advertise", Some("the internal listener's address"), Url),
+    ("--peer-timeout", Some("1s"), Time),
+    ("--peer-queue", Some("10000"), Number),
     ("--internal-token-file", None, File),
     ("--threads", Some("one per core"), Number),
     ("--demo", None, Switch),
@@ -61,6 +73,21 @@ impl Kind {
             Choice => &["", "TEXT", "Cross-Origin", "text,json", "xml", "-"],
             Filter => &["=", "info,=", "a=b=c", "[", "x=loud"],
             File => &["", "/nonexistent/tokens", "/", "tokens-nowhere"],
+            Redis => &[
+                "",
+                "localhost",
+                "http://localhost",
+                "redis://",
+                "redis://a,b",
+                "redis://a:x",
+                "redis://a/x",
+                "redis://::1",
+                "redis://u:p@a",
+                "redis+sentinel://a",
+                "redis+cluster://a/1",
+            ],
+            Prefix => &["a b", "é", "ü ", "日本", "ppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppp"],
+            Url => &["", "11001", "a:1", "https://a:1", "http://a", "http://:1", "http://a:1/x", "http://unix:/x:1"],
             Switch => &["", "yes", "1", "maybe"],
         }
     }
@@ -112,7 +139,10 @@ async fn help_lists_every_setting_with_its_variable_and_default_and_no_other() {
         let entries = entries(&help.stdout);
         for (flag, default, _) in SETTINGS {
             let (_, text) = entries.iter().find(|(name, _)| name == flag).unwrap_or_else(|| panic!("no {flag}"));
-            assert!(text.contains(&format!("[env: {}=]", variable(flag))), "{flag}: {text}");
+            // One that may hold a password is shown without its value.
+            let shown = [format!("[env: {}=]", variable(flag)), format!("[env: {}]", variable(flag))];
+            let is_secret = flag == "--redis";
+            assert!(text.contains(&shown[usize::from(is_secret)]), "{flag}: {text}");
             assert_eq!(default_of(text), default, "{flag}: {text}");
         }
         let listed: BTreeSet<_> = entries.iter().map(|(name, _)| name.as_str()).collect();
@@ -164,7 +194,7 @@ async fn every_setting_refuses_bad_values_and_all_are_told_together() {
         let finished = run(&args).await;
         assert_mistakes(&finished, &SETTINGS.map(|(flag, ..)| flag));
         // Nobody should have to guess which value it was.
-        for (flag, _, kind) in SETTINGS.iter().filter(|(.., kind)| !matches!(kind, Switch | File)) {
+        for (flag, _, kind) in SETTINGS.iter().filter(|(.., kind)| !matches!(kind, Switch | File | Redis)) {
             let line = mistakes(&finished).into_iter().find(|line| names(line, flag)).unwrap();
             assert!(line.contains(value(*kind)), "{line}");
         }

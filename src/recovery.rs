@@ -1,0 +1,240 @@
+//! What is put right when Redis is back: gets that are held are opened again, so that their node is leased to and what
+//! they missed is found; sets that this node confirmed are put again where another Redis process may not have them;
+//! sets that got no answer are looked after. Nothing of it depends on what a page does.
+//!
+//! Everything here may be done twice: a version is given once, and only what is newer is stored or delivered.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt};
+use rand::seq::SliceRandom;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::delivery::Delivery;
+use crate::key::Key;
+use crate::status::Update;
+use crate::store::expiring::Expiring;
+use crate::store::{Store, StoreError, Stored};
+
+/// Keys that are opened, or put again, side by side: enough to be quick, and few beside what pages and backends ask
+/// of Redis meanwhile.
+const SIDE_BY_SIDE: usize = 64;
+/// Between two tries, at first and at most.
+const FIRST_REST: Duration = Duration::from_millis(100);
+const MAX_REST: Duration = Duration::from_secs(1);
+/// What is kept to be put again: updates, and the bytes of their values.
+const MAX_CONFIRMED: usize = 200_000;
+const MAX_CONFIRMED_BYTES: usize = 64 << 20;
+/// Keys whose last set got no answer.
+const MAX_DOUBTED: usize = 10_000;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    delivery: Arc<Delivery>,
+    /// How long a get may be held, and so a lease last.
+    hold: Duration,
+    /// How long what was confirmed is kept.
+    resend: Duration,
+    confirmed: Mutex<Confirmed>,
+    doubted: Mutex<HashSet<Key>>,
+    /// There is something to do.
+    wanted: Notify,
+}
+
+/// What this node confirmed lately, the newest of each key.
+#[derive(Debug, Default)]
+struct Confirmed {
+    updates: Expiring<(Update, Instant)>,
+    bytes: usize,
+}
+
+impl Recovery {
+    pub(crate) fn new(delivery: Arc<Delivery>, hold: Duration, resend: Duration) -> Arc<Self> {
+        let (confirmed, doubted, wanted) = (Mutex::default(), Mutex::default(), Notify::new());
+        Arc::new(Self { delivery, hold, resend, confirmed, doubted, wanted })
+    }
+
+    /// A get is held that could not be opened.
+    pub(crate) fn not_opened(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// An update is about to be confirmed.
+    pub(crate) fn confirmed(&self, key: &Key, update: &Update, ttl: Duration) {
+        if self.resend.is_zero() || matches!(*self.delivery.store, Store::Memory(_)) {
+            return;
+        }
+        let now = Instant::now();
+        let mut confirmed = lock(&self.confirmed);
+        confirmed.let_go(now);
+        confirmed.insert(key, update, now + ttl, now + self.resend.min(ttl));
+    }
+
+    /// Nobody knows whether a set of this key was stored.
+    pub(crate) fn doubt(&self, key: &Key) {
+        let mut doubted = lock(&self.doubted);
+        if doubted.len() < MAX_DOUBTED {
+            doubted.insert(key.clone());
+        }
+        drop(doubted);
+        self.wanted.notify_one();
+    }
+
+    /// Watches Redis, and puts right what there is to.
+    ///
+    /// # Cancel safety
+    /// To be dropped is how it ends.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let Store::Redis(redis) = &*self.delivery.store else { return };
+        let mut presence = redis.presence();
+        let mut process = presence.now().process;
+        let mut rest = FIRST_REST;
+        loop {
+            let now = presence.now();
+            let done = now.is_there && {
+                let written = now.process == process || self.put_again().await;
+                if written {
+                    process = now.process;
+                }
+                let settled = self.settle_doubts().await;
+                written & settled & self.open_again(now.epoch).await
+            };
+            // Until something changes; and where something is left to do while Redis is there, for a while.
+            let again = now.is_there && !done;
+            tokio::select! {
+                () = sleep(rest.mul_f64(rand::random_range(0.5..=1.0))), if again => rest = (rest * 2).min(MAX_REST),
+                there_is_more = presence.changed() => {
+                    if !there_is_more {
+                        return;
+                    }
+                    rest = FIRST_REST;
+                }
+                () = self.wanted.notified(), if !again => {
+                    rest = FIRST_REST;
+                    // Many come together where Redis is slow.
+                    sleep(FIRST_REST / 2).await;
+                }
+            }
+        }
+    }
+
+    /// Opens every key that has waiters which are not open in this epoch, in random order: nodes that hold waiters of
+    /// the same keys do not go through them together. Tells whether all are open.
+    async fn open_again(&self, epoch: u64) -> bool {
+        let mut keys = self.delivery.waiters.unopened(epoch);
+        if keys.is_empty() {
+            return true;
+        }
+        keys.shuffle(&mut rand::rng());
+        let (count, all) = (keys.len(), AtomicBool::new(true));
+        let began = Instant::now();
+        stream::iter(keys)
+            .for_each_concurrent(SIDE_BY_SIDE, async |key| {
+                let waiters = &self.delivery.waiters;
+                let Some(unopened) = waiters.unopened_of(&key, epoch) else { return };
+                match self.delivery.store.open(&key, unopened.seen, self.hold).await {
+                    Ok(update) => {
+                        if let Some(update) = update {
+                            waiters.deliver(&key, &update);
+                        }
+                        waiters.opened(&key, unopened.before, epoch);
+                    }
+                    Err(_) => all.store(false, Ordering::Relaxed),
+                }
+            })
+            .await;
+        let all = all.into_inner();
+        debug!(keys = count, all, took = ?began.elapsed(), "opened keys that are waited for");
+        all
+    }
+
+    /// Puts again what this node confirmed lately. Tells whether all of it is there now.
+    async fn put_again(&self) -> bool {
+        let updates: Vec<_> = {
+            let mut confirmed = lock(&self.confirmed);
+            confirmed.let_go(Instant::now());
+            confirmed.updates.iter().map(|(key, (update, ends))| (key.clone(), update.clone(), *ends)).collect()
+        };
+        let (count, all, missing) = (updates.len(), AtomicBool::new(true), AtomicBool::new(false));
+        stream::iter(updates)
+            .for_each_concurrent(SIDE_BY_SIDE, async |(key, update, ends)| {
+                let ttl = ends.saturating_duration_since(Instant::now());
+                if ttl.is_zero() {
+                    return;
+                }
+                match self.delivery.store.put_again(&key, &update, ttl).await {
+                    Ok(Stored { leases, .. }) => {
+                        missing.store(true, Ordering::Relaxed);
+                        self.delivery.deliver(&key, &update, leases).await;
+                    }
+                    // It is there, or something newer.
+                    Err(StoreError::Conflict(_)) => {}
+                    Err(_) => all.store(false, Ordering::Relaxed),
+                }
+            })
+            .await;
+        let (all, missing) = (all.into_inner(), missing.into_inner());
+        if count > 0 {
+            warn!(count, all, missing, "put again what this node had confirmed");
+        }
+        all
+    }
+
+    /// Delivers what is under the keys whose last set got no answer: it may be there, and nobody was told. Tells
+    /// whether all are settled.
+    async fn settle_doubts(&self) -> bool {
+        let doubted = mem::take(&mut *lock(&self.doubted));
+        let left = Mutex::new(HashSet::new());
+        stream::iter(doubted)
+            .for_each_concurrent(SIDE_BY_SIDE, async |key| match self.delivery.store.look(&key).await {
+                Ok(looked) => {
+                    if let Some(known) = looked.known {
+                        self.delivery.deliver(&key, &known.update, looked.leases).await;
+                    }
+                }
+                Err(_) => {
+                    lock(&left).insert(key);
+                }
+            })
+            .await;
+        let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let settled = left.is_empty();
+        lock(&self.doubted).extend(left);
+        settled
+    }
+}
+
+impl Confirmed {
+    /// Keeps an update until `until`, which is to live until `ends`; lets the oldest go where there are too many.
+    fn insert(&mut self, key: &Key, update: &Update, ends: Instant, until: Instant) {
+        let old = self.updates.peek(key);
+        if old.is_some_and(|(old, _)| old.version() >= update.version()) {
+            return;
+        }
+        self.bytes -= old.map_or(0, |(old, _)| old.value_bytes());
+        self.bytes += update.value_bytes();
+        self.updates.insert(key, (update.clone(), ends), until);
+        while self.updates.len() > MAX_CONFIRMED || self.bytes > MAX_CONFIRMED_BYTES {
+            let Some((_, (oldest, _))) = self.updates.pop_first() else { return };
+            self.bytes -= oldest.value_bytes();
+        }
+    }
+
+    fn let_go(&mut self, now: Instant) {
+        while let Some((_, (old, _))) = self.updates.pop_expired(now) {
+            self.bytes -= old.value_bytes();
+        }
+    }
+}
+
+/// A panic while a lock was held ended one request; the data is whole between any two of its calls.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,271 @@
+//! The store in Redis: statuses, and which nodes hold waiters of a key. All of a key is one hash, so that each verb
+//! is one script on one key: one atomic step, one round trip, and no second slot in a cluster. README.md, "What is in
+//! Redis", describes the hash for operators.
+//!
+//! [`link`] owns the connection; a command here is sent or it is not, and waits for nothing but its answer.
+
+mod link;
+mod script;
+mod sentinel;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value as Reply, from_redis_value};
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::debug;
+
+use self::link::Link;
+use self::script::{Argument, Script, Scripts};
+pub use self::url::Target;
+use super::{Known, Lease, Looked, MIN_GONE_TTL, Put, StoreError, Stored};
+use crate::clock::Clock;
+use crate::key::Key;
+use crate::status::{Seen, Status, Update, Value, Version};
+
+/// A lease outlives the wait that it is for by this: a page that is answered at its deadline is still found there.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
+
+/// How Redis is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which Redis.
+    pub target: Target,
+    /// What all of its keys begin with.
+    pub prefix: String,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// How many commands may be under way.
+    pub in_flight: usize,
+}
+
+/// See the module's documentation.
+pub struct Redis {
+    link: Link,
+    scripts: Arc<Scripts>,
+    options: Options,
+    /// This node's name in leases.
+    name: String,
+    /// What this node knows of Redis's clock.
+    clock: Clock,
+    in_flight: Semaphore,
+}
+
+/// Whether there is a Redis, and whether it is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Presence {
+    /// Commands can be sent.
+    pub(crate) is_there: bool,
+    /// What was opened in an earlier epoch has to be opened again. 0 before there was a Redis.
+    pub(crate) epoch: u64,
+    /// What an earlier process confirmed may be gone.
+    pub(crate) process: u64,
+}
+
+impl Redis {
+    /// A store that begins to connect. `name` is the node's, as peers reach it: `<node id>@<address>`.
+    #[must_use]
+    pub fn start(options: Options, name: &str) -> Self {
+        let scripts = Arc::new(Scripts::default());
+        let link = Link::spawn(link_options(&options, name), Arc::clone(&scripts));
+        let in_flight = Semaphore::new(options.in_flight);
+        Self { link, scripts, options, name: name.to_owned(), clock: Clock::default(), in_flight }
+    }
+
+    /// Connects once and tries all that is needed.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub async fn check(options: &Options) -> Result<(), String> {
+        link::check(link_options(options, "check"), Arc::default()).await
+    }
+
+    /// How Redis is now, and how it will be.
+    pub(crate) fn presence(&self) -> Watch {
+        Watch(self.link.state())
+    }
+
+    /// See [`Store::open`](super::Store::open).
+    pub(super) async fn open(&self, key: &Key, seen: Seen, hold: Duration) -> Result<Option<Update>, StoreError> {
+        let lease = if hold.is_zero() { 0 } else { millis(hold + LEASE_MARGIN) };
+        let args: [&dyn Argument; 4] = [&seen.least.get(), &seen.most.get(), &lease, &self.name];
+        let reply = self.run(&self.scripts.open, key, &args).await?;
+        let known = parse_known(&reply).ok_or(StoreError::Unavailable)?;
+        Ok(known.map(|known| known.update))
+    }
+
+    /// See [`Store::put`](super::Store::put).
+    pub(super) async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
+        let after = put.after.map_or(String::new(), |after| after.to_string());
+        let (is_final, value) = (u8::from(put.is_final), put.value.as_bytes());
+        self.write(key, &[&millis(put.ttl), &after, &self.clock.known(), &"", &is_final, &value]).await
+    }
+
+    /// See [`Store::forget`](super::Store::forget).
+    pub(super) async fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
+        self.write(key, &[&millis(MIN_GONE_TTL), &"", &self.clock.known(), &""]).await
+    }
+
+    /// See [`Store::put_again`](super::Store::put_again).
+    pub(super) async fn put_again(&self, key: &Key, update: &Update, ttl: Duration) -> Result<Stored, StoreError> {
+        let (ttl, version) = (millis(ttl), update.version().get());
+        match update {
+            Update::Status(Status { value, is_final, .. }) => {
+                let (is_final, value) = (u8::from(*is_final), value.as_bytes());
+                self.write(key, &[&ttl, &"", &0, &version, &is_final, &value]).await
+            }
+            Update::Gone(_) => self.write(key, &[&ttl, &"", &0, &version]).await,
+        }
+    }
+
+    async fn write(&self, key: &Key, args: &[&dyn Argument]) -> Result<Stored, StoreError> {
+        let reply = self.run(&self.scripts.write, key, args).await?;
+        let kind = reply.get(1).and_then(bytes);
+        match (kind, reply.get(2).and_then(version)) {
+            (Some(b"stored"), Some(version)) => {
+                let ttl = reply.get(3).and_then(number).map(Duration::from_millis).unwrap_or_default();
+                Ok(Stored { version, ttl, leases: parse_leases(reply.get(4..).unwrap_or_default()) })
+            }
+            (Some(b"conflict"), Some(version)) => Err(StoreError::Conflict(version)),
+            (Some(b"full"), _) => Err(StoreError::Full),
+            _ => Err(StoreError::Unknown),
+        }
+    }
+
+    /// See [`Store::look`](super::Store::look).
+    pub(super) async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
+        let reply = self.run(&self.scripts.look, key, &[]).await?;
+        let known = parse_known(&reply).ok_or(StoreError::Unavailable)?;
+        Ok(Looked { known, leases: parse_leases(reply.get(5..).unwrap_or_default()) })
+    }
+
+    /// See [`Store::drop_lease`](super::Store::drop_lease).
+    pub(super) async fn drop_lease(&self, key: &Key, lease: &Lease) -> Result<(), StoreError> {
+        self.run(&self.scripts.drop, key, &[&lease.name, &lease.ends]).await.map(drop)
+    }
+
+    /// Runs a script, within the limits on time and on commands under way.
+    async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<Vec<Reply>, StoreError> {
+        let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Unavailable) };
+        let Some(mut conn) = self.link.conn() else { return Err(StoreError::Unavailable) };
+        let key = format!("{}{}", self.options.prefix, key.as_str());
+        let run = timeout(self.options.timeout, script.run(&mut conn, &key, args)).await;
+        let reply = match run {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => return Err(self.failed(&error)),
+            Err(_) => {
+                debug!("Redis did not answer in time");
+                self.link.complain();
+                return Err(StoreError::Unknown);
+            }
+        };
+        if let Some(now) = reply.first().and_then(number) {
+            self.clock.saw(now);
+        }
+        Ok(reply)
+    }
+
+    /// What a failed command means: where Redis itself refused it, nothing was done; where the link broke, nobody
+    /// knows.
+    fn failed(&self, error: &RedisError) -> StoreError {
+        debug!(%error, "Redis");
+        if error.code() == Some("OOM") {
+            return StoreError::Full;
+        }
+        match error.kind() {
+            ErrorKind::Server(
+                ServerErrorKind::ResponseError | ServerErrorKind::NoPerm | ServerErrorKind::ExecAbort,
+            )
+            | ErrorKind::Extension => StoreError::Unavailable,
+            ErrorKind::Server(_) | ErrorKind::ClusterConnectionNotFound => {
+                self.link.complain();
+                StoreError::Unavailable
+            }
+            _ => {
+                self.link.complain();
+                if error.is_connection_refusal() { StoreError::Unavailable } else { StoreError::Unknown }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redis({})", self.options.target)
+    }
+}
+
+/// How Redis is; see [`Redis::presence`].
+pub(crate) struct Watch(watch::Receiver<link::State>);
+
+impl Watch {
+    pub(crate) fn now(&self) -> Presence {
+        let state = self.0.borrow();
+        Presence { is_there: state.conn.is_some(), epoch: state.epoch, process: state.process }
+    }
+
+    /// Waits for a change; that there will be none is one too.
+    ///
+    /// # Cancel safety
+    /// A change that was not waited for to the end is seen by the next call.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+fn link_options(options: &Options, name: &str) -> link::Options {
+    // No key of a page has a space.
+    let canary = format!("{}canary {name}", options.prefix);
+    link::Options { target: options.target.clone(), timeout: options.timeout, canary }
+}
+
+/// What a script tells of a status: `now, version, left, value, final`; `None` if it is in no form of ours, so that
+/// what others wrote into Redis harms nothing.
+fn parse_known(reply: &[Reply]) -> Option<Option<Known>> {
+    let version = match reply.get(1) {
+        Some(reply) => version(reply)?,
+        None => Version::NONE,
+    };
+    if version == Version::NONE {
+        return Some(None);
+    }
+    let expires_in = Duration::from_millis(number(reply.get(2)?)?);
+    let update = match reply.get(3).and_then(bytes) {
+        Some(json) => {
+            let raw: &RawValue = serde_json::from_slice(json).ok()?;
+            let value = Value::new(raw, usize::MAX).ok()?;
+            Update::Status(Status { version, value, is_final: reply.get(4).and_then(bytes) == Some(b"1") })
+        }
+        None => Update::Gone(version),
+    };
+    Some(Some(Known { update, expires_in }))
+}
+
+/// Names and ends in turn.
+fn parse_leases(replies: &[Reply]) -> Vec<Lease> {
+    let lease = |pair: &[Reply]| Lease::parse(str::from_utf8(bytes(&pair[0])?).ok()?, number(&pair[1])?);
+    replies.chunks_exact(2).filter_map(lease).collect()
+}
+
+fn bytes(reply: &Reply) -> Option<&[u8]> {
+    match reply {
+        Reply::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn number(reply: &Reply) -> Option<u64> {
+    from_redis_value(reply.clone()).ok()
+}
+
+fn version(reply: &Reply) -> Option<Version> {
+    number(reply).and_then(Version::new)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

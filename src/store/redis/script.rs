@@ -1,0 +1,114 @@
+//! The scripts: each is one atomic step on one key's hash, run by its hash and sent whole only where Redis does not
+//! know it yet.
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster_async::ClusterConnection;
+use redis::{Cmd, ErrorKind, RedisFuture, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd};
+
+/// A connection to whatever Redis it is. Cheap to clone.
+#[derive(Clone)]
+pub(super) enum Conn {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl ConnectionLike for Conn {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Single(conn) => conn.req_packed_command(cmd),
+            Self::Cluster(conn) => conn.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a redis::Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Single(conn) => conn.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(conn) => conn.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Single(conn) => conn.get_db(),
+            Self::Cluster(conn) => conn.get_db(),
+        }
+    }
+}
+
+/// One script.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(own: &str) -> Self {
+        let text = format!("{}\n{own}", include_str!("common.lua"));
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+
+    /// Runs it on the hash `key`.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been run or not.
+    pub(super) async fn run(&self, conn: &mut Conn, key: &str, args: &[&dyn Argument]) -> RedisResult<Vec<Value>> {
+        match self.command("EVALSHA", &self.hash, key, args).query_async(conn).await {
+            // Redis was started anew, or another node's script of this name came first.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.command("EVAL", &self.text, key, args).query_async(conn).await
+            }
+            answered => answered,
+        }
+    }
+
+    fn command(&self, name: &str, script: &str, key: &str, args: &[&dyn Argument]) -> Cmd {
+        let mut command = cmd(name);
+        command.arg(script).arg(1).arg(key);
+        for argument in args {
+            argument.add_to(&mut command);
+        }
+        command
+    }
+}
+
+/// What a script is given: a number, a text or bytes.
+pub(super) trait Argument: Sync {
+    fn add_to(&self, command: &mut Cmd);
+}
+
+impl<T: ToRedisArgs + Sync> Argument for T {
+    fn add_to(&self, command: &mut Cmd) {
+        command.arg(self);
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    /// A get begins.
+    pub(super) open: Script,
+    /// A set, a deletion, or either once more.
+    pub(super) write: Script,
+    /// What is under a key.
+    pub(super) look: Script,
+    /// A lease that nobody holds goes.
+    pub(super) drop: Script,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self {
+            open: Script::new(include_str!("open.lua")),
+            write: Script::new(include_str!("write.lua")),
+            look: Script::new(include_str!("look.lua")),
+            drop: Script::new(include_str!("drop.lua")),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+-- A set, a deletion, or either once more. ARGV:
+--   ttl      in ms; a deletion's is at least what was left of the status
+--   after    store only if the key's version is this; empty: always
+--   memory   the greatest time of the store that the node knows of
+--   version  the version that it had before; empty: it gets the next one
+--   final    0 or 1; and value: both absent for a deletion
+-- Gives {now, 'stored', version, ttl, lease's name, its end, ...}, {now, 'conflict', version} or {now, 'full'}.
+local ttl, memory, again, final, value = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local known = redis.call('HMGET', key, 'v', 'x', 'o', 'p')
+local stored, expires = tonumber(known[1]) or 0, tonumber(known[2]) or 0
+
+local version
+if again then
+  -- Also where what is newer has expired: what is older must not come back.
+  if stored >= again then
+    return {now, 'conflict', stored}
+  end
+  version = again
+else
+  if expires <= now then
+    stored, expires = 0, now
+  end
+  if ARGV[2] ~= '' and tonumber(ARGV[2]) ~= stored then
+    return {now, 'conflict', stored}
+  end
+  local floor = 0
+  if (tonumber(known[4]) or 0) > now then
+    floor = tonumber(known[3]) or 0
+  end
+  version = math.max(stored + 1, floor + 1, now, memory)
+  if version > 9007199254740991 then
+    return {now, 'full'}
+  end
+  if not value then
+    ttl = math.max(ttl, expires - now)
+  end
+end
+
+local ends = now + ttl
+local answer = add_leases({now, 'stored', version, ttl})
+local last = math.max(ends, tonumber(known[4]) or 0)
+for i = 6, #answer, 2 do
+  last = math.max(last, answer[i])
+end
+if value then
+  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends), 'f', final, 'd', value)
+else
+  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends))
+  redis.call('HDEL', key, 'd', 'f')
+end
+redis.call('PEXPIREAT', key, digits(last))
+return answer
