@@ -200,6 +200,17 @@ impl Store {
         }
     }
 
+    /// Waits until the store can be asked.
+    ///
+    /// # Cancel safety
+    /// It changes nothing.
+    pub(crate) async fn there(&self) {
+        if let Self::Redis(redis) = self {
+            let mut presence = redis.presence();
+            while !presence.now().is_there && presence.changed().await {}
+        }
+    }
+
     /// The epoch: what was opened in an earlier one has to be opened again.
     pub(crate) fn epoch(&self) -> u64 {
         match self {

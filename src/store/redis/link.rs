@@ -3,16 +3,17 @@
 //!
 //! Everyone else asks [`Link::conn`], and complains where a command failed in a way that may be the link's fault.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::ConnectionLike as _;
+use futures_util::future::join_all;
 use redis::cluster::ClusterClientBuilder;
-use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, Value, cmd, from_redis_value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    ProtocolVersion, RedisConnectionInfo, RedisError, Value, cmd, from_redis_value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -113,10 +114,20 @@ struct Owner {
 /// A connection, and what its owner alone has to know of it.
 struct Connected {
     conn: Conn,
-    /// What sentinels called the master.
-    sentinels: Option<(Sentinels, Host)>,
+    /// Who may say that the master is another server, or that there are other masters.
+    told_by: ToldBy,
     /// The canary's version, once there is one.
     canary: i64,
+}
+
+/// Who says which servers are masters.
+enum ToldBy {
+    /// The server itself.
+    Itself,
+    /// Sentinels; and which server they named.
+    Sentinels(Sentinels, Host),
+    /// A cluster's nodes; and the ids of the masters that they named since the connection was made.
+    Cluster(HashSet<String>),
 }
 
 /// What a look at Redis found.
@@ -183,6 +194,11 @@ impl Owner {
                 () = state.closed() => return "the node ends".into(),
             }
             let began = Instant::now();
+            if let ToldBy::Sentinels(sentinels, master) = &mut connected.told_by
+                && let Some(other) = sentinels.other_master(master).await
+            {
+                return format!("the sentinels name {other} as the master instead of {master}");
+            }
             match self.look(&mut connected).await {
                 Ok(found) => {
                     if self.see(found.masters) || found.canary_is_gone {
@@ -213,12 +229,12 @@ impl Owner {
         match &target.kind {
             Kind::Single => {
                 let conn = open(target, &target.hosts[0], *limit).await?;
-                Ok(Connected { conn: Conn::Single(conn), sentinels: None, canary: 0 })
+                Ok(Connected { conn: Conn::Single(conn), told_by: ToldBy::Itself, canary: 0 })
             }
             Kind::Sentinel(name) => {
                 let mut sentinels = Sentinels::new(target.clone(), name.clone(), *limit);
                 let (conn, master) = sentinels.connect().await?;
-                Ok(Connected { conn: Conn::Single(conn), sentinels: Some((sentinels, master)), canary: 0 })
+                Ok(Connected { conn: Conn::Single(conn), told_by: ToldBy::Sentinels(sentinels, master), canary: 0 })
             }
             Kind::Cluster => {
                 let nodes = target.hosts.iter().map(|host| info(target, host));
@@ -233,23 +249,19 @@ impl Owner {
                     .map_err(|error| error.to_string())?;
                 let conn = timeout(*limit * 2, client.get_async_connection()).await.map_err(late)?;
                 let conn = conn.map_err(|error| error.to_string())?;
-                Ok(Connected { conn: Conn::Cluster(conn), sentinels: None, canary: 0 })
+                Ok(Connected { conn: Conn::Cluster(conn), told_by: ToldBy::Cluster(HashSet::new()), canary: 0 })
             }
         }
     }
 
     /// Looks whether commands are carried out, by a master, with the scripts, and by which processes.
     async fn look(&self, connected: &mut Connected) -> Result<Found, String> {
-        let Connected { conn, sentinels, canary } = connected;
-        if let Some((sentinels, master)) = sentinels
-            && let Some(other) = sentinels.other_master(master).await
-        {
-            return Err(format!("the sentinels name {other} as the master instead of {master}"));
-        }
+        let Connected { conn, told_by, canary } = connected;
         let mut asked = conn.clone();
-        let looks = async { tokio::join!(infos(&mut asked), self.write_canary(conn, canary)) };
-        let (infos, canary_is_gone) =
-            timeout(self.options.timeout, looks).await.map_err(|_| "it does not answer in time")?;
+        // In a cluster each node has its time, by the library, and those that have answered count.
+        let limit = self.options.timeout * if matches!(conn, Conn::Cluster(_)) { 3 } else { 1 };
+        let looks = async { tokio::join!(infos(&mut asked, told_by), self.write_canary(conn, canary)) };
+        let (infos, canary_is_gone) = timeout(limit, looks).await.map_err(|_| "it does not answer in time")?;
         let (infos, canary_is_gone) = (infos?, canary_is_gone?);
         let mut found = Found { masters: HashSet::new(), policies: HashSet::new(), canary_is_gone };
         for info in infos {
@@ -272,7 +284,12 @@ impl Owner {
         for is_second in [false, true] {
             let after: &dyn super::script::Argument = if *canary == 0 { &"" } else { &*canary };
             let answer = self.scripts.write.run(conn, key, &[&CANARY_TTL_MS, after, &0, &"", &0, &"1"]).await;
-            let answer = answer.map_err(|error| error.to_string())?;
+            let answer = match answer {
+                Ok(answer) => answer,
+                // Of a cluster only those keys are out of reach whose master has failed, and the canary is one key.
+                Err(error) if matches!(conn, Conn::Cluster(_)) && is_of_one_node(&error) => return Ok(false),
+                Err(error) => return Err(error.to_string()),
+            };
             let version = answer.get(2).and_then(|version| from_redis_value(version.clone()).ok()).unwrap_or(0);
             *canary = version;
             match answer.get(1) {
@@ -286,24 +303,51 @@ impl Owner {
 }
 
 /// The INFO of each master.
-async fn infos(conn: &mut Conn) -> Result<Vec<String>, String> {
-    let command = cmd("INFO");
-    match conn {
-        Conn::Single(conn) => {
-            let value = conn.req_packed_command(&command).await.map_err(|error| error.to_string())?;
-            Ok(vec![from_redis_value(value).map_err(|error| error.to_string())?])
-        }
-        // Those that do not answer have failed, and another takes their place, or nobody does.
-        Conn::Cluster(conn) => {
-            let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-            let map = conn.route_command(command, all).await.map_err(|error| error.to_string())?;
-            let of_one = |(_, info): (Value, Value)| from_redis_value::<String>(info).ok();
-            match map {
-                Value::Map(map) => Ok(map.into_iter().filter_map(of_one).collect()),
-                _ => Err("INFO has another form".into()),
+async fn infos(conn: &mut Conn, told_by: &mut ToldBy) -> Result<Vec<String>, String> {
+    match (conn, told_by) {
+        (Conn::Cluster(conn), ToldBy::Cluster(known)) => {
+            let masters = masters(conn).await.map_err(|error| error.to_string())?;
+            // The library learns of a new master by a command that fails; one to which no key of ours goes just now
+            // would stay unknown, and so would what it has lost.
+            let is_first = known.is_empty();
+            let is_other = masters.iter().fold(false, |other, (id, _)| known.insert(id.clone()) | other);
+            if is_other && !is_first {
+                return Err("the cluster has another master".into());
             }
+            let asked = masters.into_values().map(|address| info_of(conn.clone(), address));
+            // Those that do not answer have failed, and others take their place, or nobody does.
+            let infos: Vec<_> = join_all(asked).await.into_iter().filter_map(Result::ok).collect();
+            if infos.is_empty() { Err("no master of the cluster answers".into()) } else { Ok(infos) }
+        }
+        (conn, _) => Ok(vec![cmd("INFO").query_async(conn).await.map_err(|error| error.to_string())?]),
+    }
+}
+
+/// The masters of a cluster, as some node of it knows them: id and address.
+async fn masters(conn: &mut ClusterConnection) -> Result<HashMap<String, (String, u16)>, RedisError> {
+    let mut command = cmd("CLUSTER");
+    command.arg("SLOTS");
+    let random = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+    let slots: Vec<Vec<Value>> = from_redis_value(conn.route_command(command, random).await?)?;
+    let mut masters = HashMap::new();
+    // A range is: first, last, the master, its replicas; a node is: address, port, id, and more.
+    for master in slots.into_iter().filter_map(|range| range.into_iter().nth(2)) {
+        let mut node = Vec::<Value>::from_redis_value(master)?.into_iter();
+        if let (Some(host), Some(port), Some(id)) = (node.next(), node.next(), node.next()) {
+            masters.insert(from_redis_value(id)?, (from_redis_value(host)?, from_redis_value(port)?));
         }
     }
+    Ok(masters)
+}
+
+async fn info_of(mut conn: ClusterConnection, (host, port): (String, u16)) -> Result<String, RedisError> {
+    let there = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
+    Ok(from_redis_value(conn.route_command(cmd("INFO"), there).await?)?)
+}
+
+/// Whether an error says that one node of a cluster is out of reach, and nothing of the others.
+fn is_of_one_node(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound)
 }
 
 /// Connects to one server.

@@ -1,6 +1,7 @@
 //! Sentinels: who is the master now. All are asked, each on a connection that is kept, and what they say is believed
 //! only of a server that says of itself that it is a master.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,12 +31,11 @@ impl Sentinels {
     pub(super) async fn connect(&mut self) -> Result<(MultiplexedConnection, Host), String> {
         let named = self.ask().await;
         let mut why = "no sentinel answers, or none knows a master of this name".to_owned();
-        let mut tried: Vec<&Host> = Vec::new();
-        for master in &named {
-            if tried.contains(&master) {
-                continue;
-            }
-            tried.push(master);
+        let mut masters: Vec<_> = named.iter().collect();
+        // The one that most of them name first; each once.
+        masters.sort_by_key(|host| (Reverse(named.iter().filter(|named| named == host).count()), host.to_string()));
+        masters.dedup();
+        for master in masters {
             let mut conn = match open(&self.target, master, self.limit).await {
                 Ok(conn) => conn,
                 Err(error) => {
