@@ -46,8 +46,10 @@ pub(crate) struct Health {
 struct PathState {
     good_at: Option<Instant>,
     parts: Parts,
-    /// How the last try to reach this node at its own address ended.
-    address: Option<&'static str>,
+    /// When this node was last reached as itself at its own address.
+    reached_at: Option<Instant>,
+    /// Whether the last try failed.
+    is_missed: bool,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -83,11 +85,9 @@ impl Health {
             return Err(None);
         }
         let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        match path.address {
-            _ if !self.has_peers => Ok(()),
-            Some("ok") => Ok(()),
-            _ => Err(Some(path.parts.clone())),
-        }
+        // One try that failed may be a moment's load.
+        let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
+        if is_reached || !self.has_peers { Ok(()) } else { Err(Some(path.parts.clone())) }
     }
 
     /// Whether a status went the whole way lately; else how far the last one came.
@@ -111,11 +111,14 @@ impl Health {
 
     fn note_address(&self, reached: &io::Result<Vec<usize>>, own: &Peer) {
         let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = if reached.is_ok() { "ok" } else { "failed" };
-        if let (Err(error), true) = (reached, path.address != Some(now)) {
-            error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
+        match reached {
+            Ok(_) => path.reached_at = Some(Instant::now()),
+            Err(error) if !path.is_missed => {
+                error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
+            }
+            Err(_) => {}
         }
-        path.address = Some(now);
+        path.is_missed = reached.is_err();
     }
 }
 
