@@ -135,7 +135,13 @@ pub async fn run(
     info!("ready");
 
     let servers = Servers { public, stop_public, internal, stop_internal };
-    Ok(end(signals, settings.drain_grace, || trigger.begin(), servers).await)
+    let begin_drain = || {
+        // Asked before they are answered, and done while they are.
+        let leave = node.recovery.leave();
+        trigger.begin();
+        tokio::spawn(leave);
+    };
+    Ok(end(signals, settings.drain_grace, begin_drain, servers).await)
 }
 
 /// The two listeners at work.

@@ -125,6 +125,18 @@ impl Recovery {
         }
     }
 
+    /// Takes away the leases of all that is held now, for a drain: sets need not find out one by one that this node is
+    /// gone. What is not done when the node ends, ends by itself.
+    pub(crate) fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (store, keys) = (Arc::clone(&self.delivery.store), self.delivery.waiters.unopened(u64::MAX));
+        async move {
+            let leave = async |key: Key| {
+                let _ = store.leave(&key).await;
+            };
+            stream::iter(keys).for_each_concurrent(SIDE_BY_SIDE, leave).await;
+        }
+    }
+
     /// Opens every key that has waiters which are not open in this epoch, in random order: nodes that hold waiters of
     /// the same keys do not go through them together. Tells whether all are open.
     async fn open_again(&self, epoch: u64) -> bool {

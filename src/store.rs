@@ -200,6 +200,20 @@ impl Store {
         }
     }
 
+    /// Takes away this node's own lease.
+    ///
+    /// # Errors
+    /// Where it may still be there; it ends by itself.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been carried out or not.
+    pub(crate) async fn leave(&self, key: &Key) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.leave(key).await,
+        }
+    }
+
     /// Waits until the store can be asked.
     ///
     /// # Cancel safety

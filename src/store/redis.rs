@@ -148,6 +148,11 @@ impl Redis {
         self.run(&self.scripts.drop, key, &[&lease.name, &lease.ends]).await.map(drop)
     }
 
+    /// See [`Store::leave`](super::Store::leave).
+    pub(super) async fn leave(&self, key: &Key) -> Result<(), StoreError> {
+        self.run(&self.scripts.drop, key, &[&self.name, &""]).await.map(drop)
+    }
+
     /// Runs a script, within the limits on time and on commands under way.
     async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<Vec<Reply>, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Unavailable) };
