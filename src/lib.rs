@@ -8,12 +8,18 @@
 //! the drain; [`response`] renders the outcome as a call, an assignment or JSON.
 //!
 //! # The life of a set
-//! [`internal`] routes; [`set`] parses and checks all of the body; [`store`] stores it in one atomic step;
-//! [`waiters`] wakes who waits; the backend gets its [`receipt`].
+//! [`internal`] routes; [`set`] parses and checks all of the body; [`store`] stores it in one atomic step and says
+//! which nodes hold waiters; [`delivery`] wakes those of this node ([`waiters`]) and tells the others ([`peers`]); the
+//! backend gets its [`receipt`].
+//!
+//! # Several nodes
+//! They share a Redis ([`store::redis`]) that keeps statuses, and binds each key to the nodes that wait for it. What
+//! it forgets, or misses while it is gone, is put right by [`recovery`].
 //!
 //! # Words
 //! A *key* is what is waited for. A *status* is what is known under it: a *value*, its *version*, *final* or not. A
-//! *waiter* is one held get, the *hold* how long it may wait, a *drain* a shutdown that leaves nobody waiting.
+//! *waiter* is one held get, the *hold* how long it may wait, a *drain* a shutdown that leaves nobody waiting. A *peer*
+//! is another node, a *lease* says that a node holds waiters of a key.
 //! README.md has them all, and every promise; this crate keeps them.
 
 pub mod advertise;

@@ -72,8 +72,8 @@ pub(super) struct Flags {
     /// Cross-origin-resource-policy of scripts: cross-origin, same-site or same-origin
     #[arg(long, env = "HOLDFAST_RESOURCE_POLICY", default_value = "cross-origin", value_name = "POLICY")]
     pub(super) resource_policy: String,
-    /// Redis that several nodes share: redis[s]://, redis[s]+sentinel:// or redis[s]+cluster://; without it statuses live
-    /// in this process
+    /// Redis that several nodes share: redis://, redis+sentinel:// or redis+cluster://, or rediss for TLS; without it
+    /// statuses live in this process
     #[arg(long, env = "HOLDFAST_REDIS", value_name = "URL", hide_env_values = true)]
     pub(super) redis: Option<String>,
     /// File with the URL of --redis, for one with a password
