@@ -4,23 +4,39 @@
 //! probably happened; all waiting is polling with a deadline of [`PATIENCE`] and a panic that says what was waited for.
 #![allow(dead_code, unused_imports, reason = "a harness may offer more than today's tests use")]
 
+mod authority;
 mod conn;
 mod golden;
 mod launch;
 mod node;
+mod nodes;
+mod port;
+mod proxy;
+mod redis;
+mod redis_cluster;
+mod resp;
 mod response;
 mod scratch;
+mod sentinel;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+pub(crate) use authority::Authority;
 pub(crate) use conn::{Address, Conn, encode, request};
 pub(crate) use golden::{assert_golden, masked};
 pub(crate) use launch::{Finished, Launch};
 pub(crate) use node::{Held, Node};
+pub(crate) use nodes::Nodes;
+pub(crate) use port::free_port;
+pub(crate) use proxy::{Proxy, Weather};
+pub(crate) use redis::Redis;
+pub(crate) use redis_cluster::RedisCluster;
+pub(crate) use resp::{Reply, Resp};
 pub(crate) use response::Response;
 pub(crate) use scratch::Scratch;
+pub(crate) use sentinel::Sentinels;
 
 /// How long the harness waits for anything before the test fails: far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -79,8 +79,7 @@ impl Node {
 
     /// Sends a signal by name, as in `TERM`.
     pub(crate) async fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.pid());
-        assert!(Command::new("sh").args(["-c", &kill]).status().await.expect("sh").success(), "{kill}");
+        signal(self.pid(), name).await;
     }
 
     /// Waits until the process has ended.
@@ -215,6 +214,12 @@ impl Drop for Node {
             eprintln!("--- the end of the node's log\n{}\n---", end.join("\n"));
         }
     }
+}
+
+/// Sends a process a signal by name.
+pub(super) async fn signal(pid: u32, name: &str) {
+    let kill = format!("kill -{name} {pid}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().await.expect("sh").success(), "{kill}");
 }
 
 /// Sorts the labels of a metric by name.

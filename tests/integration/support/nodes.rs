@@ -1,0 +1,110 @@
+//! Several nodes over one Redis.
+
+use std::ops::{Deref, DerefMut, Index, IndexMut};
+
+use serde_json::Value;
+
+use super::{Held, Launch, Node, Redis, Response, eventually, free_port};
+
+/// Settings for all: what a test waits for is short.
+const ARGS: [&str; 6] = ["--redis-timeout", "500ms", "--peer-timeout", "1s", "--drain-quiet", "100ms"];
+
+/// Nodes over one Redis; `nodes[1]` is one of them.
+pub(crate) struct Nodes {
+    nodes: Vec<Node>,
+    launch: Launch,
+    /// Where each is started, also again.
+    places: Vec<[String; 2]>,
+}
+
+impl Nodes {
+    /// Starts `count` nodes over the Redis at `url`, with `args` behind the short settings of all.
+    pub(crate) async fn start(count: usize, url: &str, args: &[&str]) -> Self {
+        Self::launch(count, Launch::new(&[&ARGS, args].concat()).env("HOLDFAST_REDIS", url)).await
+    }
+
+    /// Starts `count` nodes that share all but their ports.
+    pub(crate) async fn launch(count: usize, launch: Launch) -> Self {
+        let place = || [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+        let mut this = Self { nodes: Vec::new(), launch, places: (0..count).map(|_| place()).collect() };
+        for at in 0..count {
+            let node = this.start_one(at).await;
+            this.nodes.push(node);
+        }
+        this
+    }
+
+    async fn start_one(&self, at: usize) -> Node {
+        let [public, internal] = &self.places[at];
+        let launch = self.launch.clone().env("HOLDFAST_PUBLIC", public).env("HOLDFAST_INTERNAL", internal);
+        launch.start().await
+    }
+
+    /// Ends one at once, without a word.
+    pub(crate) async fn kill(&mut self, at: usize) {
+        self.nodes[at].signal("KILL").await;
+        self.nodes[at].wait_exit().await;
+    }
+
+    /// Starts another where one was that has ended.
+    pub(crate) async fn replace(&mut self, at: usize) {
+        self.nodes[at] = self.start_one(at).await;
+    }
+
+    /// How leases and peers name a node.
+    pub(crate) async fn name(&self, at: usize) -> String {
+        let live = self[at].internal("GET", "/health/live", &[], b"").await;
+        format!("{}@{}", live.json()["node"].as_str().expect("an id"), self.url(at))
+    }
+
+    /// Where peers reach a node.
+    pub(crate) fn url(&self, at: usize) -> String {
+        format!("http://{}", self.places[at][1])
+    }
+
+    /// Holds `GET /status/get?QUERY` on a node: waits until every node counts one waiter more of the key than before,
+    /// so that the lease is in Redis.
+    pub(crate) async fn hold(&self, at: usize, query: &str) -> Held {
+        let key = query.split('&').find_map(|field| field.strip_prefix("key=")).expect("a key to hold");
+        let before = self[at].key_waiters(key).await;
+        let held = self[at].open(query).await;
+        self.wait_key_waiters(key, before + 1).await;
+        held
+    }
+
+    /// Waits until every node counts so many waiters of a key (percent-encoded) on all nodes together.
+    pub(crate) async fn wait_key_waiters(&self, key: &str, count: u64) {
+        for node in &self.nodes {
+            node.wait_key_waiters(key, count).await;
+        }
+    }
+
+    /// Waits until `/health/path` of every node has this status.
+    pub(crate) async fn wait_path(&self, status: u16) {
+        for node in &self.nodes {
+            let is_so = async || node.internal("GET", "/health/path", &[], b"").await.status == status;
+            eventually(is_so, &format!("/health/path is {status}")).await;
+        }
+    }
+
+    /// Waits until no node holds anything.
+    pub(crate) async fn quiet(&self) {
+        for node in &self.nodes {
+            node.quiet().await;
+        }
+    }
+}
+
+impl Deref for Nodes {
+    type Target = [Node];
+
+    fn deref(&self) -> &[Node] {
+        &self.nodes
+    }
+}
+
+impl DerefMut for Nodes {
+    fn deref_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+}

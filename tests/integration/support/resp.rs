@@ -1,0 +1,108 @@
+//! Just enough of a Redis client to look into a server and to tell it what to do.
+
+use std::io::{Error, ErrorKind, Result};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// An answer of Redis.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Reply {
+    Nil,
+    Number(i64),
+    /// Simple or bulk; what is not UTF-8 is replaced.
+    Text(String),
+    Error(String),
+    List(Vec<Reply>),
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            other => panic!("no text: {other:?}"),
+        }
+    }
+
+    pub(crate) fn number(&self) -> i64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Text(text) => text.parse().unwrap_or_else(|_| panic!("no number: {text}")),
+            other => panic!("no number: {other:?}"),
+        }
+    }
+
+    pub(crate) fn list(&self) -> &[Self] {
+        match self {
+            Self::List(list) => list,
+            other => panic!("no list: {other:?}"),
+        }
+    }
+
+    /// A list of texts.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.list().iter().map(|one| one.text().to_owned()).collect()
+    }
+}
+
+/// A connection to a Redis server.
+pub(crate) struct Resp(BufReader<TcpStream>);
+
+impl Resp {
+    pub(crate) async fn open(port: u16) -> Result<Self> {
+        Ok(Self(BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?)))
+    }
+
+    /// One command and its answer.
+    ///
+    /// # Errors
+    /// If the connection ends, or no answer comes in time.
+    pub(crate) async fn command(&mut self, words: &[&str]) -> Result<Reply> {
+        self.command_within(words, PATIENCE).await
+    }
+
+    /// The same with a limit of its own.
+    pub(crate) async fn command_within(&mut self, words: &[&str], limit: Duration) -> Result<Reply> {
+        let mut bytes = format!("*{}\r\n", words.len());
+        for word in words {
+            bytes += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        let asked = async {
+            self.0.write_all(bytes.as_bytes()).await?;
+            self.reply().await
+        };
+        timeout(limit, asked).await.map_err(|_| Error::from(ErrorKind::TimedOut))?
+    }
+
+    async fn reply(&mut self) -> Result<Reply> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await?;
+        let line = line.strip_suffix("\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+        let (kind, rest) = line.split_at(line.len().min(1));
+        let number = || rest.parse::<i64>().map_err(|_| Error::other(line.to_owned()));
+        match kind {
+            "+" => Ok(Reply::Text(rest.to_owned())),
+            "-" => Ok(Reply::Error(rest.to_owned())),
+            ":" => Ok(Reply::Number(number()?)),
+            "$" | "*" if number()? < 0 => Ok(Reply::Nil),
+            "$" => {
+                let mut bytes = vec![0; usize::try_from(number()?).expect("a length") + 2];
+                self.0.read_exact(&mut bytes).await?;
+                bytes.truncate(bytes.len() - 2);
+                Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
+            }
+            "*" => {
+                let mut list = Vec::new();
+                for _ in 0..number()? {
+                    list.push(Box::pin(self.reply()).await?);
+                }
+                Ok(Reply::List(list))
+            }
+            _ => Err(Error::other(format!("no answer of Redis: {line}"))),
+        }
+    }
+}
