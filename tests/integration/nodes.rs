@@ -1,3 +1,68 @@
 //! Many nodes over one Redis: three real processes, real servers, and every fault that the contract has an answer for.
+//!
+//! A get is held on one node, and what another is told reaches it. After each test nobody waits, and no key of Redis
+//! would stay for ever ([`settle`]).
 
+mod deliveries;
+mod expiry;
+mod lookups;
 mod topologies;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::support::{Node, Nodes, Redis, Response};
+
+/// What all keys of Redis begin with.
+const PREFIX: &str = "holdfast:1:";
+
+/// What a get is told of a status.
+fn status(version: u64, value: &str) -> String {
+    format!(r#"{{"code":0,"message":"success","value":{value},"version":{version},"final":false}}"#)
+}
+
+/// What a get is told that has waited in vain.
+fn no_status(last: u64) -> String {
+    format!(r#"{{"code":-1,"message":"timeout","value":null,"version":{last},"final":false}}"#)
+}
+
+/// What a get is told of a deletion.
+fn gone(version: u64) -> String {
+    format!(r#"{{"code":-4,"message":"gone","value":null,"version":{version},"final":false}}"#)
+}
+
+/// What a short poll of `key` is told, as JSON.
+async fn poll(node: &Node, key: &str, last: u64) -> Response {
+    node.get(&format!("/status/get?key={key}&last={last}&wait=0")).await
+}
+
+/// Milliseconds since 1970, as this machine has them.
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("not so long")
+}
+
+/// Whether a name in Redis is of a key, and not of what nodes keep for themselves: a key holds no space.
+fn is_of_key(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()))
+}
+
+/// The leases of a key.
+async fn leases(redis: &Redis, key: &str) -> Vec<String> {
+    let fields = redis.hash(&format!("{PREFIX}{key}")).await;
+    fields.into_keys().filter(|field| field.contains('@')).collect()
+}
+
+/// At the end of a test: nobody waits on any node, and nothing in Redis is there for ever, or for longer than it may:
+/// `ttl` seconds at most, and leases a little longer than the hold.
+async fn settle(nodes: &Nodes, redis: &Redis, ttl: u64) {
+    nodes.quiet().await;
+    assert_eq!(redis.immortal().await, Vec::<String>::new());
+    for name in redis.names().await {
+        assert!(name.starts_with(PREFIX), "{name}");
+        let left = redis.command(&["PTTL", &name]).await.number();
+        assert!(left <= 1000 * ttl.max(60).cast_signed(), "{name} has {left} ms");
+        for (field, ends) in redis.hash(&name).await.iter().filter(|(field, _)| field.contains('@')) {
+            let ends: u64 = ends.parse().expect("milliseconds since 1970");
+            assert!(ends < now_ms() + 15_000, "{field} of {name} ends {ends}, and it is {}", now_ms());
+        }
+    }
+}

@@ -1,13 +1,11 @@
 //! Several nodes over one Redis.
 
-use std::ops::{Deref, DerefMut, Index, IndexMut};
+use std::ops::{Deref, DerefMut};
 
-use serde_json::Value;
+use super::{Held, Launch, Node, eventually, free_port};
 
-use super::{Held, Launch, Node, Redis, Response, eventually, free_port};
-
-/// Settings for all: what a test waits for is short.
-const ARGS: [&str; 6] = ["--redis-timeout", "500ms", "--peer-timeout", "1s", "--drain-quiet", "100ms"];
+/// Given unless the test gives the flag itself: leases that are soon over, and a short end.
+const DEFAULTS: [[&str; 2]; 2] = [["--hold", "9s"], ["--drain-quiet", "100ms"]];
 
 /// Nodes over one Redis; `nodes[1]` is one of them.
 pub(crate) struct Nodes {
@@ -18,9 +16,11 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Starts `count` nodes over the Redis at `url`, with `args` behind the short settings of all.
+    /// Starts `count` nodes over the Redis at `url` with `args`.
     pub(crate) async fn start(count: usize, url: &str, args: &[&str]) -> Self {
-        Self::launch(count, Launch::new(&[&ARGS, args].concat()).env("HOLDFAST_REDIS", url)).await
+        let defaults = DEFAULTS.iter().filter(|[flag, _]| !args.contains(flag)).flatten().copied();
+        let args: Vec<_> = args.iter().copied().chain(defaults).collect();
+        Self::launch(count, Launch::new(&args).env("HOLDFAST_REDIS", url)).await
     }
 
     /// Starts `count` nodes that share all but their ports.

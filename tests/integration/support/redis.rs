@@ -1,5 +1,6 @@
 //! A real redis-server of a test's own: on a port that stays its own, with nothing on disk, killed when dropped.
 
+use std::collections::BTreeMap;
 use std::io::Result;
 use std::process::Stdio;
 
@@ -172,6 +173,24 @@ impl Redis {
         let info = self.command(&["INFO", "everything"]).await;
         let value = info.text().lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         value.unwrap_or_else(|| panic!("no {field} in INFO")).to_owned()
+    }
+
+    /// The names of all keys.
+    pub(crate) async fn names(&self) -> Vec<String> {
+        self.command(&["KEYS", "*"]).await.texts()
+    }
+
+    /// The names of keys that would stay for ever, at one moment.
+    pub(crate) async fn immortal(&self) -> Vec<String> {
+        let script = "local found = {} for _, name in ipairs(redis.call('KEYS', '*')) do \
+                      if redis.call('PTTL', name) < 0 then found[#found + 1] = name end end return found";
+        self.command(&["EVAL", script, "0"]).await.texts()
+    }
+
+    /// The fields of a hash and what they hold.
+    pub(crate) async fn hash(&self, name: &str) -> BTreeMap<String, String> {
+        let fields = self.command(&["HGETALL", name]).await.texts();
+        fields.chunks(2).map(|field| (field[0].clone(), field[1].clone())).collect()
     }
 
     /// Waits until this replica has all that its master has.
