@@ -3,10 +3,16 @@
 //! A get is held on one node, and what another is told reaches it. After each test nobody waits, and no key of Redis
 //! would stay for ever ([`settle`]).
 
+mod crowd;
 mod deliveries;
 mod expiry;
+mod hostile;
 mod lookups;
+mod order;
+mod outages;
+mod peers;
 mod topologies;
+mod write_back;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

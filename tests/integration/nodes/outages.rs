@@ -1,0 +1,233 @@
+//! Redis is frozen, killed, cut off or slow: pages notice nothing but the time it takes, and backends are told.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::{no_status, poll, settle, status};
+use crate::sets::check_done;
+use crate::support::{Held, Node, Nodes, Proxy, Redis, Response, Weather, eventually};
+
+/// Longer than an outage of these tests, which is a few seconds.
+const ARGS: [&str; 2] = ["--hold", "15s"];
+/// How long after Redis is back all must work again.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// A set that must be refused; gives whether it may be stored nevertheless.
+async fn set_refused(node: &Node, key: &str) -> bool {
+    let begun = Instant::now();
+    let response = node.set(format!(r#"{{"key":"{key}","value":"refused"}}"#)).await;
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert_eq!((response.status, response.code()), (503, -6), "{response:?}");
+    assert!(response.header("retry-after").is_some(), "{response:?}");
+    match response.json().get("stored") {
+        None => false,
+        stored => {
+            assert_eq!(stored, Some(&json!("unknown")), "{response:?}");
+            true
+        }
+    }
+}
+
+/// Sets until it is stored.
+async fn set_stored(node: &Node, key: &str, value: &str) -> Response {
+    let until = Instant::now() + RECOVERY;
+    loop {
+        let response = node.set(format!(r#"{{"key":"{key}","value":{value}}}"#)).await;
+        if response.status == 200 {
+            return response;
+        }
+        assert_eq!((response.status, response.code()), (503, -6), "{response:?}");
+        assert!(Instant::now() < until, "{response:?} {RECOVERY:?} after Redis is back");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The answer -6 that repeats `last`.
+fn check_unavailable(response: &Response, last: u64) {
+    let json = response.object();
+    assert_eq!((response.code(), &json["version"], &json["value"]), (-6, &json!(last), &json!(null)), "{response:?}");
+    assert!((100..=1000).contains(&json["retry_after_ms"].as_u64().expect("milliseconds")), "{response:?}");
+}
+
+/// What must hold while Redis is away, of gets that were held before and of new ones.
+struct Outage {
+    before: Held,
+    ends: Held,
+    during: Option<Held>,
+}
+
+impl Outage {
+    /// Holds a get that outlasts the outage, and one that does not.
+    async fn begin(nodes: &Nodes) -> Self {
+        let before = nodes.hold(0, "key=before&wait=15").await;
+        Self { before, ends: nodes.hold(1, "key=ends&last=3&wait=3").await, during: None }
+    }
+
+    /// All that is promised while it lasts.
+    async fn check(&mut self, nodes: &Nodes, may_be_stored: bool) {
+        for node in &**nodes {
+            assert!(may_be_stored || !set_refused(node, "before").await, "nothing could be stored");
+            check_unavailable(&poll(node, "before", 7).await, 7);
+        }
+        self.during = Some(nodes[1].open("key=during&wait=15").await);
+        let late = Instant::now();
+        check_unavailable(&nodes[0].get("/status/get?key=late&last=5&wait=0.7").await, 5);
+        assert!(late.elapsed() >= Duration::from_millis(700), "it waits: {:?}", late.elapsed());
+        assert_eq!(self.ends.answer().await.text(), no_status(3), "it was open");
+        for held in [&mut self.before, self.during.as_mut().expect("made above")] {
+            assert!(held.conn.is_silent_for(Duration::from_millis(20)).await, "it stays held");
+        }
+        for node in &**nodes {
+            assert_eq!(node.internal("GET", "/health/ready", &[], b"").await.status, 200);
+            assert_eq!(node.internal("GET", "/health/live", &[], b"").await.status, 200);
+        }
+    }
+
+    /// All that must be so when Redis is back, without a client doing anything.
+    async fn end(mut self, nodes: &Nodes) {
+        for (key, held) in [("before", &mut self.before), ("during", self.during.as_mut().expect("it was checked"))] {
+            let receipt = set_stored(&nodes[2], key, r#""back""#).await;
+            let answer = held.answer().await;
+            // The node that holds it may find the status before its lease is found.
+            assert_eq!(answer.text(), status(receipt.version(), r#""back""#), "{receipt:?}");
+        }
+        let mut held = nodes.hold(1, "key=after").await;
+        let version = check_done(&nodes[0].set(r#"{"key":"after","value":1}"#).await, 1);
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+    }
+}
+
+#[tokio::test]
+async fn a_killed_redis_that_comes_back_is_used_again() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let mut outage = Outage::begin(&nodes).await;
+    redis.kill().await;
+    // What was on its way when Redis died: nobody knows.
+    set_refused(&nodes[0], "other").await;
+    sleep(Duration::from_millis(50)).await;
+    outage.check(&nodes, false).await;
+    redis.start_again().await;
+    outage.end(&nodes).await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_cannot_be_reached_for_a_while_is_used_again() {
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into()).await;
+    let nodes = Nodes::start(3, &format!("redis://127.0.0.1:{}", proxy.port), &ARGS).await;
+    for weather in [Weather::Cut, Weather::Freeze] {
+        let mut outage = Outage::begin(&nodes).await;
+        proxy.set(weather);
+        set_refused(&nodes[0], "other").await;
+        outage.check(&nodes, weather == Weather::Freeze).await;
+        proxy.set(Weather::Pass);
+        outage.end(&nodes).await;
+    }
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_that_goes_on_is_used_again() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let mut outage = Outage::begin(&nodes).await;
+    redis.signal("STOP").await;
+    let unknown = set_refused(&nodes[0], "unknown").await;
+    assert!(unknown, "it was sent, and no answer came");
+    outage.check(&nodes, true).await;
+    redis.signal("CONT").await;
+    outage.end(&nodes).await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_page_is_given_what_was_set_while_its_node_alone_had_no_redis() {
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into()).await;
+    let alone = Nodes::start(1, &format!("redis://127.0.0.1:{}", proxy.port), &ARGS).await;
+    let others = Nodes::start(1, &redis.url(), &ARGS).await;
+    for weather in [Weather::Cut, Weather::Freeze] {
+        let key = format!("{weather:?}");
+        let mut leased = alone.hold(0, &format!("key={key}&wait=15")).await;
+        proxy.set(weather);
+        set_refused(&alone[0], "other").await;
+        let mut unknown = alone[0].open(&format!("key={key}&wait=15")).await;
+        let mut other = alone[0].open(&format!("key={key}-other&wait=15")).await;
+        // Peers still reach the node: those that wait for the key are answered, whether or not they were open.
+        let version = others[0].set_ok(&key, "1").await;
+        let missed = others[0].set_ok(&format!("{key}-other"), "2").await;
+        assert_eq!(leased.answer().await.text(), status(version, "1"));
+        assert!(other.conn.is_silent_for(Duration::from_millis(20)).await, "nobody knows that it waits");
+        proxy.set(Weather::Pass);
+        assert_eq!(unknown.answer().await.text(), status(version, "1"));
+        assert_eq!(other.answer().await.text(), status(missed, "2"));
+    }
+    alone.quiet().await;
+    settle(&others, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn the_path_is_red_while_redis_is_gone_and_green_when_it_is_back() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(2, &redis.url(), &[]).await;
+    let path = async |at: usize| nodes[at].internal("GET", "/health/path", &[], b"").await;
+    nodes.wait_path(200).await;
+    redis.kill().await;
+    // Red is what has not worked for ten seconds.
+    let until = Instant::now() + Duration::from_secs(15);
+    for at in 0..2 {
+        while path(at).await.status == 200 {
+            assert!(Instant::now() < until, "still green");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let red = path(at).await;
+        assert_eq!((red.status, red.code()), (503, -6), "{red:?}");
+        assert!(red.json()["parts"].is_object(), "{red:?}");
+        assert_eq!(nodes[at].internal("GET", "/health/ready", &[], b"").await.status, 200);
+    }
+    redis.start_again().await;
+    nodes.wait_path(200).await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_slow_redis_makes_all_slow_and_nothing_wrong() {
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into()).await;
+    let nodes = Nodes::start(2, &format!("redis://127.0.0.1:{}", proxy.port), &ARGS).await;
+    proxy.set(Weather::Delay(Duration::from_millis(60)));
+    let mut last = 0;
+    for (get, set) in [(0, 1), (1, 0), (0, 0)] {
+        let mut held = nodes.hold(get, &format!("key=k&last={last}")).await;
+        last = check_done(&nodes[set].set(r#"{"key":"k","value":1}"#).await, 1);
+        assert_eq!(held.answer().await.text(), status(last, "1"));
+        assert_eq!(poll(&nodes[get], "k", 0).await.text(), status(last, "1"));
+    }
+    // Slower than the limit of a command: nothing is in time, and it is said.
+    proxy.set(Weather::Delay(Duration::from_millis(400)));
+    let refused = async || nodes[0].set(r#"{"key":"k","value":2}"#).await.status == 503;
+    eventually(refused, "a set that is not in time").await;
+    proxy.set(Weather::Pass);
+    let version = set_stored(&nodes[0], "k", "3").await.version();
+    eventually(async || poll(&nodes[1], "k", 0).await.text() == status(version, "3"), "the other finds it").await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn nodes_start_without_redis_and_begin_when_it_is_there() {
+    let mut redis = Redis::start(&[]).await;
+    redis.kill().await;
+    let nodes = async { Nodes::start(2, &redis.url(), &[]).await };
+    let nodes = nodes.await;
+    check_unavailable(&poll(&nodes[0], "k", 3).await, 3);
+    assert!(!set_refused(&nodes[0], "k").await);
+    let mut held = nodes[1].open("key=k&wait=9").await;
+    redis.start_again().await;
+    let receipt = set_stored(&nodes[0], "k", "1").await;
+    assert_eq!(held.answer().await.text(), status(receipt.version(), "1"));
+    settle(&nodes, &redis, 300).await;
+}

@@ -1,0 +1,117 @@
+//! A Redis that lost statuses is given them again by the nodes that confirmed them.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{PREFIX, gone, poll, settle, status};
+use crate::support::{Nodes, Redis, eventually};
+
+/// Waits until a poll of `key` on a node is answered so.
+async fn wait_poll(nodes: &Nodes, at: usize, key: &str, expected: &str) {
+    let found = async || poll(&nodes[at], key, 0).await.text() == expected;
+    eventually(found, &format!("{key} is {expected} on {at}")).await;
+}
+
+#[tokio::test]
+async fn an_empty_redis_is_given_the_same_statuses_and_deletions_again() {
+    const KEYS: usize = 60;
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &["--status-ttl", "100s"]).await;
+    for how in ["restarted", "flushed"] {
+        let mut expected = Vec::new();
+        for at in 0..KEYS {
+            let (key, node) = (format!("{how}-{at}"), &nodes[at % 3]);
+            // An older one first, which must not come back.
+            nodes[(at + 1) % 3].set_ok(&key, r#""older""#).await;
+            let text = if at % 5 == 0 {
+                gone(node.delete_ok(&key).await)
+            } else {
+                status(node.set_ok(&key, &format!("[ {at} ]")).await, &format!("[ {at} ]"))
+            };
+            expected.push((key, text));
+        }
+        let begun = Instant::now();
+        match how {
+            "restarted" => redis.restart().await,
+            _ => drop(redis.command(&["FLUSHALL"]).await),
+        }
+        for (at, (key, text)) in expected.iter().enumerate() {
+            wait_poll(&nodes, (at + 2) % 3, key, text).await;
+        }
+        println!("{KEYS} statuses are back {:?} after Redis was {how}", begun.elapsed());
+        let left = redis.command(&["PTTL", &format!("{PREFIX}{}", expected[1].0)]).await.number();
+        assert!((80_000..100_000).contains(&left), "as long as before, not anew: {left} ms");
+        // And they stay what they are when every node has put what it had.
+        sleep(Duration::from_millis(300)).await;
+        for (at, (key, text)) in expected.iter().enumerate() {
+            assert_eq!(poll(&nodes[at % 3], key, 0).await.text(), *text);
+        }
+    }
+    settle(&nodes, &redis, 100).await;
+}
+
+#[tokio::test]
+async fn a_newer_status_is_not_replaced_by_one_that_is_put_again() {
+    const KEYS: usize = 30;
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &[]).await;
+    for at in 0..KEYS {
+        nodes[0].set_ok(&format!("k{at}"), r#""older""#).await;
+    }
+    redis.restart().await;
+    // Some before, some while, some after the first node puts its own.
+    let mut expected = Vec::new();
+    for at in 0..KEYS {
+        let (key, begun) = (format!("k{at}"), Instant::now());
+        let version = loop {
+            let response = nodes[1 + at % 2].set(format!(r#"{{"key":"{key}","value":"newer"}}"#)).await;
+            if response.status == 200 {
+                break response.version();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5), "{response:?}");
+        };
+        expected.push((key, status(version, r#""newer""#)));
+    }
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        for (key, text) in &expected {
+            assert_eq!(poll(&nodes[0], key, 0).await.text(), *text);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn held_gets_survive_an_empty_redis() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &[]).await;
+    let version = nodes[0].set_ok("seen", "1").await;
+    let mut seen = nodes.hold(1, &format!("key=seen&last={version}")).await;
+    let mut floor = nodes.hold(1, &format!("key=floor&last={}", u64::MAX >> 12)).await;
+    redis.restart().await;
+    // The leases come back without the pages, and so does what they know.
+    nodes.wait_key_waiters("seen", 1).await;
+    nodes.wait_key_waiters("floor", 1).await;
+    assert!(seen.conn.is_silent_for(Duration::from_millis(300)).await, "it has seen what is put again");
+    for (key, held) in [("seen", &mut seen), ("floor", &mut floor)] {
+        let next = nodes[2].set_ok(key, "2").await;
+        assert_eq!(held.answer().await.text(), status(next, "2"));
+    }
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn what_was_set_longer_ago_than_resend_is_not_put_again() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(2, &redis.url(), &["--resend", "1s"]).await;
+    nodes[0].set_ok("old", "1").await;
+    // Not for something to happen: time has to pass.
+    sleep(Duration::from_millis(2500)).await;
+    let version = nodes[0].set_ok("new", "1").await;
+    redis.restart().await;
+    wait_poll(&nodes, 1, "new", &status(version, "1")).await;
+    assert_eq!(poll(&nodes[1], "old", 0).await.code(), -1);
+    settle(&nodes, &redis, 300).await;
+}
