@@ -3,10 +3,13 @@
 //! A get is held on one node, and what another is told reaches it. After each test nobody waits, and no key of Redis
 //! would stay for ever ([`settle`]).
 
+mod clock;
 mod crowd;
 mod deliveries;
 mod expiry;
+mod failovers;
 mod hostile;
+mod logins;
 mod lookups;
 mod order;
 mod outages;

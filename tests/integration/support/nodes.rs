@@ -79,6 +79,14 @@ impl Nodes {
         }
     }
 
+    /// Waits until every node stores a set of `key`.
+    pub(crate) async fn wait_set(&self, key: &str) {
+        for node in &self.nodes {
+            let body = format!(r#"{{"key":"{key}","value":0}}"#);
+            eventually(async || node.set(&body).await.status == 200, "a set is stored").await;
+        }
+    }
+
     /// Waits until `/health/path` of every node has this status.
     pub(crate) async fn wait_path(&self, status: u16) {
         for node in &self.nodes {

@@ -22,7 +22,9 @@ impl RedisCluster {
         }
         let addresses: Vec<_> = redis.iter().map(|redis| format!("127.0.0.1:{}", redis.port)).collect();
         let addresses = addresses.iter().map(String::as_str);
-        let create: Vec<_> = ["--cluster", "create"].into_iter().chain(addresses).collect();
+        let password =
+            args.iter().position(|arg| *arg == "--requirepass").map(|at| ["-a", args[at + 1], "--no-auth-warning"]);
+        let create: Vec<_> = password.into_iter().flatten().chain(["--cluster", "create"]).chain(addresses).collect();
         redis_cli(&[&create[..], &["--cluster-replicas", "1", "--cluster-yes"]].concat()).await;
         let this = Self { redis };
         let whole = async || {

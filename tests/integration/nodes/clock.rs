@@ -1,0 +1,67 @@
+//! Versions are made from Redis' clock, and servers' clocks differ.
+
+use super::{now_ms, poll, settle, status};
+use crate::support::{Nodes, Redis, Sentinels, eventually};
+
+/// How far the first master is ahead.
+const AHEAD_S: i64 = 60;
+const AHEAD_MS: u64 = 60_000;
+
+#[tokio::test]
+async fn a_set_through_a_master_whose_clock_is_behind_reaches_who_saw_the_old_one_s_version() {
+    let ahead = Redis::start_with_clock(AHEAD_S, &[]).await;
+    let behind = Redis::replica_of(&ahead, &[]).await;
+    let mut sentinels = Sentinels::over(vec![ahead, behind]).await;
+    let nodes = Nodes::start(3, &sentinels.url(), &["--hold", "15s"]).await;
+    let mut seen = Vec::new();
+    for at in 0..9 {
+        let key = format!("k{at}");
+        let mut held = nodes.hold(at % 3, &format!("key={key}&wait=15")).await;
+        let version = nodes[at / 3].set_ok(&key, "1").await;
+        assert!(version > now_ms() + AHEAD_MS - 5000, "made from Redis' clock: {version}");
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+        seen.push((key, version));
+    }
+    // Nobody waits for these when the master dies; and of these the new master is not to know.
+    let old = sentinels.kill_master().await;
+    sentinels.wait_other_master(old).await;
+    assert!(sentinels.master().await.command(&["TIME"]).await.list()[0].number() < (now_ms() / 1000 + 5).cast_signed());
+    for (at, (key, _)) in seen.iter().enumerate() {
+        if at % 2 == 0 {
+            let name = format!("{}{key}", super::PREFIX);
+            eventually(async || sentinels.master().await.command(&["DEL", &name]).await.number() == 1, "deleted").await;
+        }
+    }
+    for (at, (key, last)) in seen.iter().enumerate() {
+        let mut version = 0;
+        let stored = async || {
+            let response = nodes[at % 3].set(format!(r#"{{"key":"{key}","value":2}}"#)).await;
+            version = if response.status == 200 { response.version() } else { 0 };
+            version > 0
+        };
+        eventually(stored, "a set is stored").await;
+        assert!(version > *last, "{key}: {version} after {last}");
+        let found = nodes[(at + 1) % 3].get(&format!("/status/get?key={key}&last={last}&wait=5")).await;
+        assert_eq!(found.text(), status(version, "2"));
+        assert_eq!(poll(&nodes[at % 3], key, *last).await.text(), status(version, "2"));
+    }
+    settle(&nodes, sentinels.master().await, 300).await;
+}
+
+#[tokio::test]
+async fn a_redis_whose_clock_is_behind_or_ahead_expires_by_its_own() {
+    for offset in [-3600, 3600] {
+        let redis = Redis::start_with_clock(offset, &[]).await;
+        let nodes = Nodes::start(2, &redis.url(), &[]).await;
+        let mut held = nodes.hold(0, "key=k&wait=5").await;
+        let version = nodes[1].set_ok("k", "1").await;
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+        let look = nodes[0].internal("GET", "/keys/k", &[], b"").await.json();
+        let left = look["expires_in_ms"].as_u64().expect("milliseconds");
+        assert!((290_000..=300_000).contains(&left), "{look}");
+        let left = redis.command(&["PTTL", &format!("{}k", super::PREFIX)]).await.number();
+        assert!((290_000..=300_000).contains(&left), "{left}");
+        assert_eq!(nodes[1].get(&format!("/status/get?key=k&last={version}&wait=0.1")).await.code(), -1);
+        nodes.quiet().await;
+    }
+}

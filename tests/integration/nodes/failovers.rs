@@ -1,0 +1,139 @@
+//! Another Redis server becomes the master: by Sentinel, and in a Cluster.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{PREFIX, poll, settle, status};
+use crate::sets::check_done;
+use crate::support::{Held, Nodes, RedisCluster, Response, Sentinels, eventually};
+
+/// Longer than a failover of these tests.
+const ARGS: [&str; 2] = ["--hold", "15s"];
+/// How long after a new master is there all must work again.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// Sets through a node until that is stored; what is refused meanwhile is said to be unavailable.
+async fn set_stored(nodes: &Nodes, at: usize, key: &str, value: &str) -> Response {
+    let until = Instant::now() + RECOVERY;
+    loop {
+        let response = nodes[at].set(format!(r#"{{"key":"{key}","value":{value}}}"#)).await;
+        if response.status == 200 {
+            return response;
+        }
+        assert_eq!((response.status, response.code()), (503, -6), "{response:?}");
+        assert!(Instant::now() < until, "{response:?} {RECOVERY:?} after there is a master");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Statuses that were confirmed, and a page that is held: both must live through what happens to Redis.
+struct Before {
+    known: Vec<(String, String)>,
+    held: Vec<(String, Held)>,
+}
+
+impl Before {
+    async fn begin(nodes: &Nodes, name: &str) -> Self {
+        let (mut known, mut held) = (Vec::new(), Vec::new());
+        for at in 0..12 {
+            let key = format!("{name}-held-{at}");
+            held.push((key.clone(), nodes.hold(at % 3, &format!("key={key}&wait=15")).await));
+        }
+        // The last thing that is done: replicas may not have all of it.
+        for at in 0..60 {
+            let key = format!("{name}-known-{at}");
+            known.push((key.clone(), status(nodes[at % 3].set_ok(&key, "1").await, "1")));
+        }
+        Self { known, held }
+    }
+
+    async fn end(self, nodes: &Nodes) {
+        for (at, (key, mut held)) in self.held.into_iter().enumerate() {
+            let receipt = set_stored(nodes, (at + 1) % 3, &key, "2").await;
+            assert_eq!(held.answer().await.text(), status(receipt.version(), "2"), "{key}: {receipt:?}");
+        }
+        for (at, (key, text)) in self.known.iter().enumerate() {
+            let found = async || poll(&nodes[(at + 1) % 3], key, 0).await.text() == *text;
+            eventually(found, &format!("{key} is found again: {text}")).await;
+        }
+        let mut held = nodes.hold(0, "key=last").await;
+        let version = check_done(&nodes[2].set(r#"{"key":"last","value":1}"#).await, 1);
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+        nodes[1].delete_ok("last").await;
+    }
+}
+
+#[tokio::test]
+async fn sentinels_fail_over_and_nodes_follow_the_master() {
+    let mut sentinels = Sentinels::start(2, &[]).await;
+    let nodes = Nodes::start(3, &sentinels.url(), &ARGS).await;
+    for (name, is_asked) in [("asked", true), ("killed", false)] {
+        let before = Before::begin(&nodes, name).await;
+        let begun = Instant::now();
+        if is_asked {
+            sentinels.failover().await;
+        } else {
+            let old = sentinels.kill_master().await;
+            sentinels.wait_other_master(old).await;
+        }
+        let failed_over = begun.elapsed();
+        before.end(&nodes).await;
+        println!("{name}: another master after {failed_over:?}, all works after {:?}", begun.elapsed());
+    }
+    settle(&nodes, sentinels.master().await, 300).await;
+}
+
+#[tokio::test]
+async fn one_sentinel_of_three_may_be_gone_also_at_the_start() {
+    let mut sentinels = Sentinels::start(1, &[]).await;
+    let url = sentinels.url();
+    sentinels.sentinels[0].kill().await;
+    let nodes = Nodes::start(2, &url, &ARGS).await;
+    let mut held = nodes.hold(0, "key=k").await;
+    let version = check_done(&nodes[1].set(r#"{"key":"k","value":1}"#).await, 1);
+    assert_eq!(held.answer().await.text(), status(version, "1"));
+    settle(&nodes, &sentinels.redis[0], 300).await;
+}
+
+#[tokio::test]
+async fn a_cluster_holds_the_keys_on_all_its_masters() {
+    let mut cluster = RedisCluster::start(&[]).await;
+    let nodes = Nodes::start(3, &cluster.url(), &ARGS).await;
+    let mut used = [false; 6];
+    for at in 0..24 {
+        let key = format!("{{k}}}}{at}");
+        let path = crate::support::encode(&key);
+        let mut held = nodes.hold(at % 3, &format!("key={path}")).await;
+        let version = nodes[at / 3 % 3].set_ok(&key, "1").await;
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+        assert_eq!(poll(&nodes[(at + 1) % 3], &path, 0).await.text(), status(version, "1"));
+        used[cluster.master_of(&format!("{PREFIX}{key}")).await.expect("a master")] = true;
+    }
+    assert!(used.iter().filter(|used| **used).count() > 1, "not on one alone: {used:?}");
+
+    // A slot moves to another master, while a get waits for a key in it.
+    let mut held = nodes.hold(0, "key=moved").await;
+    let known = nodes[1].set_ok("moved-too", "1").await;
+    cluster.move_slot_of(&format!("{PREFIX}moved")).await;
+    cluster.move_slot_of(&format!("{PREFIX}moved-too")).await;
+    let version = set_stored(&nodes, 2, "moved", "1").await.version();
+    assert_eq!(held.answer().await.text(), status(version, "1"));
+    for at in 0..3 {
+        assert_eq!(poll(&nodes[at], "moved-too", 0).await.text(), status(known, "1"));
+    }
+
+    // A master dies, and its replica takes its place.
+    let before = Before::begin(&nodes, "killed").await;
+    let begun = Instant::now();
+    let name = format!("{PREFIX}killed-held-0");
+    let killed = cluster.kill_master_of(&name).await;
+    cluster.wait_other_master_of(&name, killed).await;
+    let failed_over = begun.elapsed();
+    before.end(&nodes).await;
+    println!("cluster: another master after {failed_over:?}, all works after {:?}", begun.elapsed());
+    nodes.quiet().await;
+    for master in cluster.masters().await {
+        settle(&nodes, master, 300).await;
+    }
+}
