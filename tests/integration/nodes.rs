@@ -14,6 +14,7 @@ mod lookups;
 mod order;
 mod outages;
 mod peers;
+mod races;
 mod topologies;
 mod write_back;
 

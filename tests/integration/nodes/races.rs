@@ -1,0 +1,158 @@
+//! Pages and backends at random nodes, while nodes and Redis are killed, frozen and replaced: the promises hold.
+//!
+//! Each backend sets, and waits until the pages of its key have what was confirmed, or something newer. What is checked is
+//! in [`world`]; what was asked, answered and set is counted and printed.
+
+mod backend;
+mod page;
+mod world;
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::settle;
+use crate::support::{Nodes, Redis, RedisCluster, Sentinels, long};
+use world::{Tolerance, World};
+
+/// Gets wait far less than this; it bounds leases.
+const ARGS: [&str; 4] = ["--hold", "5s", "--status-ttl", "120s"];
+const TTL: u64 = 120;
+
+/// How often something is done to nodes or Redis.
+fn rounds(short: usize) -> usize {
+    if long() { 10 * short } else { short }
+}
+
+/// Time that passes under load.
+async fn go_on(milliseconds: u64) {
+    sleep(Duration::from_millis(milliseconds)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_repeated_while_all_is_well() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let world = World::begin("calm", &nodes);
+    go_on(if long() { 60_000 } else { 2000 }).await;
+    assert_eq!(redis.immortal().await, Vec::<String>::new());
+    let tally = world.end(Tolerance::None).await;
+    assert_eq!((tally.repeated, tally.unavailable, tally.refused, tally.unknown), (0, 0, 0, 0), "{tally:?}");
+    settle(&nodes, &redis, TTL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_nodes_are_killed_and_replaced() {
+    let redis = Redis::start(&[]).await;
+    let mut nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let world = World::begin("nodes killed", &nodes);
+    for round in 0..rounds(4) {
+        go_on(600).await;
+        nodes.kill(round % 3).await;
+        go_on(300).await;
+        nodes.replace(round % 3).await;
+    }
+    world.end(Tolerance::None).await;
+    settle(&nodes, &redis, TTL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_nodes_are_drained_and_replaced() {
+    let redis = Redis::start(&[]).await;
+    let mut nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let world = World::begin("nodes drained", &nodes);
+    for round in 0..rounds(3) {
+        go_on(400).await;
+        nodes[round % 3].signal("TERM").await;
+        assert_eq!(nodes[round % 3].wait_exit().await.code(), Some(0));
+        nodes.replace(round % 3).await;
+    }
+    let tally = world.end(Tolerance::None).await;
+    assert_eq!((tally.unavailable, tally.refused), (0, 0), "{tally:?}");
+    settle(&nodes, &redis, TTL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_redis_is_paused() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let world = World::begin("Redis paused", &nodes);
+    for round in 0..rounds(3) {
+        go_on(500).await;
+        redis.signal("STOP").await;
+        // Shorter and longer than the limit of a command.
+        go_on([200, 900][round % 2]).await;
+        redis.signal("CONT").await;
+    }
+    go_on(500).await;
+    world.end(Tolerance::None).await;
+    settle(&nodes, &redis, TTL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_while_redis_is_restarted_empty() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let world = World::begin("Redis restarted empty", &nodes);
+    for _ in 0..rounds(3) {
+        go_on(600).await;
+        redis.restart().await;
+    }
+    go_on(500).await;
+    world.end(Tolerance::None).await;
+    settle(&nodes, &redis, TTL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_across_failovers_by_sentinel() {
+    for _ in 0..rounds(1) {
+        let mut sentinels = Sentinels::start(2, &[]).await;
+        let nodes = Nodes::start(3, &sentinels.url(), &ARGS).await;
+        let world = World::begin("Sentinel failovers", &nodes);
+        go_on(500).await;
+        sentinels.failover().await;
+        go_on(1000).await;
+        let old = sentinels.kill_master().await;
+        sentinels.wait_other_master(old).await;
+        go_on(500).await;
+        world.end(Tolerance::None).await;
+        settle(&nodes, sentinels.master().await, TTL).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_across_a_failover_in_a_cluster() {
+    for _ in 0..rounds(1) {
+        let mut cluster = RedisCluster::start(&[]).await;
+        let nodes = Nodes::start(3, &cluster.url(), &ARGS).await;
+        let world = World::begin("Cluster failover", &nodes);
+        go_on(500).await;
+        let name = format!("{}{}", super::PREFIX, world::key(0));
+        let old = cluster.kill_master_of(&name).await;
+        cluster.wait_other_master_of(&name, old).await;
+        go_on(500).await;
+        world.end(Tolerance::None).await;
+        nodes.quiet().await;
+        for master in cluster.masters().await {
+            settle(&nodes, master, TTL).await;
+        }
+    }
+}
+
+/// What only Redis and the confirming node knew, and both died: that is lost, and counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_when_redis_and_a_node_die_together_is_counted() {
+    let mut redis = Redis::start(&[]).await;
+    let mut nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    let world = World::begin("Redis and a node killed", &nodes);
+    for round in 0..rounds(2) {
+        go_on(600).await;
+        let (died, ()) = tokio::join!(redis.kill(), nodes.kill(round % 3));
+        let () = died;
+        redis.start_again().await;
+        nodes.replace(round % 3).await;
+    }
+    go_on(300).await;
+    world.end(Tolerance::Loss).await;
+    settle(&nodes, &redis, TTL).await;
+}

@@ -1,0 +1,189 @@
+//! What pages and backends share, what they saw, and what must be true of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::{backend, page};
+use crate::support::Nodes;
+
+const KEYS: usize = 10;
+pub(super) const PAGES_PER_KEY: usize = 2;
+
+/// The name of a key.
+pub(super) fn key(at: usize) -> String {
+    format!("race-{at}")
+}
+
+/// What may happen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Tolerance {
+    /// Nothing that was confirmed may be lost.
+    None,
+    /// Something may, and is counted.
+    Loss,
+}
+
+/// A value that is set once, or a deletion.
+pub(super) type Update = Option<u64>;
+
+/// What a backend was told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Outcome {
+    /// Stored, with this version.
+    Confirmed(u64),
+    /// Not stored, and seen by nobody.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// One key, with all that was done to it and seen of it.
+#[derive(Default)]
+pub(super) struct Key {
+    pub(super) name: String,
+    /// What each page has seen last.
+    pub(super) lasts: [AtomicU64; PAGES_PER_KEY],
+    pub(super) progress: Notify,
+    pub(super) seen: Mutex<BTreeMap<u64, Update>>,
+    pub(super) updates: Mutex<Vec<(Update, Outcome)>>,
+}
+
+/// How often what happened.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Tally {
+    pub(super) asked: u64,
+    pub(super) statuses: u64,
+    pub(super) deletions: u64,
+    pub(super) timeouts: u64,
+    /// -6, -2 and -3.
+    pub(super) unavailable: u64,
+    pub(super) sent_away: u64,
+    /// Gets whose connection ended without an answer: their node was killed.
+    pub(super) broken: u64,
+    pub(super) set: u64,
+    pub(super) confirmed: u64,
+    pub(super) refused: u64,
+    pub(super) unknown: u64,
+    /// Values that were seen with two versions: a set that was done twice.
+    pub(super) repeated: u64,
+    pub(super) lost: u64,
+    /// From a set's confirmation until all pages have it.
+    pub(super) until_seen: Vec<Duration>,
+}
+
+/// Where everything happens.
+pub(super) struct World {
+    name: &'static str,
+    shared: Arc<Shared>,
+    pages: JoinSet<()>,
+    backends: JoinSet<()>,
+}
+
+/// What all actors share.
+pub(super) struct Shared {
+    /// Each node's public and internal address.
+    pub(super) places: Vec<[SocketAddr; 2]>,
+    pub(super) keys: Vec<Key>,
+    pub(super) tally: Mutex<Tally>,
+    /// Backends set once more, and end.
+    pub(super) is_ending: AtomicBool,
+    /// Pages end.
+    pub(super) is_over: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn count(&self, count: impl FnOnce(&mut Tally)) {
+        count(&mut self.tally.lock().unwrap());
+    }
+
+    /// A node's address by chance: 0 the public one, 1 the internal one.
+    pub(super) fn any_place(&self, listener: usize) -> SocketAddr {
+        self.places[rand::random_range(0..self.places.len())][listener]
+    }
+}
+
+impl World {
+    /// Lets pages and backends begin.
+    pub(super) fn begin(name: &'static str, nodes: &Nodes) -> Self {
+        let shared = Arc::new(Shared {
+            places: nodes.iter().map(|node| [node.public.tcp(), node.internal.tcp()]).collect(),
+            keys: (0..KEYS).map(|at| Key { name: key(at), ..Key::default() }).collect(),
+            tally: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
+        let (mut pages, mut backends) = (JoinSet::new(), JoinSet::new());
+        for at in 0..KEYS {
+            for which in 0..PAGES_PER_KEY {
+                pages.spawn(page::run(Arc::clone(&shared), at, which));
+            }
+            backends.spawn(backend::run(Arc::clone(&shared), at));
+        }
+        Self { name, shared, pages, backends }
+    }
+
+    /// Lets each backend set once more, which must be stored and seen; then ends all, and checks what they saw.
+    pub(super) async fn end(self, tolerance: Tolerance) -> Tally {
+        self.shared.is_ending.store(true, Ordering::Relaxed);
+        self.backends.join_all().await;
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.pages.join_all().await;
+        let repeated = self.shared.keys.iter().map(check).sum();
+        self.shared.count(|tally| tally.repeated = repeated);
+        let mut tally = self.shared.tally.lock().unwrap().clone();
+        tally.until_seen.sort_unstable();
+        print(self.name, &tally);
+        assert!(tolerance == Tolerance::Loss || tally.lost == 0, "{} confirmed statuses were lost", tally.lost);
+        let answers = tally.statuses + tally.deletions + tally.timeouts + tally.unavailable + tally.sent_away;
+        assert_eq!(tally.asked, answers + tally.broken, "one answer each: {tally:?}");
+        assert_eq!(tally.set, tally.confirmed + tally.refused + tally.unknown, "one answer each: {tally:?}");
+        assert!(tally.confirmed > 50 && tally.statuses > 50, "hardly a race: {tally:?}");
+        tally
+    }
+}
+
+/// What was seen of a key is what was set, as it was confirmed; gives how many sets were done twice.
+fn check(key: &Key) -> u64 {
+    let (seen, updates) = (key.seen.lock().unwrap(), key.updates.lock().unwrap());
+    let mut confirmed = BTreeMap::new();
+    for (update, outcome) in &*updates {
+        if let Outcome::Confirmed(version) = outcome {
+            let before = confirmed.insert(*version, *update);
+            assert_eq!(before, None, "{}: two updates have the version {version}", key.name);
+        }
+    }
+    let may_be_stored: BTreeSet<_> =
+        updates.iter().filter(|(_, outcome)| *outcome != Outcome::Refused).map(|(update, _)| *update).collect();
+    let mut versions: BTreeMap<u64, u64> = BTreeMap::new();
+    for (version, update) in &*seen {
+        assert!(may_be_stored.contains(update), "{}: {update:?} was refused, and seen as {version}", key.name);
+        if let Some(expected) = confirmed.get(version) {
+            assert_eq!(update, expected, "{}: what was confirmed as {version}", key.name);
+        }
+        if let Some(value) = update {
+            *versions.entry(*value).or_default() += 1;
+        }
+    }
+    versions.values().map(|count| count - 1).sum()
+}
+
+fn print(name: &str, tally: &Tally) {
+    let Tally { asked, statuses, deletions, timeouts, unavailable, sent_away, broken, .. } = tally;
+    let Tally { set, confirmed, refused, unknown, repeated, lost, until_seen, .. } = tally;
+    let at =
+        |share: f64| until_seen.get(((until_seen.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
+    println!(
+        "{name}: asked {asked} = statuses {statuses} + deletions {deletions} + timeouts {timeouts} + unavailable \
+         {unavailable} + sent away {sent_away} + broken {broken}; set {set} = confirmed {confirmed} + refused {refused} + \
+         unknown {unknown}; done twice {repeated}, lost {lost}; until all pages had it: p50 {:?}, p99 {:?}, max {:?}",
+        at(0.5),
+        at(0.99),
+        at(1.0),
+    );
+}
