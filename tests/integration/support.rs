@@ -28,7 +28,7 @@ pub(crate) use conn::{Address, Conn, encode, request};
 pub(crate) use golden::{assert_golden, masked};
 pub(crate) use launch::{Finished, Launch};
 pub(crate) use node::{Held, Node};
-pub(crate) use nodes::Nodes;
+pub(crate) use nodes::{Nodes, wait_connected};
 pub(crate) use port::free_port;
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis::Redis;

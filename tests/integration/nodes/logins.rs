@@ -182,7 +182,8 @@ async fn a_check_says_why_there_is_no_redis() {
 #[tokio::test]
 async fn a_wrong_login_is_said_in_the_log_without_the_password() {
     let redis = Redis::start(&["--requirepass", "right"]).await;
-    let nodes = Nodes::start(1, &format!("redis://:wr0ng@127.0.0.1:{}", redis.port), &[]).await;
+    let url = format!("redis://:wr0ng@127.0.0.1:{}", redis.port);
+    let nodes = Nodes::launch_without_redis(1, Launch::new(&[]).env("HOLDFAST_REDIS", &url)).await;
     let response = nodes[0].set(r#"{"key":"k","value":1}"#).await;
     assert_eq!((response.status, response.code()), (503, -6), "{response:?}");
     check_secret(&nodes, &["wr0ng"]);

@@ -42,6 +42,14 @@ impl Launch {
         self
     }
 
+    /// Adds a flag unless it is given already.
+    pub(super) fn or(mut self, flag: &str, value: &str) -> Self {
+        if !self.args.iter().any(|arg| arg == flag) {
+            self.args.extend([flag.to_owned(), value.to_owned()]);
+        }
+        self
+    }
+
     /// Runs it under a shell script that must end in `exec "$0" "$@"`, so that the process id is the program's:
     /// `ulimit -n 64; exec "$0" "$@"`.
     pub(crate) fn under(mut self, script: &str) -> Self {

@@ -16,15 +16,25 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Starts `count` nodes over the Redis at `url` with `args`.
+    /// Starts `count` nodes over the Redis at `url` with `args`, and waits until each can use it.
     pub(crate) async fn start(count: usize, url: &str, args: &[&str]) -> Self {
-        let defaults = DEFAULTS.iter().filter(|[flag, _]| !args.contains(flag)).flatten().copied();
-        let args: Vec<_> = args.iter().copied().chain(defaults).collect();
-        Self::launch(count, Launch::new(&args).env("HOLDFAST_REDIS", url)).await
+        Self::launch(count, Launch::new(args).env("HOLDFAST_REDIS", url)).await
     }
 
-    /// Starts `count` nodes that share all but their ports.
+    /// The same, with nodes that share all but their ports.
     pub(crate) async fn launch(count: usize, launch: Launch) -> Self {
+        let this = Self::launch_without_redis(count, launch).await;
+        for node in &this.nodes {
+            wait_connected(node).await;
+        }
+        this
+    }
+
+    /// The same, where there is no Redis yet.
+    pub(crate) async fn launch_without_redis(count: usize, mut launch: Launch) -> Self {
+        for [flag, value] in DEFAULTS {
+            launch = launch.or(flag, value);
+        }
         let place = || [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let mut this = Self { nodes: Vec::new(), launch, places: (0..count).map(|_| place()).collect() };
         for at in 0..count {
@@ -49,6 +59,7 @@ impl Nodes {
     /// Starts another where one was that has ended.
     pub(crate) async fn replace(&mut self, at: usize) {
         self.nodes[at] = self.start_one(at).await;
+        wait_connected(&self.nodes[at]).await;
     }
 
     /// How leases and peers name a node.
@@ -101,6 +112,12 @@ impl Nodes {
             node.quiet().await;
         }
     }
+}
+
+/// Waits until a node can use its Redis: it is ready without one.
+pub(crate) async fn wait_connected(node: &Node) {
+    let is_connected = async || node.get("/status/get?key=connected&wait=0").await.code() != -6;
+    eventually(is_connected, "the node has a Redis").await;
 }
 
 impl Deref for Nodes {
