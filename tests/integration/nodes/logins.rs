@@ -17,15 +17,17 @@ fn documented_rules() -> Vec<String> {
     rules.filter(|rule| !rule.starts_with('>')).map(str::to_owned).collect()
 }
 
-/// Everything that nodes do with Redis.
+/// Everything that nodes do with Redis, with a key that was not used before.
 async fn use_all(nodes: &Nodes) {
-    let mut held = nodes.hold(0, "key=k&last=5").await;
-    let version = check_done(&nodes[1].set(r#"{"key":"k","value":1}"#).await, 1);
+    let key = format!("k{:x}", rand::random::<u64>());
+    let set = |more: &str| format!(r#"{{"key":"{key}","value":1{more}}}"#);
+    let mut held = nodes.hold(0, &format!("key={key}&last=5")).await;
+    let version = check_done(&nodes[1].set(set("")).await, 1);
     assert_eq!(held.answer().await.text(), status(version, "1"));
-    assert_eq!(poll(&nodes[0], "k", 0).await.text(), status(version, "1"));
-    assert_eq!(nodes[0].internal("GET", "/keys/k", &[], b"").await.version(), version);
-    assert_eq!(nodes[0].set(format!(r#"{{"key":"k","value":1,"after":{}}}"#, version - 1)).await.status, 409);
-    assert!(nodes[1].delete_ok("k").await > version);
+    assert_eq!(poll(&nodes[0], &key, 0).await.text(), status(version, "1"));
+    assert_eq!(nodes[0].internal("GET", &format!("/keys/{key}"), &[], b"").await.version(), version);
+    assert_eq!(nodes[0].set(set(r#","after":1"#)).await.status, 409);
+    assert!(nodes[1].delete_ok(&key).await > version);
     nodes.wait_path(200).await;
 }
 
@@ -47,9 +49,17 @@ async fn a_user_who_may_do_only_what_is_documented_is_enough() {
         let rules = documented_rules();
         let rules: Vec<_> = rules.iter().map(String::as_str).collect();
         redis.command(&[&["ACL", "SETUSER", "some-user", "on", &secret], &rules[..]].concat()).await;
-        for never in ["flushall", "config", "keys", "del", "get"] {
-            let may = redis.command(&["ACL", "DRYRUN", "some-user", never, "holdfast:1:k"]).await;
-            assert!(may.text().contains("no permissions"), "{never}: {may:?}");
+        let never: [&[&str]; 6] = [
+            &["FLUSHALL"],
+            &["CONFIG", "GET", "x"],
+            &["KEYS", "*"],
+            &["DEL", "holdfast:1:k"],
+            &["HGET", "other", "v"],
+            &["ACL", "LIST"],
+        ];
+        for never in never {
+            let may = redis.command(&[&["ACL", "DRYRUN", "some-user"], never].concat()).await;
+            assert!(may.text().contains("no permissions"), "{never:?}: {may:?}");
         }
         redis.command(&["ACL", "LOG", "RESET"]).await;
     };
