@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use crate::advertise::{self, NoAddress};
@@ -36,6 +36,8 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 /// How often what has expired is taken out of the embedded store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a start waits for the store.
+const STORE_START: Duration = Duration::from_secs(1);
 /// The last part of a drain's grace is the internal listener's: backends and operators are served longest.
 const INTERNAL_GRACE_PART: u32 = 10;
 
@@ -110,6 +112,9 @@ pub async fn run(
     let (trigger, drain) = shutdown::drain();
     let node = Node::new(&settings, internal_address.clone(), drain).await?;
     tell_start(&settings, &node, &public_address);
+    // Who connects meanwhile waits in the backlog, and is not told that Redis is gone because it was not there yet.
+    // Where it is gone, the node starts without it.
+    let _ = timeout(STORE_START, node.delivery.store.there()).await;
 
     let demo = settings.demo.then(|| Demo::new(&internal_address));
     let answers = Public::new(node.gets(&settings), demo);

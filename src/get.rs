@@ -23,6 +23,10 @@ use crate::status::{Outcome, Seen, Update, Version};
 use crate::store::{Store, StoreError};
 use crate::waiters::{Left, Waiter, Waiters};
 
+/// A get whose deadline comes while its key is being opened is answered by what the store says, if it does so within
+/// this: the shortest wait finds what no wait finds.
+const OPEN_GRACE: Duration = Duration::from_millis(500);
+
 /// What gets need.
 #[derive(Debug)]
 pub(crate) struct Gets {
@@ -149,10 +153,16 @@ async fn wait_for_outcome(
     drain: impl Future<Output = ()>,
 ) -> Outcome {
     let (mut deadline, mut drain) = (pin!(deadline), pin!(drain));
+    let mut is_over = false;
+    let too_late = async {
+        (&mut deadline).await;
+        is_over = true;
+        sleep(OPEN_GRACE).await;
+    };
     let (epoch, opened) = tokio::select! {
         biased;
         opened = open => opened,
-        () = &mut deadline => return left(waiter, Outcome::Unavailable).await,
+        () = too_late => return left(waiter, Outcome::Unavailable).await,
         () = &mut drain => return left(waiter, Outcome::Retry).await,
     };
     match opened {
@@ -170,7 +180,7 @@ async fn wait_for_outcome(
     tokio::select! {
         biased;
         update = waiter.update() => update.into(),
-        () = &mut deadline => left(waiter, Outcome::Timeout).await,
+        () = async { if !is_over { deadline.await } } => left(waiter, Outcome::Timeout).await,
         () = &mut drain => left(waiter, Outcome::Retry).await,
     }
 }
@@ -371,7 +381,7 @@ mod tests {
         assert_eq!(outcome_of(&[], Err(StoreError::Full)).await, Outcome::Busy);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_answer_ends_with_the_deadline_or_the_drain() {
         for (delivered, drained, expected) in [
             (true, false, Outcome::Gone(version(5))),

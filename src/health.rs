@@ -143,8 +143,6 @@ impl Probe {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let key = Key::parse(&format!("holdfast-path-{}", self.own.id)).expect("an id is made of hex digits");
         let mut last = Version::NONE;
-        // It connects while the node starts; that is no failure yet.
-        let _ = timeout(PROBE_TIMEOUT, self.store.there()).await;
         loop {
             ticks.tick().await;
             let mut parts = Parts::default();

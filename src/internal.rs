@@ -234,9 +234,9 @@ impl Internal {
     ) -> impl Future<Output = Receipt> + Send + use<U> {
         let Parts { delivery, recovery, .. } = &self.parts;
         let done = match stored {
-            Ok(Stored { version, ttl, leases }) => {
+            Ok(Stored { version, ttl, leases, process }) => {
                 let update = update(version);
-                recovery.confirmed(key, &update, ttl);
+                recovery.confirmed(key, &update, ttl, process);
                 Ok((version, delivery.deliver(key, &update, leases)))
             }
             Err(error) => {

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use crate::delivery::Delivery;
 use crate::key::Key;
-use crate::status::Update;
+use crate::status::{Update, Version};
 use crate::store::expiring::Expiring;
 use crate::store::{Store, StoreError, Stored};
 
@@ -51,8 +51,17 @@ pub(crate) struct Recovery {
 /// What this node confirmed lately, the newest of each key.
 #[derive(Debug, Default)]
 struct Confirmed {
-    updates: Expiring<(Update, Instant)>,
+    updates: Expiring<Entry>,
     bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    update: Update,
+    /// When its time to live ends.
+    ends: Instant,
+    /// The last Redis process that is known to have had it.
+    process: u64,
 }
 
 impl Recovery {
@@ -66,15 +75,19 @@ impl Recovery {
         self.wanted.notify_one();
     }
 
-    /// An update is about to be confirmed.
-    pub(crate) fn confirmed(&self, key: &Key, update: &Update, ttl: Duration) {
-        if self.resend.is_zero() || matches!(*self.delivery.store, Store::Memory(_)) {
+    /// An update was stored by this process, and is about to be confirmed.
+    pub(crate) fn confirmed(&self, key: &Key, update: &Update, ttl: Duration, process: u64) {
+        let Store::Redis(redis) = &*self.delivery.store else { return };
+        if self.resend.is_zero() {
             return;
         }
         let now = Instant::now();
-        let mut confirmed = lock(&self.confirmed);
-        confirmed.let_go(now);
-        confirmed.insert(key, update, now + ttl, now + self.resend.min(ttl));
+        let entry = Entry { update: update.clone(), ends: now + ttl, process };
+        lock(&self.confirmed).insert(key, entry, now, now + self.resend.min(ttl));
+        // It may have been an earlier one's last word, which came when all of that was put again already.
+        if redis.presence().now().process > process {
+            self.wanted.notify_one();
+        }
     }
 
     /// Nobody knows whether a set of this key was stored.
@@ -94,15 +107,11 @@ impl Recovery {
     pub(crate) async fn run(self: Arc<Self>) {
         let Store::Redis(redis) = &*self.delivery.store else { return };
         let mut presence = redis.presence();
-        let mut process = presence.now().process;
         let mut rest = FIRST_REST;
         loop {
             let now = presence.now();
             let done = now.is_there && {
-                let written = now.process == process || self.put_again().await;
-                if written {
-                    process = now.process;
-                }
+                let written = self.put_again(now.process).await;
                 let settled = self.settle_doubts().await;
                 written & settled & self.open_again(now.epoch).await
             };
@@ -167,35 +176,32 @@ impl Recovery {
         all
     }
 
-    /// Puts again what this node confirmed lately. Tells whether all of it is there now.
-    async fn put_again(&self) -> bool {
-        let updates: Vec<_> = {
-            let mut confirmed = lock(&self.confirmed);
-            confirmed.let_go(Instant::now());
-            confirmed.updates.iter().map(|(key, (update, ends))| (key.clone(), update.clone(), *ends)).collect()
-        };
-        let (count, all, missing) = (updates.len(), AtomicBool::new(true), AtomicBool::new(false));
-        stream::iter(updates)
-            .for_each_concurrent(SIDE_BY_SIDE, async |(key, update, ends)| {
+    /// Puts again what an earlier Redis process than this confirmed. Tells whether all of it is there now.
+    async fn put_again(&self, process: u64) -> bool {
+        let entries = lock(&self.confirmed).of_earlier(process, Instant::now());
+        if entries.is_empty() {
+            return true;
+        }
+        let (count, all, missing) = (entries.len(), AtomicBool::new(true), AtomicUsize::new(0));
+        stream::iter(entries)
+            .for_each_concurrent(SIDE_BY_SIDE, async |(key, Entry { update, ends, .. })| {
                 let ttl = ends.saturating_duration_since(Instant::now());
-                if ttl.is_zero() {
-                    return;
-                }
-                match self.delivery.store.put_again(&key, &update, ttl).await {
-                    Ok(Stored { leases, .. }) => {
-                        missing.store(true, Ordering::Relaxed);
+                let put = self.delivery.store.put_again(&key, &update, ttl.max(Duration::from_millis(1))).await;
+                let process = match put {
+                    Ok(Stored { leases, process, .. }) => {
+                        missing.fetch_add(1, Ordering::Relaxed);
                         self.delivery.deliver(&key, &update, leases).await;
+                        process
                     }
                     // It is there, or something newer.
-                    Err(StoreError::Conflict(_)) => {}
-                    Err(_) => all.store(false, Ordering::Relaxed),
-                }
+                    Err(StoreError::Conflict(_)) => process,
+                    Err(_) => return all.store(false, Ordering::Relaxed),
+                };
+                lock(&self.confirmed).had_by(&key, update.version(), process);
             })
             .await;
         let (all, missing) = (all.into_inner(), missing.into_inner());
-        if count > 0 {
-            warn!(count, all, missing, "put again what this node had confirmed");
-        }
+        warn!(count, missing, all, "put again what this node had confirmed");
         all
     }
 
@@ -224,24 +230,34 @@ impl Recovery {
 }
 
 impl Confirmed {
-    /// Keeps an update until `until`, which is to live until `ends`; lets the oldest go where there are too many.
-    fn insert(&mut self, key: &Key, update: &Update, ends: Instant, until: Instant) {
+    /// Keeps an entry until `until`; lets the oldest go where there are too many.
+    fn insert(&mut self, key: &Key, entry: Entry, now: Instant, until: Instant) {
+        while let Some((_, old)) = self.updates.pop_expired(now) {
+            self.bytes -= old.update.value_bytes();
+        }
         let old = self.updates.peek(key);
-        if old.is_some_and(|(old, _)| old.version() >= update.version()) {
+        if old.is_some_and(|old| old.update.version() >= entry.update.version()) {
             return;
         }
-        self.bytes -= old.map_or(0, |(old, _)| old.value_bytes());
-        self.bytes += update.value_bytes();
-        self.updates.insert(key, (update.clone(), ends), until);
+        self.bytes -= old.map_or(0, |old| old.update.value_bytes());
+        self.bytes += entry.update.value_bytes();
+        self.updates.insert(key, entry, until);
         while self.updates.len() > MAX_CONFIRMED || self.bytes > MAX_CONFIRMED_BYTES {
-            let Some((_, (oldest, _))) = self.updates.pop_first() else { return };
-            self.bytes -= oldest.value_bytes();
+            let Some((_, oldest)) = self.updates.pop_first() else { return };
+            self.bytes -= oldest.update.value_bytes();
         }
     }
 
-    fn let_go(&mut self, now: Instant) {
-        while let Some((_, (old, _))) = self.updates.pop_expired(now) {
-            self.bytes -= old.value_bytes();
+    /// What only processes before this one are known to have had.
+    fn of_earlier(&self, process: u64, now: Instant) -> Vec<(Key, Entry)> {
+        let earlier = self.updates.iter(now).filter(|(_, entry)| entry.process < process);
+        earlier.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+    }
+
+    /// Notes that a process had this version.
+    fn had_by(&mut self, key: &Key, version: Version, process: u64) {
+        if let Some(entry) = self.updates.peek_mut(key).filter(|entry| entry.update.version() == version) {
+            entry.process = entry.process.max(process);
         }
     }
 }

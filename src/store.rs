@@ -58,6 +58,8 @@ pub struct Stored {
     pub ttl: Duration,
     /// The nodes that hold waiters of the key, by a store that several nodes share. They have to be told.
     pub leases: Vec<Lease>,
+    /// The Redis process that was asked, as a node counts them: a later one may not have it.
+    pub(crate) process: u64,
 }
 
 /// What is found under a key.

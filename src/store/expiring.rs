@@ -53,9 +53,14 @@ impl<V> Expiring<V> {
         Some((key, value))
     }
 
-    /// All that takes room.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
-        self.entries.iter().map(|(key, (value, _))| (key, value))
+    /// The same, to be changed.
+    pub(crate) fn peek_mut(&mut self, key: &Key) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(value, _)| value)
+    }
+
+    /// All that lives now.
+    pub(crate) fn iter(&self, now: Instant) -> impl Iterator<Item = (&Key, &V)> {
+        self.entries.iter().filter(move |(_, (_, until))| *until > now).map(|(key, (value, _))| (key, value))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -157,7 +157,7 @@ impl Memory {
         }
         shard.known.insert(key, update, now + ttl);
         self.clock.given(version.get());
-        Ok(Stored { version, ttl, leases: Vec::new() })
+        Ok(Stored { version, ttl, leases: Vec::new(), process: 0 })
     }
 
     /// Counts an entry of `new` bytes in place of one of `replaced`, if it fits.

@@ -93,7 +93,7 @@ impl Redis {
     pub(super) async fn open(&self, key: &Key, seen: Seen, hold: Duration) -> Result<Option<Update>, StoreError> {
         let lease = if hold.is_zero() { 0 } else { millis(hold + LEASE_MARGIN) };
         let args: [&dyn Argument; 4] = [&seen.least.get(), &seen.most.get(), &lease, &self.name];
-        let reply = self.run(&self.scripts.open, key, &args).await?;
+        let (reply, _) = self.run(&self.scripts.open, key, &args).await?;
         let known = parse_known(&reply).ok_or(StoreError::Unavailable)?;
         Ok(known.map(|known| known.update))
     }
@@ -123,12 +123,13 @@ impl Redis {
     }
 
     async fn write(&self, key: &Key, args: &[&dyn Argument]) -> Result<Stored, StoreError> {
-        let reply = self.run(&self.scripts.write, key, args).await?;
+        let (reply, process) = self.run(&self.scripts.write, key, args).await?;
         let kind = reply.get(1).and_then(bytes);
         match (kind, reply.get(2).and_then(version)) {
             (Some(b"stored"), Some(version)) => {
                 let ttl = reply.get(3).and_then(number).map(Duration::from_millis).unwrap_or_default();
-                Ok(Stored { version, ttl, leases: parse_leases(reply.get(4..).unwrap_or_default()) })
+                let leases = parse_leases(reply.get(4..).unwrap_or_default());
+                Ok(Stored { version, ttl, leases, process })
             }
             (Some(b"conflict"), Some(version)) => Err(StoreError::Conflict(version)),
             (Some(b"full"), _) => Err(StoreError::Full),
@@ -138,7 +139,7 @@ impl Redis {
 
     /// See [`Store::look`](super::Store::look).
     pub(super) async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
-        let reply = self.run(&self.scripts.look, key, &[]).await?;
+        let (reply, _) = self.run(&self.scripts.look, key, &[]).await?;
         let known = parse_known(&reply).ok_or(StoreError::Unavailable)?;
         Ok(Looked { known, leases: parse_leases(reply.get(5..).unwrap_or_default()) })
     }
@@ -153,10 +154,10 @@ impl Redis {
         self.run(&self.scripts.drop, key, &[&self.name, &""]).await.map(drop)
     }
 
-    /// Runs a script, within the limits on time and on commands under way.
-    async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<Vec<Reply>, StoreError> {
+    /// Runs a script, within the limits on time and on commands under way; tells by which process.
+    async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<(Vec<Reply>, u64), StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Unavailable) };
-        let Some(mut conn) = self.link.conn() else { return Err(StoreError::Unavailable) };
+        let Some((mut conn, process)) = self.link.conn() else { return Err(StoreError::Unavailable) };
         let key = format!("{}{}", self.options.prefix, key.as_str());
         let run = timeout(self.options.timeout, script.run(&mut conn, &key, args)).await;
         let reply = match run {
@@ -171,7 +172,7 @@ impl Redis {
         if let Some(now) = reply.first().and_then(number) {
             self.clock.saw(now);
         }
-        Ok(reply)
+        Ok((reply, process))
     }
 
     /// What a failed command means: where Redis itself refused it, nothing was done; where the link broke, nobody

@@ -75,9 +75,10 @@ impl Link {
         Self { state, complaints }
     }
 
-    /// Where to send a command, if anywhere.
-    pub(super) fn conn(&self) -> Option<Conn> {
-        self.state.borrow().conn.clone()
+    /// Where to send a command, if anywhere, and to which process.
+    pub(super) fn conn(&self) -> Option<(Conn, u64)> {
+        let state = self.state.borrow();
+        state.conn.clone().map(|conn| (conn, state.process))
     }
 
     /// How the link is, and how it will be.
