@@ -48,6 +48,12 @@ impl Clock {
         self.offset.fetch_max(time.saturating_sub(millis(self.start.elapsed())), Ordering::Relaxed);
     }
 
+    /// Goes ahead of all that was noted, if anything was.
+    pub fn advance(&self, by: Duration) {
+        let by = millis(by);
+        let _ = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| (at > 0).then_some(at + by));
+    }
+
     /// The most advanced of the times that were noted, and what has passed since; 0 where none was.
     pub fn known(&self) -> u64 {
         match self.offset.load(Ordering::Relaxed) {

@@ -51,7 +51,7 @@ pub struct Redis {
     /// This node's name in leases.
     name: String,
     /// What this node knows of Redis's clock.
-    clock: Clock,
+    clock: Arc<Clock>,
     in_flight: Semaphore,
 }
 
@@ -71,9 +71,10 @@ impl Redis {
     #[must_use]
     pub fn start(options: Options, name: &str) -> Self {
         let scripts = Arc::new(Scripts::default());
-        let link = Link::spawn(link_options(&options, name), Arc::clone(&scripts));
+        let clock = Arc::<Clock>::default();
+        let link = Link::spawn(link_options(&options, name), Arc::clone(&scripts), Arc::clone(&clock));
         let in_flight = Semaphore::new(options.in_flight);
-        Self { link, scripts, options, name: name.to_owned(), clock: Clock::default(), in_flight }
+        Self { link, scripts, options, name: name.to_owned(), clock, in_flight }
     }
 
     /// Connects once and tries all that is needed.

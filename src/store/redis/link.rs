@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::script::{Conn, Scripts};
 use super::sentinel::Sentinels;
 use super::url::{Host, Kind, Target};
+use crate::clock::Clock;
 
 /// How often a link is looked at that nobody complains of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,9 +31,13 @@ const LEAST_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two tries to connect, at first and at most; each is shortened by up to a half, by chance, so that nodes
 /// that lost it together do not come back together.
 const FIRST_REST: Duration = Duration::from_millis(50);
-const MAX_REST: Duration = Duration::from_secs(1);
+const MAX_REST: Duration = Duration::from_millis(500);
 /// The life of the canary.
 const CANARY_TTL_MS: u64 = 60_000;
+/// How far the versions of a Redis process begin ahead of the time at which it was met. For a moment the one before it
+/// may have gone on giving versions, to nodes that had not met the new one yet: they must not be the same, and what
+/// was confirmed there must not be put over what is confirmed here.
+const PROCESS_MARGIN: Duration = Duration::from_secs(2);
 /// Redis processes that are remembered; a cluster's masters are a few.
 const MAX_SEEN: usize = 4096;
 
@@ -66,11 +71,11 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts the task that owns the link. It ends when the link is dropped.
-    pub(super) fn spawn(options: Options, scripts: Arc<Scripts>) -> Self {
+    pub(super) fn spawn(options: Options, scripts: Arc<Scripts>, clock: Arc<Clock>) -> Self {
         let (sender, state) = watch::channel(State::default());
         let complaints = Arc::new(Notify::new());
-        let owner =
-            Owner { options, scripts, state: sender, complaints: Arc::clone(&complaints), seen: HashSet::new() };
+        let seen = HashSet::new();
+        let owner = Owner { options, scripts, clock, state: sender, complaints: Arc::clone(&complaints), seen };
         tokio::spawn(owner.run());
         Self { state, complaints }
     }
@@ -98,7 +103,8 @@ impl Link {
 /// A text for people, without a password.
 pub(super) async fn check(options: Options, scripts: Arc<Scripts>) -> Result<(), String> {
     let (state, _) = watch::channel(State::default());
-    let mut owner = Owner { options, scripts, state, complaints: Arc::default(), seen: HashSet::new() };
+    let seen = HashSet::new();
+    let mut owner = Owner { options, scripts, clock: Arc::default(), state, complaints: Arc::default(), seen };
     let mut connected = owner.connect().await?;
     owner.look(&mut connected).await.map(drop)
 }
@@ -106,6 +112,8 @@ pub(super) async fn check(options: Options, scripts: Arc<Scripts>) -> Result<(),
 struct Owner {
     options: Options,
     scripts: Arc<Scripts>,
+    /// What this node remembers of Redis's clock.
+    clock: Arc<Clock>,
     state: watch::Sender<State>,
     complaints: Arc<Notify>,
     /// The Redis processes that were met, each as what it is master of.
@@ -173,6 +181,9 @@ impl Owner {
         let first = self.seen.is_empty();
         let other = self.see(found.masters) || found.canary_is_gone;
         info!(redis = %self.options.target, another_process = other && !first, "connected to Redis");
+        if other && !first {
+            self.clock.advance(PROCESS_MARGIN);
+        }
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
             state.epoch += 1;
@@ -204,6 +215,7 @@ impl Owner {
                 Ok(found) => {
                     if self.see(found.masters) || found.canary_is_gone {
                         warn!("another Redis process, or an emptied one");
+                        self.clock.advance(PROCESS_MARGIN);
                         self.state.send_modify(|state| {
                             state.epoch += 1;
                             state.process += 1;
