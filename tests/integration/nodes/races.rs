@@ -32,7 +32,8 @@ async fn go_on(milliseconds: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_repeated_while_all_is_well() {
     let redis = Redis::start(&[]).await;
-    let nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    // However busy the machine is.
+    let nodes = Nodes::start(3, &redis.url(), &[&ARGS[..], &["--redis-timeout", "5s"]].concat()).await;
     let world = World::begin("calm", &nodes);
     go_on(if long() { 60_000 } else { 2000 }).await;
     assert_eq!(redis.immortal().await, Vec::<String>::new());
@@ -59,7 +60,9 @@ async fn nothing_is_lost_while_nodes_are_killed_and_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_while_nodes_are_drained_and_replaced() {
     let redis = Redis::start(&[]).await;
-    let mut nodes = Nodes::start(3, &redis.url(), &ARGS).await;
+    // Pages that keep coming put off the end of a drain until its grace.
+    let args = [&ARGS[..], &["--drain-quiet", "100ms", "--drain-grace", "700ms"]].concat();
+    let mut nodes = Nodes::start(3, &redis.url(), &args).await;
     let world = World::begin("nodes drained", &nodes);
     for round in 0..rounds(3) {
         go_on(400).await;

@@ -32,8 +32,8 @@ pub(super) async fn run(shared: Arc<Shared>, at: usize, which: usize) {
             },
         };
         let last = key.lasts[which].load(Ordering::Relaxed);
-        let (name, wait) = (format!("page{which}_{number}"), rand::random_range(0..1000));
-        let target = format!("/status/get?key={}&callback={name}&last={last}&wait=0.{wait:03}", key.name);
+        let (name, wait) = (format!("page{which}_{number}"), rand::random_range(100..1000));
+        let target = format!("/status/get?key={}&callback={name}&last={last}&wait=0.{wait}", key.name);
         if !used.try_send(request("GET", &target, &[], b"")).await {
             continue;
         }
