@@ -3,9 +3,11 @@
 //! A get is held on one node, and what another is told reaches it. After each test nobody waits, and no key of Redis
 //! would stay for ever ([`settle`]).
 
+mod bounds;
 mod clock;
 mod crowd;
 mod deliveries;
+mod departures;
 mod expiry;
 mod failovers;
 mod hostile;

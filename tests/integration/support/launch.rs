@@ -71,6 +71,14 @@ impl Launch {
         Node::launch(self).await
     }
 
+    /// Starts a node that need not become ready, and waits until it listens.
+    ///
+    /// # Panics
+    /// If it ends, or does not listen in time; with its log.
+    pub(crate) async fn start_unready(self) -> Node {
+        Node::launch_unready(self).await
+    }
+
     /// Runs it to its end: for `--check`, `--help` and mistakes. The defaults of [`Launch::start`] apply.
     ///
     /// # Panics

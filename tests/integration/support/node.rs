@@ -45,6 +45,13 @@ impl Node {
     }
 
     pub(super) async fn launch(launch: Launch) -> Self {
+        let node = Self::launch_unready(launch).await;
+        let ready = async || node.internal("GET", "/health/ready", &[], b"").await.status == 200;
+        eventually(ready, "/health/ready is 200").await;
+        node
+    }
+
+    pub(super) async fn launch_unready(launch: Launch) -> Self {
         let mut child = launch.command().spawn().expect("the program starts");
         let log = Log::default();
         tokio::spawn(log.clone().keep(child.stderr.take().expect("piped")));
@@ -60,10 +67,7 @@ impl Node {
             assert!(waiting, "the node does not listen ({ended:?}):\n{}", log.lines().join("\n"));
             sleep(PAUSE).await;
         };
-        let node = Self { child, log, bearer: launch.bearer, public, internal };
-        let ready = async || node.internal("GET", "/health/ready", &[], b"").await.status == 200;
-        eventually(ready, "/health/ready is 200").await;
-        node
+        Self { child, log, bearer: launch.bearer, public, internal }
     }
 
     /// # Panics

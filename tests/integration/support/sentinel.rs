@@ -99,7 +99,11 @@ impl Sentinels {
 
     /// The server that is the master as most sentinels have it.
     pub(crate) async fn master(&self) -> &Redis {
-        let port = self.named().await;
+        self.server(self.named().await)
+    }
+
+    /// The server on a port.
+    pub(crate) fn server(&self, port: u16) -> &Redis {
         self.redis.iter().find(|redis| redis.port == port).expect("one of ours")
     }
 
@@ -121,8 +125,8 @@ impl Sentinels {
     pub(crate) async fn wait_other_master(&self, old: u16) {
         let other = async || {
             let now = self.named().await;
-            let new = self.redis.iter().find(|redis| redis.port == now).expect("one of ours");
-            now != old && matches!(new.try_command(&["ROLE"]).await, Ok(role) if role.list()[0].text() == "master")
+            now != old
+                && matches!(self.server(now).try_command(&["ROLE"]).await, Ok(role) if role.list()[0].text() == "master")
         };
         eventually(other, "the sentinels have another master").await;
     }

@@ -20,8 +20,7 @@ pub(super) async fn run(shared: Arc<Shared>, at: usize) {
     let (mut next, mut newest) = (0, 0);
     loop {
         let is_last = shared.is_ending.load(Ordering::Relaxed);
-        let mut confirmed = 0;
-        let until = Instant::now() + RECOVERY;
+        let (mut confirmed, begun) = (0, Instant::now());
         while confirmed == 0 || rand::random_range(0..3) == 0 {
             let updates = [(); 2].map(|()| {
                 next += 1;
@@ -41,11 +40,11 @@ pub(super) async fn run(shared: Arc<Shared>, at: usize) {
             }
             newest = newest.max(confirmed);
             if confirmed == 0 {
-                assert!(Instant::now() < until, "{}: nothing is stored for {RECOVERY:?}", key.name);
+                assert!(begun.elapsed() < RECOVERY, "{}: nothing is stored for {RECOVERY:?}", key.name);
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        wait_seen(&shared, key, confirmed).await;
+        wait_seen(&shared, key, confirmed, begun).await;
         if is_last {
             return;
         }
@@ -54,8 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, at: usize) {
 }
 
 /// Waits until all pages have this version or a newer one; what is never seen is lost.
-async fn wait_seen(shared: &Shared, key: &Key, version: u64) {
-    let begun = Instant::now();
+async fn wait_seen(shared: &Shared, key: &Key, version: u64, begun: Instant) {
     let seen = async {
         while key.lasts.iter().any(|last| last.load(Ordering::Relaxed) < version) {
             // A page may have gone on while this looked.

@@ -73,7 +73,7 @@ pub(super) struct Tally {
     /// Values that were seen with two versions: a set that was done twice.
     pub(super) repeated: u64,
     pub(super) lost: u64,
-    /// From a set's confirmation until all pages have it.
+    /// From a backend's first try until all pages have what was confirmed.
     pub(super) until_seen: Vec<Duration>,
 }
 

@@ -1,0 +1,115 @@
+//! Nodes come and go in the usual way, and are reached where they say.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{leases, poll, settle, status};
+use crate::sets::{check, check_done};
+use crate::support::{Launch, Nodes, Redis, Scratch, eventually, free_port, wait_connected};
+
+#[tokio::test]
+async fn a_drained_node_leaves_no_lease_and_its_pages_go_on_elsewhere() {
+    let redis = Redis::start(&[]).await;
+    let mut nodes = Nodes::start(3, &redis.url(), &[]).await;
+    let mut drained = nodes.hold(0, "key=k").await;
+    let mut other = nodes.hold(1, "key=k").await;
+    nodes[0].signal("TERM").await;
+    let answer = drained.answer().await;
+    assert_eq!((answer.status, answer.code()), (503, -2), "{answer:?}");
+    let mut elsewhere = nodes[2].open("key=k&wait=9").await;
+    assert_eq!(nodes[0].wait_exit().await.code(), Some(0));
+    let mut expected = vec![nodes.name(1).await, nodes.name(2).await];
+    expected.sort_unstable();
+    eventually(async || leases(&redis, "k").await == expected, "the leases of those that stay").await;
+    let version = check_done(&nodes[1].set(r#"{"key":"k","value":1}"#).await, 2);
+    for held in [&mut other, &mut elsewhere] {
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+    }
+    nodes.replace(0).await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_node_on_all_addresses_is_reached_at_that_of_the_way_to_redis() {
+    let redis = Redis::start(&[]).await;
+    let port = free_port();
+    let everywhere = Launch::new(&["--internal", &format!("0.0.0.0:{port}"), "--hold", "9s"]);
+    let everywhere = everywhere.env("HOLDFAST_REDIS", &redis.url()).start().await;
+    wait_connected(&everywhere).await;
+    let nodes = Nodes::start(1, &redis.url(), &[]).await;
+    let mut held = everywhere.open("key=k").await;
+    nodes[0].wait_key_waiters("k", 1).await;
+    let lease = leases(&redis, "k").await;
+    assert!(lease.len() == 1 && lease[0].ends_with(&format!("@http://127.0.0.1:{port}")), "{lease:?}");
+    let version = check_done(&nodes[0].set(r#"{"key":"k","value":1}"#).await, 1);
+    assert_eq!(held.answer().await.text(), status(version, "1"));
+    everywhere.quiet().await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn nodes_show_each_other_the_token() {
+    let scratch = Scratch::new();
+    let redis = Redis::start(&[]).await;
+    let launch = |tokens: &str, bearer: &str| {
+        let file = scratch.file(bearer, tokens);
+        let launch = Launch::new(&["--internal-token-file", &file, "--hold", "9s", "--peer-timeout", "1s"]);
+        launch.env("HOLDFAST_REDIS", &redis.url()).bearer(bearer)
+    };
+    // Two that know both tokens while these are being changed, and one that was forgotten.
+    let old = Nodes::launch(1, launch("old\nnew\n", "old")).await;
+    let new = Nodes::launch(1, launch("new\nold\n", "new")).await;
+    let forgotten = Nodes::launch(1, launch("forgotten\n", "forgotten")).await;
+    for (get, set) in [(&old, &new), (&new, &old)] {
+        let key = format!("k{}", get[0].pid());
+        let mut held = get[0].open(&format!("key={key}")).await;
+        set[0].wait_key_waiters(&key, 1).await;
+        let version = check_done(&set[0].set(format!(r#"{{"key":"{key}","value":1}}"#)).await, 1);
+        assert_eq!(held.answer().await.text(), status(version, "1"));
+    }
+    let mut held = old[0].open("key=k").await;
+    eventually(async || leases(&redis, "k").await.len() == 1, "it waits").await;
+    let response = forgotten[0].set(r#"{"key":"k","value":1}"#).await;
+    let (version, url) = (response.version(), old.url(0));
+    let body = format!(r#"{{"code":0,"message":"success","version":{version},"delivered":0,"unreachable":["{url}"]}}"#);
+    check(&response, 200, &body);
+    assert_eq!(poll(&old[0], "k", 0).await.text(), status(version, "1"), "the next poll has it");
+    // The lease was dropped, or is found again: either way the page is told of the next one or asks again.
+    let receipt = new[0].set(r#"{"key":"k","value":2}"#).await;
+    if receipt.json()["delivered"] == 1 {
+        assert_eq!(held.answer().await.text(), status(receipt.version(), "2"));
+    }
+    held.leave();
+    for nodes in [&old, &new, &forgotten] {
+        nodes.quiet().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_reached_as_itself_says_so() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(1, &redis.url(), &[]).await;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let mut wrong = Vec::new();
+    for advertise in [nobody, nodes.url(0)] {
+        let launch = Launch::new(&["--advertise", &advertise]).env("HOLDFAST_REDIS", &redis.url());
+        wrong.push(launch.start_unready().await);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    for node in &wrong {
+        let unready = loop {
+            let ready = node.internal("GET", "/health/ready", &[], b"").await;
+            if ready.status != 200 {
+                break ready;
+            }
+            assert!(Instant::now() < until, "it stays ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!((unready.status, unready.code()), (503, -6), "{unready:?}");
+        assert_eq!(unready.json()["parts"]["address"], json!("failed"), "{unready:?}");
+        assert!(node.logs().iter().any(|line| line.contains("ERROR") && line.contains("--advertise")));
+    }
+    assert_eq!(nodes[0].internal("GET", "/health/ready", &[], b"").await.status, 200);
+}
