@@ -139,7 +139,8 @@ async fn a_page_is_given_what_was_set_while_its_node_alone_had_no_redis() {
     let others = Nodes::start(1, &redis.url(), &ARGS).await;
     for weather in [Weather::Cut, Weather::Freeze] {
         let key = format!("{weather:?}");
-        let mut leased = alone.hold(0, &format!("key={key}&wait=15")).await;
+        let mut leased = alone[0].open(&format!("key={key}&wait=15")).await;
+        others.wait_key_waiters(&key, 1).await;
         proxy.set(weather);
         set_refused(&alone[0], "other").await;
         let mut unknown = alone[0].open(&format!("key={key}&wait=15")).await;
