@@ -10,6 +10,7 @@ mod deliveries;
 mod departures;
 mod expiry;
 mod failovers;
+mod figures;
 mod hostile;
 mod logins;
 mod lookups;
