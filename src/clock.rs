@@ -15,11 +15,13 @@ pub struct Clock {
     start: Instant,
     /// Milliseconds since 1970 at `start`, by the system clock's most advanced reading.
     offset: AtomicU64,
+    /// See [`Clock::go_ahead`].
+    at_least: AtomicU64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { start: Instant::now(), offset: AtomicU64::new(0) }
+        Self { start: Instant::now(), offset: AtomicU64::new(0), at_least: AtomicU64::new(0) }
     }
 }
 
@@ -48,14 +50,17 @@ impl Clock {
         self.offset.fetch_max(time.saturating_sub(millis(self.start.elapsed())), Ordering::Relaxed);
     }
 
-    /// Goes ahead of all that was noted, if anything was.
-    pub fn advance(&self, by: Duration) {
-        let by = millis(by);
-        let _ = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| (at > 0).then_some(at + by));
-    }
-
     /// The most advanced of the times that were noted, and what has passed since; 0 where none was.
     pub fn known(&self) -> u64 {
+        self.passed().max(self.at_least.load(Ordering::Relaxed))
+    }
+
+    /// Goes ahead of the time that is known now, and stays there until it has caught up.
+    pub fn go_ahead(&self, by: Duration) {
+        self.at_least.fetch_max(self.passed() + millis(by), Ordering::Relaxed);
+    }
+
+    fn passed(&self) -> u64 {
         match self.offset.load(Ordering::Relaxed) {
             0 => 0,
             offset => offset + millis(self.start.elapsed()),
@@ -96,5 +101,19 @@ mod tests {
         assert_eq!(at(0, 21), 1_021);
         assert_eq!(at(5_000, 22), 5_000);
         assert_eq!(at(1_023, 23), 5_001);
+    }
+
+    #[test]
+    fn what_goes_ahead_waits_for_the_time() {
+        let clock = Clock::default();
+        assert_eq!(clock.known(), 0);
+        clock.saw(1_000_000);
+        clock.go_ahead(Duration::from_secs(2));
+        clock.go_ahead(Duration::from_secs(2));
+        assert!((1_002_000..1_002_500).contains(&clock.known()), "{}", clock.known());
+        clock.saw(1_001_000);
+        assert!((1_002_000..1_002_500).contains(&clock.known()), "{}", clock.known());
+        clock.saw(1_010_000);
+        assert!((1_010_000..1_010_500).contains(&clock.known()), "{}", clock.known());
     }
 }

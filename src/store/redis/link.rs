@@ -34,8 +34,8 @@ const FIRST_REST: Duration = Duration::from_millis(50);
 const MAX_REST: Duration = Duration::from_millis(500);
 /// The life of the canary.
 const CANARY_TTL_MS: u64 = 60_000;
-/// How far the versions of a Redis process begin ahead of the time at which it was met. For a moment the one before it
-/// may have gone on giving versions, to nodes that had not met the new one yet: they must not be the same, and what
+/// How far the versions of a Redis process begin ahead of the time at which a node met it. For a moment the one before
+/// it may have gone on giving versions, to nodes that had not met the new one yet: they must not be the same, and what
 /// was confirmed there must not be put over what is confirmed here.
 const PROCESS_MARGIN: Duration = Duration::from_secs(2);
 /// Redis processes that are remembered; a cluster's masters are a few.
@@ -181,8 +181,8 @@ impl Owner {
         let first = self.seen.is_empty();
         let other = self.see(found.masters) || found.canary_is_gone;
         info!(redis = %self.options.target, another_process = other && !first, "connected to Redis");
-        if other && !first {
-            self.clock.advance(PROCESS_MARGIN);
+        if other {
+            self.clock.go_ahead(PROCESS_MARGIN);
         }
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
@@ -215,7 +215,7 @@ impl Owner {
                 Ok(found) => {
                     if self.see(found.masters) || found.canary_is_gone {
                         warn!("another Redis process, or an emptied one");
-                        self.clock.advance(PROCESS_MARGIN);
+                        self.clock.go_ahead(PROCESS_MARGIN);
                         self.state.send_modify(|state| {
                             state.epoch += 1;
                             state.process += 1;
@@ -303,6 +303,9 @@ impl Owner {
                 Err(error) if matches!(conn, Conn::Cluster(_)) && is_of_one_node(&error) => return Ok(false),
                 Err(error) => return Err(error.to_string()),
             };
+            if let Some(now) = answer.first().and_then(|now| from_redis_value(now.clone()).ok()) {
+                self.clock.saw(now);
+            }
             let version = answer.get(2).and_then(|version| from_redis_value(version.clone()).ok()).unwrap_or(0);
             *canary = version;
             match answer.get(1) {
