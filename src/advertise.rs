@@ -23,10 +23,16 @@ pub enum NoAddress {
 /// # Errors
 /// [`NoAddress`]; a mistake is one on this machine alone while Redis is on another, as other nodes may be.
 pub async fn find(given: Option<&Address>, internal: &Address, redis: &Target) -> Result<Address, NoAddress> {
-    let mut redis_at = Vec::new();
+    let (mut redis_at, mut unknown) = (Vec::new(), None);
     for (host, port) in redis.addresses() {
-        let failed = |error| NoAddress::Failed(format!("cannot resolve {host} (--redis)"), error);
-        redis_at.extend(lookup_host((host, port)).await.map_err(failed)?);
+        match lookup_host((host, port)).await {
+            Ok(found) => redis_at.extend(found),
+            Err(error) => unknown = Some((host, error)),
+        }
+    }
+    // Of several names one may be of a server that is no more.
+    if let (true, Some((host, error))) = (redis_at.is_empty(), unknown) {
+        return Err(NoAddress::Failed(format!("cannot resolve {host} (--redis)"), error));
     }
     let found = match given {
         Some(given) => given.clone(),

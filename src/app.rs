@@ -270,7 +270,7 @@ impl Node {
         });
         let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
         let peers = Peers::new(peers::Options {
-            token: settings.internal_tokens.first().map(str::to_owned),
+            token: settings.internal_tokens.first(),
             timeout: settings.peer_timeout,
             queue: settings.peer_queue,
         });
@@ -316,7 +316,7 @@ impl Node {
     }
 
     fn probe(&self, settings: &Settings) -> Probe {
-        let token = settings.internal_tokens.first().map(str::to_owned);
+        let token = settings.internal_tokens.first();
         Probe {
             health: Arc::clone(&self.health),
             waiters: Arc::clone(&self.delivery.waiters),

@@ -26,8 +26,8 @@ impl Tokens {
 
     /// The token that this node shows to others.
     #[must_use]
-    pub fn first(&self) -> Option<&str> {
-        self.0.first().map(String::as_str)
+    pub fn first(&self) -> Option<Token> {
+        self.0.first().cloned().map(Token)
     }
 
     /// Checks a request's token.
@@ -48,6 +48,24 @@ impl Tokens {
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tokens({})", self.0.len())
+    }
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// As the value of an `authorization` header.
+    #[must_use]
+    pub fn as_bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
     }
 }
 

@@ -21,14 +21,14 @@ use crate::health::Health;
 use crate::key::Key;
 use crate::metrics::{Metrics, SetEnd};
 use crate::query::{Plus, decode, fields};
-use crate::receipt::{Held, Looked, Receipt, Report, Told};
+use crate::receipt::{self, Held, Receipt, Report, Told};
 use crate::recovery::Recovery;
 use crate::response::{self, Response, code, json};
 use crate::router::Router;
 use crate::server::Request;
 use crate::set::{self, Set, Sets};
 use crate::status::{Status, Update, Version};
-use crate::store::{Known, Lease, Put, StoreError, Stored};
+use crate::store::{Known, Lease, Looked, Put, StoreError, Stored};
 
 /// Other nodes' messages are taken up to this, however small bodies of sets have to be.
 const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
@@ -278,16 +278,19 @@ impl Internal {
         if asked.as_ref().is_some_and(|node| node.as_deref() != Some(&self.parts.node)) {
             return Err(Refusal::Misdirected);
         }
-        let looked = match self.parts.delivery.store.look(key).await {
-            Ok(looked) => looked,
-            Err(error) => return Ok(self.failed(error).into_response()),
+        let looked = match asked {
+            Some(_) => Looked::default(),
+            None => match self.parts.delivery.store.look(key).await {
+                Ok(looked) => looked,
+                Err(error) => return Ok(self.failed(error).into_response()),
+            },
         };
-        let held = self.held(key, if asked.is_some() { &[] } else { &looked.leases }).await;
+        let held = self.held(key, &looked.leases).await;
         let is_status = matches!(looked.known, Some(Known { update: Update::Status(_), .. }));
         if !is_status && held.waiters.is_empty() && held.unreachable.is_empty() {
             return Err(Refusal::NotFound);
         }
-        Ok(json(StatusCode::OK, &Looked::new(key, looked.known.as_ref(), held)))
+        Ok(json(StatusCode::OK, &receipt::Looked::new(key, looked.known.as_ref(), held)))
     }
 
     /// Who waits for a key: here, and by their own word on the nodes with leases.

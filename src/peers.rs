@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use crate::auth::Token;
 use crate::channel;
 use crate::key::Key;
 use crate::listener::{Address, Stream};
@@ -46,7 +47,7 @@ const MAX_LINES: usize = 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// What they are shown.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Token>,
     /// How long one may take. One that took longer is passed over for as long.
     pub(crate) timeout: Duration,
     /// Updates that may wait for one node.
@@ -60,9 +61,9 @@ pub(crate) enum Told {
     Delivered(usize),
     /// The node is no more: another one answers at its address.
     Replaced,
-    /// Nobody is at its address.
+    /// Nobody listens at its address.
     Absent,
-    /// It did not confirm, and may live.
+    /// It did not confirm, and may live: it, or the way to it, or this node may have too much to do.
     Silent,
 }
 
@@ -183,13 +184,19 @@ impl Peers {
         }
     }
 
+    /// A node does not take what it is told: another token, say. It is passed over like one that does not answer.
+    fn refused(&self, name: &str, status: StatusCode, address: &Address) {
+        warn!(%status, peer = %address, "a node refuses what it is told");
+        self.skip(name, address);
+    }
+
     /// Passes a node over for a while.
     fn skip(&self, name: &str, address: &Address) {
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         skipped.retain(|_, until| *until > now);
         if skipped.insert(name.to_owned(), now + self.options.timeout).is_none() {
-            warn!(peer = %address, ?self.options.timeout, "a node did not answer in time: it is passed over");
+            warn!(peer = %address, time = ?self.options.timeout, "a node did not confirm: it is passed over");
         }
     }
 }
@@ -236,7 +243,8 @@ impl Lane {
         });
     }
 
-    /// One request and its answer; once more where a connection that was kept turns out to be closed.
+    /// One request and its answer; once more where a connection that was kept turns out to be closed. Where the node
+    /// had carried it out already, the second answer counts too few.
     async fn exchange(&mut self, updates: &[(Key, Update)], deadline: Instant) -> Result<Vec<usize>, Told> {
         let body = Bytes::from(channel::render(&self.peer.id, updates));
         let (status, answer) = loop {
@@ -267,19 +275,24 @@ impl Lane {
             (StatusCode::OK, Some(delivered)) => Ok(delivered),
             (StatusCode::MISDIRECTED_REQUEST, _) => Err(Told::Replaced),
             (status, _) => {
-                warn!(%status, peer = %self.peer.address, "a node refuses what it is told");
+                self.peers.refused(&self.name, status, &self.peer.address);
                 Err(Told::Silent)
             }
         }
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Link, Told> {
-        match timeout_at(deadline, self.peer.connect()).await {
+        let error = match timeout_at(deadline, self.peer.connect()).await {
             Ok(Ok(link)) => return Ok(link),
-            Ok(Err(error)) => debug!(%error, peer = %self.peer.address, "no connection to a node"),
-            Err(_) => self.peers.skip(&self.name, &self.peer.address),
-        }
-        Err(Told::Absent)
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.peers.skip(&self.name, &self.peer.address);
+                return Err(Told::Silent);
+            }
+        };
+        debug!(%error, peer = %self.peer.address, "no connection to a node");
+        // Anything else may be this node's own trouble.
+        Err(if error.kind() == io::ErrorKind::ConnectionRefused { Told::Absent } else { Told::Silent })
     }
 }
 
@@ -308,7 +321,7 @@ pub(crate) struct Peer {
     /// Its internal listener.
     pub(crate) address: Address,
     /// What it is shown.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Token>,
 }
 
 impl Peer {
@@ -372,7 +385,7 @@ impl Link {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(token) = &peer.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            request = request.header(AUTHORIZATION, token.as_bearer());
         }
         let request = request.body(Full::new(body)).map_err(io::Error::other)?;
         self.sender.ready().await.map_err(io::Error::other)?;

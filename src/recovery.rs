@@ -27,12 +27,14 @@ use crate::store::{Store, StoreError, Stored};
 const SIDE_BY_SIDE: usize = 64;
 /// Between two tries, at first and at most.
 const FIRST_REST: Duration = Duration::from_millis(100);
-const MAX_REST: Duration = Duration::from_secs(1);
+const MAX_REST: Duration = Duration::from_secs(5);
 /// What is kept to be put again: updates, and the bytes of their values.
 const MAX_CONFIRMED: usize = 200_000;
 const MAX_CONFIRMED_BYTES: usize = 64 << 20;
 /// Keys whose last set got no answer.
 const MAX_DOUBTED: usize = 10_000;
+/// That this is too little is told once in this time.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct Recovery {
     doubted: Mutex<HashSet<Key>>,
     /// There is something to do.
     wanted: Notify,
+    /// The last pass did something, so that the next may soon.
+    has_progressed: AtomicBool,
 }
 
 /// What this node confirmed lately, the newest of each key.
@@ -53,6 +57,10 @@ pub(crate) struct Recovery {
 struct Confirmed {
     updates: Expiring<Entry>,
     bytes: usize,
+    /// No entry's process is less.
+    least_process: u64,
+    /// When it was last told that something was let go too early.
+    told_at: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,8 +74,15 @@ struct Entry {
 
 impl Recovery {
     pub(crate) fn new(delivery: Arc<Delivery>, hold: Duration, resend: Duration) -> Arc<Self> {
-        let (confirmed, doubted, wanted) = (Mutex::default(), Mutex::default(), Notify::new());
-        Arc::new(Self { delivery, hold, resend, confirmed, doubted, wanted })
+        Arc::new(Self {
+            delivery,
+            hold,
+            resend,
+            confirmed: Mutex::default(),
+            doubted: Mutex::default(),
+            wanted: Notify::new(),
+            has_progressed: AtomicBool::new(false),
+        })
     }
 
     /// A get is held that could not be opened.
@@ -83,7 +98,8 @@ impl Recovery {
         }
         let now = Instant::now();
         let entry = Entry { update: update.clone(), ends: now + ttl, process };
-        lock(&self.confirmed).insert(key, entry, now, now + self.resend.min(ttl));
+        // Also beyond its own end: something older may be put again by another node.
+        lock(&self.confirmed).insert(key, entry, now, now + self.resend);
         // It may have been an earlier one's last word, which came when all of that was put again already.
         if redis.presence().now().process > process {
             self.wanted.notify_one();
@@ -115,8 +131,12 @@ impl Recovery {
                 let settled = self.settle_doubts().await;
                 written & settled & self.open_again(now.epoch).await
             };
-            // Until something changes; and where something is left to do while Redis is there, for a while.
+            // Until something changes; and where something is left to do while Redis is there, for a while, which
+            // grows while nothing comes of it: Redis may be full.
             let again = now.is_there && !done;
+            if self.has_progressed.swap(false, Ordering::Relaxed) {
+                rest = FIRST_REST;
+            }
             tokio::select! {
                 () = sleep(rest.mul_f64(rand::random_range(0.5..=1.0))), if again => rest = (rest * 2).min(MAX_REST),
                 there_is_more = presence.changed() => {
@@ -166,6 +186,7 @@ impl Recovery {
                             waiters.deliver(&key, &update);
                         }
                         waiters.opened(&key, unopened.before, epoch);
+                        self.has_progressed.store(true, Ordering::Relaxed);
                     }
                     Err(_) => all.store(false, Ordering::Relaxed),
                 }
@@ -186,11 +207,14 @@ impl Recovery {
         stream::iter(entries)
             .for_each_concurrent(SIDE_BY_SIDE, async |(key, Entry { update, ends, .. })| {
                 let ttl = ends.saturating_duration_since(Instant::now());
-                let put = self.delivery.store.put_again(&key, &update, ttl.max(Duration::from_millis(1))).await;
+                let update = if ttl.is_zero() { Update::Gone(update.version()) } else { update };
+                let put = self.delivery.store.put_again(&key, &update, ttl).await;
                 let process = match put {
                     Ok(Stored { leases, process, .. }) => {
                         missing.fetch_add(1, Ordering::Relaxed);
-                        self.delivery.deliver(&key, &update, leases).await;
+                        if !ttl.is_zero() {
+                            self.delivery.deliver(&key, &update, leases).await;
+                        }
                         process
                     }
                     // It is there, or something newer.
@@ -241,17 +265,30 @@ impl Confirmed {
         }
         self.bytes -= old.map_or(0, |old| old.update.value_bytes());
         self.bytes += entry.update.value_bytes();
+        self.least_process = self.least_process.min(entry.process);
         self.updates.insert(key, entry, until);
         while self.updates.len() > MAX_CONFIRMED || self.bytes > MAX_CONFIRMED_BYTES {
             let Some((_, oldest)) = self.updates.pop_first() else { return };
             self.bytes -= oldest.update.value_bytes();
+            if self.told_at.is_none_or(|at| at + TELL_INTERVAL < now) {
+                self.told_at = Some(now);
+                warn!(MAX_CONFIRMED, MAX_CONFIRMED_BYTES, "too many sets to keep each for --resend");
+            }
         }
     }
 
     /// What only processes before this one are known to have had.
-    fn of_earlier(&self, process: u64, now: Instant) -> Vec<(Key, Entry)> {
+    fn of_earlier(&mut self, process: u64, now: Instant) -> Vec<(Key, Entry)> {
+        // There may be very many, and this is asked often.
+        if self.least_process >= process {
+            return Vec::new();
+        }
         let earlier = self.updates.iter(now).filter(|(_, entry)| entry.process < process);
-        earlier.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+        let earlier: Vec<_> = earlier.map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        if earlier.is_empty() {
+            self.least_process = process;
+        }
+        earlier
     }
 
     /// Notes that a process had this version.

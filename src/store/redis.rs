@@ -4,7 +4,9 @@
 //!
 //! [`link`] owns the connection; a command here is sent or it is not, and waits for nothing but its answer.
 
+mod connect;
 mod link;
+mod look;
 mod script;
 mod sentinel;
 mod url;
@@ -103,12 +105,13 @@ impl Redis {
     pub(super) async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
         let after = put.after.map_or(String::new(), |after| after.to_string());
         let (is_final, value) = (u8::from(put.is_final), put.value.as_bytes());
-        self.write(key, &[&millis(put.ttl), &after, &self.clock.known(), &"", &is_final, &value]).await
+        self.write(key, &[&millis(put.ttl), &after, &self.clock.known(), &"", &number_of_one(), &is_final, &value])
+            .await
     }
 
     /// See [`Store::forget`](super::Store::forget).
     pub(super) async fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
-        self.write(key, &[&millis(MIN_GONE_TTL), &"", &self.clock.known(), &""]).await
+        self.write(key, &[&millis(MIN_GONE_TTL), &"", &self.clock.known(), &"", &number_of_one()]).await
     }
 
     /// See [`Store::put_again`](super::Store::put_again).
@@ -117,9 +120,9 @@ impl Redis {
         match update {
             Update::Status(Status { value, is_final, .. }) => {
                 let (is_final, value) = (u8::from(*is_final), value.as_bytes());
-                self.write(key, &[&ttl, &"", &0, &version, &is_final, &value]).await
+                self.write(key, &[&ttl, &"", &0, &version, &number_of_one(), &is_final, &value]).await
             }
-            Update::Gone(_) => self.write(key, &[&ttl, &"", &0, &version]).await,
+            Update::Gone(_) => self.write(key, &[&ttl, &"", &0, &version, &number_of_one()]).await,
         }
     }
 
@@ -180,24 +183,25 @@ impl Redis {
     /// knows.
     fn failed(&self, error: &RedisError) -> StoreError {
         debug!(%error, "Redis");
-        if error.code() == Some("OOM") {
-            return StoreError::Full;
-        }
-        match error.kind() {
+        let is_refused = match error.kind() {
             ErrorKind::Server(
                 ServerErrorKind::ResponseError | ServerErrorKind::NoPerm | ServerErrorKind::ExecAbort,
             )
-            | ErrorKind::Extension => StoreError::Unavailable,
-            ErrorKind::Server(_) | ErrorKind::ClusterConnectionNotFound => {
-                self.link.complain();
-                StoreError::Unavailable
+            | ErrorKind::Extension => {
+                return if error.code() == Some("OOM") { StoreError::Full } else { StoreError::Unavailable };
             }
-            _ => {
-                self.link.complain();
-                if error.is_connection_refusal() { StoreError::Unavailable } else { StoreError::Unknown }
-            }
-        }
+            ErrorKind::Server(_) | ErrorKind::ClusterConnectionNotFound => true,
+            _ => error.is_connection_refusal(),
+        };
+        self.link.complain();
+        // In a cluster this is the last try's error, and the first may have been carried out.
+        if is_refused && !self.options.target.is_cluster() { StoreError::Unavailable } else { StoreError::Unknown }
     }
+}
+
+/// Tells one set or deletion from all others: the library, in a cluster, sends a command again whose answer was lost.
+fn number_of_one() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }
 
 impl fmt::Debug for Redis {

@@ -3,6 +3,7 @@
 -- v  version of the status, or of the deletion       x  when that ends, in ms since 1970
 -- d  the value's JSON text; absent: deleted          f  1 where it is final, else 0
 -- o  floor: the greatest `last` of a get              p  when that ends
+-- n  the number of the set or deletion
 -- <node id>@<address>  a lease: when it ends
 local key = KEYS[1]
 local time = redis.call('TIME')
@@ -13,12 +14,15 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
+-- No lease is longer than a day: what others wrote here must not stop us.
+local MAX_LEASE = 86400000
+
 -- The leases that have not ended, as name, end, name, end behind what `found` holds. The others go.
 local function add_leases(found)
   for _, name in ipairs(redis.call('HKEYS', key)) do
     if string.find(name, '@', 1, true) then
       local ends = tonumber(redis.call('HGET', key, name)) or 0
-      if ends > now then
+      if ends > now and ends <= now + MAX_LEASE then
         found[#found + 1] = name
         found[#found + 1] = ends
       else

@@ -4,6 +4,10 @@ local least, most, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3
 local known = redis.call('HMGET', key, 'v', 'x', 'o', 'p', ARGV[4])
 local version, expires = tonumber(known[1]) or 0, tonumber(known[2]) or 0
 if expires <= now then
+  if version > 0 and lease > 0 then
+    -- Its value is not kept for as long as pages ask.
+    redis.call('HDEL', key, 'd', 'f')
+  end
   version = 0
 end
 

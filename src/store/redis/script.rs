@@ -60,7 +60,7 @@ impl Script {
     /// Dropped, it may have been run or not.
     pub(super) async fn run(&self, conn: &mut Conn, key: &str, args: &[&dyn Argument]) -> RedisResult<Vec<Value>> {
         match self.command("EVALSHA", &self.hash, key, args).query_async(conn).await {
-            // Redis was started anew, or another node's script of this name came first.
+            // Redis is new here, or its scripts were flushed.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.command("EVAL", &self.text, key, args).query_async(conn).await
             }

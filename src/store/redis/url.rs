@@ -93,6 +93,12 @@ impl Target {
         self.password.is_some()
     }
 
+    /// Whether it is a cluster.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.kind == Kind::Cluster
+    }
+
     /// The hosts' names and ports.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
         self.hosts.iter().map(|host| (host.name.as_str(), host.port))

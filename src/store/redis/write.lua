@@ -3,11 +3,17 @@
 --   after    store only if the key's version is this; empty: always
 --   memory   the greatest time of the store that the node knows of
 --   version  the version that it had before; empty: it gets the next one
+--   number   of this set or deletion; what is carried out twice, because its answer was lost, is done once
 --   final    0 or 1; and value: both absent for a deletion
 -- Gives {now, 'stored', version, ttl, lease's name, its end, ...}, {now, 'conflict', version} or {now, 'full'}.
-local ttl, memory, again, final, value = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local known = redis.call('HMGET', key, 'v', 'x', 'o', 'p')
+local ttl, memory, again, number = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local final, value = ARGV[6], ARGV[7]
+local known = redis.call('HMGET', key, 'v', 'x', 'o', 'p', 'n')
 local stored, expires = tonumber(known[1]) or 0, tonumber(known[2]) or 0
+
+if number ~= '' and known[5] == number then
+  return add_leases({now, 'stored', stored, expires - now})
+end
 
 local version
 if again then
@@ -17,17 +23,15 @@ if again then
   end
   version = again
 else
-  if expires <= now then
-    stored, expires = 0, now
-  end
-  if ARGV[2] ~= '' and tonumber(ARGV[2]) ~= stored then
-    return {now, 'conflict', stored}
+  local live = expires > now and stored or 0
+  if ARGV[2] ~= '' and tonumber(ARGV[2]) ~= live then
+    return {now, 'conflict', live}
   end
   local floor = 0
   if (tonumber(known[4]) or 0) > now then
     floor = tonumber(known[3]) or 0
   end
-  version = math.max(stored + 1, floor + 1, now, memory)
+  version = math.max(live + 1, floor + 1, now, memory)
   if version > 9007199254740991 then
     return {now, 'full'}
   end
@@ -38,14 +42,15 @@ end
 
 local ends = now + ttl
 local answer = add_leases({now, 'stored', version, ttl})
-local last = math.max(ends, tonumber(known[4]) or 0)
+-- The hash outlives what it replaces, and what is put again as expired: else something older could be put again.
+local last = math.max(ends, expires, tonumber(known[4]) or 0, again and now + 60000 or 0)
 for i = 6, #answer, 2 do
   last = math.max(last, answer[i])
 end
 if value then
-  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends), 'f', final, 'd', value)
+  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends), 'n', number, 'f', final, 'd', value)
 else
-  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends))
+  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends), 'n', number)
   redis.call('HDEL', key, 'd', 'f')
 end
 redis.call('PEXPIREAT', key, digits(last))
