@@ -39,6 +39,7 @@ impl Before {
             let found = async || poll(&nodes[(at + 1) % 3], key, 0).await.text() == *text;
             eventually(found, &format!("{key} is found again: {text}")).await;
         }
+        nodes.wait_connected().await;
         let mut held = nodes.hold(0, &format!("key={}", self.name)).await;
         let version = check_done(&nodes[2].set(format!(r#"{{"key":"{}","value":1}}"#, self.name)).await, 1);
         assert_eq!(held.answer().await.text(), status(version, "1"));

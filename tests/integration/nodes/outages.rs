@@ -79,6 +79,7 @@ impl Outage {
             let receipt = set_stored(&nodes[2], &format!("{key}-{}", self.name), r#""back""#).await;
             check_told(held, &receipt, r#""back""#).await;
         }
+        nodes.wait_connected().await;
         let mut held = nodes.hold(1, &format!("key=after-{}", self.name)).await;
         let set = format!(r#"{{"key":"after-{}","value":1}}"#, self.name);
         let version = check_done(&nodes[0].set(set).await, 1);

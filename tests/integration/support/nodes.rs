@@ -24,10 +24,15 @@ impl Nodes {
     /// The same, with nodes that share all but their ports.
     pub(crate) async fn launch(count: usize, launch: Launch) -> Self {
         let this = Self::launch_without_redis(count, launch).await;
-        for node in &this.nodes {
+        this.wait_connected().await;
+        this
+    }
+
+    /// Waits until each can use its Redis.
+    pub(crate) async fn wait_connected(&self) {
+        for node in &self.nodes {
             wait_connected(node).await;
         }
-        this
     }
 
     /// The same, where there is no Redis yet.
