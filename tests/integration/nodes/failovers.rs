@@ -1,5 +1,7 @@
 //! Another Redis server becomes the master: by Sentinel, and in a Cluster.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{PREFIX, check_told, poll, set_stored, settle, status};
@@ -119,4 +121,34 @@ async fn a_cluster_holds_the_keys_on_all_its_masters() {
     for master in cluster.masters().await {
         settle(&nodes, master, 300).await;
     }
+}
+
+#[tokio::test]
+async fn a_frozen_master_of_a_cluster_takes_only_its_own_keys_out_of_use() {
+    // Nobody takes its place meanwhile.
+    let args = ["--cluster-node-timeout", "30000", "--cluster-require-full-coverage", "no"];
+    let cluster = RedisCluster::start(&args).await;
+    let nodes = Nodes::start(2, &cluster.url(), &ARGS).await;
+    let frozen = cluster.master_of(&format!("{PREFIX}k0")).await.expect("a master");
+    let mut others = Vec::new();
+    for at in 1..40 {
+        let key = format!("k{at}");
+        if cluster.master_of(&format!("{PREFIX}{key}")).await != Some(frozen) {
+            others.push(key);
+        }
+    }
+    cluster.redis[frozen].signal("STOP").await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        let refused = nodes[0].set(r#"{"key":"k0","value":1}"#).await;
+        assert_eq!((refused.status, refused.code()), (503, -6), "{refused:?}");
+        for key in &others[..4] {
+            let mut held = nodes.hold(1, &format!("key={key}&last={}", poll(&nodes[1], key, 0).await.version())).await;
+            let version = nodes[0].set_ok(key, "1").await;
+            assert_eq!(held.answer().await.text(), status(version, "1"));
+        }
+    }
+    cluster.redis[frozen].signal("CONT").await;
+    set_stored(&nodes[1], "k0", "1").await;
+    nodes.quiet().await;
 }

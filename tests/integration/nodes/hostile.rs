@@ -133,8 +133,7 @@ async fn a_lease_that_makes_no_sense_is_passed_over() {
     for holder in holders {
         lease(&redis, holder).await;
     }
-    for (field, ends) in
-        [("a@http://127.0.0.1:1", ""), ("b@http://127.0.0.1:1", "-1"), ("c@http://127.0.0.1:1", "soon")]
+    for (field, ends) in [("a@http://127.0.0.1:1", ""), ("b@http://127.0.0.1:1", "-1"), ("c@http://127.0.0.1:1", "inf")]
     {
         redis.command(&["HSET", &format!("{PREFIX}k"), field, ends]).await;
     }
@@ -160,4 +159,25 @@ async fn what_is_no_hash_of_ours_is_said_to_be_unavailable() {
     assert_eq!(nodes[0].get("/status/get?key=other").await.text(), status(version, "1"));
     redis.command(&["DEL", &format!("{PREFIX}k")]).await;
     settle(&nodes, &redis, 300).await;
+}
+
+/// A script as the program has it.
+fn script(name: &str) -> String {
+    let read = |name| std::fs::read_to_string(format!("{}/src/store/redis/{name}", env!("CARGO_MANIFEST_DIR")));
+    format!("{}\n{}", read("common.lua").expect("a script"), read(name).expect("a script"))
+}
+
+#[tokio::test]
+async fn a_set_that_is_sent_twice_is_done_once() {
+    let redis = Redis::start(&[]).await;
+    let write = script("write.lua");
+    let set = async |after: &str, number: &str| {
+        let args = ["EVAL", &write, "1", "k", "60000", after, "0", "", number, "0", "1"];
+        redis.command(&args).await.list().to_vec()
+    };
+    let first = set("0", "one").await;
+    let again = set("0", "one").await;
+    assert_eq!((first[1].text(), again[1].text(), again[2].number()), ("stored", "stored", first[2].number()));
+    assert_eq!(set("0", "two").await[1].text(), "conflict");
+    assert!(set("", "two").await[2].number() > first[2].number());
 }

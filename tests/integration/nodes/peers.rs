@@ -165,3 +165,18 @@ async fn a_slow_peer_is_waited_for_within_its_limit() {
     slow.quiet().await;
     settle(&nodes, &redis, 300).await;
 }
+
+#[tokio::test]
+async fn a_lease_stays_where_the_trouble_may_be_this_node_s() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(1, &redis.url(), &TIMEOUT_ARGS).await;
+    let away = "http://no-such-host.invalid:1";
+    let ends = (super::now_ms() + 20_000).to_string();
+    redis.command(&["HSET", "holdfast:1:k", &format!("away@{away}"), &ends]).await;
+    redis.command(&["PEXPIREAT", "holdfast:1:k", &ends]).await;
+    for _ in 0..2 {
+        set(&nodes[0], 0, &[away]).await;
+        assert_eq!(leases(&redis, "k").await, [format!("away@{away}")]);
+    }
+    settle(&nodes, &redis, 300).await;
+}

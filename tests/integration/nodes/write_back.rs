@@ -112,3 +112,37 @@ async fn what_was_set_longer_ago_than_resend_is_not_put_again() {
     assert_eq!(poll(&nodes[1], "old", 0).await.code(), -1);
     settle(&nodes, &redis, 300).await;
 }
+
+#[tokio::test]
+async fn a_redis_that_was_emptied_behind_a_broken_connection_is_given_all_again() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(2, &redis.url(), &[]).await;
+    let version = nodes[0].set_ok("k", "1").await;
+    redis.command(&["FLUSHALL"]).await;
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    wait_poll(&nodes, 1, "k", &status(version, "1")).await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn what_is_older_than_a_status_that_has_expired_does_not_come_back() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(2, &redis.url(), &[]).await;
+    for how in ["emptied", "reconnected"] {
+        let older = format!(r#"{{"key":"{how}","value":"older","ttl":100}}"#);
+        assert_eq!(nodes[0].set(&older).await.code(), 0);
+        assert_eq!(nodes[1].set(format!(r#"{{"key":"{how}","value":"newer","ttl":1}}"#)).await.code(), 0);
+        eventually(async || poll(&nodes[0], how, 0).await.code() == -1, "the newer one has expired").await;
+        match how {
+            "emptied" => redis.restart().await,
+            _ => drop(redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await),
+        }
+        nodes.wait_set("other").await;
+        // Each node has put what it had by then, and some time passes.
+        for _ in 0..20 {
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(poll(&nodes[0], how, 0).await.code(), -1, "{how}");
+    }
+    settle(&nodes, &redis, 300).await;
+}
