@@ -20,6 +20,7 @@ mod keys;
 mod limits;
 mod logs;
 mod model;
+mod nginx;
 mod nodes;
 mod params;
 mod races;

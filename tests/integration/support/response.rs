@@ -15,17 +15,29 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// Takes an answer apart as `curl -i` prints it: the body goes on to the end.
+    ///
+    /// # Panics
+    /// If it has no whole head.
+    pub(super) fn whole(mut bytes: Vec<u8>) -> Self {
+        let head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let head_end = head_end.unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(&bytes)));
+        let body = bytes.split_off(head_end + 4);
+        bytes.truncate(head_end + 2);
+        Self { body, ..Self::parse(bytes) }
+    }
+
     /// Takes a head (up to and without the empty line) apart.
     ///
     /// # Panics
-    /// If it is no HTTP/1 answer.
+    /// If it is no HTTP answer.
     pub(super) fn parse(head: Vec<u8>) -> Self {
         let text = String::from_utf8_lossy(&head).into_owned();
         let mut lines = text.split_terminator("\r\n");
         let status_line = lines.next().unwrap_or_default();
         let mut parts = status_line.splitn(3, ' ');
         let version = parts.next().unwrap_or_default();
-        assert!(version.starts_with("HTTP/1."), "no HTTP/1 answer: {text:?}");
+        assert!(version.starts_with("HTTP/1.") || version == "HTTP/2", "no HTTP answer: {text:?}");
         let status = parts.next().and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {text:?}"));
         let reason = parts.next().unwrap_or_default().to_owned();
         let headers = lines
