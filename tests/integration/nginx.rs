@@ -1,5 +1,7 @@
 //! The files of `nginx/` with a real nginx: what they let through, and how it comes out.
 
+mod crowd;
+mod faults;
 mod held;
 mod http2;
 mod limits;

@@ -142,8 +142,9 @@ impl Files {
     }
 }
 
-/// A free one, and not one of those that the system gives out: between this look and nginx's start somebody could get it.
-fn free_address() -> SocketAddr {
+/// A free one, and not one of those that the system gives out: between this look and the start, or between two starts at
+/// the same address, somebody could get it.
+pub(crate) fn free_address() -> SocketAddr {
     const FIRST: u32 = 12_000;
     const COUNT: u32 = 20_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
