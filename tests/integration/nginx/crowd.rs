@@ -1,73 +1,58 @@
-//! Pages that poll through nginx all the while, and count everything that they are answered.
+//! Pages that poll through nginx all the while, a backend that sets their statuses at any node, and what came of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::support::nginx::free_address;
-use crate::support::{Launch, Nginx, Node, Response, eventually, request};
+use crate::support::{Address, Conn, Nginx, Nodes, Response, eventually, request};
 
-/// A node that comes back at the addresses that it had.
-pub(super) struct Place {
-    args: Vec<String>,
-    pub(super) node: Node,
-}
+/// Between two sets.
+const PACE: Duration = Duration::from_millis(25);
+/// How long a page that met a fault waits.
+const REST: Duration = Duration::from_millis(200);
 
-impl Place {
-    pub(super) async fn start(args: &[&str]) -> Self {
-        let [public, internal]: [SocketAddr; 2] = std::array::from_fn(|_| free_address());
-        let mut own = vec!["--public".to_owned(), public.to_string(), "--internal".to_owned(), internal.to_string()];
-        own.extend(args.iter().map(|&arg| arg.to_owned()));
-        Self { node: Self::launch(&own).await, args: own }
-    }
-
-    pub(super) async fn restart(&mut self) {
-        self.node = Self::launch(&self.args).await;
-    }
-
-    async fn launch(args: &[String]) -> Node {
-        Launch::new(&args.iter().map(String::as_str).collect::<Vec<_>>()).start().await
-    }
-}
-
-pub(super) async fn places<const N: usize>(args: &[&str]) -> [Place; N] {
-    let mut places = Vec::new();
-    for _ in 0..N {
-        places.push(Place::start(args).await);
-    }
-    places.try_into().ok().expect("as many as were started")
-}
-
-/// What pages were answered.
+/// What pages were answered, and what the backend was.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tally {
-    /// By code; without the faults.
+    /// Answers of nodes to pages, by code.
     pub(super) codes: BTreeMap<i64, u64>,
-    /// What is no script, with the time that it took.
+    /// What else pages met, and the time that it took.
     pub(super) faults: Vec<(Duration, String)>,
-    /// Per page, the greatest version that it was answered.
-    pub(super) seen: BTreeMap<usize, u64>,
+    /// By page, the version that was answered last.
+    seen: BTreeMap<usize, u64>,
+    /// By page, the greatest version that a set was answered with.
+    confirmed: BTreeMap<usize, u64>,
+    pub(super) sets: u64,
+    /// Sets that had to be made at another node.
+    refused: u64,
 }
 
 impl Tally {
-    pub(super) fn answers(&self) -> u64 {
-        self.codes.values().sum()
+    /// What pages were answered, by a node or by nginx.
+    fn answers(&self) -> u64 {
+        self.codes.values().sum::<u64>() + self.faults.len() as u64
     }
 
-    fn count(&mut self, page: usize, last: u64, took: Duration, response: Option<Response>) {
+    /// The pages that have not seen what the backend was told is stored.
+    fn behind(&self) -> Vec<usize> {
+        let has_seen = |page, version| self.seen.get(page).is_some_and(|seen| seen >= version);
+        self.confirmed.iter().filter(|(page, version)| !has_seen(page, *version)).map(|(page, _)| *page).collect()
+    }
+
+    fn count(&mut self, page: usize, last: u64, took: Duration, response: Option<&Response>) {
         match response {
             Some(response) if response.status == 200 && response.text().starts_with("/**/typeof cb===") => {
                 let (code, version) = (response.code(), response.version());
                 *self.codes.entry(code).or_default() += 1;
                 match code {
                     0 if version > last => drop(self.seen.insert(page, version)),
-                    -1 | -2 => {}
-                    _ => self.faults.push((took, response.text().to_owned())),
+                    -1 | -2 if version == last => {}
+                    _ => self.faults.push((took, format!("{} after {last}", response.text()))),
                 }
             }
             Some(response) => self.faults.push((took, format!("{} {}", response.status, response.reason))),
@@ -76,69 +61,115 @@ impl Tally {
     }
 }
 
-/// Pages at work.
+/// Pages and a backend at work.
 pub(super) struct Crowd {
     tally: Arc<Mutex<Tally>>,
-    stop: watch::Sender<bool>,
-    pages: JoinSet<()>,
+    /// Whether sets go on, and whether polls do.
+    go_on: watch::Sender<[bool; 2]>,
+    tasks: JoinSet<()>,
 }
 
 impl Crowd {
-    /// Starts `count` pages, each with its key (`page-0`, ...), that wait `wait` seconds a time.
-    pub(super) fn start(nginx: &Arc<Nginx>, count: usize, wait: &str) -> Self {
-        let (tally, stop) = (Arc::<Mutex<Tally>>::default(), watch::Sender::new(false));
-        let mut pages = JoinSet::new();
+    /// Starts `count` pages, each with a key of its own, that wait `wait` seconds a time, and their backend.
+    pub(super) fn start(nginx: &Arc<Nginx>, nodes: &Nodes, count: usize, wait: &str) -> Self {
+        let (tally, go_on) = (Arc::<Mutex<Tally>>::default(), watch::Sender::new([true; 2]));
+        let mut tasks = JoinSet::new();
         for page in 0..count {
-            pages.spawn(poll(Arc::clone(nginx), page, wait.to_owned(), Arc::clone(&tally), stop.subscribe()));
+            tasks.spawn(poll(Arc::clone(nginx), page, wait.to_owned(), Arc::clone(&tally), go_on.subscribe()));
         }
-        Self { tally, stop, pages }
+        let internal = nodes.iter().map(|node| node.internal.clone()).collect();
+        tasks.spawn(set_all(internal, count, Arc::clone(&tally), go_on.subscribe()));
+        Self { tally, go_on, tasks }
     }
 
     pub(super) fn tally(&self) -> Tally {
         self.tally.lock().unwrap().clone()
     }
 
-    /// Waits until the pages were answered `count` times more, by a node or by nginx, so that what was done has its effect.
+    /// Waits until pages were answered `count` times more, so that what was done has its effect.
     pub(super) async fn answered(&self, count: u64) {
-        let all = || self.tally().answers() + self.tally().faults.len() as u64;
-        let goal = all() + count;
-        eventually(async || all() >= goal, &format!("{count} answers more")).await;
+        let goal = self.tally().answers() + count;
+        eventually(async || self.tally().answers() >= goal, &format!("{count} answers more")).await;
     }
 
-    /// Lets each page have its last answer.
+    /// Ends the backend, waits until each page has seen the last status that was confirmed, then ends the pages.
     pub(super) async fn end(mut self) -> Tally {
-        self.stop.send_replace(true);
-        while let Some(ended) = self.pages.join_next().await {
+        self.go_on.send_replace([false, true]);
+        eventually(async || self.tasks.len() > 0 && self.tally().behind().is_empty(), "each page has its status").await;
+        self.go_on.send_replace([false, false]);
+        while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a page does not panic");
         }
-        self.tally()
+        let tally = self.tally();
+        assert!(tally.behind().is_empty() && tally.sets > 0, "{tally:?}");
+        tally
     }
 }
 
-/// Does as the README tells a page to: asks again at once, later where it is told to, and on a new connection after a fault.
-async fn poll(nginx: Arc<Nginx>, page: usize, wait: String, tally: Arc<Mutex<Tally>>, stop: watch::Receiver<bool>) {
+/// Does as the README tells a page to: asks again at once, later where it is told to, and after a fault.
+async fn poll(
+    nginx: Arc<Nginx>,
+    page: usize,
+    wait: String,
+    tally: Arc<Mutex<Tally>>,
+    go_on: watch::Receiver<[bool; 2]>,
+) {
     let (mut connection, mut last) = (nginx.open().await, 0);
-    while !*stop.borrow() {
+    while go_on.borrow()[1] {
         let asked = Instant::now();
         let target = format!("/status/get?key=page-{page}&callback=cb&wait={wait}&last={last}");
         let sent = connection.conn.try_send(request("GET", &target, &[], b"")).await;
         let response = if sent { connection.conn.response_or_close().await } else { None };
-        let good = response.as_ref().filter(|response| response.status == 200);
-        let object = good.map(Response::object);
-        let again = response.as_ref().is_none_or(|response| response.header("connection") == Some("close"));
-        let took = asked.elapsed();
-        tally.lock().unwrap().count(page, last, took, response);
-        if again {
+        tally.lock().unwrap().count(page, last, asked.elapsed(), response.as_ref());
+        match &response {
+            Some(response) if response.status == 200 => {
+                let object = response.object();
+                last = last.max(response.version());
+                sleep(Duration::from_millis(object["retry_after_ms"].as_u64().unwrap_or(0))).await;
+            }
+            _ => sleep(REST).await,
+        }
+        if response.is_none_or(|response| response.header("connection") == Some("close")) {
             connection = nginx.open().await;
         }
-        match object {
-            Some(object) => {
-                last = last.max(object["version"].as_u64().expect("a version"));
-                if let Some(after) = object["retry_after_ms"].as_u64() {
-                    sleep(Duration::from_millis(after)).await;
-                }
+    }
+}
+
+/// Sets the status of one page after another, at one node after another; where one does not answer, at the next.
+async fn set_all(nodes: Vec<Address>, pages: usize, tally: Arc<Mutex<Tally>>, go_on: watch::Receiver<[bool; 2]>) {
+    let mut ticks = interval(PACE);
+    for count in 0.. {
+        ticks.tick().await;
+        if !go_on.borrow()[0] {
+            return;
+        }
+        let page = count % pages;
+        // Another node each time that it is the page's turn.
+        let at = count + count / pages;
+        for node in (0..nodes.len()).map(|next| &nodes[(at + next) % nodes.len()]) {
+            let Some(response) = set(node, page, count).await else { continue };
+            let mut tally = tally.lock().unwrap();
+            // Not stored: a node that has just come and has no connection to Redis yet.
+            if (response.status, response.code()) == (503, -6) {
+                tally.refused += 1;
+                continue;
             }
-            None => sleep(Duration::from_millis(200)).await,
+            assert_eq!((response.status, response.code()), (200, 0), "{response:?}");
+            tally.sets += 1;
+            let confirmed = tally.confirmed.entry(page).or_default();
+            *confirmed = response.version().max(*confirmed);
+            break;
         }
     }
+}
+
+/// `None` where the node is not there, or does not answer.
+async fn set(node: &Address, page: usize, value: usize) -> Option<Response> {
+    let body = format!(r#"{{"key":"page-{page}","value":{value}}}"#);
+    let asked = async {
+        let mut conn = Conn::over(TcpStream::connect(node.tcp()).await.ok()?);
+        let sent = conn.try_send(request("POST", "/status/set", &[], body.as_bytes())).await;
+        if sent { conn.response_or_close().await } else { None }
+    };
+    timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }

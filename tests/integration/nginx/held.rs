@@ -6,7 +6,7 @@ use super::http2::Http2;
 use tokio::time::{Instant, timeout};
 
 use crate::support::nginx::NAME;
-use crate::support::{Nginx, Node, PATIENCE, eventually, long};
+use crate::support::{Nginx, Node, Nodes, PATIENCE, Redis, eventually, long};
 
 #[tokio::test]
 async fn twenty_gets_are_held_at_once_over_one_http2_connection() {
@@ -30,6 +30,30 @@ async fn twenty_gets_are_held_at_once_over_one_http2_connection() {
     assert_eq!(made.len(), COUNT, "{text}");
     assert_eq!(made.iter().filter(|line| **line == "1 2").count(), 1, "one connection: {text}");
     node.quiet().await;
+}
+
+#[tokio::test]
+async fn pages_of_one_key_are_held_by_all_nodes_and_answered_by_a_set_at_any_one() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(3, &redis.url(), &[]).await;
+    let nginx = Nginx::start(nodes.iter().map(|node| &node.public)).await;
+    for at in 0..3 {
+        let key = format!("k{at}");
+        let mut pages = Vec::new();
+        for _ in 0..9 {
+            pages.push(nginx.hold(&format!("key={key}&callback=cb")).await);
+        }
+        nodes.wait_key_waiters(&key, 9).await;
+        let looked = nodes[at].internal("GET", &format!("/keys/{key}"), &[], b"").await.json();
+        assert_eq!(looked["waiters"].as_object().unwrap().len(), 3, "{looked}");
+        let receipt = nodes[at].set(format!(r#"{{"key":"{key}","value":{at}}}"#)).await;
+        assert_eq!(receipt.json()["delivered"], 9, "{receipt:?}");
+        for page in &mut pages {
+            let response = page.conn.read_response().await;
+            assert_eq!((response.code(), response.version()), (0, receipt.version()));
+        }
+    }
+    nodes.quiet().await;
 }
 
 /// The whole hold of 25 s in the long form; else a shorter one, which shows that nginx adds nothing of its own.

@@ -1,15 +1,13 @@
 //! No key in any log of nginx, whatever goes wrong; and the access log tells what the error log does not.
 
-use std::net::TcpListener;
-
 use crate::support::nginx::Site;
-use crate::support::{Address, Nginx, Node, Scratch, request};
+use crate::support::{Address, Nginx, Node, Scratch, free_port, request};
 
 const KEY: &str = "t0psecret";
 
 /// An address that refuses connections.
 fn refusing() -> Address {
-    Address::Tcp(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    Address::Tcp(([127, 0, 0, 1], free_port()).into())
 }
 
 /// Asks over both versions of HTTP; gives the status.

@@ -1,16 +1,15 @@
 //! A real nginx in front of nodes, with the files of `nginx/` as they are: changed is only what who deploys them changes,
 //! that is names, paths, ports, addresses and numbers, and each change must find what it replaces.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as StdCommand, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::process::{Child as Program, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Address, Conn, PATIENCE, PAUSE, Response, Scratch, request};
+use super::{Address, Conn, PATIENCE, PAUSE, Response, Scratch, free_port, request};
 
 /// The name in the certificate, and in `server_name`.
 pub(crate) const NAME: &str = "push.example.com";
@@ -76,7 +75,7 @@ struct Files {
 impl Files {
     fn write(site: &Site) -> Self {
         let scratch = Scratch::new();
-        let files = Self { scratch, address: free_address() };
+        let files = Self { scratch, address: SocketAddr::from(([127, 0, 0, 1], free_port())) };
         std::fs::create_dir(files.scratch.path("holdfast")).expect("a new directory");
         let mut texts: Vec<_> = shipped().into_iter().map(|path| (path.clone(), read(&path))).collect();
         if let Some(nodes) = &site.nodes {
@@ -140,19 +139,6 @@ impl Files {
         command.stdin(Stdio::null());
         command
     }
-}
-
-/// A free one, and not one of those that the system gives out: between this look and the start, or between two starts at
-/// the same address, somebody could get it.
-pub(crate) fn free_address() -> SocketAddr {
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test runs side by side begin at different places.
-    let place = || std::process::id() * 100 + NEXT.fetch_add(1, Ordering::Relaxed);
-    let ports = std::iter::repeat_with(|| FIRST + place() % COUNT).take(COUNT as usize);
-    let mut addresses = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port as u16)));
-    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 /// The directory `nginx/` of the repository.
