@@ -14,6 +14,7 @@ mod answers;
 mod bad_http;
 mod callbacks;
 mod channel;
+mod deploy;
 mod drain;
 mod health;
 mod keys;
