@@ -44,7 +44,9 @@ fn humantime(text: &str) -> Option<Duration> {
 async fn nginx_accepts_each_list_of_nodes_without_a_warning() {
     for list in ["nodes.conf", "nodes-unix.conf", "nodes-addresses.conf"] {
         let (accepted, said) = Site::new(list).test().await;
-        assert!(accepted && !said.contains('['), "{list}: {said}");
+        // It is not obeyed where nginx is not started by root, which it says.
+        let mut warnings = said.lines().filter(|line| line.contains('[') && !line.contains("\"user\" directive"));
+        assert!(accepted && warnings.next().is_none(), "{list}: {said}");
     }
     let lists = shipped().into_iter().filter(|path| path.to_string_lossy().starts_with("nodes"));
     assert_eq!(lists.count(), 3, "each list is in this test");

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::crowd::{Crowd, Tally};
 use crate::support::nginx::Site;
-use crate::support::{Address, Nginx, Node, Nodes, Redis, free_port, long};
+use crate::support::{Address, Nginx, Node, Nodes, Redis, eventually, free_port, long};
 
 /// Pages, and for how long each waits: some are always held, some are always on their way.
 const PAGES: usize = 24;
@@ -18,6 +18,13 @@ const WAIT: &str = "0.5";
 /// The list of three nodes.
 fn site(nodes: &Nodes) -> Site {
     Site::new("nodes.conf").nodes(nodes.iter().map(|node| &node.public))
+}
+
+/// The last line of the log of a node that has ended.
+async fn drained(node: &Node) -> String {
+    let line = || node.logs().into_iter().find(|line| line.contains(r#""message":"drained""#));
+    eventually(async || line().is_some(), "the last line is read").await;
+    line().unwrap()
 }
 
 /// How often each node has its turn.
@@ -42,7 +49,8 @@ async fn nodes_are_drained_and_restarted_one_after_another_and_no_get_and_no_sta
     for _ in 0..rounds() {
         for at in 0..3 {
             assert_eq!(nodes[at].terminate().await.code(), Some(0));
-            assert!(nodes[at].logs().iter().any(|line| line.contains(r#""message":"drained","cut_off":0"#)));
+            let log = drained(&nodes[at]).await;
+            assert!(log.contains(r#""cut_off":0"#), "{log}");
             nodes.replace(at).await;
         }
     }
