@@ -95,7 +95,7 @@ impl Crowd {
     /// Ends the backend, waits until each page has seen the last status that was confirmed, then ends the pages.
     pub(super) async fn end(mut self) -> Tally {
         self.go_on.send_replace([false, true]);
-        eventually(async || self.tasks.len() > 0 && self.tally().behind().is_empty(), "each page has its status").await;
+        eventually(async || self.tally().behind().is_empty(), "each page has its status").await;
         self.go_on.send_replace([false, false]);
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a page does not panic");

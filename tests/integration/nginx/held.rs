@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::http2::Http2;
 use tokio::time::{Instant, timeout};
 
+use super::http2::Http2;
 use crate::support::nginx::NAME;
 use crate::support::{Nginx, Node, Nodes, PATIENCE, Redis, eventually, long};
 
