@@ -136,6 +136,18 @@ async fn what_the_node_decides_by_headers_it_decides_behind_nginx() {
 }
 
 #[tokio::test]
+async fn connections_to_a_node_are_used_again() {
+    let node = Node::start(&[]).await;
+    let nginx = Nginx::start([&node.public]).await;
+    let url = format!("https://{NAME}/status/get?key=k&callback=cb&wait=0&n=[1-300]");
+    assert!(nginx.curl(&["-o", "/dev/null", &url]).output().await.unwrap().status.success());
+    // One after another: one connection for each worker would do.
+    let open = node.metric(r#"holdfast_connections{listener="public"}"#).await;
+    assert!((1.0..=2.0).contains(&open), "{open}");
+    assert_eq!(nginx.end().matches(" 200 ").count(), 300);
+}
+
+#[tokio::test]
 async fn nodes_are_reached_over_unix_sockets() {
     let scratch = Scratch::new();
     let node = Node::start(&["--public", &scratch.socket("public")]).await;

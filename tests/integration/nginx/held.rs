@@ -86,6 +86,17 @@ async fn a_page_that_leaves_is_noticed_by_the_node() {
 }
 
 #[tokio::test]
+async fn pages_of_an_nginx_that_ends_have_left() {
+    let node = Node::start(&["--hold", "10m"]).await;
+    let nginx = Nginx::start([&node.public]).await;
+    let mut page = nginx.hold("key=k&callback=cb").await;
+    node.wait_key_waiters("k", 1).await;
+    nginx.end();
+    page.conn.expect_close().await;
+    node.quiet().await;
+}
+
+#[tokio::test]
 async fn one_get_of_an_http2_connection_that_is_given_up_leaves_the_others_held() {
     let node = Node::start(&["--hold", "10m"]).await;
     let nginx = Nginx::start([&node.public]).await;
