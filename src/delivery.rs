@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use tracing::debug;
 
 use crate::key::Key;
+use crate::lease::Lease;
 use crate::peers::{Peers, Told};
 use crate::status::Update;
-use crate::store::{Lease, Store};
+use crate::store::Store;
 use crate::waiters::Waiters;
 
 /// What delivers.

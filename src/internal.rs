@@ -19,6 +19,7 @@ use crate::error::{Mistake, Refusal, What};
 use crate::head;
 use crate::health::Health;
 use crate::key::Key;
+use crate::lease::Lease;
 use crate::metrics::{Metrics, SetEnd};
 use crate::query::{Plus, decode, fields};
 use crate::receipt::{self, Held, Receipt, Report, Told};
@@ -28,7 +29,7 @@ use crate::router::Router;
 use crate::server::Request;
 use crate::set::{self, Set, Sets};
 use crate::status::{Status, Update, Version};
-use crate::store::{Known, Lease, Looked, Put, StoreError, Stored};
+use crate::store::{Known, Looked, Put, StoreError, Stored};
 
 /// Other nodes' messages are taken up to this, however small bodies of sets have to be.
 const MIN_CHANNEL_BYTES: usize = 1024 * 1024;

@@ -26,9 +26,9 @@ use tracing::{debug, warn};
 use crate::auth::Token;
 use crate::channel;
 use crate::key::Key;
+use crate::lease::Lease;
 use crate::listener::{Address, Stream};
 use crate::status::Update;
-use crate::store::Lease;
 
 /// A node's answer is a few numbers, or what it knows of a key; more is not read.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;

@@ -17,9 +17,9 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::delivery::Delivery;
+use crate::expiring::Expiring;
 use crate::key::Key;
 use crate::status::{Update, Version};
-use crate::store::expiring::Expiring;
 use crate::store::{Store, StoreError, Stored};
 
 /// Keys that are opened, or put again, side by side: enough to be quick, and few beside what pages and backends ask

@@ -4,13 +4,13 @@
 //! A seam: each variant keeps the same promises in its own place. A version is what README.md says it is; here that
 //! stands in [`next_version`], and for Redis in `redis/write.lua`.
 
-pub(crate) mod expiring;
 pub mod memory;
 pub mod redis;
 
 use std::time::Duration;
 
 use crate::key::Key;
+use crate::lease::Lease;
 use crate::status::{Seen, Update, Value, Version};
 use memory::Memory;
 use redis::Redis;
@@ -69,31 +69,6 @@ pub struct Looked {
     pub known: Option<Known>,
     /// The nodes that hold waiters of the key.
     pub leases: Vec<Lease>,
-}
-
-/// That a node may hold waiters of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The node, as `<node id>@<address>`.
-    pub name: String,
-    /// When it ends, in ms since 1970 by the store's clock.
-    pub ends: u64,
-}
-
-impl Lease {
-    /// A lease from what stands in the store; `None` where that is no node's name.
-    #[must_use]
-    pub fn parse(name: &str, ends: u64) -> Option<Self> {
-        let (node, address) = name.split_once('@')?;
-        let good = !node.is_empty() && address.starts_with("http://");
-        good.then(|| Self { name: name.to_owned(), ends })
-    }
-
-    /// The node's id, and the URL at which it is reached.
-    #[must_use]
-    pub fn node_and_url(&self) -> (&str, &str) {
-        self.name.split_once('@').unwrap_or_default()
-    }
 }
 
 /// Why a store did not do what it was asked.

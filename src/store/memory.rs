@@ -8,9 +8,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::expiring::Expiring;
 use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, next_version};
 use crate::clock::Clock;
+use crate::expiring::Expiring;
 use crate::key::Key;
 use crate::sharded::Sharded;
 use crate::status::{Seen, Status, Update, Version};

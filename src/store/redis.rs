@@ -4,6 +4,7 @@
 //!
 //! [`link`] owns the connection; a command here is sent or it is not, and waits for nothing but its answer.
 
+mod conn;
 mod connect;
 mod link;
 mod look;
@@ -24,9 +25,10 @@ use tracing::debug;
 use self::link::Link;
 use self::script::{Argument, Script, Scripts};
 pub use self::url::Target;
-use super::{Known, Lease, Looked, MIN_GONE_TTL, Put, StoreError, Stored};
+use super::{Known, Looked, MIN_GONE_TTL, Put, StoreError, Stored};
 use crate::clock::Clock;
 use crate::key::Key;
+use crate::lease::Lease;
 use crate::status::{Seen, Status, Update, Value, Version};
 
 /// A lease outlives the wait that it is for by this: a page that is answered at its deadline is still found there.

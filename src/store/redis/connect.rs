@@ -3,14 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use redis::ProtocolVersion;
 use redis::cluster::ClusterClientBuilder;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo,
-};
 use tokio::time::timeout;
 
-use super::script::Conn;
+use super::conn::{Conn, info, open};
 use super::sentinel::Sentinels;
 use super::url::{Host, Kind, Target};
 
@@ -62,39 +59,4 @@ pub(super) async fn connect(target: &Target, limit: Duration) -> Result<Connecte
             Ok(Connected { conn: Conn::Cluster(conn), told_by: ToldBy::Cluster(HashMap::new()) })
         }
     }
-}
-
-/// Connects to one server.
-///
-/// # Errors
-/// What is wrong, for people.
-pub(super) async fn open(
-    target: &Target,
-    host: &Host,
-    limit: Duration,
-) -> Result<redis::aio::MultiplexedConnection, String> {
-    let client = Client::open(info(target, host)).map_err(|error| error.to_string())?;
-    // The time limits are kept here, around each command and around connecting.
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let connected = timeout(limit, connecting).await.map_err(|_| format!("{host}: connecting took too long"))?;
-    connected.map_err(|error| format!("{host}: {error}"))
-}
-
-fn info(target: &Target, host: &Host) -> ConnectionInfo {
-    let Host { name, port } = host.clone();
-    let address = if target.tls {
-        ConnectionAddr::TcpTls { host: name, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(name, port)
-    };
-    let mut account = RedisConnectionInfo::default().set_db(target.db).set_skip_set_lib_name();
-    if let Some(user) = &target.user {
-        account = account.set_username(user);
-    }
-    if let Some(password) = &target.password {
-        account = account.set_password(password);
-    }
-    let info = address.into_connection_info().expect("an address is always good");
-    info.set_redis_settings(account)
 }

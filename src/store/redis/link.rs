@@ -11,9 +11,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
+use super::conn::Conn;
 use super::connect::{Connected, ToldBy, connect};
 use super::look::{Canary, Found, look};
-use super::script::{Conn, Scripts};
+use super::script::Scripts;
 use super::url::Target;
 use crate::clock::Clock;
 

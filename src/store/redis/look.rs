@@ -9,8 +9,9 @@ use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{ErrorKind, FromRedisValue, RedisError, RedisResult, Value, cmd, from_redis_value};
 use tokio::time::timeout;
 
+use super::conn::Conn;
 use super::connect::{Connected, ToldBy};
-use super::script::{Argument, Conn, Script};
+use super::script::{Argument, Script};
 use super::url::Host;
 
 /// The life of the canary.

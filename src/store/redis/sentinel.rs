@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use tokio::time::timeout;
 
-use super::connect::open;
+use super::conn::open;
 use super::url::{Host, Target};
 
 /// The sentinels of one master.
