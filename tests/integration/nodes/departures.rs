@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{leases, poll, settle, status};
 use crate::sets::{check, check_done};
@@ -97,18 +96,16 @@ async fn a_node_that_is_not_reached_as_itself_says_so() {
         let launch = Launch::new(&["--advertise", &advertise]).env("HOLDFAST_REDIS", &redis.url());
         wrong.push(launch.start_unready().await);
     }
+    // A miss may be a moment's: it is told after ten seconds.
     let until = Instant::now() + Duration::from_secs(20);
     for node in &wrong {
-        let unready = loop {
-            let ready = node.internal("GET", "/health/ready", &[], b"").await;
-            if ready.status != 200 {
-                break ready;
-            }
-            assert!(Instant::now() < until, "it stays ready");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+        let ready = async || node.internal("GET", "/health/ready", &[], b"").await;
+        while ready().await.status == 200 || ready().await.json()["parts"]["address"] != "failed" {
+            assert!(Instant::now() < until, "it is not told: {:?}", ready().await);
+            sleep(Duration::from_millis(50)).await;
+        }
+        let unready = ready().await;
         assert_eq!((unready.status, unready.code()), (503, -6), "{unready:?}");
-        assert_eq!(unready.json()["parts"]["address"], json!("failed"), "{unready:?}");
         assert!(node.logs().iter().any(|line| line.contains("ERROR") && line.contains("--advertise")));
     }
     assert_eq!(nodes[0].internal("GET", "/health/ready", &[], b"").await.status, 200);

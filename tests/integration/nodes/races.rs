@@ -125,7 +125,7 @@ async fn nothing_is_lost_across_failovers_by_sentinel() {
         let old = sentinels.kill_master().await;
         sentinels.wait_other_master(old).await;
         go_on(500).await;
-        world.end(Tolerance::None).await;
+        world.end(Tolerance::TwoMasters).await;
         settle(&nodes, sentinels.master().await, TTL).await;
     }
 }
@@ -154,7 +154,7 @@ async fn nothing_is_lost_across_a_failover_in_a_cluster() {
 async fn what_is_lost_when_redis_and_a_node_die_together_is_counted() {
     let mut redis = Redis::start(&[]).await;
     let mut nodes = Nodes::start(3, &redis.url(), &ARGS).await;
-    let world = World::begin("Redis and a node killed", &nodes);
+    let world = World::begin_with("Redis and a node killed", &nodes, Duration::from_secs(4));
     for round in 0..rounds(2) {
         go_on(600).await;
         let (died, ()) = tokio::join!(redis.kill(), nodes.kill(round % 3));

@@ -1,6 +1,8 @@
 //! A Redis master with replicas, and three sentinels that watch over them with short timeouts.
 
-use super::{Redis, Reply, eventually, free_port};
+use tokio::time::{Instant, sleep};
+
+use super::{PATIENCE, PAUSE, Redis, Reply, eventually, free_port};
 
 /// What the sentinels call their master.
 const NAME: &str = "mymaster";
@@ -41,16 +43,19 @@ impl Sentinels {
     /// Three sentinels over servers that are there, the first of them being the master; waits until they agree.
     pub(crate) async fn over(redis: Vec<Redis>) -> Self {
         let sentinels: Vec<_> = (0..3).map(|_| (format!("{:040x}", rand::random::<u128>()), free_port())).collect();
-        let mut config = format!("sentinel monitor {NAME} 127.0.0.1 {} 2\n", redis[0].port);
-        config += &format!("sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 2000\n");
+        let mut config = format!("sentinel monitor {NAME} 127.0.0.1 {} 1\n", redis[0].port);
+        config += &format!("sentinel failover-timeout {NAME} 2000\n");
         for replica in &redis[1..] {
             config += &format!("sentinel known-replica {NAME} 127.0.0.1 {}\n", replica.port);
         }
         let mut started = Vec::new();
-        for (id, port) in &sentinels {
+        // One after the other takes a master to be down, and each may then ask for the votes of two: where all did at
+        // the same moment, each would vote for itself, again and again.
+        for ((id, port), down_after) in sentinels.iter().zip([500, 800, 1100]) {
             let others = sentinels.iter().filter(|(other, _)| other != id);
             let others = others.map(|(id, port)| format!("sentinel known-sentinel {NAME} 127.0.0.1 {port} {id}\n"));
-            let config = format!("sentinel myid {id}\n{config}{}", others.collect::<String>());
+            let down_after = format!("sentinel down-after-milliseconds {NAME} {down_after}\n");
+            let config = format!("sentinel myid {id}\n{config}{down_after}{}", others.collect::<String>());
             started.push(Redis::start_sentinel(*port, &config).await);
         }
         let this = Self { redis, sentinels: started };
@@ -128,6 +133,11 @@ impl Sentinels {
             now != old
                 && matches!(self.server(now).try_command(&["ROLE"]).await, Ok(role) if role.list()[0].text() == "master")
         };
-        eventually(other, "the sentinels have another master").await;
+        let until = Instant::now() + 2 * PATIENCE;
+        while !other().await {
+            let logs: Vec<_> = self.sentinels.iter().map(Redis::log).collect();
+            assert!(Instant::now() < until, "the sentinels have no other master than {old}:\n{}", logs.join("\n"));
+            sleep(PAUSE).await;
+        }
     }
 }

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::world::{Key, Outcome, Shared, Update};
 use crate::support::{Conn, PATIENCE, request};
 
-/// How long pages may take to have what was confirmed, whatever happens meanwhile; and how long sets may be refused.
-const RECOVERY: Duration = Duration::from_secs(15);
+/// How long sets may be refused.
+const MAX_REFUSED: Duration = Duration::from_secs(15);
 
 /// Sets, one to three at a time, until it is to end; then once more, and that is stored.
 pub(super) async fn run(shared: Arc<Shared>, at: usize) {
@@ -40,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>, at: usize) {
             }
             newest = newest.max(confirmed);
             if confirmed == 0 {
-                assert!(begun.elapsed() < RECOVERY, "{}: nothing is stored for {RECOVERY:?}", key.name);
+                assert!(begun.elapsed() < MAX_REFUSED, "{}: nothing is stored for {MAX_REFUSED:?}", key.name);
                 sleep(Duration::from_millis(10)).await;
             }
         }
@@ -60,7 +60,7 @@ async fn wait_seen(shared: &Shared, key: &Key, version: u64, begun: Instant) {
             let _ = timeout(Duration::from_millis(5), key.progress.notified()).await;
         }
     };
-    let is_seen = timeout(RECOVERY, seen).await.is_ok();
+    let is_seen = timeout(shared.recovery, seen).await.is_ok();
     if !is_seen {
         eprintln!("{}: {version} is lost; the pages have {:?}", key.name, key.lasts);
     }
