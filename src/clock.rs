@@ -15,13 +15,11 @@ pub struct Clock {
     start: Instant,
     /// Milliseconds since 1970 at `start`, by the system clock's most advanced reading.
     offset: AtomicU64,
-    /// See [`Clock::go_ahead`].
-    at_least: AtomicU64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { start: Instant::now(), offset: AtomicU64::new(0), at_least: AtomicU64::new(0) }
+        Self { start: Instant::now(), offset: AtomicU64::new(0) }
     }
 }
 
@@ -52,15 +50,6 @@ impl Clock {
 
     /// The most advanced of the times that were noted, and what has passed since; 0 where none was.
     pub fn known(&self) -> u64 {
-        self.passed().max(self.at_least.load(Ordering::Relaxed))
-    }
-
-    /// Goes ahead of the time that is known now, and stays there until it has caught up.
-    pub fn go_ahead(&self, by: Duration) {
-        self.at_least.fetch_max(self.passed() + millis(by), Ordering::Relaxed);
-    }
-
-    fn passed(&self) -> u64 {
         match self.offset.load(Ordering::Relaxed) {
             0 => 0,
             offset => offset + millis(self.start.elapsed()),
@@ -104,16 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_ahead_waits_for_the_time() {
+    fn a_time_that_was_seen_goes_on_and_a_lesser_one_changes_nothing() {
         let clock = Clock::default();
         assert_eq!(clock.known(), 0);
-        clock.saw(1_000_000);
-        clock.go_ahead(Duration::from_secs(2));
-        clock.go_ahead(Duration::from_secs(2));
-        assert!((1_002_000..1_002_500).contains(&clock.known()), "{}", clock.known());
-        clock.saw(1_001_000);
-        assert!((1_002_000..1_002_500).contains(&clock.known()), "{}", clock.known());
-        clock.saw(1_010_000);
-        assert!((1_010_000..1_010_500).contains(&clock.known()), "{}", clock.known());
+        for seen in [1_000_000, 500_000] {
+            clock.saw(seen);
+            assert!((1_000_000..1_000_500).contains(&clock.known()), "{}", clock.known());
+        }
     }
 }

@@ -26,10 +26,6 @@ const LEAST_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// that lost it together do not come back together.
 const FIRST_REST: Duration = Duration::from_millis(50);
 const MAX_REST: Duration = Duration::from_millis(500);
-/// How far the versions of a Redis process begin ahead of the time at which a node met it. For a moment the one before
-/// it may have gone on giving versions, to nodes that had not met the new one yet: they must not be the same, and what
-/// was confirmed there must not be put over what is confirmed here.
-const PROCESS_MARGIN: Duration = Duration::from_secs(2);
 /// A time that is this far ahead of what was expected was set forward, and leases ended by it.
 const STEP: Duration = Duration::from_secs(1);
 /// In a cluster that has just failed over some nodes may not know it yet; what went to an old master until then is
@@ -159,7 +155,11 @@ impl Owner {
         }
         let is_first = self.masters.is_empty();
         let is_another = self.meet(found) == Gone::Statuses && !is_first;
-        info!(redis = %self.options.target, another_process = is_another, "connected to Redis");
+        let master = match &connected.told_by {
+            ToldBy::Sentinels(_, master) => Some(tracing::field::display(master)),
+            _ => None,
+        };
+        info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
             state.epoch += 1;
@@ -221,7 +221,6 @@ impl Owner {
         let now = found.now.unwrap_or(0);
         self.clock.saw(now);
         if is_another || found.canary_is_gone {
-            self.clock.go_ahead(PROCESS_MARGIN);
             return Gone::Statuses;
         }
         let step = u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX);
