@@ -177,6 +177,23 @@ async fn a_node_is_reached_at_several_addresses() {
 }
 
 #[tokio::test]
+async fn pages_get_tls_1_2_and_1_3_and_come_back_without_a_full_handshake() {
+    let node = Node::start(&[]).await;
+    let nginx = Nginx::start([&node.public]).await;
+    for version in ["-tls1_2", "-tls1_3"] {
+        let session = nginx.path(version);
+        let first = nginx.handshake(&[version, "-sess_out", &session]).await;
+        assert!(first.contains("\nNew, TLSv1.") && first.contains("HTTP/1.1 404"), "{version}: {first}");
+        let again = nginx.handshake(&[version, "-sess_in", &session]).await;
+        assert!(again.contains("\nReused, TLSv1.") && again.contains("HTTP/1.1 404"), "{version}: {again}");
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        let refused = nginx.handshake(&[version, "-cipher", "ALL:@SECLEVEL=0"]).await;
+        assert!(refused.contains("\nNew, (NONE)"), "{version}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn other_names_meet_no_certificate_and_no_node() {
     let node = Node::start(&[]).await;
     let nginx = Nginx::start([&node.public]).await;

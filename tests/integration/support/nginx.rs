@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as StdCommand, Stdio};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::{Child as Program, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -282,6 +283,24 @@ impl Nginx {
         let mut program = openssl.spawn().expect("openssl (make deps installs it)");
         let (output, input) = (program.stdout.take().expect("piped"), program.stdin.take().expect("piped"));
         Tunnel { input, output, program }
+    }
+
+    /// What `openssl s_client` says of a connection that asks for what is not there, with `args`.
+    pub(crate) async fn handshake(&self, args: &[&str]) -> String {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["s_client", "-ign_eof", "-servername", NAME, "-connect", &self.address.to_string()]).args(args);
+        openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut program = openssl.spawn().expect("openssl (make deps installs it)");
+        // It may have ended already, where there is no handshake.
+        let bytes = request("GET", "/nothing", &[("connection", "close")], b"");
+        let _ = program.stdin.as_mut().expect("piped").write_all(&bytes).await;
+        let output = timeout(PATIENCE, program.wait_with_output()).await.expect("an end in time").expect("a child");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A path of the test's own, beside nginx's files.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.files.scratch.path(name).display().to_string()
     }
 
     /// `GET /status/get?QUERY` on a connection of its own, without waiting for the answer.
