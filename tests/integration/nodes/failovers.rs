@@ -27,7 +27,8 @@ impl Before {
         // The last thing that is done: replicas may not have all of it.
         for at in 0..60 {
             let key = format!("{name}-known-{at}");
-            known.push((key.clone(), status(nodes[at % 3].set_ok(&key, "1").await, "1")));
+            let version = set_stored(&nodes[at % 3], &key, "1").await.version();
+            known.push((key, status(version, "1")));
         }
         Self { name: name.to_owned(), known, held }
     }

@@ -2,6 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use serde_json::Value;
+
 use super::{Held, Launch, Node, eventually, free_port};
 
 /// Given unless the test gives the flag itself: leases that are soon over, and a short end.
@@ -82,16 +84,24 @@ impl Nodes {
     /// so that the lease is in Redis.
     pub(crate) async fn hold(&self, at: usize, query: &str) -> Held {
         let key = query.split('&').find_map(|field| field.strip_prefix("key=")).expect("a key to hold");
-        let before = self[at].key_waiters(key).await;
+        let mut before = None;
+        let known = async || {
+            before = key_waiters(&self[at], key).await;
+            before.is_some()
+        };
+        eventually(known, "the waiters are known").await;
+        let before = before.expect("just seen");
         let held = self[at].open(query).await;
         self.wait_key_waiters(key, before + 1).await;
         held
     }
 
     /// Waits until every node counts so many waiters of a key (percent-encoded) on all nodes together.
+    /// One that loses its Redis for a moment, as when a cluster's slots move, is asked again.
     pub(crate) async fn wait_key_waiters(&self, key: &str, count: u64) {
         for node in &self.nodes {
-            node.wait_key_waiters(key, count).await;
+            let is_so = async || key_waiters(node, key).await == Some(count);
+            eventually(is_so, &format!("{key} has {count} waiters")).await;
         }
     }
 
@@ -116,6 +126,16 @@ impl Nodes {
         for node in &self.nodes {
             node.quiet().await;
         }
+    }
+}
+
+/// Waiters of a key (percent-encoded) on all nodes; `None` while the node has no Redis.
+async fn key_waiters(node: &Node, key: &str) -> Option<u64> {
+    let look = node.internal("GET", &format!("/keys/{key}"), &[], b"").await;
+    match look.status {
+        404 => Some(0),
+        503 => None,
+        _ => Some(look.json()["waiters"].as_object().expect("waiters").values().filter_map(Value::as_u64).sum()),
     }
 }
 
