@@ -275,10 +275,11 @@ impl Node {
             queue: settings.peer_queue,
         });
         let delivery = Arc::new(Delivery { name, waiters, store, peers });
+        let in_flight = settings.redis.as_ref().map_or(0, |options| options.in_flight);
         Ok(Self {
             id,
             address,
-            recovery: Recovery::new(Arc::clone(&delivery), settings.hold, settings.resend),
+            recovery: Recovery::new(Arc::clone(&delivery), settings.hold, settings.resend, in_flight),
             delivery,
             metrics: Arc::default(),
             health: Arc::new(Health::new(drain.clone(), settings.redis.is_some())),

@@ -27,6 +27,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long one that arrived is good.
 const PROBE_GOOD: Duration = Duration::from_secs(10);
 const PROBE_TTL: Duration = Duration::from_secs(60);
+/// For how long it is leased: longer than its steps take.
+const PROBE_HOLD: Duration = Duration::from_secs(10);
 
 /// The node's own status takes a place in an embedded store; the store is made larger by this.
 pub(crate) const OWN_STATUSES: usize = 1;
@@ -157,7 +159,7 @@ impl Probe {
     async fn send(&self, key: &Key, last: Version, parts: &mut Parts) -> Option<Version> {
         let mut waiter = self.waiters.register_own(key, last);
         // One that was stored by a probe which then failed is no failure of this one.
-        parts.lease = if self.store.open(key, last.into(), PROBE_TTL).await.is_ok() { "ok" } else { "failed" };
+        parts.lease = if self.store.open(key, last.into(), PROBE_HOLD).await.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");

@@ -23,8 +23,8 @@ use crate::status::{Update, Version};
 use crate::store::{Store, StoreError, Stored};
 
 /// Keys that are opened, or put again, side by side: enough to be quick, and few beside what pages and backends ask
-/// of Redis meanwhile.
-const SIDE_BY_SIDE: usize = 64;
+/// of Redis meanwhile. Half of `--redis-in-flight` where that is less: more would only be refused.
+const MAX_SIDE_BY_SIDE: usize = 64;
 /// Between two tries, at first and at most.
 const FIRST_REST: Duration = Duration::from_millis(100);
 const MAX_REST: Duration = Duration::from_secs(5);
@@ -44,6 +44,7 @@ pub(crate) struct Recovery {
     hold: Duration,
     /// How long what was confirmed is kept.
     resend: Duration,
+    side_by_side: usize,
     confirmed: Mutex<Confirmed>,
     doubted: Mutex<HashSet<Key>>,
     /// There is something to do.
@@ -73,11 +74,12 @@ struct Entry {
 }
 
 impl Recovery {
-    pub(crate) fn new(delivery: Arc<Delivery>, hold: Duration, resend: Duration) -> Arc<Self> {
+    pub(crate) fn new(delivery: Arc<Delivery>, hold: Duration, resend: Duration, in_flight: usize) -> Arc<Self> {
         Arc::new(Self {
             delivery,
             hold,
             resend,
+            side_by_side: (in_flight / 2).clamp(1, MAX_SIDE_BY_SIDE),
             confirmed: Mutex::default(),
             doubted: Mutex::default(),
             wanted: Notify::new(),
@@ -158,11 +160,12 @@ impl Recovery {
     /// gone. What is not done when the node ends, ends by itself.
     pub(crate) fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
         let (store, keys) = (Arc::clone(&self.delivery.store), self.delivery.waiters.unopened(u64::MAX));
+        let side_by_side = self.side_by_side;
         async move {
             let leave = async |key: Key| {
                 let _ = store.leave(&key).await;
             };
-            stream::iter(keys).for_each_concurrent(SIDE_BY_SIDE, leave).await;
+            stream::iter(keys).for_each_concurrent(side_by_side, leave).await;
         }
     }
 
@@ -177,7 +180,7 @@ impl Recovery {
         let (count, all) = (keys.len(), AtomicBool::new(true));
         let began = Instant::now();
         stream::iter(keys)
-            .for_each_concurrent(SIDE_BY_SIDE, async |key| {
+            .for_each_concurrent(self.side_by_side, async |key| {
                 let waiters = &self.delivery.waiters;
                 let Some(unopened) = waiters.unopened_of(&key, epoch) else { return };
                 match self.delivery.store.open(&key, unopened.seen, self.hold).await {
@@ -205,7 +208,7 @@ impl Recovery {
         }
         let (count, all, missing) = (entries.len(), AtomicBool::new(true), AtomicUsize::new(0));
         stream::iter(entries)
-            .for_each_concurrent(SIDE_BY_SIDE, async |(key, Entry { update, ends, .. })| {
+            .for_each_concurrent(self.side_by_side, async |(key, Entry { update, ends, .. })| {
                 let ttl = ends.saturating_duration_since(Instant::now());
                 let update = if ttl.is_zero() { Update::Gone(update.version()) } else { update };
                 let put = self.delivery.store.put_again(&key, &update, ttl).await;
@@ -235,7 +238,7 @@ impl Recovery {
         let doubted = mem::take(&mut *lock(&self.doubted));
         let left = Mutex::new(HashSet::new());
         stream::iter(doubted)
-            .for_each_concurrent(SIDE_BY_SIDE, async |key| match self.delivery.store.look(&key).await {
+            .for_each_concurrent(self.side_by_side, async |key| match self.delivery.store.look(&key).await {
                 Ok(looked) => {
                     if let Some(known) = looked.known {
                         self.delivery.deliver(&key, &known.update, looked.leases).await;

@@ -122,6 +122,14 @@ enum Gone {
     Statuses,
 }
 
+/// Why a link is not looked at any more.
+enum End {
+    /// It is of no use; for people.
+    Gone(String),
+    /// The cluster has masters that the connection may not know.
+    OtherMasters,
+}
+
 impl Owner {
     async fn run(mut self) {
         let mut rest = FIRST_REST;
@@ -130,11 +138,17 @@ impl Owner {
             match self.begin().await {
                 Ok(connected) => {
                     (rest, told) = (FIRST_REST, String::new());
-                    let why = self.watch(connected).await;
-                    self.state.send_modify(|state| state.conn = None);
-                    warn!(%why, "Redis is gone");
+                    match self.watch(connected).await {
+                        End::Gone(why) => {
+                            self.state.send_modify(|state| state.conn = None);
+                            warn!(%why, "Redis is gone");
+                        }
+                        // What is there is good until there is something better.
+                        End::OtherMasters => info!("the cluster has other masters"),
+                    }
                 }
                 Err(why) => {
+                    self.state.send_modify(|state| state.conn = None);
                     if why != told {
                         error!(%why, redis = %self.options.target, "no Redis; trying again and again");
                         told = why;
@@ -169,7 +183,7 @@ impl Owner {
     }
 
     /// Looks at the link until it is not well; says why.
-    async fn watch(&mut self, mut connected: Connected) -> String {
+    async fn watch(&mut self, mut connected: Connected) -> End {
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
@@ -180,17 +194,18 @@ impl Owner {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = complaints.notified() => {}
-                () = state.closed() => return "the node ends".into(),
+                () = state.closed() => return End::Gone("the node ends".into()),
             }
             let began = Instant::now();
             if let ToldBy::Sentinels(sentinels, master) = &mut connected.told_by
                 && let Some(other) = sentinels.other_master(master).await
             {
-                return format!("the sentinels name {other} as the master instead of {master}");
+                return End::Gone(format!("the sentinels name {other} as the master instead of {master}"));
             }
             let gone = match self.look(&mut connected).await {
+                Ok(found) if found.has_other_masters => return End::OtherMasters,
                 Ok(found) => self.meet(found),
-                Err(why) => return why,
+                Err(why) => return End::Gone(why),
             };
             let has_settled = settles.take_if(|at| *at <= began).is_some();
             match gone {

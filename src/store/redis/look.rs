@@ -27,6 +27,9 @@ pub(super) struct Found {
     pub(super) now: Option<u64>,
     /// What this node wrote at the last look is not there any more.
     pub(super) canary_is_gone: bool,
+    /// A cluster names masters that it did not when the connection was made. The library learns of them by a command
+    /// that fails; one to which no key of ours goes just now would stay unknown, and so would what it has lost.
+    pub(super) has_other_masters: bool,
 }
 
 /// A hash of this node's own, by which an emptied Redis is noticed, and one in which the scripts may not be run.
@@ -50,8 +53,9 @@ pub(super) async fn look(
     let Connected { conn, told_by } = connected;
     let mut asked = conn.clone();
     let (infos, written) = tokio::join!(infos(&mut asked, told_by, limit), canary.write(conn, write, limit));
-    let (infos, (now, canary_is_gone)) = (infos?, written?);
-    let mut found = Found { masters: HashSet::new(), policies: HashSet::new(), now, canary_is_gone };
+    let ((infos, has_other_masters), (now, canary_is_gone)) = (infos?, written?);
+    let (masters, policies) = (HashSet::new(), HashSet::new());
+    let mut found = Found { masters, policies, now, canary_is_gone, has_other_masters };
     for info in infos {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default();
@@ -93,28 +97,25 @@ impl Canary {
     }
 }
 
-/// The INFO of each master.
-async fn infos(conn: &mut Conn, told_by: &mut ToldBy, limit: Duration) -> Result<Vec<String>, String> {
+/// The INFO of each master, and whether a cluster has other masters than before.
+async fn infos(conn: &mut Conn, told_by: &mut ToldBy, limit: Duration) -> Result<(Vec<String>, bool), String> {
     match (conn, told_by) {
         (Conn::Cluster(conn), ToldBy::Cluster(known)) => {
             // Where the one that is asked does not answer, the masters are those that were.
+            let mut is_other = false;
             if let Ok(Ok(masters)) = timeout(limit, masters(conn)).await {
-                // The library learns of a new master by a command that fails; one to which no key of ours goes just
-                // now would stay unknown, and so would what it has lost.
-                if !known.is_empty() && masters.keys().any(|id| !known.contains_key(id)) {
-                    return Err("the cluster has another master".into());
-                }
+                is_other = !known.is_empty() && masters.keys().any(|id| !known.contains_key(id));
                 known.extend(masters);
             }
             // Those that do not answer have failed, and others take their place, or nobody does.
             let asked = known.values().map(|host| timeout(limit, info_of(conn.clone(), host)));
             let infos: Vec<_> = join_all(asked).await.into_iter().filter_map(|info| info.ok()?.ok()).collect();
-            if infos.is_empty() { Err("no master of the cluster answers".into()) } else { Ok(infos) }
+            if infos.is_empty() { Err("no master of the cluster answers".into()) } else { Ok((infos, is_other)) }
         }
         (conn, _) => {
             let info: RedisResult<String> =
                 timeout(limit, cmd("INFO").query_async(conn)).await.map_err(|_| "it does not answer in time")?;
-            Ok(vec![info.map_err(|error| error.to_string())?])
+            Ok((vec![info.map_err(|error| error.to_string())?], false))
         }
     }
 }
