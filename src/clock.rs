@@ -62,7 +62,8 @@ impl Clock {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+/// A duration in whole milliseconds, as versions, answers and Redis count time.
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -11,6 +11,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::sleep;
 use tracing::debug;
 
+use crate::clock::millis;
 use crate::error::{Mistake, Refusal, What};
 use crate::key::{HashedKey, Key};
 use crate::metrics::{GetEnd, Metrics};
@@ -222,7 +223,7 @@ impl<'a> Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.metrics.get_ended(self.end);
-        let held_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let held_ms = millis(self.since.elapsed());
         debug!(key = %self.key, outcome = self.end.as_str(), held_ms, "get ended");
     }
 }

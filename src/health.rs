@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use crate::key::Key;
 use crate::peers::Peer;
+use crate::sharded::lock;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
 use crate::store::{Put, Store, Stored, memory};
@@ -86,7 +87,7 @@ impl Health {
         if !self.started.load(Ordering::Relaxed) || self.drain.begun() {
             return Err(None);
         }
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = lock(&self.path);
         // One try that failed may be a moment's load.
         let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
         if is_reached || !self.has_peers { Ok(()) } else { Err(Some(path.parts.clone())) }
@@ -94,7 +95,7 @@ impl Health {
 
     /// Whether a status went the whole way lately; else how far the last one came.
     pub(crate) fn path(&self) -> Result<(), Parts> {
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = lock(&self.path);
         match path.good_at {
             Some(at) if at.elapsed() <= PROBE_GOOD => Ok(()),
             _ => Err(path.parts.clone()),
@@ -102,7 +103,7 @@ impl Health {
     }
 
     fn note(&self, parts: Parts, good: bool) {
-        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut path = lock(&self.path);
         if good {
             path.good_at = Some(Instant::now());
         } else if path.parts != parts {
@@ -112,7 +113,7 @@ impl Health {
     }
 
     fn note_address(&self, reached: &io::Result<Vec<usize>>, own: &Peer) {
-        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut path = lock(&self.path);
         match reached {
             Ok(_) => path.reached_at = Some(Instant::now()),
             Err(error) if !path.is_missed => {

@@ -1,9 +1,11 @@
 //! Every metric: its name, its help, its unit. What is counted is counted where it happens; what can be asked is
 //! asked when the metrics are read.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::sharded::lock;
 
 /// How a get ended, as `holdfast_gets_total` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +157,7 @@ impl Metrics {
     pub fn text(&self, waiters: usize, waiting_keys: usize, log_lines_dropped: usize) -> String {
         self.waiters.set(saturated(waiters));
         self.waiting_keys.set(saturated(waiting_keys));
-        let mut told = self.log_lines_told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.log_lines_told);
         self.log_lines_dropped.inc_by(log_lines_dropped.saturating_sub(*told) as u64);
         *told = log_lines_dropped;
         drop(told);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use crate::channel;
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::listener::{Address, Stream};
+use crate::sharded::lock;
 use crate::status::Update;
 
 /// A node's answer is a few numbers, or what it knows of a key; more is not read.
@@ -148,7 +149,7 @@ impl Peers {
 
     /// The queue of a node; `None` where there are too many nodes.
     fn line(self: &Arc<Self>, lease: &Lease) -> Option<mpsc::Sender<Job>> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.lines);
         if let Some(line) = lines.get(&lease.name).filter(|line| !line.is_closed()) {
             return Some(line.clone());
         }
@@ -173,15 +174,7 @@ impl Peers {
     }
 
     fn is_skipped(&self, name: &str) -> bool {
-        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        match skipped.get(name) {
-            Some(until) if *until > Instant::now() => true,
-            Some(_) => {
-                skipped.remove(name);
-                false
-            }
-            None => false,
-        }
+        lock(&self.skipped).get(name).is_some_and(|until| *until > Instant::now())
     }
 
     /// A node does not take what it is told: another token, say. It is passed over like one that does not answer.
@@ -192,7 +185,7 @@ impl Peers {
 
     /// Passes a node over for a while.
     fn skip(&self, name: &str, address: &Address) {
-        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut skipped = lock(&self.skipped);
         let now = Instant::now();
         skipped.retain(|_, until| *until > now);
         if skipped.insert(name.to_owned(), now + self.options.timeout).is_none() {

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::clock::millis;
 use crate::delivery::Delivered;
 use crate::health;
 use crate::key::Key;
@@ -183,7 +184,7 @@ impl<'a> Looked<'a> {
             version: update.map_or(Version::NONE, Update::version),
             value: status.map(value),
             is_final: status.is_some_and(|status| status.is_final),
-            expires_in_ms: u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX),
+            expires_in_ms: millis(expires_in),
             waiters: held.waiters,
             unreachable: held.unreachable,
             gone: matches!(update, Some(Update::Gone(_))),

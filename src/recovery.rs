@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::delivery::Delivery;
 use crate::expiring::Expiring;
 use crate::key::Key;
+use crate::sharded::lock;
 use crate::status::{Update, Version};
 use crate::store::{Store, StoreError, Stored};
 
@@ -300,9 +301,4 @@ impl Confirmed {
             entry.process = entry.process.max(process);
         }
     }
-}
-
-/// A panic while a lock was held ended one request; the data is whole between any two of its calls.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

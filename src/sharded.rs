@@ -41,8 +41,8 @@ impl<T> Sharded<T> {
 }
 
 /// A panic while the lock was held ended one request; the data is whole between any two of its calls.
-fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives back the room of a map that has become much smaller, which it does not do by itself.

@@ -26,7 +26,7 @@ use self::link::Link;
 use self::script::{Argument, Script, Scripts};
 pub use self::url::Target;
 use super::{Known, Looked, MIN_GONE_TTL, Put, StoreError, Stored};
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::status::{Seen, Status, Update, Value, Version};
@@ -221,7 +221,7 @@ impl Watch {
         Presence { is_there: state.conn.is_some(), epoch: state.epoch, process: state.process }
     }
 
-    /// Waits for a change; that there will be none is one too.
+    /// Waits for a change; `false` where there will be none any more.
     ///
     /// # Cancel safety
     /// A change that was not waited for to the end is seen by the next call.
@@ -277,8 +277,4 @@ fn number(reply: &Reply) -> Option<u64> {
 
 fn version(reply: &Reply) -> Option<Version> {
     number(reply).and_then(Version::new)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

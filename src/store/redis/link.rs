@@ -16,7 +16,7 @@ use super::connect::{Connected, ToldBy, connect};
 use super::look::{Canary, Found, look};
 use super::script::Scripts;
 use super::url::Target;
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 
 /// How often a link is looked at that nobody complains of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -238,7 +238,6 @@ impl Owner {
         if is_another || found.canary_is_gone {
             return Gone::Statuses;
         }
-        let step = u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX);
-        if now > expected.saturating_add(step) { Gone::Leases } else { Gone::Nothing }
+        if now > expected.saturating_add(millis(STEP)) { Gone::Leases } else { Gone::Nothing }
     }
 }
