@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::advertise::{self, NoAddress};
 use crate::config::Settings;
+use crate::connection::Handling;
 use crate::delivery::Delivery;
 use crate::demo::Demo;
 use crate::get::Gets;
@@ -19,6 +20,7 @@ use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
 use crate::internal::{Internal, Parts};
 use crate::listener::{Address, Listener};
 use crate::metrics::Metrics;
+use crate::park::Never;
 use crate::peers::{self, Peer, Peers};
 use crate::public::Public;
 use crate::recovery::Recovery;
@@ -120,8 +122,7 @@ pub async fn run(
     let answers = Public::new(node.gets(&settings), demo);
     let (stop_public, stopped) = oneshot::channel();
     let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);
-    let public =
-        tokio::spawn(server::run(public, options, move |request| Arc::clone(&answers).answer(request), until(stopped)));
+    let public = tokio::spawn(server::run(public, options, move |request| answers.answer(&request), until(stopped)));
 
     let answers = Internal::new(node.internal_parts(&settings, lines_dropped));
     let (stop_internal, stopped) = oneshot::channel();
@@ -129,7 +130,7 @@ pub async fn run(
     let internal = tokio::spawn(server::run(
         internal,
         options,
-        move |request| Arc::clone(&answers).answer(request),
+        move |request| Handling::<_, Never>::Answer(Arc::clone(&answers).answer(request)),
         until(stopped),
     ));
 
@@ -287,8 +288,8 @@ impl Node {
         })
     }
 
-    fn gets(&self, settings: &Settings) -> Gets {
-        Gets {
+    fn gets(&self, settings: &Settings) -> Arc<Gets> {
+        Arc::new(Gets {
             waiters: Arc::clone(&self.delivery.waiters),
             store: Arc::clone(&self.delivery.store),
             recovery: Arc::clone(&self.recovery),
@@ -297,7 +298,7 @@ impl Node {
             hold: settings.hold,
             resource_policy: settings.resource_policy.clone(),
             allow_origin: settings.allow_origin.clone(),
-        }
+        })
     }
 
     fn internal_parts(&self, settings: &Settings, lines_dropped: impl Fn() -> usize + Send + Sync + 'static) -> Parts {

@@ -1,28 +1,29 @@
-//! One get, in three steps: [`Gets::begin`] checks it and gives an answer or a held get; [`Gets::hold`] gives its
-//! outcome; [`Gets::render`] makes the answer. Apart from each other, so that whoever holds the connection meanwhile
-//! is free to choose how.
+//! One get: its checks, its wait and its answer. Held, it is parked ([`crate::park`]): it waits outside of hyper, and may
+//! be answered by whoever has news.
+
+mod params;
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tracing::debug;
 
+use self::params::{BadForm, Params};
 use crate::clock::millis;
-use crate::error::{Mistake, Refusal, What};
-use crate::key::{HashedKey, Key};
+use crate::error::{Refusal, What};
+use crate::key::Key;
 use crate::metrics::{GetEnd, Metrics};
-use crate::query::{Given, Plus, fields};
+use crate::park::{Parked, Request, Wakes, Woken};
 use crate::recovery::Recovery;
 use crate::response::{self, AllowOrigin, Grant, Response};
-use crate::script::{Callback, Form, Variable};
+use crate::script::Form;
 use crate::shutdown::Drain;
 use crate::status::{Outcome, Seen, Update, Version};
 use crate::store::{Store, StoreError};
-use crate::waiters::{Left, Waiter, Waiters};
+use crate::waiters::{Full, Left, Taker, Waiter, Waiters};
 
 /// A get whose deadline comes while its key is being opened is answered by what the store says, if it does so within
 /// this: the shortest wait finds what no wait finds.
@@ -46,22 +47,24 @@ pub(crate) enum Begun {
     /// It is answered already.
     Answer(Response),
     /// It is good.
-    Held(Held),
+    Held(Get),
 }
 
-/// A get that is to be held, and the little that its answer needs.
+/// A get that is held, and the little that its answer needs.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Get {
+    gets: Arc<Gets>,
     key: Key,
     last: Version,
     wait: Duration,
     form: Form,
     grant: Grant,
+    since: Instant,
 }
 
 impl Gets {
     /// Checks a request's parameters, in the order that README.md gives.
-    pub(crate) fn begin(&self, query: &str, headers: &HeaderMap) -> Begun {
+    pub(crate) fn begin(self: &Arc<Self>, query: &str, headers: &HeaderMap) -> Begun {
         let grant = self.allow_origin.grant(headers);
         let params = Params::parse(query);
         let form = match params.form() {
@@ -72,10 +75,12 @@ impl Gets {
             Ok(form) => form,
         };
         match params.target(self.hold) {
-            Ok((key, last, wait)) => Begun::Held(Held { key, last, wait, form, grant }),
+            Ok((key, last, wait)) => {
+                Begun::Held(Get { gets: Arc::clone(self), key, last, wait, form, grant, since: Instant::now() })
+            }
             Err((mistake, last)) => {
                 let what = mistake.what();
-                self.refuse(what, self.answer(&form, grant, &Outcome::Invalid(mistake), last.unwrap_or_default()))
+                self.refuse(what, self.answer(&form, &grant, &Outcome::Invalid(mistake), last.unwrap_or_default()))
             }
         }
     }
@@ -86,14 +91,15 @@ impl Gets {
         Begun::Answer(response)
     }
 
-    /// Waits for the outcome, and counts it; also that the client left, which drops this future.
-    ///
-    /// # Cancel safety
-    /// To be dropped is to leave: nothing of the get stays behind.
-    pub(crate) async fn hold(&self, held: &Held) -> Outcome {
-        let ending = Ending::new(&self.metrics, &held.key);
-        let outcome = self.outcome(held).await;
-        ending.ended(match outcome {
+    fn answer(&self, form: &Form, grant: &Grant, outcome: &Outcome, last: Version) -> Response {
+        let response = response::answer(form, outcome, last, self.waiters.len(), &self.resource_policy);
+        if *form == Form::Json { grant.apply(response) } else { response }
+    }
+}
+
+impl Request for Get {
+    fn answer(&self, outcome: &Outcome) -> Response {
+        self.ended(match outcome {
             Outcome::Success(_) => GetEnd::Success,
             Outcome::Timeout => GetEnd::Timeout,
             Outcome::Retry => GetEnd::Retry,
@@ -102,19 +108,71 @@ impl Gets {
             Outcome::Invalid(_) => GetEnd::Invalid,
             Outcome::Unavailable => GetEnd::Unavailable,
         });
-        outcome
+        self.gets.answer(&self.form, &self.grant, outcome, self.last)
     }
 
-    async fn outcome(&self, Held { key, last, wait, .. }: &Held) -> Outcome {
-        let mut drain = self.drain.clone();
-        let seen = Seen::from(*last);
-        if wait.is_zero() || drain.begun() {
-            return match self.store.open(key, seen, Duration::ZERO).await {
+    async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
+        let get = &parked.request;
+        let deadline = get.since + get.wait;
+        // What is short is on the heap, and so no part of what a task costs in its long wait.
+        let end = match Box::pin(get.begin(parked, deadline, wakes)).await {
+            Err(end) => end,
+            Ok(waiter) => match parked.woken(deadline, wakes).await {
+                Woken::Answered => End::Answered,
+                woken => Box::pin(settle(parked, waiter, woken, Outcome::Timeout)).await,
+            },
+        };
+        match end {
+            End::With(outcome) => parked.answer(&outcome),
+            End::Answered => {}
+            End::Left => get.ended(GetEnd::Left),
+        }
+    }
+}
+
+impl Taker for Parked<Get> {
+    fn take(&self, update: &Update, at_once: bool) {
+        self.give(update, at_once);
+    }
+}
+
+/// How a wait ends.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The answer is to be made of this.
+    With(Outcome),
+    /// A delivery has answered it.
+    Answered,
+    /// The client left. Nobody else answers it.
+    Left,
+}
+
+impl Get {
+    /// Counts and logs how it ended: by whoever ended it.
+    fn ended(&self, end: GetEnd) {
+        self.gets.metrics.get_ended(end);
+        let (key, held_ms) = (self.key.hashed(), millis(self.since.elapsed()));
+        let (outcome, route) = (end.as_str(), "/status/get");
+        // In no span: it may be the one of the set that ended it.
+        debug!(parent: None, listener = "public", route, %key, outcome, held_ms, "get ended");
+    }
+
+    /// Opens the key; gives the waiter where there is something to wait for.
+    async fn begin(&self, parked: &Arc<Parked<Self>>, deadline: Instant, wakes: &mut Wakes) -> Result<Waiter, End> {
+        let Gets { waiters, store, recovery, drain, .. } = &*self.gets;
+        let seen = Seen::from(self.last);
+        if self.wait.is_zero() || drain.begun() {
+            let opened = tokio::select! {
+                biased;
+                opened = store.open(&self.key, seen, Duration::ZERO) => opened,
+                () = parked.left() => return Err(End::Left),
+            };
+            return Err(End::With(match opened {
                 Ok(Some(update)) => update.into(),
                 _ if drain.begun() => Outcome::Retry,
                 Ok(None) => Outcome::Timeout,
                 Err(error) => failed(error),
-            };
+            }));
         }
         // Register, *then* open, *then* wait: no status is lost. Take any set of this key. Its put and this get's
         // open are each one atomic step of the store, so one of them comes first. If the put does, open sees the
@@ -125,73 +183,75 @@ impl Gets {
         //
         // Where the store is out of reach, or was and has lost the lease, the get stays registered, and `recovery`
         // opens its key in a later epoch: that open is then the one of the argument.
-        let Ok(waiter) = self.waiters.register(key, *last) else { return Outcome::Busy };
-        let epoch = self.store.epoch();
-        let open = async { (epoch, self.store.open(key, seen, *wait).await) };
-        wait_for_outcome(waiter, open, || self.recovery.not_opened(), sleep(*wait), drain.wait()).await
-    }
-
-    /// Makes the answer of a held get.
-    pub(crate) fn render(&self, held: Held, outcome: &Outcome) -> Response {
-        self.answer(&held.form, held.grant, outcome, held.last)
-    }
-
-    fn answer(&self, form: &Form, grant: Grant, outcome: &Outcome, last: Version) -> Response {
-        let response = response::answer(form, outcome, last, self.waiters.len(), &self.resource_policy);
-        if *form == Form::Json { grant.apply(response) } else { response }
+        let taker = Arc::<Parked<Self>>::clone(parked);
+        let waiter = waiters.register(&self.key, self.last, taker).map_err(|Full| End::With(Outcome::Busy))?;
+        let epoch = store.epoch();
+        let open = async { (epoch, store.open(&self.key, seen, self.wait).await) };
+        open_for(parked, waiter, open, || recovery.not_opened(), deadline, wakes).await
     }
 }
 
-/// The wait of a registered waiter: until an update, the deadline or the drain. `open` gives the epoch too.
+/// Waits until a registered waiter's key is open; gives the waiter back where there is nothing new. `open` gives the epoch
+/// too.
 ///
 /// An update that comes while `open` is still under way is kept: `open` may know a newer one. Only where `open`
 /// fails or comes too late is the kept one the answer by itself.
-async fn wait_for_outcome(
-    mut waiter: Waiter,
+async fn open_for<R: Request>(
+    parked: &Parked<R>,
+    waiter: Waiter,
     open: impl Future<Output = (u64, Result<Option<Update>, StoreError>)>,
     not_opened: impl FnOnce(),
-    deadline: impl Future<Output = ()>,
-    drain: impl Future<Output = ()>,
-) -> Outcome {
-    let (mut deadline, mut drain) = (pin!(deadline), pin!(drain));
-    let mut is_over = false;
-    let too_late = async {
-        (&mut deadline).await;
-        is_over = true;
-        sleep(OPEN_GRACE).await;
-    };
+    deadline: Instant,
+    wakes: &mut Wakes,
+) -> Result<Waiter, End> {
     let (epoch, opened) = tokio::select! {
         biased;
         opened = open => opened,
-        () = too_late => return left(waiter, Outcome::Unavailable).await,
-        () = &mut drain => return left(waiter, Outcome::Retry).await,
+        woken = parked.woken(deadline + OPEN_GRACE, wakes) => {
+            return Err(settle(parked, waiter, woken, Outcome::Unavailable).await);
+        }
     };
     match opened {
         Ok(None) => waiter.opened(epoch),
         Ok(Some(update)) => {
-            return match waiter.leave().await {
-                Left::With(kept) if kept.version() > update.version() => kept.into(),
-                _ => update.into(),
-            };
+            let given = if waiter.leave() == Left::Taken { parked.given().await } else { None };
+            let is_newer = |given: &Update| given.version() > update.version();
+            return Err(End::With(given.filter(is_newer).unwrap_or(update).into()));
         }
         // It is opened when the store is back.
         Err(StoreError::Unavailable) => not_opened(),
-        Err(error) => return left(waiter, failed(error)).await,
+        Err(error) => return Err(without_update(parked, waiter, Some(failed(error))).await),
     }
-    tokio::select! {
-        biased;
-        update = waiter.update() => update.into(),
-        () = async { if !is_over { deadline.await } } => left(waiter, Outcome::Timeout).await,
-        () = &mut drain => left(waiter, Outcome::Retry).await,
+    // From here on whoever delivers answers.
+    match parked.opened() {
+        Some(given) => Err(End::With(given.into())),
+        None => Ok(waiter),
     }
 }
 
-/// How a wait ends that has nothing, unless a delivery was faster.
-async fn left(waiter: Waiter, otherwise: Outcome) -> Outcome {
-    match (waiter.leave().await, otherwise) {
-        (Left::With(update), _) => update.into(),
-        (Left::Unopened, Outcome::Timeout) => Outcome::Unavailable,
-        (_, otherwise) => otherwise,
+/// How a wait ends that was interrupted.
+async fn settle<R: Request>(parked: &Parked<R>, waiter: Waiter, woken: Woken, too_late: Outcome) -> End {
+    let otherwise = match woken {
+        Woken::Given(update) => return End::With(update.into()),
+        Woken::Answered => return End::Answered,
+        Woken::Deadline => Some(too_late),
+        Woken::Stopping => Some(Outcome::Retry),
+        Woken::Left => None,
+    };
+    without_update(parked, waiter, otherwise).await
+}
+
+/// How a wait ends that has nothing, unless a delivery was faster. Without an outcome the client left.
+async fn without_update<R: Request>(parked: &Parked<R>, waiter: Waiter, otherwise: Option<Outcome>) -> End {
+    match (waiter.leave(), otherwise) {
+        (Left::Taken, otherwise) => match (parked.given().await, otherwise) {
+            (None, _) => End::Answered,
+            (Some(update), Some(_)) => End::With(update.into()),
+            (Some(_), None) => End::Left,
+        },
+        (_, None) => End::Left,
+        (Left::Unopened, Some(Outcome::Timeout)) => End::With(Outcome::Unavailable),
+        (_, Some(otherwise)) => End::With(otherwise),
     }
 }
 
@@ -199,32 +259,6 @@ fn failed(error: StoreError) -> Outcome {
     match error {
         StoreError::Full => Outcome::Busy,
         StoreError::Conflict(_) | StoreError::Unavailable | StoreError::Unknown => Outcome::Unavailable,
-    }
-}
-
-/// Counts and logs how a get ended, once; dropped before that, the client left.
-struct Ending<'a> {
-    metrics: &'a Metrics,
-    key: HashedKey,
-    since: Instant,
-    end: GetEnd,
-}
-
-impl<'a> Ending<'a> {
-    fn new(metrics: &'a Metrics, key: &Key) -> Self {
-        Self { metrics, key: key.hashed(), since: Instant::now(), end: GetEnd::Left }
-    }
-
-    fn ended(mut self, end: GetEnd) {
-        self.end = end;
-    }
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.metrics.get_ended(self.end);
-        let held_ms = millis(self.since.elapsed());
-        debug!(key = %self.key, outcome = self.end.as_str(), held_ms, "get ended");
     }
 }
 
@@ -236,105 +270,79 @@ fn would_be_shown(headers: &HeaderMap) -> bool {
     headers.get_all(SEC_FETCH_DEST).iter().any(|dest| shown.contains(&dest.as_bytes()))
 }
 
-/// The parameters of a get, as they were given. Any other is ignored, whatever it holds.
-#[derive(Default)]
-struct Params<'a> {
-    key: Given<'a>,
-    callback: Given<'a>,
-    assign: Given<'a>,
-    last: Given<'a>,
-    wait: Given<'a>,
-}
-
-/// `callback` or `assign` is wrong, so that there is nothing that may be called.
-struct BadForm;
-
-impl<'a> Params<'a> {
-    fn parse(query: &'a str) -> Self {
-        let mut params = Self::default();
-        for (name, value) in fields(query.as_bytes(), Plus::Literal) {
-            let given = match name.as_deref() {
-                Some("key") => &mut params.key,
-                Some("callback") => &mut params.callback,
-                Some("assign") => &mut params.assign,
-                Some("last") => &mut params.last,
-                Some("wait") => &mut params.wait,
-                _ => continue,
-            };
-            given.add(value);
-        }
-        params
-    }
-
-    fn wants_script(&self) -> bool {
-        self.callback != Given::Missing || self.assign != Given::Missing
-    }
-
-    fn form(&self) -> Result<Form, BadForm> {
-        match (&self.callback, &self.assign) {
-            (Given::Missing, Given::Missing) => Ok(Form::Json),
-            (Given::Once(name), Given::Missing) => Callback::parse(name).map(Form::Jsonp).ok_or(BadForm),
-            (Given::Missing, Given::Once(name)) => Variable::parse(name).map(Form::Assignment).ok_or(BadForm),
-            _ => Err(BadForm),
-        }
-    }
-
-    /// Key, `last` and how long to wait; or the first mistake in that order, with `last` where that is none.
-    fn target(&self, hold: Duration) -> Result<(Key, Version, Duration), (Mistake, Option<Version>)> {
-        let key = match &self.key {
-            Given::Missing => Err(What::Missing),
-            Given::Once(key) => Key::parse(key),
-            given => Err(misgiven(given)),
-        };
-        let last = match &self.last {
-            Given::Missing => Ok(Version::NONE),
-            Given::Once(last) => {
-                Version::parse(last).filter(|last| *last <= Version::MAX_LAST).ok_or(What::NotAVersion)
-            }
-            given => Err(misgiven(given)),
-        };
-        let wait = match &self.wait {
-            Given::Missing => Ok(hold),
-            Given::Once(wait) => parse_wait(wait).ok_or(What::NotSeconds),
-            given => Err(misgiven(given)),
-        };
-        match (key, last, wait) {
-            (Ok(key), Ok(last), Ok(wait)) => Ok((key, last, shortened(wait, hold))),
-            (Err(what), last, _) => Err((Mistake::new("key", what), last.ok())),
-            (_, Err(what), _) => Err((Mistake::new("last", what), None)),
-            (_, last, Err(what)) => Err((Mistake::new("wait", what), last.ok())),
-        }
-    }
-}
-
-fn misgiven(given: &Given<'_>) -> What {
-    if *given == Given::Twice { What::GivenTwice } else { What::BadEncoding }
-}
-
-/// Reads `[0-9]{1,6}(\.[0-9]{1,3})?` as seconds.
-fn parse_wait(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole, 6) || !digits(fraction, 3) {
-        return None;
-    }
-    let millis: u64 = format!("{fraction:0<3}").parse().ok()?;
-    Some(Duration::from_millis(whole.parse::<u64>().ok()? * 1000 + millis))
-}
-
-/// How long a get waits: no longer than the hold; and the hold itself is shortened by up to a sixteenth, so that
-/// pages that came together do not come again together.
-fn shortened(wait: Duration, hold: Duration) -> Duration {
-    if wait < hold { wait } else { hold.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0)) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::time::Duration;
 
+    use tokio::net::UnixStream;
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::listener::Stream;
+    use crate::park::Exchange;
+    use crate::stop::{State, Stop, Watch};
+    use crate::timer::Timer;
+
+    /// A request that is answered by nothing much.
+    #[derive(Debug)]
+    struct Plain;
+
+    impl Request for Plain {
+        fn answer(&self, _: &Outcome) -> Response {
+            Response::default()
+        }
+
+        async fn hold(_: &Arc<Parked<Self>>, _: &mut Wakes) {}
+    }
+
+    impl Taker for Parked<Plain> {
+        fn take(&self, update: &Update, at_once: bool) {
+            self.give(update, at_once);
+        }
+    }
+
+    /// One get at its wait, and what it waits for.
+    struct Trial {
+        waiters: Arc<Waiters>,
+        parked: Arc<Parked<Plain>>,
+        wakes: Wakes,
+        stop: Arc<Stop>,
+        client: UnixStream,
+    }
+
+    impl Trial {
+        fn new() -> (Self, Waiter) {
+            let (stream, client) = UnixStream::pair().expect("a pair of sockets");
+            let stop = Arc::<Stop>::default();
+            let wakes = Wakes { timer: Timer::default(), stop: Watch::new(Arc::clone(&stop)) };
+            let exchange = Exchange { is_old: false, is_last: false };
+            let parked = Arc::new(Parked::new(Plain, exchange, Stream::Unix(stream), Vec::new(), &wakes));
+            let waiters = Waiters::new(10, 10);
+            let taker = Arc::<Parked<Plain>>::clone(&parked);
+            let waiter = waiters.register(&key(), version(1), taker).expect("room");
+            (Self { waiters, parked, wakes, stop, client }, waiter)
+        }
+
+        /// Opens and waits, until the end.
+        async fn wait<O>(&mut self, waiter: Waiter, open: O, not_opened: impl FnOnce(), deadline: Instant) -> End
+        where
+            O: Future<Output = (u64, Opened)>,
+        {
+            match open_for(&self.parked, waiter, open, not_opened, deadline, &mut self.wakes).await {
+                Ok(waiter) => {
+                    let woken = self.parked.woken(deadline, &mut self.wakes).await;
+                    settle(&self.parked, waiter, woken, Outcome::Timeout).await
+                }
+                Err(end) => end,
+            }
+        }
+
+        /// Ends as a trial should: with nothing left.
+        fn check_empty(&self) {
+            assert_eq!((self.waiters.len(), self.waiters.keys()), (0, 0));
+        }
+    }
 
     fn version(number: u64) -> Version {
         Version::new(number).expect("good")
@@ -350,20 +358,24 @@ mod tests {
 
     type Opened = Result<Option<Update>, StoreError>;
 
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
     /// Runs a wait whose `open` is answered only after `delivered` came.
     async fn outcome_of(delivered: &[Update], opened: Opened) -> Outcome {
-        let waiters = Waiters::new(10, 10);
-        let waiter = waiters.register(&key(), version(1)).expect("room");
+        let (mut trial, waiter) = Trial::new();
         for update in delivered {
-            waiters.deliver(&key(), update);
+            trial.waiters.deliver(&key(), update);
         }
         let (answer, open) = oneshot::channel();
         let open = async { (1, open.await.expect("answered")) };
-        let wait = tokio::spawn(wait_for_outcome(waiter, open, || (), pending(), pending()));
+        let waiters = Arc::clone(&trial.waiters);
+        let waiting = tokio::spawn(async move { trial.wait(waiter, open, || (), far()).await });
         tokio::task::yield_now().await;
-        assert!(!wait.is_finished(), "an update that comes while open is under way is kept");
+        assert!(!waiting.is_finished(), "an update that comes while open is under way is kept");
         answer.send(opened).expect("waited for");
-        let outcome = wait.await.expect("no panic");
+        let End::With(outcome) = waiting.await.expect("no panic") else { panic!("not to be answered by its task") };
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
         outcome
     }
@@ -390,74 +402,96 @@ mod tests {
             (true, true, Outcome::Gone(version(5))),
             (false, true, Outcome::Retry),
         ] {
-            let waiters = Waiters::new(10, 10);
-            let waiter = waiters.register(&key(), version(1)).expect("room");
+            let (mut trial, waiter) = Trial::new();
             if delivered {
-                waiters.deliver(&key(), &gone(5));
+                trial.waiters.deliver(&key(), &gone(5));
             }
-            let outcome = if drained {
-                wait_for_outcome(waiter, pending(), || (), pending(), ready(())).await
-            } else {
-                wait_for_outcome(waiter, pending(), || (), ready(()), pending()).await
-            };
-            assert_eq!(outcome, expected);
-            assert_eq!((waiters.len(), waiters.keys()), (0, 0));
+            if drained {
+                trial.stop.advance(State::Stopping);
+            }
+            let deadline = if drained { far() } else { Instant::now() };
+            let end = trial.wait(waiter, pending(), || (), deadline).await;
+            assert_eq!(end, End::With(expected));
+            trial.check_empty();
         }
     }
 
     #[tokio::test]
     async fn an_opened_wait_ends_with_a_status_the_deadline_or_the_drain() {
-        let waiters = Waiters::new(10, 10);
-        let register = || waiters.register(&key(), version(1)).expect("room");
         let opened = || ready((1, Ok(None)));
-        assert_eq!(wait_for_outcome(register(), opened(), || (), ready(()), pending()).await, Outcome::Timeout);
-        assert_eq!(wait_for_outcome(register(), opened(), || (), pending(), ready(())).await, Outcome::Retry);
-        let waiter = register();
-        waiters.deliver(&key(), &gone(5));
-        assert_eq!(wait_for_outcome(waiter, opened(), || (), ready(()), ready(())).await, Outcome::Gone(version(5)));
+        let (mut trial, waiter) = Trial::new();
+        let end = trial.wait(waiter, opened(), || (), Instant::now()).await;
+        assert_eq!(end, End::With(Outcome::Timeout));
+        let (mut trial, waiter) = Trial::new();
+        trial.stop.advance(State::Stopping);
+        let end = trial.wait(waiter, opened(), || (), Instant::now()).await;
+        assert_eq!(end, End::With(Outcome::Retry));
+        let (mut trial, waiter) = Trial::new();
+        trial.waiters.deliver(&key(), &gone(5));
+        trial.stop.advance(State::Stopping);
+        let end = trial.wait(waiter, opened(), || (), Instant::now()).await;
+        assert_eq!(end, End::With(Outcome::Gone(version(5))));
+        trial.check_empty();
+    }
+
+    #[tokio::test]
+    async fn an_opened_wait_is_answered_by_who_delivers_and_its_task_hears_of_it_later() {
+        let (mut trial, waiter) = Trial::new();
+        let (other, _) = UnixStream::pair().expect("a pair of sockets");
+        let (waiters, client) = (Arc::clone(&trial.waiters), std::mem::replace(&mut trial.client, other));
+        let (end, told) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let ended = trial.wait(waiter, ready((1, Ok(None))), || (), far()).await;
+            let _ = end.send(());
+            ended
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(waiters.deliver(&key(), &gone(5)), 1);
+        let mut answer = [0; 17];
+        client.readable().await.expect("an answer");
+        assert_eq!(client.try_read(&mut answer).expect("an answer"), 17);
+        assert_eq!(&answer, b"HTTP/1.1 200 OK\r\n");
+        assert!(!task.is_finished() && told.is_empty());
+        // What the client sends next wakes it.
+        assert_eq!(client.try_write(b"GET").expect("room"), 3);
+        assert_eq!(task.await.expect("no panic"), End::Answered);
+        told.await.expect("told");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_ends_the_wait_opened_or_not() {
+        for opens in [true, false] {
+            let (mut trial, waiter) = Trial::new();
+            let (client, other) = UnixStream::pair().expect("a pair of sockets");
+            drop((std::mem::replace(&mut trial.client, client), other));
+            let open = async { if opens { (1, Ok(None)) } else { pending().await } };
+            let end = trial.wait(waiter, open, || (), far()).await;
+            assert_eq!(end, End::Left);
+            trial.check_empty();
+        }
     }
 
     #[tokio::test]
     async fn a_get_that_the_store_did_not_open_waits_for_it_and_then_says_so() {
-        let waiters = Waiters::new(10, 10);
         let failed = || ready((0, Err(StoreError::Unavailable)));
         for (opened_later, expected) in [(false, Outcome::Unavailable), (true, Outcome::Timeout)] {
-            let waiter = waiters.register(&key(), version(1)).expect("room");
+            let (mut trial, waiter) = Trial::new();
+            let waiters = Arc::clone(&trial.waiters);
             let opens = || {
                 if opened_later {
                     waiters.opened(&key(), u64::MAX, 1);
                 }
             };
-            assert_eq!(wait_for_outcome(waiter, failed(), opens, ready(()), pending()).await, expected);
+            let end = trial.wait(waiter, failed(), opens, Instant::now()).await;
+            assert_eq!(end, End::With(expected));
         }
-        let waiter = waiters.register(&key(), version(1)).expect("room");
+        let (mut trial, waiter) = Trial::new();
+        let waiters = Arc::clone(&trial.waiters);
         let finds = || {
             waiters.deliver(&key(), &gone(5));
         };
-        assert_eq!(wait_for_outcome(waiter, failed(), finds, pending(), pending()).await, Outcome::Gone(version(5)));
-        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
-    }
-
-    #[test]
-    fn a_wait_is_seconds_with_up_to_three_decimals() {
-        for (text, millis) in
-            [("0", 0), ("25", 25_000), ("0.001", 1), ("1.5", 1_500), ("000001.25", 1_250), ("999999", 999_999_000)]
-        {
-            assert_eq!(parse_wait(text), Some(Duration::from_millis(millis)), "{text}");
-        }
-        for bad in ["", ".5", "1.", "1.0001", "1234567", "-1", "+1", "1e3", " 1", "1,5", "1.5.5", "١"] {
-            assert_eq!(parse_wait(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_a_wait_as_long_as_the_hold_is_shortened() {
-        let hold = Duration::from_secs(16);
-        for _ in 0..100 {
-            let wait = shortened(Duration::from_secs(20), hold);
-            assert!(wait <= hold && wait >= Duration::from_secs(15), "{wait:?}");
-        }
-        assert_eq!(shortened(Duration::from_secs(15), hold), Duration::from_secs(15));
-        assert_eq!(shortened(Duration::ZERO, hold), Duration::ZERO);
+        let end = trial.wait(waiter, failed(), finds, far()).await;
+        assert_eq!(end, End::With(Outcome::Gone(version(5))));
+        trial.check_empty();
     }
 }

@@ -4,8 +4,8 @@ use hyper::Version;
 use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 
+use crate::connection::Request;
 use crate::error::Refusal;
-use crate::server::Request;
 
 /// The longest request target.
 const MAX_TARGET_BYTES: usize = 8 * 1024;

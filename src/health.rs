@@ -158,7 +158,7 @@ impl Probe {
     /// Sends one, in the order of a get and of a set; gives its version if it arrived. The steps of `get` and
     /// `internal` stand here once more because each has to be told apart where it fails.
     async fn send(&self, key: &Key, last: Version, parts: &mut Parts) -> Option<Version> {
-        let mut waiter = self.waiters.register_own(key, last);
+        let (waiter, update) = self.waiters.register_own(key, last);
         // One that was stored by a probe which then failed is no failure of this one.
         parts.lease = if self.store.open(key, last.into(), PROBE_HOLD).await.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
@@ -181,10 +181,10 @@ impl Probe {
         self.health.note_address(&told, &self.own);
         parts.address = if told.is_ok() { "ok" } else { "failed" };
         let (Ok(Stored { version, .. }), Ok(_)) = (stored, told) else { return None };
-        match timeout(PROBE_TIMEOUT, waiter.update()).await {
-            Ok(update) if update.version() == version => parts.waiter = "ok",
-            Ok(_) => parts.waiter = "another status came",
-            Err(_) => parts.waiter = "nothing came",
+        match timeout(PROBE_TIMEOUT, update).await {
+            Ok(Ok(update)) if update.version() == version => parts.waiter = "ok",
+            Ok(Ok(_)) => parts.waiter = "another status came",
+            Ok(Err(_)) | Err(_) => parts.waiter = "nothing came",
         }
         (parts.lease == "ok" && parts.waiter == "ok").then_some(version)
     }

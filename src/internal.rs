@@ -14,6 +14,7 @@ use tracing::{Instrument, debug, info_span};
 
 use crate::auth::{self, Tokens};
 use crate::channel;
+use crate::connection::Request;
 use crate::delivery::Delivery;
 use crate::error::{Mistake, Refusal, What};
 use crate::head;
@@ -26,7 +27,6 @@ use crate::receipt::{self, Held, Receipt, Report, Told};
 use crate::recovery::Recovery;
 use crate::response::{self, Response, code, json};
 use crate::router::Router;
-use crate::server::Request;
 use crate::set::{self, Set, Sets};
 use crate::status::{Status, Update, Version};
 use crate::store::{Known, Looked, Put, StoreError, Stored};

@@ -3,13 +3,14 @@
 //! backend calls `set` on the internal listener, and the script arrives and calls `cb({...})`.
 //!
 //! # The life of a get
-//! [`server`] accepts and hyper parses; [`public`] routes; [`get`] checks the parameters ([`query`], [`key`],
-//! [`script`]), registers a waiter ([`waiters`]), opens the key ([`store`]) and waits for a status, its deadline or
-//! the drain; [`response`] renders the outcome as a call, an assignment or JSON.
+//! [`server`] accepts, and [`connection`] has hyper parse; [`public`] routes; [`get`] checks the parameters
+//! ([`query`], [`key`], [`script`]). Then the connection leaves hyper and is parked ([`park`]), while its get registers a
+//! waiter ([`waiters`]), opens the key ([`store`]) and waits for a status, its deadline or the drain. Whoever ends the
+//! wait has [`response`] render the outcome as a call, an assignment or JSON, and writes it; the next request is hyper's.
 //!
 //! # The life of a set
 //! [`internal`] routes; [`set`] parses and checks all of the body; [`store`] stores it in one atomic step and says
-//! which nodes hold waiters; [`delivery`] wakes those of this node ([`waiters`]) and tells the others ([`peers`]); the
+//! which nodes hold waiters; [`delivery`] answers those of this node ([`waiters`]) and tells the others ([`peers`]); the
 //! backend gets its [`receipt`].
 //!
 //! # Several nodes
@@ -28,6 +29,7 @@ pub mod auth;
 pub mod channel;
 pub mod clock;
 pub mod config;
+mod connection;
 mod delivery;
 mod demo;
 pub mod error;
@@ -41,6 +43,7 @@ pub mod lease;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+mod park;
 mod peers;
 mod public;
 pub mod query;
@@ -54,6 +57,8 @@ pub mod set;
 mod sharded;
 pub mod shutdown;
 pub mod status;
+mod stop;
 pub mod store;
-pub mod stream;
+mod stream;
+mod timer;
 pub mod waiters;

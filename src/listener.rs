@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 
 /// Connections that may wait to be accepted; the system cuts it to `net.core.somaxconn`. Thousands come within a
@@ -244,6 +245,55 @@ impl Stream {
         // socket that is closed already refuses, which the next read shows.
         let _ = stream.set_nodelay(true);
         Self::Tcp(stream)
+    }
+
+    /// Whether there may be bytes to read, or the end.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Of a stream that is ready to be read: whether the other side has closed its own, behind however many bytes.
+    pub(crate) fn is_read_closed(&self) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+        };
+        ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
+    }
+
+    /// Has the runtime forget that there are bytes to read: it tells of those that come later, and of the end.
+    pub(crate) fn forget_readable(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // It is an error, which is what makes it forget.
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        };
+    }
+
+    /// The same stream, made known to the runtime once more, which so looks what there is to read.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn looked_at_anew(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
+    }
+
+    /// Writes what is taken without waiting.
+    ///
+    /// # Errors
+    /// The connection's, or [`io::ErrorKind::WouldBlock`].
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
     }
 }
 

@@ -1,19 +1,20 @@
-//! The public listener: its routes, and a get from its request to its answer. No set here, no store by name, no lock.
+//! The public listener: its routes, and what is answered at once. No set here, no store by name, no lock.
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use hyper::Method;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use tracing::field::Empty;
-use tracing::{Instrument, Span, debug, debug_span};
+use tracing::{Span, debug, debug_span};
 
+use crate::connection::{Handling, Request};
 use crate::demo::{self, Demo};
 use crate::error::Refusal;
-use crate::get::{Begun, Gets};
+use crate::get::{Begun, Get, Gets};
 use crate::head;
 use crate::response::{self, Response};
 use crate::router::Router;
-use crate::server::Request;
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
@@ -36,12 +37,12 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Public {
     routes: Router<Route>,
-    gets: Gets,
+    gets: Arc<Gets>,
     demo: Option<Demo>,
 }
 
 impl Public {
-    pub(crate) fn new(gets: Gets, demo: Option<Demo>) -> Arc<Self> {
+    pub(crate) fn new(gets: Arc<Gets>, demo: Option<Demo>) -> Arc<Self> {
         let mut table = vec![("/status/get", vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)])];
         if demo.is_some() {
             table.extend(demo::PATHS.map(|(path, file)| (path, vec![(Method::GET, Route::Demo(file))])));
@@ -49,23 +50,12 @@ impl Public {
         Arc::new(Self { routes: Router::new(table), gets, demo })
     }
 
-    /// Answers one request. The request itself, and with it the buffer that it was read into, is let go before a get
-    /// is held.
-    ///
-    /// # Cancel safety
-    /// Dropped, because the client left, a held get leaves nothing behind.
-    pub(crate) fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Response> + Send {
+    /// Answers one request, or has its connection parked.
+    pub(crate) fn answer(&self, request: &Request) -> Handling<Ready<Response>, Get> {
         let span = debug_span!("request", listener = "public", route = Empty);
-        let begun = span.in_scope(|| self.begin(&request));
-        drop(request);
-        async move {
-            match begun {
-                Begun::Answer(response) => response,
-                Begun::Held(held) => {
-                    let outcome = self.gets.hold(&held).instrument(span).await;
-                    self.gets.render(held, &outcome)
-                }
-            }
+        match span.in_scope(|| self.begin(request)) {
+            Begun::Answer(response) => Handling::Answer(ready(response)),
+            Begun::Held(get) => Handling::Park(get),
         }
     }
 
@@ -96,5 +86,63 @@ impl Public {
         head::check_no_body(request.headers())?;
         let (route, _) = self.routes.find(request.method(), request.uri().path())?;
         Ok(route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hyper::header::HeaderValue;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::connection::{Shared, http1, serve};
+    use crate::delivery::Delivery;
+    use crate::listener::Stream;
+    use crate::metrics::Metrics;
+    use crate::peers::{self, Peers};
+    use crate::recovery::Recovery;
+    use crate::response::AllowOrigin;
+    use crate::shutdown;
+    use crate::stop::Stop;
+    use crate::store::Store;
+    use crate::store::memory::{Limits, Memory};
+    use crate::stream::Timeouts;
+    use crate::waiters::Waiters;
+
+    fn gets() -> Arc<Gets> {
+        let second = Duration::from_secs(1);
+        let limits = Limits { max_statuses: 1, max_bytes: 1000, max_floors: 1 };
+        let store = Arc::new(Store::Memory(Memory::new(limits)));
+        let waiters = Waiters::new(1, 1);
+        let peers = Peers::new(peers::Options { token: None, timeout: second, queue: 1 });
+        let (store_, waiters_) = (Arc::clone(&store), Arc::clone(&waiters));
+        let delivery = Arc::new(Delivery { name: String::new(), waiters: waiters_, store: store_, peers });
+        Arc::new(Gets {
+            waiters,
+            store,
+            recovery: Recovery::new(delivery, second, second, 1),
+            drain: shutdown::drain().1,
+            metrics: Arc::<Metrics>::default(),
+            hold: second,
+            resource_policy: HeaderValue::from_static("cross-origin"),
+            allow_origin: AllowOrigin::Any,
+        })
+    }
+
+    /// It is what each held get costs, besides its socket, its timer and its place among the waiters. Whoever adds a wait
+    /// to a connection puts what is seldom on the heap.
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
+        let (stream, _client) = UnixStream::pair().expect("a pair of sockets");
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts { head: second, idle: second, write: second };
+        let public = Public::new(gets(), None);
+        let handler = move |request: Request| public.answer(&request);
+        let shared = Shared { handler, http1: http1(false), timeouts, stop: Arc::<Stop>::default() };
+        let task = serve(Stream::Unix(stream), Arc::new(shared), ());
+        let (task, get) = (size_of_val(&task), size_of::<crate::park::Parked<Get>>());
+        assert!(task <= 304 && get <= 256, "{task} bytes, and {get} for the get");
     }
 }

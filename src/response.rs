@@ -87,7 +87,8 @@ pub enum AllowOrigin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Grant {
     Any,
-    Listed(HeaderValue),
+    /// On the heap: it is kept as long as the get is held, and seldom there.
+    Listed(Box<HeaderValue>),
     Unlisted,
 }
 
@@ -96,7 +97,7 @@ impl AllowOrigin {
     pub(crate) fn grant(&self, request: &HeaderMap) -> Grant {
         match (self, request.get(ORIGIN)) {
             (Self::Any, _) => Grant::Any,
-            (Self::List(origins), Some(origin)) if origins.contains(origin) => Grant::Listed(origin.clone()),
+            (Self::List(origins), Some(origin)) if origins.contains(origin) => Grant::Listed(Box::new(origin.clone())),
             (Self::List(_), _) => Grant::Unlisted,
         }
     }
@@ -104,15 +105,15 @@ impl AllowOrigin {
 
 impl Grant {
     /// Adds what lets the page read the answer.
-    pub(crate) fn apply(self, mut response: Response) -> Response {
+    pub(crate) fn apply(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
-        if self != Self::Any {
+        if *self != Self::Any {
             // Also where the origin is not listed: a cache must not give its answer to one that is.
             headers.insert(VARY, HeaderValue::from_static("origin"));
         }
         match self {
             Self::Any => headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
-            Self::Listed(origin) => headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+            Self::Listed(origin) => headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, (**origin).clone()),
             Self::Unlisted => None,
         };
         response

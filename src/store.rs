@@ -98,7 +98,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.open(key, seen, hold),
             // What is not known to be open is not open.
-            Self::Redis(redis) => redis.open(key, seen, hold).await.map_err(|error| match error {
+            // On the heap, or each get's task would have room for it for as long as it is held.
+            Self::Redis(redis) => Box::pin(redis.open(key, seen, hold)).await.map_err(|error| match error {
                 StoreError::Unknown => StoreError::Unavailable,
                 error => error,
             }),

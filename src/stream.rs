@@ -5,7 +5,7 @@
 //! be ten seconds for the other. And apart from its reads: hyper does not always look for the next request as soon as
 //! it has answered one, so a timer that only a read sets might not be set at all.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::timer::Timer;
 
 /// What is read and dropped, at most, before a connection with unread bytes is closed.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -23,18 +26,18 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a connection may take for what.
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// From the first byte of a head, or the beginning of the connection, to the end of the head.
-    pub head: Duration,
+    pub(crate) head: Duration,
     /// From an answer to the next head's first byte.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// Until a reader takes the next bytes of an answer.
-    pub write: Duration,
+    pub(crate) write: Duration,
 }
 
 /// What a connection waits for. Its stream, its service and its deadline, which all run in one task, tell each other.
 #[derive(Clone, Debug)]
-pub struct Phase(Arc<PhaseState>);
+pub(crate) struct Phase(Arc<PhaseState>);
 
 #[derive(Debug)]
 struct PhaseState {
@@ -60,19 +63,19 @@ impl Phase {
     }
 
     /// A head is complete.
-    pub fn request_begins(&self) {
+    pub(crate) fn request_begins(&self) {
         self.change(REQUEST);
     }
 
     /// The answer is made. Where the request had no body, what was read behind it is the next head's.
-    pub fn request_ends(&self, had_body: bool) {
+    pub(crate) fn request_ends(&self, had_body: bool) {
         let begun = !had_body && self.0.within_head.load(Ordering::Relaxed);
         self.change(if begun { HEAD } else { IDLE });
     }
 
     /// Whether an answer was made, and no bytes came since.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         matches!(self.get() & PHASES, IDLE | WRITING)
     }
 
@@ -103,34 +106,26 @@ impl Phase {
 
 /// The end of a connection that stays in a phase for too long.
 #[derive(Debug)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     phase: Phase,
     timeouts: Timeouts,
     /// The change that `at` was made for.
     seen: Option<u64>,
     at: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
     /// No head may take longer than until then.
     last_head: Option<Instant>,
 }
 
 impl Deadline {
     /// From now on, heads have no more time than this.
-    pub fn last_head_within(&mut self, time: Duration) {
+    pub(crate) fn last_head_within(&mut self, time: Duration) {
         self.last_head = Some(Instant::now() + time);
         self.seen = None;
     }
 
-    /// Waits until a phase has lasted too long. To be polled whenever the connection was: a phase that changed
-    /// meanwhile is seen then.
-    ///
-    /// # Cancel safety
-    /// It may be dropped and called again.
-    pub async fn passed(&mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether a phase has lasted too long. To be polled whenever the connection was: a phase that changed meanwhile is
+    /// seen then.
+    pub(crate) fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<()> {
         let change = self.phase.get();
         if self.seen != Some(change) {
             self.seen = Some(change);
@@ -143,26 +138,19 @@ impl Deadline {
                 _ => None,
             };
         }
-        let Some(at) = self.at else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        // A timer that fires too early is set again then; so a busy connection does not set one at each request.
-        if timer.deadline() > at {
-            timer.as_mut().reset(at);
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= at {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(at);
+        match self.at {
+            Some(at) => timer.poll(at, cx),
+            None => Poll::Pending,
         }
     }
 }
 
 /// A stream that notes what it reads, and fails with [`io::ErrorKind::TimedOut`] where its reader takes too long.
 #[derive(Debug)]
-pub struct Timed<S> {
+pub(crate) struct Timed<S> {
     inner: S,
+    /// What was read before, and not by whom it was for.
+    ahead: Bytes,
     phase: Phase,
     timeouts: Timeouts,
     /// The last bytes that were read: a head ends with an empty line.
@@ -171,20 +159,25 @@ pub struct Timed<S> {
 }
 
 impl<S> Timed<S> {
-    /// A stream that waits for its first head.
-    pub fn new(inner: S, timeouts: Timeouts) -> Self {
-        Self { inner, phase: Phase::new(), timeouts, tail: [0; 3], write_timer: None }
+    /// A stream that waits for a head, of which `ahead` was read already.
+    pub(crate) fn new(inner: S, ahead: Bytes, timeouts: Timeouts) -> Self {
+        Self { inner, ahead, phase: Phase::new(), timeouts, tail: [0; 3], write_timer: None }
+    }
+
+    /// The stream itself, and what of `ahead` is still to be read.
+    pub(crate) fn into_parts(self) -> (S, Bytes) {
+        (self.inner, self.ahead)
     }
 
     /// The phase, for the service.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.phase.clone()
     }
 
     /// The deadline, for the task.
-    pub fn deadline(&self) -> Deadline {
+    pub(crate) fn deadline(&self) -> Deadline {
         let phase = self.phase.clone();
-        Deadline { phase, timeouts: self.timeouts, seen: None, at: None, timer: None, last_head: None }
+        Deadline { phase, timeouts: self.timeouts, seen: None, at: None, last_head: None }
     }
 
     fn bytes_came(&mut self, bytes: &[u8]) {
@@ -211,7 +204,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        if this.ahead.is_empty() {
+            ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        } else {
+            buf.put_slice(&this.ahead.split_to(this.ahead.len().min(buf.remaining())));
+        }
         if buf.filled().len() > before {
             this.bytes_came(&buf.filled()[before..]);
         }
@@ -236,27 +233,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Timed<S> {
-    /// Shuts down writing, then reads and drops what still comes, for a moment: closing a socket with unread bytes
-    /// resets the connection, and a reset may take from the client the answer that it has not read yet (RFC 9112,
-    /// 9.6).
-    ///
-    /// # Cancel safety
-    /// To be dropped is to close at once.
-    pub async fn linger(mut self) {
-        let read_on = async {
-            self.inner.shutdown().await?;
-            // On the heap, or every connection's task would be larger by it.
-            let mut buffer = vec![0; 4096];
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                match self.inner.read(&mut buffer).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
-                }
+/// Shuts down writing, then reads and drops what still comes, for a moment: closing a socket with unread bytes resets the
+/// connection, and a reset may take from the client the answer that it has not read yet (RFC 9112, 9.6).
+///
+/// # Cancel safety
+/// To be dropped is to close at once.
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let read_on = async {
+        stream.shutdown().await?;
+        // On the heap, or every connection's task would be larger by it.
+        let mut buffer = vec![0; 4096];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
             }
-            io::Result::Ok(())
-        };
-        let _ = timeout(LINGER, read_on).await;
-    }
+        }
+        io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, read_on).await;
 }

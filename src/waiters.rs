@@ -5,15 +5,36 @@
 //! leaves or is dropped; so a quiet registry is empty.
 
 use std::collections::HashMap;
-use std::future::pending;
-use std::sync::Arc;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
 use crate::key::Key;
-use crate::sharded::{Sharded, shrink};
+use crate::sharded::{Sharded, lock, shrink};
 use crate::status::{Seen, Update, Version};
+
+/// Of the waiters that one delivery wakes, so many are given their update at once, which may mean that all of their
+/// answers are written by the one who delivers; the others answer by themselves, on all cores.
+const AT_ONCE: usize = 16;
+
+/// Who waits, and is given the update that ends the wait.
+pub trait Taker: Debug + Send + Sync {
+    /// Takes the update. Called once at most, by the delivery that took the waiter out of the registry, with no lock of
+    /// the registry held. Without `at_once` it is to be quick.
+    fn take(&self, update: &Update, at_once: bool);
+}
+
+/// An update for who waits elsewhere.
+impl Taker for Mutex<Option<oneshot::Sender<Update>>> {
+    fn take(&self, update: &Update, _: bool) {
+        if let Some(wake) = lock(self).take() {
+            // Nobody may be there any more.
+            let _ = wake.send(update.clone());
+        }
+    }
+}
 
 /// All waiters of this node.
 #[derive(Debug)]
@@ -33,7 +54,7 @@ struct Held {
     last: Version,
     /// The epoch of the store in which its key was opened for it; 0: not yet.
     opened: u64,
-    wake: oneshot::Sender<Update>,
+    taker: Arc<dyn Taker>,
 }
 
 /// Waiters of one key that are not open in the store.
@@ -62,28 +83,35 @@ impl Waiters {
         })
     }
 
-    /// Holds a place for one get that knows the key up to `last`: the next newer update wakes it.
+    /// Holds a place for one get that knows the key up to `last`: the next newer update is given to `taker`.
     ///
     /// # Errors
     /// [`Full`] where a limit is reached; then nothing is kept.
-    pub fn register(self: &Arc<Self>, key: &Key, last: Version) -> Result<Waiter, Full> {
+    pub fn register(self: &Arc<Self>, key: &Key, last: Version, taker: Arc<dyn Taker>) -> Result<Waiter, Full> {
         // Counted before it is there, so that many at once cannot exceed the limit together.
         if self.held.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Full);
         }
-        self.insert(key, last, self.max_per_key)
+        self.insert(key, last, self.max_per_key, taker)
     }
 
     /// The same for the node's own get, which is not refused where the node is full of others'.
-    pub(crate) fn register_own(self: &Arc<Self>, key: &Key, last: Version) -> Waiter {
+    pub(crate) fn register_own(self: &Arc<Self>, key: &Key, last: Version) -> (Waiter, oneshot::Receiver<Update>) {
+        let (wake, update) = oneshot::channel();
         self.held.fetch_add(1, Ordering::Relaxed);
-        self.insert(key, last, usize::MAX).expect("no limit was given")
+        let taker = Arc::new(Mutex::new(Some(wake)));
+        (self.insert(key, last, usize::MAX, taker).expect("no limit was given"), update)
     }
 
     /// Adds a waiter that is counted already, if its key has less than `max_per_key`.
-    fn insert(self: &Arc<Self>, key: &Key, last: Version, max_per_key: usize) -> Result<Waiter, Full> {
-        let (wake, update) = oneshot::channel();
+    fn insert(
+        self: &Arc<Self>,
+        key: &Key,
+        last: Version,
+        max_per_key: usize,
+        taker: Arc<dyn Taker>,
+    ) -> Result<Waiter, Full> {
         let mut shard = self.by_key.lock(key);
         // Under the lock, so that whoever holds it knows that all smaller ids of this key are there.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -100,12 +128,12 @@ impl Waiters {
             // Most keys have one waiter, and a vector's first growth would make room for four.
             waiters.reserve_exact(1);
         }
-        waiters.push(Held { id, last, opened: 0, wake });
+        waiters.push(Held { id, last, opened: 0, taker });
         drop(shard);
-        Ok(Waiter { registry: Arc::clone(self), key: key.clone(), id, update })
+        Ok(Waiter { registry: Arc::clone(self), key: key.clone(), id })
     }
 
-    /// Wakes each waiter of `key` that does not know this version yet; gives how many took it.
+    /// Gives an update to each waiter of `key` that does not know this version yet; tells how many.
     pub fn deliver(&self, key: &Key, update: &Update) -> usize {
         let version = update.version();
         let mut shard = self.by_key.lock(key);
@@ -116,8 +144,10 @@ impl Waiters {
         }
         drop(shard);
         self.held.fetch_sub(woken.len(), Ordering::Relaxed);
-        // A send fails where the client left between the two lines above.
-        woken.into_iter().filter_map(|held| held.wake.send(update.clone()).ok()).count()
+        for (index, held) in woken.iter().enumerate() {
+            held.taker.take(update, index < AT_ONCE);
+        }
+        woken.len()
     }
 
     /// How many waiters `key` has.
@@ -192,31 +222,15 @@ fn remove_key(shard: &mut Shard, key: &Key) {
     shrink(shard);
 }
 
-/// One held get. Dropped, by an answer or because the client left, it removes itself, and only itself.
+/// One held get's place. Dropped, it is given up, if it is still there.
 #[derive(Debug)]
 pub struct Waiter {
     registry: Arc<Waiters>,
     key: Key,
     id: u64,
-    update: oneshot::Receiver<Update>,
 }
 
 impl Waiter {
-    /// Waits for the update that wakes this waiter. It comes once; a waiter that had it waits for ever.
-    ///
-    /// # Cancel safety
-    /// An update that came is kept until a call returns it.
-    pub async fn update(&mut self) -> Update {
-        if self.update.is_terminated() {
-            return pending().await;
-        }
-        match (&mut self.update).await {
-            Ok(update) => update,
-            // Only this waiter's own drop throws the sender away unused.
-            Err(_) => pending().await,
-        }
-    }
-
     /// Notes that its key was opened in this epoch of the store.
     pub(crate) fn opened(&self, epoch: u64) {
         let mut shard = self.registry.by_key.lock(&self.key);
@@ -226,29 +240,25 @@ impl Waiter {
         }
     }
 
-    /// Ends the wait for another reason than an update; gives the update all the same where a delivery was faster,
-    /// since that delivery counts this waiter as given it.
-    pub async fn leave(mut self) -> Left {
-        if let Some(opened) = self.registry.remove(&self.key, self.id) {
-            return if opened > 0 { Left::Opened } else { Left::Unopened };
+    /// Ends the wait for another reason than an update.
+    pub fn leave(self) -> Left {
+        match self.registry.remove(&self.key, self.id) {
+            Some(0) => Left::Unopened,
+            Some(_) => Left::Opened,
+            None => Left::Taken,
         }
-        if self.update.is_terminated() {
-            return Left::Opened;
-        }
-        // A delivery has taken the sender out, and is about to send.
-        (&mut self.update).await.map_or(Left::Opened, Left::With)
     }
 }
 
 /// How a waiter left.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// With an update.
-    With(Update),
-    /// Without; its key was opened in the store, so there was none.
+    /// It was still there, and its key was opened in the store, so there was no update.
     Opened,
-    /// Without; the store was never asked.
+    /// It was still there; the store was never asked.
     Unopened,
+    /// A delivery was faster, which counts this waiter: its taker has the update, or has it in a moment.
+    Taken,
 }
 
 impl Drop for Waiter {
@@ -273,27 +283,56 @@ mod tests {
         Version::new(number).expect("good")
     }
 
-    #[tokio::test]
-    async fn an_update_wakes_those_that_know_less() {
+    /// One that is given nothing.
+    fn nobody() -> Arc<dyn Taker> {
+        Arc::new(Mutex::new(None))
+    }
+
+    #[derive(Debug, Default)]
+    struct Taken(Mutex<Vec<(Update, bool)>>);
+
+    impl Taker for Taken {
+        fn take(&self, update: &Update, at_once: bool) {
+            lock(&self.0).push((update.clone(), at_once));
+        }
+    }
+
+    #[test]
+    fn an_update_is_given_to_those_that_know_less() {
         let waiters = Waiters::new(10, 10);
-        let behind = waiters.register(&key("a"), version(4)).expect("room");
-        let ahead = waiters.register(&key("a"), version(5)).expect("room");
-        let other = waiters.register(&key("b"), version(0)).expect("room");
+        let (one, two, three) = (Arc::<Taken>::default(), Arc::<Taken>::default(), Arc::<Taken>::default());
+        let behind = waiters.register(&key("a"), version(4), one.clone()).expect("room");
+        let ahead = waiters.register(&key("a"), version(5), two.clone()).expect("room");
+        let other = waiters.register(&key("b"), version(0), three.clone()).expect("room");
         assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
         assert_eq!((waiters.len(), waiters.keys()), (2, 2));
+        assert_eq!(*lock(&one.0), [(gone(5), true)]);
         behind.opened(1);
-        assert_eq!(behind.leave().await, Left::With(gone(5)));
+        assert_eq!(behind.leave(), Left::Taken);
         ahead.opened(1);
-        assert_eq!(ahead.leave().await, Left::Opened);
-        assert_eq!(other.leave().await, Left::Unopened);
+        assert_eq!(ahead.leave(), Left::Opened);
+        assert_eq!(other.leave(), Left::Unopened);
+        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
+        assert!(lock(&two.0).is_empty() && lock(&three.0).is_empty());
+    }
+
+    #[test]
+    fn of_very_many_only_some_are_answered_by_who_delivers() {
+        let waiters = Waiters::new(100, 100);
+        let taken = Arc::<Taken>::default();
+        let all: Vec<_> =
+            (0..50).map(|_| waiters.register(&key("a"), version(0), taken.clone()).expect("room")).collect();
+        assert_eq!(waiters.deliver(&key("a"), &gone(5)), 50);
+        assert_eq!(lock(&taken.0).iter().filter(|(_, at_once)| *at_once).count(), AT_ONCE);
+        drop(all);
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     }
 
     #[test]
     fn one_that_left_is_not_counted_as_given() {
         let waiters = Waiters::new(10, 10);
-        let left = waiters.register(&key("a"), version(0)).expect("room");
-        let stays = waiters.register(&key("a"), version(0)).expect("room");
+        let left = waiters.register(&key("a"), version(0), nobody()).expect("room");
+        let stays = waiters.register(&key("a"), version(0), nobody()).expect("room");
         drop(left);
         assert_eq!(waiters.count(&key("a")), 1);
         assert_eq!(waiters.deliver(&key("a"), &gone(1)), 1);
@@ -304,15 +343,15 @@ mod tests {
     #[test]
     fn both_limits_hold_and_leave_nothing_behind() {
         let waiters = Waiters::new(3, 2);
-        let first = waiters.register(&key("a"), version(0)).expect("room");
-        let _second = waiters.register(&key("a"), version(0)).expect("room");
-        assert_eq!(waiters.register(&key("a"), version(0)).err(), Some(Full));
-        let _third = waiters.register(&key("b"), version(0)).expect("room");
-        assert_eq!(waiters.register(&key("c"), version(0)).err(), Some(Full));
+        let first = waiters.register(&key("a"), version(0), nobody()).expect("room");
+        let _second = waiters.register(&key("a"), version(0), nobody()).expect("room");
+        assert_eq!(waiters.register(&key("a"), version(0), nobody()).err(), Some(Full));
+        let _third = waiters.register(&key("b"), version(0), nobody()).expect("room");
+        assert_eq!(waiters.register(&key("c"), version(0), nobody()).err(), Some(Full));
         assert_eq!((waiters.len(), waiters.keys()), (3, 2));
         drop(first);
-        assert!(waiters.register(&key("a"), version(0)).is_ok());
-        assert_eq!(Waiters::new(1, 0).register(&key("a"), version(0)).err(), Some(Full));
+        assert!(waiters.register(&key("a"), version(0), nobody()).is_ok());
+        assert_eq!(Waiters::new(1, 0).register(&key("a"), version(0), nobody()).err(), Some(Full));
     }
 
     #[test]
@@ -324,7 +363,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..20_000_u64 {
                         let key = key(&format!("k{}", round % 7));
-                        let waiter = waiters.register(&key, version(round)).expect("room");
+                        let waiter = waiters.register(&key, version(round), nobody()).expect("room");
                         if (round + thread) % 3 == 0 {
                             waiters.deliver(&key, &gone(round + 1));
                         }
@@ -337,26 +376,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiter_waits_until_it_is_woken() {
-        let waiters = Waiters::new(10, 10);
-        let mut waiter = waiters.register(&key("a"), version(0)).expect("room");
-        let task = tokio::spawn(async move { waiter.update().await });
-        while waiters.deliver(&key("a"), &gone(7)) == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(task.await.expect("no panic"), gone(7));
+    async fn the_node_s_own_get_hears_of_an_update_too() {
+        let waiters = Waiters::new(0, 0);
+        let (_waiter, update) = waiters.register_own(&key("a"), version(0));
+        assert_eq!(waiters.deliver(&key("a"), &gone(7)), 1);
+        assert_eq!(update.await, Ok(gone(7)));
     }
 
     #[test]
     fn what_is_not_open_is_found_until_it_is() {
         let waiters = Waiters::new(10, 10);
-        let first = waiters.register(&key("a"), version(4)).expect("room");
-        let second = waiters.register(&key("a"), version(9)).expect("room");
+        let first = waiters.register(&key("a"), version(4), nobody()).expect("room");
+        let second = waiters.register(&key("a"), version(9), nobody()).expect("room");
         second.opened(1);
         assert_eq!(waiters.unopened(1), [key("a")]);
         let unopened = waiters.unopened_of(&key("a"), 1).expect("the first");
         assert_eq!(unopened.seen, Seen::from(version(4)));
-        let third = waiters.register(&key("a"), version(2)).expect("room");
+        let third = waiters.register(&key("a"), version(2), nobody()).expect("room");
         waiters.opened(&key("a"), unopened.before, 1);
         assert_eq!(waiters.unopened_of(&key("a"), 1).expect("the third").seen, Seen::from(version(2)));
         third.opened(1);

@@ -1,0 +1,441 @@
+//! One connection from its accept to its end: in hyper while it speaks, parked while its get waits.
+//!
+//! Generic over what answers; it knows no key and no script.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Version;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::debug;
+
+use crate::listener::Stream;
+use crate::park::{self, Exchange, Parked, Wakes};
+use crate::response::Response;
+use crate::sharded::lock;
+use crate::stop::{State, Stop, Watch};
+use crate::stream::{Timed, Timeouts, linger};
+use crate::timer::Timer;
+
+/// The longest head: request line, fields and the empty line.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// The most fields in a head.
+const MAX_HEAD_FIELDS: usize = 64;
+/// How long a connection that has not asked yet may take for it when all are to end.
+const LAST_HEAD: Duration = Duration::from_secs(1);
+
+/// A request as it comes from the network.
+pub(crate) type Request = hyper::Request<Incoming>;
+
+/// What a handler makes of a request.
+pub(crate) enum Handling<F, P> {
+    /// It is answered by hyper.
+    Answer(F),
+    /// It is held, and its connection parked.
+    Park(P),
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(crate) struct Shared<H> {
+    pub(crate) handler: H,
+    pub(crate) http1: http1::Builder,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) stop: Arc<Stop>,
+}
+
+/// That a request is held, as the error that makes hyper give its connection back.
+#[derive(Debug)]
+struct Held;
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("held")
+    }
+}
+
+impl std::error::Error for Held {}
+
+/// Serves one connection to its end. `open` is kept as long.
+pub(crate) fn serve<H, F, P, O>(stream: Stream, shared: Arc<Shared<H>>, open: O) -> impl Future<Output = ()> + Send
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send,
+    P: park::Request,
+    O: Send,
+{
+    let wakes = Wakes { timer: Timer::default(), stop: Watch::new(Arc::clone(&shared.stop)) };
+    // On the heap, and gone before the connection is parked: all that a task ever is at one time, it is large enough for
+    // at all times.
+    let mut speaks = Box::pin(speak(stream, Bytes::new(), Arc::clone(&shared), wakes));
+    async move {
+        while let Some((parked, mut wakes)) = speaks.await {
+            P::hold(&parked, &mut wakes).await;
+            let Some((stream, ahead)) = parked.rest(&shared.timeouts, &mut wakes).await else { break };
+            drop(parked);
+            speaks = Box::pin(speak(stream, ahead, Arc::clone(&shared), wakes));
+        }
+        drop(open);
+    }
+}
+
+/// Has hyper serve a connection to its end, or until a request is held.
+async fn speak<H, F, P>(
+    stream: Stream,
+    ahead: Bytes,
+    shared: Arc<Shared<H>>,
+    mut wakes: Wakes,
+) -> Option<(Arc<Parked<P>>, Wakes)>
+where
+    H: Fn(Request) -> Handling<F, P>,
+    F: Future<Output = Response>,
+    P: park::Request,
+{
+    let stream = Timed::new(stream, ahead, shared.timeouts);
+    let (phase, mut deadline) = (stream.phase(), stream.deadline());
+    let held = Mutex::new(None);
+    let shared = &*shared;
+    let service = service_fn(|request: Request| {
+        phase.request_begins();
+        let had_body = !request.body().is_end_stream();
+        let exchange = exchange(request.version(), request.headers());
+        let handling = (shared.handler)(request);
+        let (phase, held) = (&phase, &held);
+        async move {
+            let mut response = match handling {
+                Handling::Answer(answer) => answer.await,
+                Handling::Park(request) => {
+                    *lock(held) = Some((request, exchange));
+                    return Err(Held);
+                }
+            };
+            // HTTP/1.0 ends a connection unless it is asked not to; said in the answer all the same.
+            if (exchange.is_old && exchange.is_last) || shared.stop.state() != State::Open {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            phase.request_ends(had_body);
+            Ok(response)
+        }
+    });
+    let mut connection = shared.http1.serve_connection(TokioIo::new(stream), service);
+    let mut closing = false;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            // In this order: what the connection has just become is what has a deadline.
+            if deadline.poll(&mut wakes.timer, cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if closing || wakes.stop.poll(cx) != State::Closed {
+                return Poll::Pending;
+            }
+            closing = true;
+            // One in use ends with its answer. One that is new has a moment to ask, and hyper would close it without.
+            deadline.last_head_within(LAST_HEAD);
+            if phase.is_idle() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    })
+    .await;
+    let Some(ended) = ended else {
+        debug!("a head or an idle connection took too long");
+        return None;
+    };
+    let parts = connection.into_parts();
+    let (mut stream, ahead) = parts.io.into_inner().into_parts();
+    if let Some((request, exchange)) = lock(&held).take() {
+        // Copied: it is a slice of the buffer that all was read into.
+        let ahead = [&*parts.read_buf, &*ahead].concat();
+        return Some((Arc::new(Parked::new(request, exchange, stream, ahead, &wakes)), wakes));
+    }
+    let answered = match &ended {
+        Ok(()) => true,
+        // hyper has answered what it could not parse; the rest of it may still be on its way.
+        Err(error) => error.is_parse(),
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+    if answered {
+        linger(&mut stream).await;
+    }
+    None
+}
+
+/// How a request wants its connection to go on (RFC 9112, 9.3).
+fn exchange(version: Version, headers: &HeaderMap) -> Exchange {
+    let says = |what: &[u8]| {
+        let tokens = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+        tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(what))
+    };
+    let is_old = version == Version::HTTP_10;
+    Exchange { is_old, is_last: says(b"close") || (is_old && !says(b"keep-alive")) }
+}
+
+/// How hyper is to read and write. `answers_half_closed`: whether a client that has closed its side is still answered.
+pub(crate) fn http1(answers_half_closed: bool) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        // `stream` times heads and idleness apart.
+        .header_read_timeout(None)
+        .half_close(answers_half_closed)
+        .max_headers(MAX_HEAD_FIELDS)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_HEAD_BYTES);
+    http1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::error::{Mistake, What};
+    use crate::script::{Callback, Form};
+    use crate::status::{Outcome, Status, Value, Version as StatusVersion};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A held request whose answer is known beforehand.
+    #[derive(Debug)]
+    struct Fixed(Mutex<Option<Response>>);
+
+    impl park::Request for Fixed {
+        fn answer(&self, _: &Outcome) -> Response {
+            lock(&self.0).take().expect("asked for once")
+        }
+
+        async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
+            parked.answer(&Outcome::Timeout);
+        }
+    }
+
+    fn parks(response: Response) -> Handling<Ready<Response>, Fixed> {
+        Handling::Park(Fixed(Mutex::new(Some(response))))
+    }
+
+    fn of_length(bytes: usize) -> Response {
+        Response::new(Full::from(vec![b'x'; bytes]))
+    }
+
+    /// A served connection, seen from the other side.
+    fn connect<H>(handler: H, timeouts: Timeouts) -> (UnixStream, Arc<Stop>)
+    where
+        H: Fn(Request) -> Handling<Ready<Response>, Fixed> + Send + Sync + 'static,
+    {
+        let (stream, client) = UnixStream::pair().expect("a pair of sockets");
+        let stop = Arc::<Stop>::default();
+        let shared = Shared { handler, http1: http1(false), timeouts, stop: Arc::clone(&stop) };
+        tokio::spawn(serve(Stream::Unix(stream), Arc::new(shared), ()));
+        (client, stop)
+    }
+
+    fn patient() -> Timeouts {
+        Timeouts { head: SECOND * 10, idle: SECOND * 10, write: SECOND * 10 }
+    }
+
+    /// Reads to the end; gives the bodies' lengths, of answers that all have a good head.
+    async fn bodies(client: &mut UnixStream) -> Vec<usize> {
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.expect("a clean end");
+        let (mut text, mut bodies) = (&*String::from_utf8(bytes).expect("UTF-8"), Vec::new());
+        while let Some((head, rest)) = text.split_once("\r\n\r\n") {
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            let length = length.parse().expect("a number");
+            bodies.push(length);
+            text = &rest[length..];
+        }
+        assert_eq!(text, "");
+        bodies
+    }
+
+    /// What one request is answered, but for the time; read to the end where it says that this is the end.
+    async fn answered(request: &str, response: &Response, is_parked: bool, is_stopping: bool) -> String {
+        let response = response.clone();
+        let answer = move |_: Request| {
+            let response = response.clone();
+            if is_parked { parks(response) } else { Handling::Answer(ready(response)) }
+        };
+        let (mut client, stop) = connect(answer, patient());
+        if is_stopping {
+            stop.advance(State::Stopping);
+        }
+        client.write_all(request.as_bytes()).await.expect("written");
+        let mut text = String::new();
+        let is_whole = |text: &str| {
+            let (head, body) = text.split_once("\r\n\r\n")?;
+            let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?;
+            Some(body.len() >= length)
+        };
+        while is_whole(&text) != Some(true) {
+            let mut buffer = [0; 1000];
+            let read = client.read(&mut buffer).await.expect("an answer");
+            assert!(read > 0, "{text}");
+            text.push_str(str::from_utf8(&buffer[..read]).expect("UTF-8"));
+        }
+        if text.contains("connection: close\r\n") {
+            client.read_to_string(&mut text).await.expect("the end");
+        }
+        let is_date = |line: &str| line.starts_with("date: ") && line.ends_with(" GMT\r\n") && line.len() == 37;
+        assert!(text.split_inclusive('\n').any(is_date), "{text}");
+        text.split_inclusive('\n').filter(|line| !is_date(line)).collect()
+    }
+
+    fn responses() -> Vec<Response> {
+        let policy = HeaderValue::from_static("cross-origin");
+        let version = StatusVersion::new(7).expect("good");
+        let raw = serde_json::value::to_raw_value("a value").expect("JSON");
+        let value = Value::new(&raw, 100).expect("good");
+        let callback = Callback::parse("cb").expect("good");
+        let outcomes = [
+            Outcome::Success(Status { version, value, is_final: true }),
+            Outcome::Timeout,
+            Outcome::Retry,
+            Outcome::Busy,
+            Outcome::Gone(version),
+            Outcome::Invalid(Mistake::new("key", What::Missing)),
+            Outcome::Unavailable,
+        ];
+        let forms = [Form::Json, Form::Jsonp(callback)];
+        let answer = |form: &Form, outcome: &Outcome| crate::response::answer(form, outcome, version, 0, &policy);
+        let mut responses: Vec<_> =
+            outcomes.iter().flat_map(|outcome| forms.iter().map(move |form| answer(form, outcome))).collect();
+        responses.push(Response::default());
+        responses
+    }
+
+    #[tokio::test]
+    async fn a_parked_request_is_answered_with_hyper_s_bytes() {
+        for response in responses() {
+            for fields in ["", "connection: close\r\n", "connection: keep-alive\r\n", "connection: foo, Close\r\n"] {
+                for version in ["1.0", "1.1"] {
+                    for is_stopping in [false, true] {
+                        let request = format!("GET / HTTP/{version}\r\nhost: a\r\n{fields}\r\n");
+                        let parked = answered(&request, &response, true, is_stopping).await;
+                        let mut hyper = answered(&request, &response, false, is_stopping).await;
+                        // hyper, told to close, says to HTTP/1.0 that it also goes on.
+                        hyper = hyper.replace("connection: close, keep-alive", "connection: close");
+                        assert_eq!(parked, hyper, "{request}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn earlier_answers_are_written_whole_to_a_sleeping_reader_before_a_request_is_held() {
+        const LONG: usize = 4_000_000;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let answer = move |request: Request| {
+            count.fetch_add(1, Ordering::Relaxed);
+            if request.uri().path() == "/held" { parks(of_length(3)) } else { Handling::Answer(ready(of_length(LONG))) }
+        };
+        let (mut client, _stop) = connect(answer, patient());
+        let requests = "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(requests.as_bytes()).await.expect("written");
+        sleep(SECOND / 5).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "the next head is read when the answer before it is written");
+        assert_eq!(bodies(&mut client).await, [LONG, 3]);
+    }
+
+    #[tokio::test]
+    async fn requests_behind_a_held_one_are_answered_in_their_order_however_they_come() {
+        let (mut client, _stop) = connect(|_| parks(of_length(5)), patient());
+        let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        // Some together, one in two pieces, and the last alone.
+        client.write_all(request.repeat(3).as_bytes()).await.expect("written");
+        client.write_all(&request.as_bytes()[..9]).await.expect("written");
+        sleep(SECOND / 20).await;
+        client.write_all(&request.as_bytes()[9..]).await.expect("written");
+        sleep(SECOND / 20).await;
+        client.write_all(request.replace("host", "connection: close\r\nhost").as_bytes()).await.expect("written");
+        assert_eq!(bodies(&mut client).await, [5; 5]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_not_held() {
+        let quick = Timeouts { head: SECOND / 10, idle: SECOND / 10, write: SECOND };
+        let handler = |request: Request| {
+            assert_eq!(request.uri().path(), "/", "nothing else is asked for");
+            Handling::Answer(ready(of_length(2)))
+        };
+        for (sent, answer) in [
+            (&b"nonsense\r\n\r\n"[..], "HTTP/1.1 400 Bad Request\r\n"),
+            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\nnonsense\r\n\r\n", "HTTP/1.1 200 OK\r\n"),
+            // Half a head, and an idle connection.
+            (b"GET / HTTP/1.1\r\nho", ""),
+            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", "HTTP/1.1 200 OK\r\n"),
+        ] {
+            let (mut client, _stop) = connect(handler, quick);
+            client.write_all(sent).await.expect("written");
+            let mut text = String::new();
+            let read = timeout(SECOND * 5, client.read_to_string(&mut text)).await;
+            read.expect("it is closed").expect("UTF-8");
+            assert!(text.starts_with(answer) && text.is_empty() == answer.is_empty(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_of_a_parked_answer_gets_all_of_it_and_one_that_does_not_read_is_cut_off() {
+        const LONG: usize = 1_000_000;
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let quick = Timeouts { write: SECOND / 4, ..patient() };
+        let (mut client, _stop) = connect(|_| parks(of_length(LONG)), quick);
+        client.write_all(request).await.expect("written");
+        let (mut seen, mut buffer) = (0, vec![0; 100_000]);
+        loop {
+            sleep(SECOND / 20).await;
+            match client.read(&mut buffer).await.expect("no reset") {
+                0 => break,
+                read => seen += read,
+            }
+        }
+        assert!(seen > LONG, "{seen}");
+
+        let (mut client, _stop) = connect(|_| parks(of_length(LONG)), quick);
+        client.write_all(request).await.expect("written");
+        sleep(SECOND).await;
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.expect("what there is");
+        assert!(bytes.len() < LONG, "{}", bytes.len());
+    }
+
+    #[tokio::test]
+    async fn a_parked_connection_that_was_answered_rests_until_it_is_idle_for_too_long_or_all_end() {
+        let short = Timeouts { idle: SECOND / 4, ..patient() };
+        for (timeouts, ends) in [(short, false), (patient(), true)] {
+            let (mut client, stop) = connect(|_| parks(of_length(5)), timeouts);
+            for _ in 0..3 {
+                client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("written");
+                let mut buffer = [0; 1000];
+                assert!(client.read(&mut buffer).await.expect("an answer") > 5);
+            }
+            if ends {
+                stop.advance(State::Stopping);
+                stop.advance(State::Closed);
+            }
+            let end = timeout(SECOND * 5, client.read(&mut [0; 10])).await.expect("it is closed");
+            assert_eq!(end.expect("no reset"), 0);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a get asks for: its parameters, each checked by its own noun, in the order that README.md gives. Pure, but for the
+//! chance by which holds differ.
+
+use std::time::Duration;
+
+use crate::error::{Mistake, What};
+use crate::key::Key;
+use crate::query::{Given, Plus, fields};
+use crate::script::{Callback, Form, Variable};
+use crate::status::Version;
+
+/// The parameters of a get, as they were given. Any other is ignored, whatever it holds.
+#[derive(Default)]
+pub(super) struct Params<'a> {
+    key: Given<'a>,
+    callback: Given<'a>,
+    assign: Given<'a>,
+    last: Given<'a>,
+    wait: Given<'a>,
+}
+
+/// `callback` or `assign` is wrong, so that there is nothing that may be called.
+pub(super) struct BadForm;
+
+impl<'a> Params<'a> {
+    /// Reads a query.
+    pub(super) fn parse(query: &'a str) -> Self {
+        let mut params = Self::default();
+        for (name, value) in fields(query.as_bytes(), Plus::Literal) {
+            let given = match name.as_deref() {
+                Some("key") => &mut params.key,
+                Some("callback") => &mut params.callback,
+                Some("assign") => &mut params.assign,
+                Some("last") => &mut params.last,
+                Some("wait") => &mut params.wait,
+                _ => continue,
+            };
+            given.add(value);
+        }
+        params
+    }
+
+    /// Whether a script is asked for, good or not.
+    pub(super) fn wants_script(&self) -> bool {
+        self.callback != Given::Missing || self.assign != Given::Missing
+    }
+
+    /// In what form the answer is wanted.
+    pub(super) fn form(&self) -> Result<Form, BadForm> {
+        match (&self.callback, &self.assign) {
+            (Given::Missing, Given::Missing) => Ok(Form::Json),
+            (Given::Once(name), Given::Missing) => Callback::parse(name).map(Form::Jsonp).ok_or(BadForm),
+            (Given::Missing, Given::Once(name)) => Variable::parse(name).map(Form::Assignment).ok_or(BadForm),
+            _ => Err(BadForm),
+        }
+    }
+
+    /// Key, `last` and how long to wait; or the first mistake in that order, with `last` where that is none.
+    pub(super) fn target(&self, hold: Duration) -> Result<(Key, Version, Duration), (Mistake, Option<Version>)> {
+        let key = match &self.key {
+            Given::Missing => Err(What::Missing),
+            Given::Once(key) => Key::parse(key),
+            given => Err(misgiven(given)),
+        };
+        let last = match &self.last {
+            Given::Missing => Ok(Version::NONE),
+            Given::Once(last) => {
+                Version::parse(last).filter(|last| *last <= Version::MAX_LAST).ok_or(What::NotAVersion)
+            }
+            given => Err(misgiven(given)),
+        };
+        let wait = match &self.wait {
+            Given::Missing => Ok(hold),
+            Given::Once(wait) => parse_wait(wait).ok_or(What::NotSeconds),
+            given => Err(misgiven(given)),
+        };
+        match (key, last, wait) {
+            (Ok(key), Ok(last), Ok(wait)) => Ok((key, last, shortened(wait, hold))),
+            (Err(what), last, _) => Err((Mistake::new("key", what), last.ok())),
+            (_, Err(what), _) => Err((Mistake::new("last", what), None)),
+            (_, last, Err(what)) => Err((Mistake::new("wait", what), last.ok())),
+        }
+    }
+}
+
+fn misgiven(given: &Given<'_>) -> What {
+    if *given == Given::Twice { What::GivenTwice } else { What::BadEncoding }
+}
+
+/// Reads `[0-9]{1,6}(\.[0-9]{1,3})?` as seconds.
+fn parse_wait(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole, 6) || !digits(fraction, 3) {
+        return None;
+    }
+    let millis: u64 = format!("{fraction:0<3}").parse().ok()?;
+    Some(Duration::from_millis(whole.parse::<u64>().ok()? * 1000 + millis))
+}
+
+/// How long a get waits: no longer than the hold; and the hold itself is shortened by up to a sixteenth, so that
+/// pages that came together do not come again together.
+fn shortened(wait: Duration, hold: Duration) -> Duration {
+    if wait < hold { wait } else { hold.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_with_up_to_three_decimals() {
+        for (text, millis) in
+            [("0", 0), ("25", 25_000), ("0.001", 1), ("1.5", 1_500), ("000001.25", 1_250), ("999999", 999_999_000)]
+        {
+            assert_eq!(parse_wait(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", ".5", "1.", "1.0001", "1234567", "-1", "+1", "1e3", " 1", "1,5", "1.5.5", "١"] {
+            assert_eq!(parse_wait(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_wait_as_long_as_the_hold_is_shortened() {
+        let hold = Duration::from_secs(16);
+        for _ in 0..100 {
+            let wait = shortened(Duration::from_secs(20), hold);
+            assert!(wait <= hold && wait >= Duration::from_secs(15), "{wait:?}");
+        }
+        assert_eq!(shortened(Duration::from_secs(15), hold), Duration::from_secs(15));
+        assert_eq!(shortened(Duration::ZERO, hold), Duration::ZERO);
+    }
+}

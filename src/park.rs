@@ -1,0 +1,404 @@
+//! One connection while its get waits: out of hyper, whose buffers would cost it twenty kilobytes, and known to the
+//! waiters' registry, so that whoever has news writes the answer himself.
+//!
+//! # Who answers
+//! Once, who has the right to: the delivery that took the waiter out of the registry, or the connection's own task,
+//! where the waiter was still there. A delivery writes the answer at once, on the core and in the time slice that it
+//! has, and does not wake the task: that sleeps until the client asks again, which wakes it anyway. Where the socket
+//! does not take all of it, or there is more to do behind the answer, the task is woken, and does it.
+//!
+//! # What the task waits for
+//! Its deadline, its listener's end, and that the socket becomes readable. While the get waits that means that the
+//! client left, if the socket also says that it is closed for reading (it says so behind unread bytes too); else bytes
+//! lie behind the request. They stay in the socket, where TCP bounds them: the runtime is told to forget that it saw
+//! them, or the task would spin, and to look anew when the get is answered. Until then only more of them, or the
+//! closing, wake the task.
+//!
+//! # What hyper must keep to
+//! A service's error ends its connection without a byte for that request, with all earlier answers written, and gives
+//! back the stream and what it read ahead. Nothing promises that; the tests of `connection` hold it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use hyper::Version;
+use hyper::header::{CONNECTION, HeaderValue};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout};
+
+use crate::listener::Stream;
+use crate::response::Response;
+use crate::sharded::lock;
+use crate::status::{Outcome, Update};
+use crate::stop::{State as Course, Stop, Watch};
+use crate::stream::{Timeouts, linger};
+use crate::timer::Timer;
+
+/// What holds of the stream.
+const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
+
+/// A request that is held.
+pub(crate) trait Request: Send + Sync + Sized + 'static {
+    /// Makes the answer, and notes that the request ended so: called once.
+    fn answer(&self, outcome: &Outcome) -> Response;
+
+    /// Waits until it is answered or its client left. Only then may this return.
+    fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) -> impl Future<Output = ()> + Send;
+}
+
+/// No request: of listeners that hold none.
+pub(crate) enum Never {}
+
+impl Request for Never {
+    fn answer(&self, _: &Outcome) -> Response {
+        match *self {}
+    }
+
+    async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
+        match parked.request {}
+    }
+}
+
+/// What of a request concerns its answer's head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange {
+    /// HTTP/1.0, which must be told that its connection stays.
+    pub(crate) is_old: bool,
+    /// The client wants no second answer.
+    pub(crate) is_last: bool,
+}
+
+/// What wakes a connection's task besides its socket.
+#[derive(Debug)]
+pub(crate) struct Wakes {
+    pub(crate) timer: Timer,
+    pub(crate) stop: Watch,
+}
+
+/// A connection and the request that it waits for.
+#[derive(Debug)]
+pub(crate) struct Parked<R> {
+    pub(crate) request: R,
+    exchange: Exchange,
+    stop: Arc<Stop>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Here until the answer is made.
+    stream: Option<Stream>,
+    /// What hyper read behind the request.
+    ahead: Vec<u8>,
+    phase: Phase,
+    /// The connection's task, where it may have to be woken.
+    task: Option<Waker>,
+    /// Bytes lie behind the request in the socket, and the runtime was told to forget them.
+    is_followed: bool,
+    /// The task must hear of the answer.
+    wants_to_know: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The store is being asked; what is given meanwhile is kept. What is seldom is on the heap.
+    Opening(Option<Box<Update>>),
+    Waiting,
+    /// Its own task is to answer with this.
+    Given(Box<Update>),
+    Answered {
+        at: Instant,
+        then: Then,
+    },
+}
+
+/// What is to be done behind an answer.
+#[derive(Debug)]
+enum Then {
+    /// The connection waits for the next request.
+    Rest,
+    Close,
+    /// The reader did not take all of the answer yet.
+    Write(Box<Left>),
+    /// It cannot be written to any more.
+    Drop,
+}
+
+#[derive(Debug)]
+struct Left {
+    bytes: Vec<u8>,
+    closes: bool,
+}
+
+/// Why a wait was interrupted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The answer is to be made with this.
+    Given(Update),
+    Answered,
+    Left,
+    Deadline,
+    Stopping,
+}
+
+impl<R: Request> Parked<R> {
+    /// `ahead`: what hyper has read behind the request.
+    pub(crate) fn new(request: R, exchange: Exchange, stream: Stream, ahead: Vec<u8>, wakes: &Wakes) -> Self {
+        let wants_to_know = !ahead.is_empty();
+        let (stream, phase) = (Some(stream), Phase::Opening(None));
+        let state = State { stream, ahead, phase, task: None, is_followed: false, wants_to_know };
+        Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), state: Mutex::new(state) }
+    }
+
+    /// Gives it the update that ends its wait, by who took it out of the registry: written at once, or by its own task.
+    pub(crate) fn give(&self, update: &Update, at_once: bool) {
+        let mut state = lock(&self.state);
+        let task = match &mut state.phase {
+            Phase::Waiting if at_once => self.write(&mut state, &update.clone().into()),
+            Phase::Opening(given) => {
+                *given = Some(Box::new(update.clone()));
+                state.task.take()
+            }
+            phase => {
+                *phase = Phase::Given(Box::new(update.clone()));
+                state.task.take()
+            }
+        };
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// The key is open: from here on an update is written as it is given. One that came before.
+    pub(crate) fn opened(&self) -> Option<Update> {
+        let mut state = lock(&self.state);
+        match std::mem::replace(&mut state.phase, Phase::Waiting) {
+            Phase::Opening(given) => given.map(|update| *update),
+            phase => {
+                state.phase = phase;
+                None
+            }
+        }
+    }
+
+    /// Answers, by the connection's own task.
+    pub(crate) fn answer(&self, outcome: &Outcome) {
+        // The task is awake, and looks what is to be done.
+        drop(self.write(&mut lock(&self.state), outcome));
+    }
+
+    /// Writes what the socket takes of the answer; gives who is to be woken.
+    fn write(&self, state: &mut State, outcome: &Outcome) -> Option<Waker> {
+        let stream = state.stream.as_ref().expect(STILL_HERE);
+        let (bytes, closes) = encode(self.request.answer(outcome), self.exchange, self.stop.state() != Course::Open);
+        let then = match stream.try_write(&bytes) {
+            Ok(written) if written == bytes.len() && closes => Then::Close,
+            Ok(written) if written == bytes.len() => Then::Rest,
+            Ok(written) => Then::Write(Box::new(Left { bytes: bytes[written..].to_vec(), closes })),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Then::Write(Box::new(Left { bytes, closes })),
+            Err(_) => Then::Drop,
+        };
+        let wakes = state.wants_to_know || !matches!(then, Then::Rest);
+        state.phase = Phase::Answered { at: Instant::now(), then };
+        state.task.take().filter(|_| wakes)
+    }
+
+    /// Waits until something ends the wait, at `deadline` at the latest. While the key is being opened, what is given
+    /// does not.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    // Not `async`, which would keep its arguments twice.
+    pub(crate) fn woken<'a>(&'a self, deadline: Instant, wakes: &'a mut Wakes) -> impl Future<Output = Woken> + 'a {
+        poll_fn(move |cx| {
+            let mut state = lock(&self.state);
+            if let Some(woken) = state.is_over(cx) {
+                return Poll::Ready(woken);
+            }
+            if wakes.stop.poll(cx) != Course::Open {
+                return Poll::Ready(Woken::Stopping);
+            }
+            if wakes.timer.poll(deadline, cx).is_ready() {
+                return Poll::Ready(Woken::Deadline);
+            }
+            state.poll_left(cx).map(|()| Woken::Left)
+        })
+    }
+
+    /// Waits until the client left.
+    ///
+    /// # Cancel safety
+    /// It changes nothing.
+    pub(crate) async fn left(&self) {
+        poll_fn(|cx| lock(&self.state).poll_left(cx)).await;
+    }
+
+    /// What a delivery gives that has taken the waiter out of the registry and is about to; `None` where it answered.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn given(&self) -> Option<Update> {
+        poll_fn(|cx| {
+            let mut state = lock(&self.state);
+            state.wants_to_know = true;
+            if let Phase::Opening(given @ Some(_)) = &mut state.phase {
+                return Poll::Ready(given.take().map(|update| *update));
+            }
+            match state.is_over(cx) {
+                Some(Woken::Given(update)) => Poll::Ready(Some(update)),
+                Some(_) => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Does what is to be done behind the answer, and waits for the next request: gives the stream back when its first
+    /// bytes are there; `None` where the connection is at its end.
+    ///
+    /// # Cancel safety
+    /// To be dropped is to close at once.
+    pub(crate) async fn rest(&self, timeouts: &Timeouts, wakes: &mut Wakes) -> Option<(Stream, Bytes)> {
+        let (then, at) = lock(&self.state).answered()?;
+        let closes = match then {
+            Then::Rest => false,
+            Then::Close => true,
+            // On the heap, as all that is seldom.
+            Then::Write(left) => Box::pin(self.write_slowly(left, timeouts.write)).await.ok()?,
+            Then::Drop => return None,
+        };
+        let is_next = !closes && {
+            let deadline = at + timeouts.idle;
+            poll_fn(|cx| {
+                let state = lock(&self.state);
+                let stream = state.stream.as_ref().expect(STILL_HERE);
+                if !state.ahead.is_empty() || state.is_followed || stream.poll_read_ready(cx).is_ready() {
+                    return Poll::Ready(Some(true));
+                }
+                if wakes.stop.poll(cx) == Course::Closed {
+                    return Poll::Ready(Some(false));
+                }
+                wakes.timer.poll(deadline, cx).map(|()| None)
+            })
+            .await?
+        };
+        let (mut stream, ahead, is_followed) = lock(&self.state).take_stream();
+        if is_next {
+            return Some((if is_followed { stream.looked_at_anew().ok()? } else { stream }, ahead.into()));
+        }
+        Box::pin(async move { linger(&mut stream).await }).await;
+        None
+    }
+
+    /// Writes the rest of an answer, for as long as the reader takes some of it within each `limit`; tells whether it ends
+    /// the connection.
+    async fn write_slowly(&self, left: Box<Left>, limit: Duration) -> io::Result<bool> {
+        // Nobody else has a use for it any more.
+        let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
+        let mut bytes = &*left.bytes;
+        while !bytes.is_empty() {
+            match timeout(limit, stream.write(bytes)).await?? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => bytes = &bytes[written..],
+            }
+        }
+        lock(&self.state).stream = Some(stream);
+        Ok(left.closes)
+    }
+}
+
+impl State {
+    /// What was given or answered, if anything was; else notes who is to hear of it.
+    fn is_over(&mut self, cx: &Context<'_>) -> Option<Woken> {
+        match &self.phase {
+            Phase::Answered { .. } => return Some(Woken::Answered),
+            Phase::Given(_) => {
+                if let Phase::Given(update) = std::mem::replace(&mut self.phase, Phase::Waiting) {
+                    return Some(Woken::Given(*update));
+                }
+            }
+            Phase::Opening(_) | Phase::Waiting => {}
+        }
+        match &mut self.task {
+            Some(task) => task.clone_from(cx.waker()),
+            task => *task = Some(cx.waker().clone()),
+        }
+        None
+    }
+
+    /// Whether the client has closed its side.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = &self.stream else { return Poll::Ready(()) };
+        loop {
+            if ready!(stream.poll_read_ready(cx)).is_err() || stream.is_read_closed() {
+                return Poll::Ready(());
+            }
+            self.is_followed = true;
+            self.wants_to_know = true;
+            stream.forget_readable();
+        }
+    }
+
+    /// What is to be done behind the answer, and when that was made; told once.
+    fn answered(&mut self) -> Option<(Then, Instant)> {
+        let Phase::Answered { at, then } = &mut self.phase else { return None };
+        Some((std::mem::replace(then, Then::Drop), *at))
+    }
+
+    /// The stream, what was read ahead, and whether more lies in it that the runtime was told to forget.
+    fn take_stream(&mut self) -> (Stream, Vec<u8>, bool) {
+        (self.stream.take().expect(STILL_HERE), std::mem::take(&mut self.ahead), self.is_followed)
+    }
+}
+
+/// A response as hyper would write it, and whether it ends its connection.
+fn encode(mut response: Response, exchange: Exchange, is_last: bool) -> (Vec<u8>, bool) {
+    let close = HeaderValue::from_static("close");
+    if exchange.is_last || is_last {
+        response.headers_mut().insert(CONNECTION, close.clone());
+    }
+    let closes = response.headers().get(CONNECTION) == Some(&close);
+    if exchange.is_old && !closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+    }
+    let (head, mut body) = response.into_parts();
+    let body = body.frame().now_or_never().flatten().and_then(Result::ok);
+    let body = body.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(512 + body.len());
+    let version = if exchange.is_old { Version::HTTP_10 } else { Version::HTTP_11 };
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let written = write!(bytes, "{version:?} {} {reason}\r\n", head.status.as_str());
+    for (name, value) in &head.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let written = written.and_then(|()| write!(bytes, "content-length: {}\r\ndate: ", body.len()));
+    written.expect("a vector takes everything");
+    push_date(&mut bytes);
+    bytes.extend_from_slice(b"\r\n\r\n");
+    bytes.extend_from_slice(&body);
+    (bytes, closes)
+}
+
+/// Writes the time as HTTP does (RFC 9110, 5.6.7), made once a second.
+fn push_date(bytes: &mut Vec<u8>) {
+    thread_local!(static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) });
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    DATE.with_borrow_mut(|(of, date)| {
+        if *of != second || date.is_empty() {
+            (*of, *date) = (second, httpdate::fmt_http_date(now));
+        }
+        bytes.extend_from_slice(date.as_bytes());
+    });
+}
