@@ -1,6 +1,8 @@
 //! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::time::timeout;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, debug_span};
 
 use crate::auth::{self, Tokens};
 use crate::channel;
@@ -125,7 +127,7 @@ impl Internal {
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
         let routed = self.route(&request);
         let route = routed.as_ref().map_or("none", |(route, _)| route.path());
-        let span = info_span!("request", listener = "internal", route);
+        let span = debug_span!("request", listener = "internal", route);
         let reads_body = matches!(routed, Ok((Route::Set | Route::Channel, _)));
         let leaves_body = !reads_body && !request.body().is_end_stream();
         let answer = async {
@@ -341,5 +343,10 @@ fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
 /// Carries out to its end what must not be left half done: a backend that hangs up after its set was stored would
 /// else leave the key's waiters unwoken.
 async fn finish(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    tokio::spawn(work.in_current_span()).await.expect("the work is not aborted, and its panic is this request's")
+    let mut work = Box::pin(work.in_current_span());
+    // Most of it waits for nothing, with an embedded store, and needs no task of its own.
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(response) => response,
+        Poll::Pending => tokio::spawn(work).await.expect("the work is not aborted, and its panic is this request's"),
+    }
 }
