@@ -11,10 +11,10 @@ pub(crate) struct Args {
     /// What to measure, in this order
     #[arg(long, value_delimiter = ',', default_value = "hold,cycle,paced,storm", value_name = "NAME")]
     pub(crate) scenario: Vec<ScenarioName>,
-    /// What to compare with; repeatable
-    #[arg(long, default_value = "nchan", value_name = "NAME")]
+    /// What to compare with; repeatable [default: nchan, or nothing where --vs is given]
+    #[arg(long, value_name = "NAME")]
     pub(crate) peer: Vec<PeerName>,
-    /// Compare with this holdfast binary instead of --peer, unless both are given
+    /// Compare with this holdfast binary
     #[arg(long, value_name = "PATH")]
     pub(crate) vs: Option<PathBuf>,
     /// The holdfast binary to measure [default: the one that cargo built beside this program]
@@ -73,7 +73,6 @@ pub(crate) enum ScenarioName {
     Storm,
     Cluster,
     Proxied,
-    ProxiedTls,
 }
 
 /// A peer, as `--peer` names it.
@@ -121,6 +120,14 @@ impl Args {
             cluster_rate: self.rate.unwrap_or(1_000),
             seconds: self.seconds.unwrap_or(seconds),
             patience_seconds,
+        }
+    }
+
+    /// What to compare with.
+    pub(crate) fn peers(&self) -> &[PeerName] {
+        match (self.peer.as_slice(), &self.vs) {
+            ([], None) => &[PeerName::Nchan],
+            (peers, _) => peers,
         }
     }
 

@@ -4,20 +4,30 @@
 //! each run. Subject and peers run in turn (A B A B), since a machine is not the same from one minute to the next: what
 //! counts are the ratios within a pair. Here is only the order of things.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
+use args::{Args, PeerName};
+use report::Report;
+use server::Subject;
+
 mod args;
 mod client;
+mod figures;
 mod machine;
 mod plain;
+mod plot;
 mod process;
+mod report;
 mod scenario;
 mod server;
 mod stats;
+mod table;
 mod wire;
 
 /// As holdfast has it: the plain hyper server is this program, too.
@@ -31,7 +41,7 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let result = match (words.next().as_deref(), words.next()) {
         (Some(plain::SUBCOMMAND), Some(address)) => plain::serve(&address),
-        _ => run(&args::Args::parse()),
+        _ => run(&Args::parse()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,28 +52,69 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &args::Args) -> Outcome<()> {
-    process::note_signals()?;
-    rlimit::increase_nofile_limit(u64::MAX)?;
-    let program = args.holdfast.clone().unwrap_or(env!("CARGO_BIN_EXE_holdfast").into());
-    let a = server::Subject::Holdfast { name: "holdfast".into(), program, threads: args.threads };
-    let mut all = vec![a];
-    for peer in &args.peer {
-        match peer {
-            args::PeerName::Nchan => all.push(server::Subject::Nchan { workers: args.nchan_workers }),
-            args::PeerName::Hyper => all.push(server::Subject::Hyper),
-            _ => {}
-        }
+fn run(args: &Args) -> Outcome<()> {
+    let report = match &args.from {
+        Some(path) => Report::read(path)?,
+        None => measure(args)?,
+    };
+    print!("{}", table::table(&report));
+    if let Some(path) = &args.plot {
+        plot::draw(&report, path)?;
     }
-    let sizes = args.sizes();
-    for s in args.scenarios() {
-        for _ in 0..sizes.pairs {
-            for subject in &all {
-                for (name, sample) in scenario::run(s, subject, &sizes)? {
-                    println!("{name} {} {:?} {:?}", subject.name(), sample.figures, sample.tally);
+    if report.has_mistakes() { Err("something was lost or wrong".into()) } else { Ok(()) }
+}
+
+fn measure(args: &Args) -> Outcome<Report> {
+    process::note_signals()?;
+    // What cannot be raised is no reason not to start: too many waiters are refused with the number there is.
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let (sizes, subjects) = (args.sizes(), subjects(args));
+    let most = usize::try_from(open_files)?.saturating_sub(500);
+    if sizes.waiters.max(sizes.outstanding) + sizes.setters > most {
+        return Err(format!("the limit of {open_files} open files allows for {most} connections").into());
+    }
+    let names = subjects.iter().map(|subject| subject.name().to_owned()).collect();
+    let mut report = Report::new(names, args.threads == Some(1), args.quick);
+    report.versions = versions(&subjects)?;
+    for name in args.scenarios() {
+        for pair in 0..sizes.pairs {
+            for subject in subjects.iter().filter(|subject| subject.can(scenario::kind(name))) {
+                eprintln!("{name:?}, pair {} of {}: {}", pair + 1, sizes.pairs, subject.name());
+                for (scenario, sample) in scenario::run(name, subject, &sizes)? {
+                    report.add(scenario, pair, subject.name(), sample);
                 }
+                // What is found so far is there if the rest is interrupted.
+                report.write(&args.json)?;
             }
         }
     }
-    Ok(())
+    Ok(report)
+}
+
+/// What is measured, the subject first.
+fn subjects(args: &Args) -> Vec<Subject> {
+    let own = PathBuf::from(env!("CARGO_BIN_EXE_holdfast"));
+    let program = args.holdfast.clone().unwrap_or(own);
+    let name = args.threads.map_or("holdfast".to_owned(), |threads| format!("holdfast --threads {threads}"));
+    let mut subjects = vec![Subject::Holdfast { name, program, threads: args.threads }];
+    if let Some(program) = args.vs.clone() {
+        subjects.push(Subject::Holdfast { name: "the other holdfast".to_owned(), program, threads: args.threads });
+    }
+    for peer in args.peers() {
+        match peer {
+            PeerName::Nchan => subjects.push(Subject::Nchan { workers: args.nchan_workers }),
+            PeerName::Hyper => subjects.push(Subject::Hyper),
+            PeerName::None => {}
+        }
+    }
+    subjects
+}
+
+fn versions(subjects: &[Subject]) -> Outcome<BTreeMap<String, String>> {
+    let mut versions = BTreeMap::new();
+    for subject in subjects {
+        versions.insert(subject.name().to_owned(), subject.version()?);
+    }
+    versions.extend(server::versions().into_iter().map(|(name, version)| (name.to_owned(), version)));
+    Ok(versions)
 }

@@ -62,10 +62,10 @@ impl Held {
 
     fn set(&self, key: Bytes) {
         let mut shard = self.shard(&key);
-        if let Some(Slot::Waits(sender)) = shard.remove(&key) {
-            if sender.send(()).is_ok() {
-                return;
-            }
+        if let Some(Slot::Waits(sender)) = shard.remove(&key)
+            && sender.send(()).is_ok()
+        {
+            return;
         }
         shard.insert(key, Slot::Set);
     }

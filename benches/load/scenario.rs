@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::args::{ScenarioName, Sizes};
+use crate::args::{MOST_PROXIED, ScenarioName, Sizes};
 use crate::client::{Client, LOST, Tally};
-use crate::server::{Server, Setup, Subject};
+use crate::server::{Kind, Server, Setup, Subject};
 use crate::{Outcome, process};
 
 mod cycle;
@@ -32,19 +32,35 @@ impl Sample {
     }
 }
 
-/// One scenario on one new server.
+/// What a scenario needs to be started.
+pub(crate) fn kind(name: ScenarioName) -> Kind {
+    match name {
+        ScenarioName::Cluster => Kind::Cluster,
+        ScenarioName::Proxied => Kind::Proxied,
+        ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => Kind::Single,
+    }
+}
+
+/// One scenario; each of its parts on a new server.
 pub(crate) fn run(name: ScenarioName, subject: &Subject, sizes: &Sizes) -> Outcome<Vec<(&'static str, Sample)>> {
-    let one = |scenario, sample| vec![(scenario, sample)];
+    let start = || subject.start(Setup { kind: kind(name), kept_seconds: 300 });
+    // What is kept for pages that come late is to be over before memory is looked at for the last time: it would look as
+    // if it were not given back.
+    let start_brief = || subject.start(Setup { kind: kind(name), kept_seconds: 20 });
     Ok(match name {
-        ScenarioName::Hold => one("hold", hold::run(&subject.start(Setup::Brief)?, sizes)?),
-        ScenarioName::Cycle => one("cycle", cycle::saturated(&subject.start(Setup::Single)?, sizes)?),
-        ScenarioName::Paced => one("paced", cycle::paced(&subject.start(Setup::Single)?, sizes, sizes.rate)?),
-        ScenarioName::Storm => one("storm", storm::run(&subject.start(Setup::Single)?, sizes)?),
+        ScenarioName::Hold => vec![("hold", hold::run(&start_brief()?, sizes, sizes.waiters)?)],
+        ScenarioName::Cycle => vec![("cycle", cycle::saturated(&start()?, sizes)?)],
+        ScenarioName::Paced => vec![("paced", cycle::paced(&start()?, sizes, sizes.rate)?)],
+        ScenarioName::Storm => vec![("storm", storm::run(&start()?, sizes)?)],
         ScenarioName::Cluster => vec![
-            ("cluster cycle", cycle::saturated(&subject.start(Setup::Cluster)?, sizes)?),
-            ("cluster paced", cycle::paced(&subject.start(Setup::Cluster)?, sizes, sizes.cluster_rate)?),
+            ("cluster cycle", cycle::saturated(&start()?, sizes)?),
+            ("cluster paced", cycle::paced(&start()?, sizes, sizes.cluster_rate)?),
         ],
-        ScenarioName::Proxied | ScenarioName::ProxiedTls => return Err("not there yet".into()),
+        ScenarioName::Proxied => vec![
+            ("proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
+            ("proxied cycle", cycle::saturated(&start()?, sizes)?),
+            ("proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
+        ],
     })
 }
 

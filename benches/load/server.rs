@@ -12,6 +12,7 @@ use crate::{Outcome, machine};
 mod holdfast;
 mod hyper;
 mod nchan;
+mod proxy;
 mod redis;
 
 /// What can be started.
@@ -30,22 +31,22 @@ pub(crate) enum Subject {
 }
 
 /// How it is set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Setup {
-    /// One server.
-    Single,
-    /// One server that keeps statuses for a short time: what is kept for pages that come late shall be over before
-    /// memory is looked at for the last time, or it would look as if it were not given back.
-    Brief,
-    /// Pages at one node, sets at another, one Redis.
-    Cluster,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) kind: Kind,
+    /// How long a status is kept.
+    pub(crate) kept_seconds: u32,
 }
 
-impl Setup {
-    /// How long a status is kept: the same for all.
-    fn kept_seconds(self) -> u32 {
-        if self == Self::Brief { 20 } else { 300 }
-    }
+/// Which programs there are, and who speaks with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One server.
+    Single,
+    /// Pages at one node, sets at another, one Redis.
+    Cluster,
+    /// Pages come through nginx; nchan is nginx.
+    Proxied,
 }
 
 /// A running server.
@@ -74,8 +75,8 @@ impl Subject {
     }
 
     /// Whether there is such a thing.
-    pub(crate) fn can(&self, setup: Setup) -> bool {
-        !matches!((self, setup), (Self::Hyper, Setup::Cluster))
+    pub(crate) fn can(&self, kind: Kind) -> bool {
+        !matches!((self, kind), (Self::Hyper, Kind::Cluster | Kind::Proxied))
     }
 
     /// Starts it, and waits until it answers.
@@ -83,15 +84,14 @@ impl Subject {
     /// # Errors
     /// If it does not, or a program that it needs is missing.
     pub(crate) fn start(&self, setup: Setup) -> Outcome<Server> {
-        let kept_seconds = setup.kept_seconds();
-        match self {
-            Self::Holdfast { program, threads, .. } => {
-                let launch = holdfast::Launch { program, threads: *threads, kept_seconds };
-                if setup == Setup::Cluster { holdfast::cluster(&launch) } else { holdfast::single(&launch) }
+        let Setup { kind, kept_seconds } = setup;
+        match (self, kind) {
+            (Self::Holdfast { program, threads, .. }, _) => {
+                holdfast::Launch { program, threads: *threads, kept_seconds }.server(kind)
             }
-            Self::Nchan { workers } if setup == Setup::Cluster => nchan::cluster(*workers, kept_seconds),
-            Self::Nchan { workers } => nchan::single(*workers, kept_seconds),
-            Self::Hyper => hyper::start(),
+            (Self::Nchan { workers }, Kind::Cluster) => nchan::cluster(*workers, kept_seconds),
+            (Self::Nchan { workers }, _) => nchan::single(*workers, kept_seconds),
+            (Self::Hyper, _) => hyper::start(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Subject {
         match self {
             Self::Holdfast { program, .. } => first_line(Command::new(program).arg("--version")),
             Self::Nchan { .. } => nchan::version(),
-            Self::Hyper => Ok(env!("CARGO_PKG_NAME").to_owned() + "'s bench, plain hyper"),
+            Self::Hyper => Ok(hyper::version()),
         }
     }
 }

@@ -66,31 +66,31 @@ pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample
     client.tick(interval)?;
     // The first second warms up.
     let (warm_up, total) = (rate as usize, rate as usize * (1 + sizes.seconds as usize));
-    let mut before = None;
-    let mut loop_ =
+    let mut sets =
         OpenLoop { start: Instant::now(), interval, taken: 0, done: 0, waiting: VecDeque::new(), late: vec![] };
-    while loop_.taken < warm_up {
-        loop_.turn(&mut client, &mut pages, warm_up)?;
+    while sets.taken < warm_up {
+        sets.turn(&mut client, &mut pages, warm_up)?;
     }
-    loop_.late.clear();
+    sets.late.clear();
     client.latencies.clear();
-    let done_before = loop_.done;
-    before.replace(Mark::now(server)?);
-    while loop_.taken < total {
-        loop_.turn(&mut client, &mut pages, total)?;
+    let done_before = sets.done;
+    let before = Mark::now(server)?;
+    while sets.taken < total {
+        sets.turn(&mut client, &mut pages, total)?;
     }
-    let (after, count) = (Mark::now(server)?, loop_.done - done_before);
+    let (after, count) = (Mark::now(server)?, sets.done - done_before);
     let end = Instant::now() + LOST;
-    while !loop_.waiting.is_empty() && Instant::now() < end {
-        loop_.turn(&mut client, &mut pages, total)?;
+    while !sets.waiting.is_empty() && Instant::now() < end {
+        sets.turn(&mut client, &mut pages, total)?;
     }
     let mut sample = Sample::default();
-    put_costs(&mut sample, &before.expect("it was marked"), &after, count);
+    put_costs(&mut sample, &before, &after, count);
+    // Those that could never be sent are as bad as those that nobody confirmed.
+    client.tally.unconfirmed += sets.waiting.len() as u64;
     settle(&mut client, &mut sample)?;
-    sample.put("bad", loop_.waiting.len() as f64);
     sample.put_latencies(["wake_p50_us", "wake_p99_us", "wake_max_us"], &mut client.latencies);
-    loop_.late.sort_unstable();
-    sample.put("late_p99_us", stats::quantile(&loop_.late, 0.99) / 1e3);
+    sets.late.sort_unstable();
+    sample.put("late_p99_us", stats::quantile(&sets.late, 0.99) / 1e3);
     Ok(sample)
 }
 

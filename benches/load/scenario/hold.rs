@@ -14,13 +14,13 @@ use crate::{Outcome, process};
 /// Enough: the kernel and the allocators keep a little for long.
 const NEARLY_ALL: f64 = 0.95;
 
-pub(super) fn run(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
+pub(super) fn run(server: &Server, sizes: &Sizes, waiters: usize) -> Outcome<Sample> {
     let mut sample = Sample::default();
-    let mut client = Client::new(server, sizes.waiters, sizes.setters)?;
+    let mut client = Client::new(server, waiters, sizes.setters)?;
     rest()?;
     let baseline = server.pss_bytes()?;
-    let held = connect(&mut client, server, sizes.waiters, baseline, &mut sample)?;
-    set_each(&mut client, sizes.waiters, &mut sample)?;
+    let held = connect(&mut client, server, waiters, baseline, &mut sample)?;
+    set_each(&mut client, waiters, &mut sample)?;
     // What the answers took is to be given back, too.
     let peak = held.max(server.pss_bytes()?);
     drop(client);

@@ -1,10 +1,10 @@
-//! holdfast: alone, or two nodes on one Redis. With defaults but for the addresses and a hold that outlasts the run.
+//! holdfast: alone, two nodes on one Redis, or behind nginx. With defaults but for the addresses and a hold that outlasts the run.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Server, free_address, redis};
+use super::{Kind, Server, free_address, proxy, redis};
 use crate::Outcome;
 use crate::client::get;
 use crate::process::{Ending, Process, Scratch};
@@ -17,34 +17,51 @@ pub(super) struct Launch<'a> {
     pub(super) kept_seconds: u32,
 }
 
-pub(super) fn single(launch: &Launch<'_>) -> Outcome<Server> {
-    let scratch = Scratch::new()?;
-    let node = launch.start("holdfast", &[], &scratch)?;
-    Ok(Server::new(&Holdfast, [node.public, node.internal, node.internal], vec![node.process], scratch))
-}
-
-pub(super) fn cluster(launch: &Launch<'_>) -> Outcome<Server> {
-    let scratch = Scratch::new()?;
-    let (redis, port) = redis::start(&scratch)?;
-    let url = format!("redis://127.0.0.1:{port}");
-    let [first, second] = ["holdfast-1", "holdfast-2"].map(|name| launch.start(name, &["--redis", &url], &scratch));
-    let (first, second) = (first?, second?);
-    let addresses = [first.public, second.internal, first.internal];
-    Ok(Server::new(&Holdfast, addresses, vec![first.process, second.process, redis], scratch))
-}
-
 /// One process.
-pub(super) struct Node {
-    pub(super) process: Process,
-    pub(super) public: SocketAddr,
-    pub(super) internal: SocketAddr,
+struct Node {
+    process: Process,
+    public: SocketAddr,
+    internal: SocketAddr,
 }
 
 impl Launch<'_> {
-    pub(super) fn start(&self, name: &'static str, args: &[&str], scratch: &Scratch) -> Outcome<Node> {
+    pub(super) fn server(&self, kind: Kind) -> Outcome<Server> {
+        let scratch = Scratch::new()?;
+        match kind {
+            Kind::Single => {
+                let node = self.start("holdfast", &[], &scratch)?;
+                let addresses = [node.public, node.internal, node.internal];
+                Ok(Server::new(&Holdfast, addresses, vec![node.process], scratch))
+            }
+            Kind::Cluster => self.cluster(scratch),
+            Kind::Proxied => self.proxied(scratch),
+        }
+    }
+
+    fn cluster(&self, scratch: Scratch) -> Outcome<Server> {
+        let (redis, port) = redis::start(&scratch)?;
+        let url = format!("redis://127.0.0.1:{port}");
+        let first = self.start("holdfast-1", &["--redis", &url], &scratch)?;
+        let second = self.start("holdfast-2", &["--redis", &url], &scratch)?;
+        let addresses = [first.public, second.internal, first.internal];
+        Ok(Server::new(&Holdfast, addresses, vec![first.process, second.process, redis], scratch))
+    }
+
+    /// nginx reaches the node by a Unix socket: they are on one machine.
+    fn proxied(&self, scratch: Scratch) -> Outcome<Server> {
+        let socket = format!("unix:{}", scratch.path("public.sock").display());
+        let node = self.start("holdfast", &["--public", &socket], &scratch)?;
+        let (nginx, address) = proxy::start(&socket, &scratch)?;
+        Ok(Server::new(&Holdfast, [address, node.internal, node.internal], vec![nginx, node.process], scratch))
+    }
+
+    fn start(&self, name: &'static str, args: &[&str], scratch: &Scratch) -> Outcome<Node> {
         let (public, internal) = (free_address(), free_address());
         let mut command = Command::new(self.program);
-        command.args(["--public", &public.to_string(), "--internal", &internal.to_string(), "--hold", "10m"]);
+        if !args.contains(&"--public") {
+            command.args(["--public", &public.to_string()]);
+        }
+        command.args(["--internal", &internal.to_string(), "--hold", "10m"]);
         command.args(["--status-ttl", &format!("{}s", self.kept_seconds)]).args(args);
         if let Some(threads) = self.threads {
             command.args(["--threads", &threads.to_string()]);

@@ -17,3 +17,10 @@ pub(super) fn start() -> Outcome<Server> {
     process.wait_until(|| get(address, "/held").is_ok())?;
     Ok(Server::new(&Hold, [address; 3], vec![process], scratch))
 }
+
+/// Of hyper, as it was when this program was built.
+pub(super) fn version() -> String {
+    let lock = include_str!("../../../Cargo.lock");
+    let version = lock.split_once("name = \"hyper\"\nversion = \"").and_then(|(_, rest)| rest.split_once('"'));
+    version.map_or("unknown", |(version, _)| version).to_owned()
+}
