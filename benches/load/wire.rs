@@ -67,7 +67,7 @@ fn push_post(out: &mut Vec<u8>, target: &[&[u8]], body: &[&[u8]]) {
 }
 
 /// The number that follows `name` at the beginning of a line.
-fn number_of_line(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn number_of_line(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 

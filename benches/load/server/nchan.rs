@@ -8,7 +8,7 @@ use super::{Server, first_line, free_address, redis};
 use crate::Outcome;
 use crate::client::get;
 use crate::process::{Ending, Process, Scratch};
-use crate::wire::Nchan;
+use crate::wire::{Nchan, number_of_line};
 
 const TEMPLATE: &str = include_str!("../nchan.conf");
 const PACKAGE: &str = "libnginx-mod-nchan";
@@ -69,7 +69,8 @@ impl Node {
         let config = scratch.file(&format!("{name}/nginx.conf"), &text)?;
         let mut process = start_nginx(&config, name, scratch)?;
         process.wait_until(|| {
-            let connected = |text: &str| text.lines().any(|line| line.starts_with("redis connected servers: 1"));
+            // Each worker connects by itself.
+            let connected = |text: &str| number_of_line(text, "redis connected servers: ") == Some(workers as u64);
             get(address, "/held").is_ok_and(|text| redis.is_none() || connected(&text))
         })?;
         Ok(Self { process, address })
