@@ -21,31 +21,31 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) holdfast: Option<PathBuf>,
     /// Passed to holdfast as --threads
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
     pub(crate) threads: Option<usize>,
     /// Worker processes of nchan's nginx
-    #[arg(long, default_value_t = 2, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 2, value_name = "COUNT")]
     pub(crate) nchan_workers: usize,
     /// How often subject and peers are measured in turn
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
     pub(crate) pairs: Option<usize>,
     /// Gets held at once in hold and storm
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
     pub(crate) waiters: Option<usize>,
     /// Gets held at once in cycle and paced
-    #[arg(long, default_value_t = 1000, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 1000, value_name = "COUNT")]
     pub(crate) outstanding: usize,
     /// Connections that set, each with one set under way
-    #[arg(long, default_value_t = 64, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 64, value_name = "COUNT")]
     pub(crate) setters: usize,
     /// Cycles counted in cycle
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
     pub(crate) cycles: Option<usize>,
     /// Sets a second in paced [default: 3000, and 1000 in a cluster]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<u32>, value_name = "COUNT")]
     pub(crate) rate: Option<u32>,
     /// Length of paced
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_parser = at_least_one::<u32>, value_name = "COUNT")]
     pub(crate) seconds: Option<u32>,
     /// Where the figures go
     #[arg(long, default_value = "target/load.json", value_name = "FILE")]
@@ -98,6 +98,11 @@ pub(crate) struct Sizes {
     pub(crate) seconds: u32,
     /// Longest time to wait for memory to be given back.
     pub(crate) patience_seconds: u64,
+}
+
+/// A number that is not 0.
+fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    text.parse().ok().filter(|number| *number >= T::from(1)).ok_or("not a number above 0".to_owned())
 }
 
 /// Beyond this many, a worker of the nginx in front runs out of descriptors where it gets nearly all of them: it needs

@@ -53,6 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome<()> {
+    // `cargo test --benches` starts this, too.
+    if cfg!(debug_assertions) {
+        println!("load: built without optimisation, so nothing is measured; use cargo bench");
+        return Ok(());
+    }
     let report = match &args.from {
         Some(path) => Report::read(path)?,
         None => measure(args)?,

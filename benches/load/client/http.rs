@@ -60,7 +60,9 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Outcome<String> {
     let limit = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    write!(stream, "GET {target} HTTP/1.1\r\nhost: push.example.com\r\nconnection: close\r\n\r\n")?;
+    // In one piece: `write!` to a socket sends its parts one by one.
+    let request = format!("GET {target} HTTP/1.1\r\nhost: push.example.com\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("{target}: no answer"))?;
