@@ -73,6 +73,7 @@ pub(crate) enum ScenarioName {
     Storm,
     Cluster,
     Proxied,
+    ProxiedTls,
 }
 
 /// A peer, as `--peer` names it.

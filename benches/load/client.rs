@@ -5,23 +5,28 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
+use rustls::ClientConfig;
 
 mod conn;
 mod http;
 mod tally;
 mod timer;
+mod tls;
 
 pub(crate) use http::{Response, get};
 pub(crate) use tally::Tally;
+pub(crate) use tls::{NAME, trusting};
 
 use crate::server::Server;
 use crate::wire::{Key, Wire};
 use crate::{Outcome, process};
 use conn::{Conn, Got};
 use timer::Timer;
+use tls::Tls;
 
 /// A set that is confirmed and whose page has no answer after this is lost.
 pub(crate) const LOST: Duration = Duration::from_secs(10);
@@ -63,6 +68,7 @@ struct Setter {
 pub(crate) struct Client {
     wire: &'static dyn Wire,
     pages_address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
@@ -87,6 +93,7 @@ impl Client {
         let mut client = Self {
             wire: server.wire,
             pages_address: server.pages,
+            tls: server.tls.clone(),
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; 64 * 1024],
@@ -102,7 +109,7 @@ impl Client {
             tally: Tally::default(),
         };
         for at in 0..setters {
-            let conn = Conn::open(client.poll.registry(), Token(pages + at), Ipv4Addr::LOCALHOST, server.sets)?;
+            let conn = Conn::open(client.poll.registry(), Token(pages + at), Ipv4Addr::LOCALHOST, server.sets, None)?;
             client.setters.push(Setter { conn, page: None });
         }
         Ok(client)
@@ -112,7 +119,8 @@ impl Client {
     pub(crate) fn open(&mut self, page: usize) -> Outcome<()> {
         self.pages[page].conn = None;
         let source = Ipv4Addr::new(127, 0, 0, 2 + (page % SOURCES) as u8);
-        let conn = Conn::open(self.poll.registry(), Token(page), source, self.pages_address);
+        let tls = self.tls.as_ref().map(Tls::new).transpose()?;
+        let conn = Conn::open(self.poll.registry(), Token(page), source, self.pages_address, tls);
         self.pages[page].conn = Some(conn.map_err(|error| format!("a page cannot connect: {error}"))?);
         self.ask(page)
     }

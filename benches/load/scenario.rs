@@ -37,6 +37,7 @@ pub(crate) fn kind(name: ScenarioName) -> Kind {
     match name {
         ScenarioName::Cluster => Kind::Cluster,
         ScenarioName::Proxied => Kind::Proxied,
+        ScenarioName::ProxiedTls => Kind::ProxiedTls,
         ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => Kind::Single,
     }
 }
@@ -60,6 +61,11 @@ pub(crate) fn run(name: ScenarioName, subject: &Subject, sizes: &Sizes) -> Outco
             ("proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
             ("proxied cycle", cycle::saturated(&start()?, sizes)?),
             ("proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
+        ],
+        ScenarioName::ProxiedTls => vec![
+            ("tls proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
+            ("tls proxied cycle", cycle::saturated(&start()?, sizes)?),
+            ("tls proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
         ],
     })
 }

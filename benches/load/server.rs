@@ -1,14 +1,18 @@
 //! What is measured: a server, or several programs together, started anew for each run on free ports of loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use crate::client::get;
+use rustls::ClientConfig;
+
+use crate::client::{get, trusting};
 use crate::process::{Process, Scratch, free_port};
 use crate::wire::Wire;
 use crate::{Outcome, machine};
 
+mod certificate;
 mod holdfast;
 mod hyper;
 mod nchan;
@@ -47,6 +51,8 @@ pub(crate) enum Kind {
     Cluster,
     /// Pages come through nginx; nchan is nginx.
     Proxied,
+    /// The same with TLS.
+    ProxiedTls,
 }
 
 /// A running server.
@@ -54,6 +60,8 @@ pub(crate) struct Server {
     pub(crate) wire: &'static dyn Wire,
     /// Where pages ask.
     pub(crate) pages: SocketAddr,
+    /// For pages, where they speak TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// Where backends set.
     pub(crate) sets: SocketAddr,
     /// Where the node that holds the gets tells how many there are.
@@ -76,7 +84,7 @@ impl Subject {
 
     /// Whether there is such a thing.
     pub(crate) fn can(&self, kind: Kind) -> bool {
-        !matches!((self, kind), (Self::Hyper, Kind::Cluster | Kind::Proxied))
+        !matches!((self, kind), (Self::Hyper, Kind::Cluster | Kind::Proxied | Kind::ProxiedTls))
     }
 
     /// Starts it, and waits until it answers.
@@ -89,8 +97,7 @@ impl Subject {
             (Self::Holdfast { program, threads, .. }, _) => {
                 holdfast::Launch { program, threads: *threads, kept_seconds }.server(kind)
             }
-            (Self::Nchan { workers }, Kind::Cluster) => nchan::cluster(*workers, kept_seconds),
-            (Self::Nchan { workers }, _) => nchan::single(*workers, kept_seconds),
+            (Self::Nchan { workers }, _) => nchan::Launch { workers: *workers, kept_seconds }.server(kind),
             (Self::Hyper, _) => hyper::start(),
         }
     }
@@ -113,7 +120,12 @@ impl Server {
         scratch: Scratch,
     ) -> Self {
         let pids = processes.iter().flat_map(Process::pids).collect();
-        Self { wire, pages, sets, held, pids, _processes: processes, _scratch: scratch }
+        Self { wire, pages, tls: None, sets, held, pids, _processes: processes, _scratch: scratch }
+    }
+
+    /// Pages speak TLS and trust this certificate.
+    fn with_tls(self, certificate: &Path) -> Outcome<Self> {
+        Ok(Self { tls: Some(trusting(certificate)?), ..self })
     }
 
     /// How many gets it holds now.

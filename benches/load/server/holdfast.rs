@@ -34,7 +34,8 @@ impl Launch<'_> {
                 Ok(Server::new(&Holdfast, addresses, vec![node.process], scratch))
             }
             Kind::Cluster => self.cluster(scratch),
-            Kind::Proxied => self.proxied(scratch),
+            Kind::Proxied => self.proxied(scratch, false),
+            Kind::ProxiedTls => self.proxied(scratch, true),
         }
     }
 
@@ -48,11 +49,14 @@ impl Launch<'_> {
     }
 
     /// nginx reaches the node by a Unix socket: they are on one machine.
-    fn proxied(&self, scratch: Scratch) -> Outcome<Server> {
+    fn proxied(&self, scratch: Scratch, tls: bool) -> Outcome<Server> {
         let socket = format!("unix:{}", scratch.path("public.sock").display());
         let node = self.start("holdfast", &["--public", &socket], &scratch)?;
-        let (nginx, address) = proxy::start(&socket, &scratch)?;
-        Ok(Server::new(&Holdfast, [address, node.internal, node.internal], vec![nginx, node.process], scratch))
+        let (nginx, address) = proxy::start(&socket, tls, &scratch)?;
+        let certificate = scratch.path(proxy::CERTIFICATE);
+        let addresses = [address, node.internal, node.internal];
+        let server = Server::new(&Holdfast, addresses, vec![nginx, node.process], scratch);
+        if tls { server.with_tls(&certificate) } else { Ok(server) }
     }
 
     fn start(&self, name: &'static str, args: &[&str], scratch: &Scratch) -> Outcome<Node> {

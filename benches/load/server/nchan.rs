@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Server, first_line, free_address, redis};
+use super::{Kind, Server, certificate, first_line, free_address, redis};
 use crate::Outcome;
 use crate::client::get;
 use crate::process::{Ending, Process, Scratch};
@@ -17,63 +17,74 @@ const PACKAGE: &str = "libnginx-mod-nchan";
 const MODULES: [&str; 2] =
     ["/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/share/nginx/modules/ngx_nchan_module.so"];
 
-pub(super) fn single(workers: usize, kept_seconds: u32) -> Outcome<Server> {
-    let scratch = Scratch::new()?;
-    let node = Node::start("nchan", workers, kept_seconds, None, &scratch)?;
-    Ok(Server::new(&Nchan, [node.address; 3], vec![node.process], scratch))
+/// Its settings that are not always the same.
+pub(super) struct Launch {
+    pub(super) workers: usize,
+    pub(super) kept_seconds: u32,
 }
 
-pub(super) fn cluster(workers: usize, kept_seconds: u32) -> Outcome<Server> {
-    let scratch = Scratch::new()?;
-    let (redis, port) = redis::start(&scratch)?;
-    let [first, second] =
-        ["nchan-1", "nchan-2"].map(|name| Node::start(name, workers, kept_seconds, Some(port), &scratch));
-    let (first, second) = (first?, second?);
-    let addresses = [first.address, second.address, first.address];
-    Ok(Server::new(&Nchan, addresses, vec![first.process, second.process, redis], scratch))
+/// What one nginx is to have besides.
+#[derive(Default)]
+struct Extras<'a> {
+    redis: Option<u16>,
+    /// A further address, with its certificate and key.
+    tls: Option<(SocketAddr, &'a [PathBuf; 2])>,
 }
 
-/// One nginx.
-struct Node {
-    process: Process,
-    address: SocketAddr,
-}
+impl Launch {
+    pub(super) fn server(&self, kind: Kind) -> Outcome<Server> {
+        let scratch = Scratch::new()?;
+        match kind {
+            Kind::Single | Kind::Proxied => {
+                let (process, address) = self.start("nchan", &Extras::default(), &scratch)?;
+                Ok(Server::new(&Nchan, [address; 3], vec![process], scratch))
+            }
+            Kind::ProxiedTls => {
+                let (files, pages) = (certificate::make(&scratch, "nchan")?, free_address());
+                let extras = Extras { tls: Some((pages, &files)), ..Extras::default() };
+                let (process, address) = self.start("nchan", &extras, &scratch)?;
+                Server::new(&Nchan, [pages, address, address], vec![process], scratch).with_tls(&files[0])
+            }
+            Kind::Cluster => self.cluster(scratch),
+        }
+    }
 
-impl Node {
-    fn start(
-        name: &'static str,
-        workers: usize,
-        kept_seconds: u32,
-        redis: Option<u16>,
-        scratch: &Scratch,
-    ) -> Outcome<Self> {
+    fn cluster(&self, scratch: Scratch) -> Outcome<Server> {
+        let (redis, port) = redis::start(&scratch)?;
+        let extras = Extras { redis: Some(port), ..Extras::default() };
+        let (first, pages) = self.start("nchan-1", &extras, &scratch)?;
+        let (second, sets) = self.start("nchan-2", &extras, &scratch)?;
+        Ok(Server::new(&Nchan, [pages, sets, pages], vec![first, second, redis], scratch))
+    }
+
+    /// Starts one nginx, and gives the address at which everything can be asked.
+    fn start(&self, name: &'static str, extras: &Extras<'_>, scratch: &Scratch) -> Outcome<(Process, SocketAddr)> {
         let address = free_address();
         let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE)?.1.min(1_000_000);
-        let (upstream, pass) = match redis {
-            Some(port) => (
-                format!("upstream redis {{ nchan_redis_server redis://127.0.0.1:{port}; }}"),
-                "nchan_redis_pass redis;",
-            ),
-            None => (String::new(), ""),
+        let upstream = |port| format!("upstream redis {{ nchan_redis_server redis://127.0.0.1:{port}; }}");
+        let tls = |(address, [certificate, key]): (SocketAddr, &[PathBuf; 2])| {
+            let files = format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display());
+            format!("listen {address} ssl backlog=16384 reuseport; {files}")
         };
         let text = TEMPLATE
             .replace("@module@", &module()?.display().to_string())
             .replace("@scratch@", &scratch.path(name).display().to_string())
-            .replace("@workers@", &workers.to_string())
+            .replace("@workers@", &self.workers.to_string())
             .replace("@open_files@", &open_files.to_string())
             .replace("@connections@", &(open_files - 100).to_string())
-            .replace("@kept@", &format!("{}s", kept_seconds))
+            .replace("@kept@", &format!("{}s", self.kept_seconds))
             .replace("@listen@", &address.to_string())
-            .replace("@redis_upstream@", &upstream)
-            .replace("@redis_pass@", pass);
+            .replace("@tls@", &extras.tls.map(tls).unwrap_or_default())
+            .replace("@redis_upstream@", &extras.redis.map(upstream).unwrap_or_default())
+            .replace("@redis_pass@", extras.redis.map_or("", |_| "nchan_redis_pass redis;"));
         let config = scratch.file(&format!("{name}/nginx.conf"), &text)?;
         let mut process = start_nginx(&config, name, scratch)?;
         process.wait_until(|| {
             // Each worker connects by itself.
-            let connected = |text: &str| number_of_line(text, "redis connected servers: ") == Some(workers as u64);
-            get(address, "/held").is_ok_and(|text| redis.is_none() || connected(&text))
+            let connected = |text: &str| number_of_line(text, "redis connected servers: ") == Some(self.workers as u64);
+            get(address, "/held").is_ok_and(|text| extras.redis.is_none() || connected(&text))
         })?;
-        Ok(Self { process, address })
+        Ok((process, address))
     }
 }
 
