@@ -22,7 +22,7 @@ pub(crate) use tally::Tally;
 pub(crate) use tls::{NAME, trusting};
 
 use crate::server::Server;
-use crate::wire::{Key, Wire};
+use crate::wire::{Wire, key};
 use crate::{Outcome, process};
 use conn::{Conn, Got};
 use timer::Timer;
@@ -293,18 +293,4 @@ impl Client {
 
 fn broken(whose: &str, error: &io::Error) -> String {
     format!("the connection of {whose} broke: {error}")
-}
-
-/// The key of a page: 20 bytes.
-fn key(page: usize) -> Key {
-    let mut key = *b"waiter-0000000000000";
-    let mut rest = page;
-    for digit in key.iter_mut().rev() {
-        if rest == 0 {
-            break;
-        }
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    key
 }

@@ -3,6 +3,9 @@
 //! This program is the client; each server is started by it, in processes of its own, on free ports of loopback, anew for
 //! each run. Subject and peers run in turn (A B A B), since a machine is not the same from one minute to the next: what
 //! counts are the ratios within a pair. Here is only the order of things.
+//!
+//! Cargo builds the holdfast beside a bench with features that only tests need (tokio's `test-util`, for one). To measure
+//! the one that is deployed, build it with `cargo build --release`, copy it, and name it with `--holdfast`.
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -26,9 +26,9 @@ const WIDTH: i32 = 980;
 /// Where bars begin, and the width of a ratio of 1.
 const LEFT: i32 = 330;
 const ONE: i32 = 340;
-const TOP: i32 = 96;
+const TOP: i32 = 104;
 const ROW: i32 = 24;
-/// Beyond this a bar is cut, and its number tells.
+/// Beyond this a bar is cut; the number at its right tells.
 const MOST: f64 = 1.6;
 
 /// Draws it to `path`.
@@ -57,8 +57,10 @@ pub(crate) fn draw(report: &Report, path: &Path) -> Outcome<()> {
 fn heading(root: &Area<'_>, report: &Report, peer: &str) -> Outcome<()> {
     let title = format!("{} / {peer}", report.servers[0]);
     write(root, &title, (24, 24), 20, INK, HPos::Left)?;
-    let under = format!("less is better; medians of ratios of runs in turn; the mark is the bar. {}", report.date);
-    write(root, &under, (24, 48), 13, PALE, HPos::Left)
+    let under =
+        format!("Medians of the ratios of runs in turn: less is better. Red: what it is to be. {}", report.date);
+    write(root, &under, (24, 50), 13, PALE, HPos::Left)?;
+    write(root, &report.place(), (24, 70), 13, PALE, HPos::Left)
 }
 
 /// Lines of the ratios, with their numbers below.
@@ -81,14 +83,14 @@ fn row(root: &Area<'_>, line: &Line, peer: &str, y: i32) -> Outcome<()> {
     let end = place(ratio);
     root.draw(&Rectangle::new([(LEFT, y + 4), (end, y + ROW - 4)], color.filled()))?;
     let bars = line.bars.iter().filter(|_| peer == NCHAN);
-    let limit = bars.filter_map(|bar| bar.ratio).next();
-    if let Some(limit) = limit {
+    // Over the bar, which would hide it.
+    let one = place(1.0);
+    root.draw(&PathElement::new(vec![(one, y), (one, y + ROW)], stroke(INK, 2)))?;
+    if let Some(limit) = bars.filter_map(|bar| bar.ratio).next() {
         let x = place(limit);
-        root.draw(&PathElement::new(vec![(x, y + 1), (x, y + ROW - 1)], stroke(BAR, 3)))?;
+        root.draw(&PathElement::new(vec![(x, y + 1), (x, y + ROW - 1)], stroke(BAR, 4)))?;
     }
-    // Beside the bar, and beside the mark where that is in the way.
-    let beside = limit.map_or(end, |limit| end.max(if (place(limit) - end) < 44 { place(limit) } else { end }));
-    write(root, &format!("{ratio:.2}"), (beside + 7, y + ROW / 2), 13, INK, HPos::Left)
+    write(root, &format!("{ratio:.2}"), (WIDTH - 24, y + ROW / 2), 13, INK, HPos::Right)
 }
 
 fn place(ratio: f64) -> i32 {

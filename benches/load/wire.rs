@@ -15,6 +15,20 @@ pub(crate) use nchan::Nchan;
 /// What a page waits for.
 pub(crate) type Key = [u8; 20];
 
+/// The key that a page waits for.
+pub(crate) fn key(page: usize) -> Key {
+    let mut key = *b"waiter-0000000000000";
+    let mut rest = page;
+    for digit in key.iter_mut().rev() {
+        if rest == 0 {
+            break;
+        }
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    key
+}
+
 /// What a server says of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
