@@ -36,6 +36,8 @@ struct Machine {
     kernel: String,
     cpu: String,
     cores: usize,
+    /// Before anything was started.
+    load_average: f64,
     cpu_time_from: String,
 }
 
@@ -83,6 +85,7 @@ impl Report {
                 kernel: machine::kernel(),
                 cpu: machine::cpu_model(),
                 cores: machine::cores(),
+                load_average: machine::load_average(),
                 cpu_time_from: machine::cpu_source().to_owned(),
             },
             versions: BTreeMap::new(),
@@ -108,8 +111,8 @@ impl Report {
 
     /// Where it ran, in a line.
     pub(crate) fn place(&self) -> String {
-        let Machine { kernel, cpu, cores, cpu_time_from } = &self.machine;
-        format!("Linux {kernel}, {cores} cores, {cpu}; CPU time from {cpu_time_from}")
+        let Machine { kernel, cpu, cores, load_average, cpu_time_from } = &self.machine;
+        format!("Linux {kernel}, {cores} cores, {cpu}, load {load_average} at the start; CPU time from {cpu_time_from}")
     }
 
     /// Adds one run, and sums up anew: what is there is written after each.
