@@ -147,8 +147,10 @@ impl Report {
         let own = values(subject);
         let ratio = |peer: &String| {
             let theirs = values(peer);
-            let pairs =
-                own.iter().filter_map(|(pair, value)| Some(value / theirs.get(pair).filter(|theirs| **theirs > 0.0)?));
+            let pairs = own
+                .iter()
+                .filter(|(_, value)| **value > 0.0)
+                .filter_map(|(pair, value)| Some(value / theirs.get(pair).filter(|theirs| **theirs > 0.0)?));
             Some((peer.clone(), median(&pairs.collect::<Vec<_>>())?))
         };
         let ratios = peers.iter().filter_map(ratio).collect();
