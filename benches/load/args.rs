@@ -1,0 +1,145 @@
+//! The flags, and what they come to: how large each scenario is. Nothing is started or opened here.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Load on holdfast and its peers, in turn. Figures go to stdout, progress to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "load", max_term_width = 110)]
+pub(crate) struct Args {
+    /// What to measure, in this order
+    #[arg(long, value_delimiter = ',', default_value = "hold,cycle,paced,storm", value_name = "NAME")]
+    pub(crate) scenario: Vec<ScenarioName>,
+    /// What to compare with; repeatable [default: nchan, or nothing where --vs is given]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) peer: Vec<PeerName>,
+    /// Compare with this holdfast binary
+    #[arg(long, value_name = "PATH")]
+    pub(crate) vs: Option<PathBuf>,
+    /// The holdfast binary to measure [default: the one that cargo built beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) holdfast: Option<PathBuf>,
+    /// Passed to holdfast as --threads
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
+    pub(crate) threads: Option<usize>,
+    /// Worker processes of nchan's nginx
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 2, value_name = "COUNT")]
+    pub(crate) nchan_workers: usize,
+    /// How often subject and peers are measured in turn
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
+    pub(crate) pairs: Option<usize>,
+    /// Gets held at once in hold and storm
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
+    pub(crate) waiters: Option<usize>,
+    /// Gets held at once in cycle and paced
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 1000, value_name = "COUNT")]
+    pub(crate) outstanding: usize,
+    /// Connections that set, each with one set under way
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 64, value_name = "COUNT")]
+    pub(crate) setters: usize,
+    /// Cycles counted in cycle
+    #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
+    pub(crate) cycles: Option<usize>,
+    /// Sets a second in paced [default: 3000, and 1000 in a cluster]
+    #[arg(long, value_parser = at_least_one::<u32>, value_name = "COUNT")]
+    pub(crate) rate: Option<u32>,
+    /// Length of paced
+    #[arg(long, value_parser = at_least_one::<u32>, value_name = "COUNT")]
+    pub(crate) seconds: Option<u32>,
+    /// Where the figures go
+    #[arg(long, default_value = "target/load.json", value_name = "FILE")]
+    pub(crate) json: PathBuf,
+    /// Draw the ratios to the first peer, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Measure nothing: print, and draw, what an earlier run wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// One pair, few waiters, few seconds: a look within a minute at hold, cycle and paced
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    pub(crate) bench: bool,
+}
+
+/// A scenario, as `--scenario` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScenarioName {
+    Hold,
+    Cycle,
+    Paced,
+    Storm,
+    Cluster,
+    Proxied,
+    ProxiedTls,
+}
+
+/// A peer, as `--peer` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PeerName {
+    Nchan,
+    Hyper,
+    None,
+}
+
+/// How large the scenarios are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) pairs: usize,
+    pub(crate) waiters: usize,
+    pub(crate) outstanding: usize,
+    pub(crate) setters: usize,
+    pub(crate) cycles: usize,
+    /// Cycles before those that count.
+    pub(crate) warm_up: usize,
+    pub(crate) rate: u32,
+    pub(crate) cluster_rate: u32,
+    pub(crate) seconds: u32,
+    /// Longest time to wait for memory to be given back.
+    pub(crate) patience_seconds: u64,
+}
+
+/// A number that is not 0.
+fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    text.parse().ok().filter(|number| *number >= T::from(1)).ok_or("not a number above 0".to_owned())
+}
+
+/// Beyond this many, a worker of the nginx in front runs out of descriptors where it gets nearly all of them: it needs
+/// two for each get, and the usual hard limit is 20,000.
+pub(crate) const MOST_PROXIED: usize = 9_000;
+
+impl Args {
+    pub(crate) fn sizes(&self) -> Sizes {
+        let (pairs, waiters, cycles, seconds, patience_seconds) =
+            if self.quick { (1, 2_000, 20_000, 4, 10) } else { (3, 15_000, 100_000, 15, 60) };
+        let cycles = self.cycles.unwrap_or(cycles);
+        Sizes {
+            pairs: self.pairs.unwrap_or(pairs),
+            waiters: self.waiters.unwrap_or(waiters),
+            outstanding: self.outstanding,
+            setters: self.setters,
+            cycles,
+            warm_up: cycles / 5,
+            rate: self.rate.unwrap_or(3_000),
+            cluster_rate: self.rate.unwrap_or(1_000),
+            seconds: self.seconds.unwrap_or(seconds),
+            patience_seconds,
+        }
+    }
+
+    /// What to compare with.
+    pub(crate) fn peers(&self) -> &[PeerName] {
+        match (self.peer.as_slice(), &self.vs) {
+            ([], None) => &[PeerName::Nchan],
+            (peers, _) => peers,
+        }
+    }
+
+    /// What to measure: with `--quick` the first three, unless scenarios are named.
+    pub(crate) fn scenarios(&self) -> Vec<ScenarioName> {
+        let default = [ScenarioName::Hold, ScenarioName::Cycle, ScenarioName::Paced, ScenarioName::Storm];
+        if self.quick && self.scenario == default { default[..3].to_vec() } else { self.scenario.clone() }
+    }
+}

@@ -1,0 +1,296 @@
+//! The load: pages that ask and backends that set, all in one thread, and the check of all that comes back.
+//!
+//! It shares the machine with what it measures, so it does as little as it can: one `epoll_wait` for many answers, one
+//! read and one write each, nothing allocated on the way. What to set and when is the scenarios' part.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use rustls::ClientConfig;
+
+mod conn;
+mod http;
+mod tally;
+mod timer;
+mod tls;
+
+pub(crate) use http::{Response, get};
+pub(crate) use tally::Tally;
+pub(crate) use tls::{NAME, trusting};
+
+use crate::server::Server;
+use crate::wire::{Wire, key};
+use crate::{Outcome, process};
+use conn::{Conn, Got};
+use timer::Timer;
+use tls::Tls;
+
+/// A set that is confirmed and whose page has no answer after this is lost.
+pub(crate) const LOST: Duration = Duration::from_secs(10);
+
+/// Pages connect from this many addresses of 127.0.0.0/8: the ports of one would not last for several runs a minute.
+const SOURCES: usize = 16;
+
+const TIMER: Token = Token(usize::MAX - 1);
+
+/// A page: one connection that asks again and again for one key.
+#[derive(Debug, Default)]
+struct Page {
+    conn: Option<Conn>,
+    /// What its next get sends to hear only what is newer.
+    resume: Vec<u8>,
+    expected: Option<Expected>,
+}
+
+/// What a page is to be answered, and what is known of it so far.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    n: u64,
+    /// From when on its latency counts.
+    start: Instant,
+    /// The versions that the receipt and the answer told.
+    confirmed: Option<u64>,
+    answered: Option<u64>,
+}
+
+/// A backend: one connection with at most one set under way.
+#[derive(Debug)]
+struct Setter {
+    conn: Conn,
+    /// The page whose key it sets.
+    page: Option<usize>,
+}
+
+/// All connections to one server.
+pub(crate) struct Client {
+    wire: &'static dyn Wire,
+    pages_address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+    request: Vec<u8>,
+    pages: Vec<Page>,
+    setters: Vec<Setter>,
+    free: Vec<usize>,
+    next: u64,
+    timer: Option<Timer>,
+    /// Whether a page that is answered asks anew.
+    pub(crate) asks_again: bool,
+    /// Pages whose set is confirmed and answered, since it was last emptied.
+    pub(crate) done: Vec<usize>,
+    /// Nanoseconds from a set to its page's answer.
+    pub(crate) latencies: Vec<u64>,
+    pub(crate) tally: Tally,
+}
+
+impl Client {
+    /// `setters` connections to set with are opened; none for pages yet.
+    pub(crate) fn new(server: &Server, pages: usize, setters: usize) -> Outcome<Self> {
+        let mut client = Self {
+            wire: server.wire,
+            pages_address: server.pages,
+            tls: server.tls.clone(),
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            buffer: vec![0; 64 * 1024],
+            request: Vec::new(),
+            pages: (0..pages).map(|_| Page::default()).collect(),
+            setters: Vec::new(),
+            free: (0..setters).collect(),
+            next: 0,
+            timer: None,
+            asks_again: false,
+            done: Vec::new(),
+            latencies: Vec::new(),
+            tally: Tally::default(),
+        };
+        for at in 0..setters {
+            let conn = Conn::open(client.poll.registry(), Token(pages + at), Ipv4Addr::LOCALHOST, server.sets, None)?;
+            client.setters.push(Setter { conn, page: None });
+        }
+        Ok(client)
+    }
+
+    /// Opens a page's connection and asks. What it had is dropped.
+    pub(crate) fn open(&mut self, page: usize) -> Outcome<()> {
+        self.pages[page].conn = None;
+        let source = Ipv4Addr::new(127, 0, 0, 2 + (page % SOURCES) as u8);
+        let tls = self.tls.as_ref().map(Tls::new).transpose()?;
+        let conn = Conn::open(self.poll.registry(), Token(page), source, self.pages_address, tls);
+        self.pages[page].conn = Some(conn.map_err(|error| format!("a page cannot connect: {error}"))?);
+        self.ask(page)
+    }
+
+    /// Drops a page's connection.
+    pub(crate) fn close(&mut self, page: usize) {
+        self.pages[page].conn = None;
+    }
+
+    /// Whether all gets were given to the system.
+    pub(crate) fn all_asked(&self) -> bool {
+        self.pages.iter().all(|page| page.conn.as_ref().is_some_and(Conn::is_flushed))
+    }
+
+    fn ask(&mut self, page: usize) -> Outcome<()> {
+        let Page { conn: Some(conn), resume, .. } = &mut self.pages[page] else { return Ok(()) };
+        self.request.clear();
+        self.wire.ask(&mut self.request, &key(page), resume);
+        Ok(conn.send(&self.request)?)
+    }
+
+    /// Whether a connection to set with is free.
+    pub(crate) fn can_set(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Sets the key of a page that waits. Its latency counts from `start`.
+    pub(crate) fn set(&mut self, page: usize, start: Instant) -> Outcome<()> {
+        let at = self.free.pop().expect("the caller asked whether one is free");
+        self.next += 1;
+        let n = self.next;
+        self.pages[page].expected = Some(Expected { n, start, confirmed: None, answered: None });
+        self.request.clear();
+        self.wire.set(&mut self.request, &key(page), n);
+        self.setters[at].page = Some(page);
+        self.tally.sets += 1;
+        Ok(self.setters[at].conn.send(&self.request)?)
+    }
+
+    /// Wakes [`Client::turn`] each `interval` from now on.
+    pub(crate) fn tick(&mut self, interval: Duration) -> Outcome<()> {
+        self.timer = Some(Timer::start(self.poll.registry(), TIMER, interval)?);
+        Ok(())
+    }
+
+    /// Waits until something comes, at most `timeout`, and takes all that came.
+    ///
+    /// # Errors
+    /// If a connection breaks, or a signal told this program to end.
+    pub(crate) fn turn(&mut self, timeout: Duration) -> Outcome<()> {
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => process::go_on()?,
+        }
+        // Taken out for as long as they are gone through, so that the rest may be changed meanwhile.
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut result = Ok(());
+        for event in &events {
+            let token = event.token();
+            let handled = if token == TIMER {
+                self.timer.iter().for_each(Timer::read);
+                Ok(())
+            } else if token.0 < self.pages.len() {
+                self.page_event(token.0, event.is_readable(), event.is_read_closed())
+            } else {
+                self.setter_event(token.0 - self.pages.len(), event.is_readable(), event.is_read_closed())
+            };
+            result = result.and(handled);
+        }
+        self.events = events;
+        result
+    }
+
+    fn page_event(&mut self, at: usize, readable: bool, closed: bool) -> Outcome<()> {
+        let Page { conn: Some(conn), resume, expected } = &mut self.pages[at] else { return Ok(()) };
+        conn.flush().map_err(|error| broken("a page", &error))?;
+        if !readable && !closed {
+            return Ok(());
+        }
+        let (tally, latencies, wire) = (&mut self.tally, &mut self.latencies, self.wire);
+        let got = conn.read(&mut self.buffer, |response| {
+            let open = expected.as_mut().filter(|expected| expected.answered.is_none());
+            let Some(expected) = open else { return tally.unasked(response) };
+            let latency = expected.start.elapsed();
+            match wire.answer(response, expected.n, resume) {
+                Ok(version) => expected.answered = Some(version),
+                Err(what) => {
+                    tally.wrong(&what);
+                    expected.answered = Some(0);
+                }
+            }
+            if response.more {
+                tally.unasked(response);
+            }
+            tally.answered(latency);
+            latencies.push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        });
+        match got.map_err(|error| broken("a page", &error))? {
+            Got::Nothing => {}
+            Got::End => return Err("the server closed the connection of a page".into()),
+            Got::Answer => {
+                if self.asks_again {
+                    self.ask(at)?;
+                }
+                self.settle(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn setter_event(&mut self, at: usize, readable: bool, closed: bool) -> Outcome<()> {
+        let Setter { conn, page } = &mut self.setters[at];
+        conn.flush().map_err(|error| broken("a setter", &error))?;
+        if !readable && !closed {
+            return Ok(());
+        }
+        let (tally, wire, mut version) = (&mut self.tally, self.wire, None);
+        let got = conn.read(&mut self.buffer, |response| match wire.receipt(response) {
+            Ok(receipt) => {
+                tally.confirmed += 1;
+                version = Some(receipt.version);
+            }
+            Err(what) => tally.wrong(&what),
+        });
+        match got.map_err(|error| broken("a setter", &error))? {
+            Got::Nothing => {}
+            Got::End => return Err("the server closed the connection of a setter".into()),
+            Got::Answer => {
+                let Some(page) = page.take() else {
+                    self.tally.wrong("a receipt that nobody asked for");
+                    return Ok(());
+                };
+                self.free.push(at);
+                if let Some(expected) = &mut self.pages[page].expected {
+                    expected.confirmed = version;
+                }
+                self.settle(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// A set is done when its receipt and its answer are there, and tell the same.
+    fn settle(&mut self, page: usize) {
+        let Some(expected) = self.pages[page].expected else { return };
+        let (Some(confirmed), Some(answered)) = (expected.confirmed, expected.answered) else { return };
+        if confirmed != answered && confirmed != 0 && answered != 0 {
+            self.tally.wrong(&format!("the receipt tells version {confirmed}, the answer {answered}"));
+        }
+        self.pages[page].expected = None;
+        self.done.push(page);
+    }
+
+    /// Waits until all sets are confirmed and answered, at most [`LOST`]; what is not then is counted.
+    pub(crate) fn finish(&mut self) -> Outcome<()> {
+        let deadline = Instant::now() + LOST;
+        while self.pages.iter().any(|page| page.expected.is_some()) && Instant::now() < deadline {
+            self.turn(Duration::from_millis(100))?;
+        }
+        for page in &mut self.pages {
+            match page.expected.take() {
+                Some(Expected { confirmed: Some(_), answered: None, .. }) => self.tally.lost += 1,
+                Some(_) => self.tally.unconfirmed += 1,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn broken(whose: &str, error: &io::Error) -> String {
+    format!("the connection of {whose} broke: {error}")
+}

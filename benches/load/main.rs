@@ -1,0 +1,128 @@
+//! How much load holdfast bears, beside nchan and beside plain hyper: `cargo bench --bench load -- --help`.
+//!
+//! This program is the client; each server is started by it, in processes of its own, on free ports of loopback, anew for
+//! each run. Subject and peers run in turn (A B A B), since a machine is not the same from one minute to the next: what
+//! counts are the ratios within a pair. Here is only the order of things.
+//!
+//! Cargo builds the holdfast beside a bench with features that only tests need (tokio's `test-util`, for one). To measure
+//! the one that is deployed, build it with `cargo build --release`, copy it, and name it with `--holdfast`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tikv_jemallocator::Jemalloc;
+
+use args::{Args, PeerName};
+use report::Report;
+use server::Subject;
+
+mod args;
+mod client;
+mod figures;
+mod machine;
+mod plain;
+mod plot;
+mod process;
+mod report;
+mod scenario;
+mod server;
+mod stats;
+mod table;
+mod wire;
+
+/// As holdfast has it: the plain hyper server is this program, too.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// What goes wrong here is told and ends the run.
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let result = match (words.next().as_deref(), words.next()) {
+        (Some(plain::SUBCOMMAND), Some(address)) => plain::serve(&address),
+        _ => run(&Args::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Outcome<()> {
+    // `cargo test --benches` starts this, too.
+    if cfg!(debug_assertions) {
+        println!("load: built without optimisation, so nothing is measured; use cargo bench");
+        return Ok(());
+    }
+    let report = match &args.from {
+        Some(path) => Report::read(path)?,
+        None => measure(args)?,
+    };
+    print!("{}", table::table(&report));
+    if let Some(path) = &args.plot {
+        plot::draw(&report, path)?;
+    }
+    if report.has_mistakes() { Err("something was lost or wrong".into()) } else { Ok(()) }
+}
+
+fn measure(args: &Args) -> Outcome<Report> {
+    process::note_signals()?;
+    // What cannot be raised is no reason not to start: too many waiters are refused with the number there is.
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let (sizes, subjects) = (args.sizes(), subjects(args));
+    let most = usize::try_from(open_files)?.saturating_sub(500);
+    if sizes.waiters.max(sizes.outstanding) + sizes.setters > most {
+        return Err(format!("the limit of {open_files} open files allows for {most} connections").into());
+    }
+    let names = subjects.iter().map(|subject| subject.name().to_owned()).collect();
+    let mut report = Report::new(names, args.threads == Some(1), args.quick);
+    report.versions = versions(&subjects)?;
+    for name in args.scenarios() {
+        for pair in 0..sizes.pairs {
+            for subject in subjects.iter().filter(|subject| subject.can(scenario::kind(name))) {
+                eprintln!("{name:?}, pair {} of {}: {}", pair + 1, sizes.pairs, subject.name());
+                for (scenario, sample) in scenario::run(name, subject, &sizes)? {
+                    report.add(scenario, pair, subject.name(), sample);
+                }
+                // What is found so far is there if the rest is interrupted.
+                report.write(&args.json)?;
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// What is measured, the subject first.
+fn subjects(args: &Args) -> Vec<Subject> {
+    let own = PathBuf::from(env!("CARGO_BIN_EXE_holdfast"));
+    let program = args.holdfast.clone().unwrap_or(own);
+    let name = args.threads.map_or("holdfast".to_owned(), |threads| format!("holdfast --threads {threads}"));
+    let mut subjects = vec![Subject::Holdfast { name, program, threads: args.threads }];
+    if let Some(program) = args.vs.clone() {
+        subjects.push(Subject::Holdfast { name: "the other holdfast".to_owned(), program, threads: args.threads });
+    }
+    for peer in args.peers() {
+        match peer {
+            PeerName::Nchan => subjects.push(Subject::Nchan { workers: args.nchan_workers }),
+            PeerName::Hyper => subjects.push(Subject::Hyper),
+            PeerName::None => {}
+        }
+    }
+    subjects
+}
+
+fn versions(subjects: &[Subject]) -> Outcome<BTreeMap<String, String>> {
+    let mut versions = BTreeMap::new();
+    for subject in subjects {
+        versions.insert(subject.name().to_owned(), subject.version()?);
+    }
+    versions.extend(server::versions().into_iter().map(|(name, version)| (name.to_owned(), version)));
+    Ok(versions)
+}

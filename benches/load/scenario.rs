@@ -1,0 +1,145 @@
+//! What is done to a server, and which figures come of it. A scenario knows no kind of server.
+
+use std::time::{Duration, Instant};
+
+use crate::args::{MOST_PROXIED, ScenarioName, Sizes};
+use crate::client::{Client, LOST, Tally};
+use crate::server::{Kind, Server, Setup, Subject};
+use crate::{Outcome, process};
+
+mod cycle;
+mod hold;
+mod storm;
+
+/// The figures of one run, by name, and what became of its sets.
+#[derive(Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) figures: Vec<(&'static str, f64)>,
+    pub(crate) tally: Tally,
+}
+
+impl Sample {
+    fn put(&mut self, name: &'static str, value: f64) {
+        self.figures.push((name, value));
+    }
+
+    /// Of latencies in nanoseconds, in microseconds.
+    fn put_latencies(&mut self, names: [&'static str; 3], latencies: &mut [u64]) {
+        latencies.sort_unstable();
+        for (name, share) in names.into_iter().zip([0.5, 0.99, 1.0]) {
+            self.put(name, crate::stats::quantile(latencies, share) / 1e3);
+        }
+    }
+}
+
+/// What a scenario needs to be started.
+pub(crate) fn kind(name: ScenarioName) -> Kind {
+    match name {
+        ScenarioName::Cluster => Kind::Cluster,
+        ScenarioName::Proxied => Kind::Proxied,
+        ScenarioName::ProxiedTls => Kind::ProxiedTls,
+        ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => Kind::Single,
+    }
+}
+
+/// One scenario; each of its parts on a new server.
+pub(crate) fn run(name: ScenarioName, subject: &Subject, sizes: &Sizes) -> Outcome<Vec<(&'static str, Sample)>> {
+    let start = || subject.start(Setup { kind: kind(name), kept_seconds: 300 });
+    // What is kept for pages that come late is to be over before memory is looked at for the last time: it would look as
+    // if it were not given back.
+    let start_brief = || subject.start(Setup { kind: kind(name), kept_seconds: 20 });
+    Ok(match name {
+        ScenarioName::Hold => vec![("hold", hold::run(&start_brief()?, sizes, sizes.waiters)?)],
+        ScenarioName::Cycle => vec![("cycle", cycle::saturated(&start()?, sizes)?)],
+        ScenarioName::Paced => vec![("paced", cycle::paced(&start()?, sizes, sizes.rate)?)],
+        ScenarioName::Storm => vec![("storm", storm::run(&start()?, sizes)?)],
+        ScenarioName::Cluster => vec![
+            ("cluster cycle", cycle::saturated(&start()?, sizes)?),
+            ("cluster paced", cycle::paced(&start()?, sizes, sizes.cluster_rate)?),
+        ],
+        ScenarioName::Proxied => vec![
+            ("proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
+            ("proxied cycle", cycle::saturated(&start()?, sizes)?),
+            ("proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
+        ],
+        ScenarioName::ProxiedTls => vec![
+            ("tls proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
+            ("tls proxied cycle", cycle::saturated(&start()?, sizes)?),
+            ("tls proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
+        ],
+    })
+}
+
+/// Opens `count` pages and waits until the server holds all their gets.
+fn hold_all(client: &mut Client, server: &Server, count: usize) -> Outcome<()> {
+    /// Gets that are sent beyond those that are known to be held. More would wait in the backlog, or not find room
+    /// there and come again after a second: that is `storm`.
+    const AHEAD: usize = 2_000;
+    const STEP: usize = 500;
+    let mut held = 0;
+    for page in 0..count {
+        while page >= held + AHEAD {
+            client.turn(Duration::ZERO)?;
+            held = usize::try_from(server.held()?)?;
+        }
+        client.open(page)?;
+        if page % STEP == 0 {
+            client.turn(Duration::ZERO)?;
+        }
+    }
+    wait_held(client, server, count)
+}
+
+/// Waits until all gets are sent and the server holds `count`.
+fn wait_held(client: &mut Client, server: &Server, count: usize) -> Outcome<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !client.all_asked() || server.held()? < count as u64 {
+        client.turn(Duration::from_millis(5))?;
+        if Instant::now() > deadline {
+            return Err(format!("of {count} gets {} are held after a minute", server.held()?).into());
+        }
+    }
+    Ok(())
+}
+
+/// Sets the keys of `pages`, the first first, until `count` sets are done; each page that is done goes to the end.
+fn set_in_turn(client: &mut Client, pages: &mut std::collections::VecDeque<usize>, count: usize) -> Outcome<()> {
+    let (mut sent, mut done, mut progress) = (0, 0, Instant::now());
+    while done < count {
+        while sent < count && client.can_set() {
+            let Some(page) = pages.pop_front() else { break };
+            client.set(page, Instant::now())?;
+            sent += 1;
+        }
+        client.turn(Duration::from_millis(100))?;
+        if !client.done.is_empty() {
+            progress = Instant::now();
+            done += client.done.len();
+            pages.extend(client.done.drain(..));
+        } else if progress.elapsed() > LOST {
+            // What is missing is counted when the scenario ends.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Takes what came of the sets, after those that are under way.
+fn settle(client: &mut Client, sample: &mut Sample) -> Outcome<()> {
+    client.finish()?;
+    sample.tally = std::mem::take(&mut client.tally);
+    let tally = &sample.tally;
+    let bad = tally.lost + tally.wrong + tally.unconfirmed;
+    sample.put("bad", bad as f64);
+    Ok(())
+}
+
+/// CPU time that this process has used.
+fn own_cpu_ns() -> Outcome<u64> {
+    crate::machine::cpu_ns(&[std::process::id()])
+}
+
+/// Lets what was just started, or done, come to rest.
+fn rest() -> Outcome<()> {
+    process::pause(Duration::from_secs(1))
+}
