@@ -130,7 +130,7 @@ pub async fn run(
     let internal = tokio::spawn(server::run(
         internal,
         options,
-        move |request| Handling::<_, Never>::Answer(Arc::clone(&answers).answer(request)),
+        move |request| Handling::<_, Never>::Answer(answers.answer(request)),
         until(stopped),
     ));
 

@@ -156,7 +156,7 @@ where
     let (mut stream, ahead) = parts.io.into_inner().into_parts();
     if let Some((request, exchange)) = lock(&held).take() {
         // Copied: it is a slice of the buffer that all was read into.
-        let ahead = [&*parts.read_buf, &*ahead].concat();
+        let ahead = [&*parts.read_buf, &*ahead].concat().into();
         return Some((Arc::new(Parked::new(request, exchange, stream, ahead, &wakes)), wakes));
     }
     let answered = match &ended {

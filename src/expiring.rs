@@ -3,19 +3,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
-use crate::key::Key;
+use crate::key::{Key, KeyHasher};
 use crate::sharded::shrink;
 
 /// Each entry is seen until its instant, and found in the order of those.
 #[derive(Debug)]
 pub(crate) struct Expiring<V> {
-    entries: HashMap<Key, (V, Instant)>,
+    entries: HashMap<Key, (V, Instant), KeyHasher>,
     order: BTreeSet<(Instant, Key)>,
 }
 
 impl<V> Default for Expiring<V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), order: BTreeSet::new() }
+        Self { entries: HashMap::default(), order: BTreeSet::new() }
     }
 }
 

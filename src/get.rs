@@ -317,7 +317,7 @@ mod tests {
             let stop = Arc::<Stop>::default();
             let wakes = Wakes { timer: Timer::default(), stop: Watch::new(Arc::clone(&stop)) };
             let exchange = Exchange { is_old: false, is_last: false };
-            let parked = Arc::new(Parked::new(Plain, exchange, Stream::Unix(stream), Vec::new(), &wakes));
+            let parked = Arc::new(Parked::new(Plain, exchange, Stream::Unix(stream), Box::default(), &wakes));
             let waiters = Waiters::new(10, 10);
             let taker = Arc::<Parked<Plain>>::clone(&parked);
             let waiter = waiters.register(&key(), version(1), taker).expect("room");

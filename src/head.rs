@@ -31,6 +31,15 @@ pub(crate) fn check(request: &Request) -> Result<(), Refusal> {
 }
 
 fn is_host(host: &[u8]) -> bool {
+    // Nearly all are names or addresses of version 4, with or without a port.
+    let (name, port) = host.split_at(host.iter().position(|&byte| byte == b':').unwrap_or(host.len()));
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_port = |port: &[u8]| {
+        port.iter().all(u8::is_ascii_digit) && (port.len() < 5 || (port.len() == 5 && port <= b"65535".as_slice()))
+    };
+    if !name.is_empty() && name.iter().all(is_plain) && port.get(1..).is_none_or(is_port) {
+        return true;
+    }
     // An authority may have a user before the host; a host header may not.
     !host.contains(&b'@')
         && Authority::try_from(host).is_ok_and(|authority| {

@@ -1,12 +1,12 @@
 //! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
 
-use std::future::poll_fn;
+use std::future::{Ready, poll_fn, ready};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, Either, join_all};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -124,24 +124,32 @@ impl Internal {
     ///
     /// # Cancel safety
     /// Dropped, because the client left, a set or delete that has begun is carried out all the same.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
+    pub(crate) fn answer(self: &Arc<Self>, request: Request) -> Either<Ready<Response>, BoxFuture<'static, Response>> {
         let routed = self.route(&request);
         let route = routed.as_ref().map_or("none", |(route, _)| route.path());
         let span = debug_span!("request", listener = "internal", route);
         let reads_body = matches!(routed, Ok((Route::Set | Route::Channel, _)));
         let leaves_body = !reads_body && !request.body().is_end_stream();
-        let answer = async {
-            match routed {
-                Ok((route, key)) => self.handle(route, key, request).await,
-                Err(refusal) => Err(refusal),
-            }
-        };
-        let response = answer.instrument(span.clone()).await.unwrap_or_else(|refusal| {
-            span.in_scope(|| debug!(refusal = refusal.logged(), "refused"));
-            response::refusal(&refusal)
-        });
         // A body that was not asked for is not worth reading.
-        if leaves_body { response::closing(response) } else { response }
+        let end = move |answer: Result<Response, Refusal>| {
+            let response = answer.unwrap_or_else(|refusal| {
+                debug!(refusal = refusal.logged(), "refused");
+                response::refusal(&refusal)
+            });
+            if leaves_body { response::closing(response) } else { response }
+        };
+        let inner = Arc::clone(self);
+        let answer: BoxFuture<'static, _> = match routed {
+            Ok((Route::Set, _)) => Box::pin(async move { end(inner.set(request).await) }),
+            Ok((Route::Channel, _)) => Box::pin(async move { end(inner.channel(request).await) }),
+            Ok((Route::Look, Some(key))) => Box::pin(async move { end(inner.look(&key, request.uri().query()).await) }),
+            Ok((Route::Forget, Some(key))) => {
+                Box::pin(async move { end(Ok(finish(async move { inner.forget(&key).await }).await)) })
+            }
+            Ok((route, _)) => return Either::Left(ready(span.in_scope(|| end(self.answer_at_once(route))))),
+            Err(refusal) => return Either::Left(ready(span.in_scope(|| end(Err(refusal))))),
+        };
+        Either::Right(if span.is_disabled() { answer } else { Box::pin(answer.instrument(span)) })
     }
 
     fn route(&self, request: &Request) -> Result<(Route, Option<Key>), Refusal> {
@@ -155,28 +163,25 @@ impl Internal {
         Ok((route, params.get("key").map(parse_path_key).transpose()?))
     }
 
-    async fn handle(self: Arc<Self>, route: Route, key: Option<Key>, request: Request) -> Result<Response, Refusal> {
-        match (route, key) {
-            (Route::Set, _) => self.set(request).await,
-            (Route::Channel, _) => self.channel(request).await,
-            (Route::Look, Some(key)) => self.look(&key, request.uri().query()).await,
-            (Route::Forget, Some(key)) => Ok(finish(async move { self.forget(&key).await }).await),
-            (Route::Look | Route::Forget, None) => Err(Refusal::NotFound),
-            (Route::Live, _) => Ok(Report::well(Some(&self.parts.node))),
-            (Route::Ready, _) => Ok(match self.parts.health.ready() {
+    fn answer_at_once(&self, route: Route) -> Result<Response, Refusal> {
+        match route {
+            Route::Live => Ok(Report::well(Some(&self.parts.node))),
+            Route::Ready => Ok(match self.parts.health.ready() {
                 Ok(()) => Report::well(None),
                 Err(parts) => Report::unwell(parts),
             }),
-            (Route::Path, _) => Ok(match self.parts.health.path() {
+            Route::Path => Ok(match self.parts.health.path() {
                 Ok(()) => Report::well(None),
                 Err(parts) => Report::unwell(Some(parts)),
             }),
-            (Route::Metrics, _) => {
+            Route::Metrics => {
                 let Parts { delivery, metrics, log_lines_dropped, .. } = &self.parts;
                 let waiters = &delivery.waiters;
                 let text = metrics.text(waiters.len(), waiters.keys(), log_lines_dropped());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
+            // These read a body or have a key.
+            Route::Set | Route::Channel | Route::Look | Route::Forget => Err(Refusal::NotFound),
         }
     }
 

@@ -1,17 +1,48 @@
 //! What a key is: checked once, then trusted by everything behind the edge.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use crate::error::What;
 
 /// The longest key.
 pub const MAX_KEY_BYTES: usize = 128;
 
-/// What is waited for: 1 to 128 bytes of printable ASCII without the space. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<str>);
+/// What is waited for: 1 to 128 bytes of printable ASCII without the space. Cheap to clone. Its order means nothing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// See [`Key::hash`].
+    hash: u64,
+    text: Arc<str>,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.hash);
+    }
+}
+
+/// What maps by key hash with: a key brings its hash.
+pub type KeyHasher = BuildHasherDefault<OwnHash>;
+
+/// See [`KeyHasher`].
+#[derive(Debug, Default)]
+pub struct OwnHash(u64);
+
+impl Hasher for OwnHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key writes its hash, and nothing else is a key");
+    }
+}
 
 impl Key {
     /// Takes a key as it is after percent-decoding. `.` and `..` are no keys: a client library or a proxy would fold
@@ -25,14 +56,23 @@ impl Key {
             _ if text.len() > MAX_KEY_BYTES => Err(What::LongerThan(MAX_KEY_BYTES)),
             _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(What::NotPrintable),
             "." | ".." => Err(What::DotSegment),
-            _ => Ok(Self(text.into())),
+            _ => {
+                // Made once, and used in each map on the way. Seeded anew by each process: pages choose keys.
+                static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+                Ok(Self { hash: SEED.hash_one(text), text: text.into() })
+            }
         }
+    }
+
+    /// Its hash in this process.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// The key itself: a secret between the page and the backend, so never for a log.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// What stands for the key in logs: the same on every node, so that one key's lines can be found on all of them,
@@ -41,7 +81,7 @@ impl Key {
     pub fn hashed(&self) -> HashedKey {
         // Unlike a RandomState's, this hasher's seed is the same in each process.
         let mut hasher = DefaultHasher::new();
-        self.0.hash(&mut hasher);
+        self.text.hash(&mut hasher);
         HashedKey(hasher.finish() >> 16)
     }
 }

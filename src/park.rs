@@ -20,7 +20,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,7 +28,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use hyper::Version;
 use hyper::header::{CONNECTION, HeaderValue};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -96,7 +95,7 @@ struct State {
     /// Here until the answer is made.
     stream: Option<Stream>,
     /// What hyper read behind the request.
-    ahead: Vec<u8>,
+    ahead: Box<[u8]>,
     phase: Phase,
     /// The connection's task, where it may have to be woken.
     task: Option<Waker>,
@@ -150,7 +149,7 @@ pub(crate) enum Woken {
 
 impl<R: Request> Parked<R> {
     /// `ahead`: what hyper has read behind the request.
-    pub(crate) fn new(request: R, exchange: Exchange, stream: Stream, ahead: Vec<u8>, wakes: &Wakes) -> Self {
+    pub(crate) fn new(request: R, exchange: Exchange, stream: Stream, ahead: Box<[u8]>, wakes: &Wakes) -> Self {
         let wants_to_know = !ahead.is_empty();
         let (stream, phase) = (Some(stream), Phase::Opening(None));
         let state = State { stream, ahead, phase, task: None, is_followed: false, wants_to_know };
@@ -354,7 +353,7 @@ impl State {
     }
 
     /// The stream, what was read ahead, and whether more lies in it that the runtime was told to forget.
-    fn take_stream(&mut self) -> (Stream, Vec<u8>, bool) {
+    fn take_stream(&mut self) -> (Stream, Box<[u8]>, bool) {
         (self.stream.take().expect(STILL_HERE), std::mem::take(&mut self.ahead), self.is_followed)
     }
 }
@@ -373,17 +372,21 @@ fn encode(mut response: Response, exchange: Exchange, is_last: bool) -> (Vec<u8>
     let body = body.frame().now_or_never().flatten().and_then(Result::ok);
     let body = body.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
     let mut bytes = Vec::with_capacity(512 + body.len());
-    let version = if exchange.is_old { Version::HTTP_10 } else { Version::HTTP_11 };
-    let reason = head.status.canonical_reason().unwrap_or_default();
-    let written = write!(bytes, "{version:?} {} {reason}\r\n", head.status.as_str());
+    let mut push = |text: &[u8]| bytes.extend_from_slice(text);
+    push(if exchange.is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    push(head.status.as_str().as_bytes());
+    push(b" ");
+    push(head.status.canonical_reason().unwrap_or_default().as_bytes());
+    push(b"\r\n");
     for (name, value) in &head.headers {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
+        push(name.as_str().as_bytes());
+        push(b": ");
+        push(value.as_bytes());
+        push(b"\r\n");
     }
-    let written = written.and_then(|()| write!(bytes, "content-length: {}\r\ndate: ", body.len()));
-    written.expect("a vector takes everything");
+    push(b"content-length: ");
+    push(itoa::Buffer::new().format(body.len()).as_bytes());
+    push(b"\r\ndate: ");
     push_date(&mut bytes);
     bytes.extend_from_slice(b"\r\n\r\n");
     bytes.extend_from_slice(&body);

@@ -29,6 +29,10 @@ pub fn fields(text: &[u8], plus: Plus) -> impl Iterator<Item = Field<'_>> {
 /// `None` instead of being passed through or replaced.
 #[must_use]
 pub fn decode(text: &[u8], plus: Plus) -> Option<Cow<'_, str>> {
+    // Most that is sent needs no decoding.
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return str::from_utf8(text).ok().map(Cow::Borrowed);
+    }
     let well_formed = |at: usize| text.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     if !text.iter().enumerate().all(|(at, &byte)| byte != b'%' || well_formed(at)) {
         return None;

@@ -3,8 +3,6 @@
 //! A browser neither runs nor shows a script whose status is not 2xx, so what a page must learn comes as 200 with a
 //! code inside. Only where no callback may be called does a script request get a real 4xx.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::StatusCode;
@@ -163,18 +161,27 @@ fn answer_json(code: i32, outcome: &Outcome, last: Version, retry_after: Option<
         _ => (last, false),
     };
     let mut json = Vec::with_capacity(value.len() + 128);
-    let written = match outcome {
-        // The messages are made of fixed words and numbers: nothing to escape.
-        Outcome::Invalid(mistake) => write!(json, r#"{{"code":{code},"message":"{mistake}","value":"#),
-        _ => write!(json, r#"{{"code":{code},"message":"{}","value":"#, code::message(code)),
-    };
-    let written = written.and_then(|()| json.write_all(value));
-    let written = written.and_then(|()| write!(json, r#","version":{version},"final":{is_final}"#));
-    let written = written.and_then(|()| match retry_after {
-        Some(ms) => write!(json, r#","retry_after_ms":{ms}}}"#),
-        None => json.write_all(b"}"),
-    });
-    written.expect("a vector takes everything");
+    // Not by `write!`, which takes longer than all else of an answer.
+    let mut digits = itoa::Buffer::new();
+    let mut push = |text: &[u8]| json.extend_from_slice(text);
+    push(br#"{"code":"#);
+    push(digits.format(code).as_bytes());
+    push(br#","message":""#);
+    match outcome {
+        // Made of fixed words and numbers: nothing to escape.
+        Outcome::Invalid(mistake) => push(mistake.to_string().as_bytes()),
+        _ => push(code::message(code).as_bytes()),
+    }
+    push(br#"","value":"#);
+    push(value);
+    push(br#","version":"#);
+    push(digits.format(version.get()).as_bytes());
+    push(if is_final { br#","final":true"# } else { br#","final":false"# });
+    if let Some(ms) = retry_after {
+        push(br#","retry_after_ms":"#);
+        push(digits.format(ms).as_bytes());
+    }
+    push(b"}");
     json
 }
 

@@ -167,6 +167,11 @@ fn is_identifier(text: &str) -> bool {
 /// Two things differ. U+2028 and U+2029 end a line inside a string before ES2019. And in an object literal a member
 /// named `__proto__` sets the prototype, and twice is a syntax error; computed, as `["__proto__"]`, it is a member.
 fn push_as_script(json: &[u8], out: &mut Vec<u8>) {
+    // Without these nothing differs: U+2028 and U+2029 begin with E2, and `__proto__` is written with `_` or an escape. Most
+    // values have none; and a look at every byte, whatever the others are, is one at many bytes at once.
+    if !json.iter().fold(false, |may_differ, &byte| may_differ | matches!(byte, 0xE2 | b'_' | b'\\')) {
+        return out.extend_from_slice(json);
+    }
     let (mut copied, mut at) = (0, 0);
     while let Some(&byte) = json.get(at) {
         match byte {

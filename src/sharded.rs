@@ -2,7 +2,6 @@
 //! plain data: no lock is held across an await, nor while anyone is woken.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,19 +16,19 @@ const KEPT_ROOM: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Sharded<T> {
     shards: Box<[Mutex<T>]>,
-    hasher: RandomState,
 }
 
 impl<T: Default> Default for Sharded<T> {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 }
 
 impl<T> Sharded<T> {
     /// The part that `key` is in.
     pub(crate) fn lock(&self, key: &Key) -> MutexGuard<'_, T> {
-        lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS])
+        // By other bits than those by which a part's map finds its place for the key.
+        lock(&self.shards[(key.hash() >> 32) as usize % SHARDS])
     }
 
     /// Goes through the parts; stays at one while `more` says so, letting others have its lock in between.
@@ -46,7 +45,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Gives back the room of a map that has become much smaller, which it does not do by itself.
-pub(crate) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+pub(crate) fn shrink<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     if map.capacity() > KEPT_ROOM && map.len() < map.capacity() / 4 {
         map.shrink_to((map.len() * 2).max(KEPT_ROOM / 2));
     }

@@ -1,6 +1,9 @@
 //! The store: what is known under each key, and which nodes wait for it. Four verbs, each one atomic step for its
 //! key: [`Store::open`], [`Store::put`], [`Store::look`], [`Store::forget`].
 //!
+//! What waits for Redis is on the heap here: else each future that calls these would be as large, and be copied as it is
+//! made, also where there is no Redis.
+//!
 //! A seam: each variant keeps the same promises in its own place. A version is what README.md says it is; here that
 //! stands in [`next_version`], and for Redis in `redis/write.lua`.
 
@@ -98,7 +101,6 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.open(key, seen, hold),
             // What is not known to be open is not open.
-            // On the heap, or each get's task would have room for it for as long as it is held.
             Self::Redis(redis) => Box::pin(redis.open(key, seen, hold)).await.map_err(|error| match error {
                 StoreError::Unknown => StoreError::Unavailable,
                 error => error,
@@ -116,7 +118,7 @@ impl Store {
     pub async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
         match self {
             Self::Memory(memory) => memory.put(key, put),
-            Self::Redis(redis) => redis.put(key, put).await,
+            Self::Redis(redis) => Box::pin(redis.put(key, put)).await,
         }
     }
 
@@ -130,7 +132,7 @@ impl Store {
     pub async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
         match self {
             Self::Memory(memory) => Ok(Looked { known: memory.look(key), leases: Vec::new() }),
-            Self::Redis(redis) => redis.look(key).await,
+            Self::Redis(redis) => Box::pin(redis.look(key)).await,
         }
     }
 
@@ -145,7 +147,7 @@ impl Store {
     pub async fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
         match self {
             Self::Memory(memory) => memory.forget(key),
-            Self::Redis(redis) => redis.forget(key).await,
+            Self::Redis(redis) => Box::pin(redis.forget(key)).await,
         }
     }
 
@@ -160,7 +162,7 @@ impl Store {
     pub(crate) async fn put_again(&self, key: &Key, update: &Update, ttl: Duration) -> Result<Stored, StoreError> {
         match self {
             Self::Memory(_) => Err(StoreError::Conflict(update.version())),
-            Self::Redis(redis) => redis.put_again(key, update, ttl).await,
+            Self::Redis(redis) => Box::pin(redis.put_again(key, update, ttl)).await,
         }
     }
 
@@ -174,7 +176,7 @@ impl Store {
     pub(crate) async fn drop_lease(&self, key: &Key, lease: &Lease) -> Result<(), StoreError> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => redis.drop_lease(key, lease).await,
+            Self::Redis(redis) => Box::pin(redis.drop_lease(key, lease)).await,
         }
     }
 
@@ -188,7 +190,7 @@ impl Store {
     pub(crate) async fn leave(&self, key: &Key) -> Result<(), StoreError> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => redis.leave(key).await,
+            Self::Redis(redis) => Box::pin(redis.leave(key)).await,
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
-use crate::key::Key;
+use crate::key::{Key, KeyHasher};
 use crate::sharded::{Sharded, lock, shrink};
 use crate::status::{Seen, Update, Version};
 
@@ -46,7 +46,7 @@ pub struct Waiters {
     max_per_key: usize,
 }
 
-type Shard = HashMap<Key, Vec<Held>>;
+type Shard = HashMap<Key, Vec<Held>, KeyHasher>;
 
 #[derive(Debug)]
 struct Held {
