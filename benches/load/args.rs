@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Compare with this holdfast binary
     #[arg(long, value_name = "PATH")]
     pub(crate) vs: Option<PathBuf>,
-    /// The holdfast binary to measure [default: the one that cargo built beside this program]
+    /// The holdfast binary to measure [default: this checkout, built as it is deployed]
     #[arg(long, value_name = "PATH")]
     pub(crate) holdfast: Option<PathBuf>,
     /// Passed to holdfast as --threads

@@ -3,6 +3,7 @@
 //! It shares the machine with what it measures, so it does as little as it can: one `epoll_wait` for many answers, one
 //! read and one write each, nothing allocated on the way. What to set and when is the scenarios' part.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -75,7 +76,8 @@ pub(crate) struct Client {
     request: Vec<u8>,
     pages: Vec<Page>,
     setters: Vec<Setter>,
-    free: Vec<usize>,
+    /// In turn, so that none is idle for so long that a server closes it.
+    free: VecDeque<usize>,
     next: u64,
     timer: Option<Timer>,
     /// Whether a page that is answered asks anew.
@@ -149,7 +151,7 @@ impl Client {
 
     /// Sets the key of a page that waits. Its latency counts from `start`.
     pub(crate) fn set(&mut self, page: usize, start: Instant) -> Outcome<()> {
-        let at = self.free.pop().expect("the caller asked whether one is free");
+        let at = self.free.pop_front().expect("the caller asked whether one is free");
         self.next += 1;
         let n = self.next;
         self.pages[page].expected = Some(Expected { n, start, confirmed: None, answered: None });
@@ -253,7 +255,7 @@ impl Client {
                     self.tally.wrong("a receipt that nobody asked for");
                     return Ok(());
                 };
-                self.free.push(at);
+                self.free.push_back(at);
                 if let Some(expected) = &mut self.pages[page].expected {
                     expected.confirmed = version;
                 }

@@ -4,13 +4,13 @@
 //! each run. Subject and peers run in turn (A B A B), since a machine is not the same from one minute to the next: what
 //! counts are the ratios within a pair. Here is only the order of things.
 //!
-//! Cargo builds the holdfast beside a bench with features that only tests need (tokio's `test-util`, for one). To measure
-//! the one that is deployed, build it with `cargo build --release`, copy it, and name it with `--holdfast`.
+//! Cargo builds the holdfast beside a bench with features that only tests need (tokio's `test-util`, for one). So this
+//! program has it built once more, as it is deployed, unless one is named with `--holdfast`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
@@ -76,7 +76,7 @@ fn measure(args: &Args) -> Outcome<Report> {
     process::note_signals()?;
     // What cannot be raised is no reason not to start: too many waiters are refused with the number there is.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    let (sizes, subjects) = (args.sizes(), subjects(args));
+    let (sizes, subjects) = (args.sizes(), subjects(args)?);
     let most = usize::try_from(open_files)?.saturating_sub(500);
     if sizes.waiters.max(sizes.outstanding) + sizes.setters > most {
         return Err(format!("the limit of {open_files} open files allows for {most} connections").into());
@@ -100,9 +100,8 @@ fn measure(args: &Args) -> Outcome<Report> {
 }
 
 /// What is measured, the subject first.
-fn subjects(args: &Args) -> Vec<Subject> {
-    let own = PathBuf::from(env!("CARGO_BIN_EXE_holdfast"));
-    let program = args.holdfast.clone().unwrap_or(own);
+fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
+    let program = args.holdfast.clone().map_or_else(deployed, Ok)?;
     let name = args.threads.map_or("holdfast".to_owned(), |threads| format!("holdfast --threads {threads}"));
     let mut subjects = vec![Subject::Holdfast { name, program, threads: args.threads }];
     if let Some(program) = args.vs.clone() {
@@ -115,7 +114,7 @@ fn subjects(args: &Args) -> Vec<Subject> {
             PeerName::None => {}
         }
     }
-    subjects
+    Ok(subjects)
 }
 
 fn versions(subjects: &[Subject]) -> Outcome<BTreeMap<String, String>> {
@@ -125,4 +124,14 @@ fn versions(subjects: &[Subject]) -> Outcome<BTreeMap<String, String>> {
     }
     versions.extend(server::versions().into_iter().map(|(name, version)| (name.to_owned(), version)));
     Ok(versions)
+}
+
+/// Builds holdfast as it is deployed; gives the program.
+fn deployed() -> Outcome<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--locked", "--bin", "holdfast"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cargo.status()?.success() {
+        return Err("cargo does not build holdfast; name one with --holdfast".into());
+    }
+    Ok(PathBuf::from(env!("CARGO_BIN_EXE_holdfast")))
 }
