@@ -222,20 +222,50 @@ async fn to_close_one_side_while_held_is_to_leave() {
 }
 
 #[tokio::test]
-async fn who_leaves_a_byte_behind_is_held_no_longer_than_the_hold() {
-    let node = Node::start(&["--hold", "2s"]).await;
-    let (mut closed, mut half) = (node.hold("key=a").await, node.hold("key=b").await);
-    closed.conn.send("G").await;
-    half.conn.send("G").await;
-    half.conn.shutdown_write().await;
-    closed.leave();
-    node.wait_key_waiters("a", 0).await;
-    node.wait_key_waiters("b", 0).await;
-    // It may still be told; what there is of a second request is not answered.
-    if let Some(response) = half.conn.response_or_close().await {
-        assert_eq!(response.code(), -1);
-        half.conn.read_to_end().await;
+async fn who_leaves_bytes_behind_is_noticed_at_once_however_many_they_are() {
+    // A hold that no test waits for.
+    let node = Node::start(&["--hold", "10m"]).await;
+    let many = with("").repeat(500);
+    for behind in [&b"G"[..], &many] {
+        let (mut closed, mut half) = (node.hold("key=a").await, node.hold("key=b").await);
+        closed.conn.send(behind).await;
+        half.conn.send(behind).await;
+        // The node has seen them, and holds on.
+        assert!(closed.conn.is_silent_for(Duration::from_millis(50)).await);
+        assert_eq!((node.key_waiters("a").await, node.key_waiters("b").await), (1, 1));
+        half.conn.shutdown_write().await;
+        closed.leave();
+        node.wait_key_waiters("a", 0).await;
+        node.wait_key_waiters("b", 0).await;
+        eventually(async || public_connections(&node).await == 0.0, "both connections are gone").await;
+        node.quiet().await;
     }
-    eventually(async || public_connections(&node).await == 0.0, "both connections are gone").await;
+    assert_eq!(node.metric(r#"holdfast_gets_total{outcome="left"}"#).await, 4.0);
+}
+
+#[tokio::test]
+async fn many_bytes_behind_a_held_get_cost_no_cpu_and_are_answered_in_their_order() {
+    let node = Node::start(&[]).await;
+    let mut held = node.hold("key=k").await;
+    // More than is read at once; and then some more, bit by bit.
+    let more = with("").repeat(300);
+    for part in more.chunks(1000) {
+        held.conn.send(part).await;
+    }
+    let before = cpu_ticks(&node);
+    assert!(held.conn.is_silent_for(Duration::from_millis(500)).await);
+    assert!(cpu_ticks(&node) - before < 10, "it waits, and does not look again and again");
+    let version = node.set_ok("k", "1").await;
+    for _ in 0..=300 {
+        assert_eq!(held.answer().await.version(), version);
+    }
+    held.leave();
     node.quiet().await;
+}
+
+/// What the process has used so far, in hundredths of a second.
+fn cpu_ticks(node: &Node) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
