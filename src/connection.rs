@@ -107,22 +107,22 @@ where
         phase.request_begins();
         let had_body = !request.body().is_end_stream();
         let exchange = exchange(request.version(), request.headers());
-        let handling = (shared.handler)(request);
-        let (phase, held) = (&phase, &held);
+        let answer = match (shared.handler)(request) {
+            Handling::Answer(answer) => Some(answer),
+            Handling::Park(request) => {
+                *lock(&held) = Some((request, exchange));
+                None
+            }
+        };
+        let phase = &phase;
         async move {
-            let mut response = match handling {
-                Handling::Answer(answer) => answer.await,
-                Handling::Park(request) => {
-                    *lock(held) = Some((request, exchange));
-                    return Err(Held);
-                }
-            };
+            let mut response = answer.ok_or(Held)?.await;
             // HTTP/1.0 ends a connection unless it is asked not to; said in the answer all the same.
             if (exchange.is_old && exchange.is_last) || shared.stop.state() != State::Open {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             phase.request_ends(had_body);
-            Ok(response)
+            Ok::<_, Held>(response)
         }
     });
     let mut connection = shared.http1.serve_connection(TokioIo::new(stream), service);
@@ -154,10 +154,17 @@ where
     };
     let parts = connection.into_parts();
     let (mut stream, ahead) = parts.io.into_inner().into_parts();
+    // Copied: it is a slice of the buffer that all was read into.
+    let ahead = [&*parts.read_buf, &*ahead].concat();
+    drop(parts.read_buf);
     if let Some((request, exchange)) = lock(&held).take() {
-        // Copied: it is a slice of the buffer that all was read into.
-        let ahead = [&*parts.read_buf, &*ahead].concat().into();
-        return Some((Arc::new(Parked::new(request, exchange, stream, ahead, &wakes)), wakes));
+        if !ended.as_ref().is_err_and(hyper::Error::is_user) {
+            // The client left behind its request, and hyper saw that first.
+            request.left();
+            return None;
+        }
+        let parked = Parked::new(request, exchange, stream, ahead.into(), shared.timeouts.idle, &wakes);
+        return Some((Arc::new(parked), wakes));
     }
     let answered = match &ended {
         Ok(()) => true,
@@ -221,6 +228,12 @@ mod tests {
     impl park::Request for Fixed {
         fn answer(&self, _: &Outcome) -> Response {
             lock(&self.0).take().expect("asked for once")
+        }
+
+        fn left(&self) {}
+
+        fn wait(&self) -> Duration {
+            Duration::ZERO
         }
 
         async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
@@ -437,5 +450,27 @@ mod tests {
             let end = timeout(SECOND * 5, client.read(&mut [0; 10])).await.expect("it is closed");
             assert_eq!(end.expect("no reset"), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_said_to_be_readable_and_is_not_brings_no_next_request() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (mut client, (stream, _)) = (client.expect("connected"), accepted.expect("accepted"));
+        // The runtime takes a new socket for readable, until a read says that it is not.
+        let stream = Stream::tcp(stream);
+        stream.poll_read_ready(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        let mut wakes = Wakes { timer: Timer::default(), stop: Watch::new(Arc::default()) };
+        let request = Fixed(Mutex::new(Some(of_length(3))));
+        let exchange = Exchange { is_old: false, is_last: false };
+        let parked = Parked::new(request, exchange, stream, Box::default(), SECOND * 10, &wakes);
+        parked.answer(&Outcome::Timeout);
+        let timeouts = patient();
+        let mut rest = Box::pin(parked.rest(&timeouts, &mut wakes));
+        assert!(timeout(SECOND / 10, &mut rest).await.is_err(), "there is nothing to read");
+        client.write_all(b"GET").await.expect("written");
+        let (_, ahead) = rest.await.expect("the next request's first bytes");
+        assert_eq!(&*ahead, b"GET");
     }
 }

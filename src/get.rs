@@ -119,14 +119,22 @@ impl Request for Get {
             Err(end) => end,
             Ok(waiter) => match parked.woken(deadline, wakes).await {
                 Woken::Answered => End::Answered,
-                woken => Box::pin(settle(parked, waiter, woken, Outcome::Timeout)).await,
+                woken => Box::pin(settle(parked, waiter, woken, Outcome::Timeout, wakes)).await,
             },
         };
         match end {
             End::With(outcome) => parked.answer(&outcome),
             End::Answered => {}
-            End::Left => get.ended(GetEnd::Left),
+            End::Left => get.left(),
         }
+    }
+
+    fn left(&self) {
+        self.ended(GetEnd::Left);
+    }
+
+    fn wait(&self) -> Duration {
+        self.wait
     }
 }
 
@@ -208,19 +216,19 @@ async fn open_for<R: Request>(
         biased;
         opened = open => opened,
         woken = parked.woken(deadline + OPEN_GRACE, wakes) => {
-            return Err(settle(parked, waiter, woken, Outcome::Unavailable).await);
+            return Err(settle(parked, waiter, woken, Outcome::Unavailable, wakes).await);
         }
     };
     match opened {
         Ok(None) => waiter.opened(epoch),
         Ok(Some(update)) => {
-            let given = if waiter.leave() == Left::Taken { parked.given().await } else { None };
+            let given = if waiter.leave() == Left::Taken { parked.given(wakes).await } else { None };
             let is_newer = |given: &Update| given.version() > update.version();
             return Err(End::With(given.filter(is_newer).unwrap_or(update).into()));
         }
         // It is opened when the store is back.
         Err(StoreError::Unavailable) => not_opened(),
-        Err(error) => return Err(without_update(parked, waiter, Some(failed(error))).await),
+        Err(error) => return Err(without_update(parked, waiter, Some(failed(error)), wakes).await),
     }
     // From here on whoever delivers answers.
     match parked.opened() {
@@ -230,7 +238,13 @@ async fn open_for<R: Request>(
 }
 
 /// How a wait ends that was interrupted.
-async fn settle<R: Request>(parked: &Parked<R>, waiter: Waiter, woken: Woken, too_late: Outcome) -> End {
+async fn settle<R: Request>(
+    parked: &Parked<R>,
+    waiter: Waiter,
+    woken: Woken,
+    too_late: Outcome,
+    wakes: &mut Wakes,
+) -> End {
     let otherwise = match woken {
         Woken::Given(update) => return End::With(update.into()),
         Woken::Answered => return End::Answered,
@@ -238,13 +252,18 @@ async fn settle<R: Request>(parked: &Parked<R>, waiter: Waiter, woken: Woken, to
         Woken::Stopping => Some(Outcome::Retry),
         Woken::Left => None,
     };
-    without_update(parked, waiter, otherwise).await
+    without_update(parked, waiter, otherwise, wakes).await
 }
 
 /// How a wait ends that has nothing, unless a delivery was faster. Without an outcome the client left.
-async fn without_update<R: Request>(parked: &Parked<R>, waiter: Waiter, otherwise: Option<Outcome>) -> End {
+async fn without_update<R: Request>(
+    parked: &Parked<R>,
+    waiter: Waiter,
+    otherwise: Option<Outcome>,
+    wakes: &mut Wakes,
+) -> End {
     match (waiter.leave(), otherwise) {
-        (Left::Taken, otherwise) => match (parked.given().await, otherwise) {
+        (Left::Taken, otherwise) => match (parked.given(wakes).await, otherwise) {
             (None, _) => End::Answered,
             (Some(update), Some(_)) => End::With(update.into()),
             (Some(_), None) => End::Left,
@@ -284,6 +303,8 @@ mod tests {
     use crate::stop::{State, Stop, Watch};
     use crate::timer::Timer;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     /// A request that is answered by nothing much.
     #[derive(Debug)]
     struct Plain;
@@ -291,6 +312,12 @@ mod tests {
     impl Request for Plain {
         fn answer(&self, _: &Outcome) -> Response {
             Response::default()
+        }
+
+        fn left(&self) {}
+
+        fn wait(&self) -> Duration {
+            Duration::ZERO
         }
 
         async fn hold(_: &Arc<Parked<Self>>, _: &mut Wakes) {}
@@ -317,7 +344,7 @@ mod tests {
             let stop = Arc::<Stop>::default();
             let wakes = Wakes { timer: Timer::default(), stop: Watch::new(Arc::clone(&stop)) };
             let exchange = Exchange { is_old: false, is_last: false };
-            let parked = Arc::new(Parked::new(Plain, exchange, Stream::Unix(stream), Box::default(), &wakes));
+            let parked = Arc::new(Parked::new(Plain, exchange, Stream::Unix(stream), Box::default(), SECOND, &wakes));
             let waiters = Waiters::new(10, 10);
             let taker = Arc::<Parked<Plain>>::clone(&parked);
             let waiter = waiters.register(&key(), version(1), taker).expect("room");
@@ -332,7 +359,7 @@ mod tests {
             match open_for(&self.parked, waiter, open, not_opened, deadline, &mut self.wakes).await {
                 Ok(waiter) => {
                     let woken = self.parked.woken(deadline, &mut self.wakes).await;
-                    settle(&self.parked, waiter, woken, Outcome::Timeout).await
+                    settle(&self.parked, waiter, woken, Outcome::Timeout, &mut self.wakes).await
                 }
                 Err(end) => end,
             }
@@ -492,6 +519,28 @@ mod tests {
         };
         let end = trial.wait(waiter, failed(), finds, far()).await;
         assert_eq!(end, End::With(Outcome::Gone(version(5))));
+        trial.check_empty();
+    }
+
+    /// A taker that breaks what delivers to it.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Taker for Broken {
+        fn take(&self, _: &Update, _: bool) {
+            panic!("this panic is meant");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_whose_delivery_panicked_ends_without_an_answer_and_not_never() {
+        let (mut trial, _) = Trial::new();
+        let waiter = trial.waiters.register(&key(), version(1), Arc::new(Broken)).expect("room");
+        let waiters = Arc::clone(&trial.waiters);
+        let delivers = std::panic::AssertUnwindSafe(move || waiters.deliver(&key(), &gone(5)));
+        assert!(std::panic::catch_unwind(delivers).is_err());
+        let end = settle(&trial.parked, waiter, Woken::Deadline, Outcome::Timeout, &mut trial.wakes).await;
+        assert_eq!(end, End::Answered);
         trial.check_empty();
     }
 }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, debug_span};
 
@@ -36,6 +37,8 @@ use crate::store::{Known, Looked, Put, StoreError, Stored};
 /// Other nodes' messages are taken up to this, however small bodies of sets have to be.
 const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
 const CHANNEL_MARGIN_BYTES: usize = 4096;
+/// Updates that are delivered before other connections of this core have their turn: each may write some answers.
+const AT_ONE_GO: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
@@ -199,7 +202,10 @@ impl Internal {
                 Sets::Many(sets) => {
                     let mut receipts = Vec::with_capacity(sets.len());
                     // Stored in order; what other nodes answer is not waited for in between.
-                    for set in sets {
+                    for (index, set) in sets.into_iter().enumerate() {
+                        if index % AT_ONE_GO == AT_ONE_GO - 1 {
+                            yield_now().await;
+                        }
                         receipts.push(self.put(set).await);
                     }
                     Receipt::all_into_response(join_all(receipts).await)
@@ -274,7 +280,13 @@ impl Internal {
             return Err(Refusal::Misdirected);
         }
         let waiters = &self.parts.delivery.waiters;
-        let delivered = updates.iter().map(|(key, update)| waiters.deliver(key, update)).collect();
+        let mut delivered = Vec::with_capacity(updates.len());
+        for (index, (key, update)) in updates.iter().enumerate() {
+            if index % AT_ONE_GO == AT_ONE_GO - 1 {
+                yield_now().await;
+            }
+            delivered.push(waiters.deliver(key, update));
+        }
         Ok(json(StatusCode::OK, &Told { code: code::SUCCESS, delivered }))
     }
 

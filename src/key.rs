@@ -12,7 +12,7 @@ pub const MAX_KEY_BYTES: usize = 128;
 /// What is waited for: 1 to 128 bytes of printable ASCII without the space. Cheap to clone. Its order means nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// See [`Key::hash`].
+    /// See [`Key::own_hash`].
     hash: u64,
     text: Arc<str>,
 }
@@ -65,7 +65,7 @@ impl Key {
     }
 
     /// Its hash in this process.
-    pub(crate) fn hash(&self) -> u64 {
+    pub(crate) fn own_hash(&self) -> u64 {
         self.hash
     }
 

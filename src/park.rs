@@ -18,20 +18,21 @@
 //! A service's error ends its connection without a byte for that request, with all earlier answers written, and gives
 //! back the stream and what it read ahead. Nothing promises that; the tests of `connection` hold it.
 
-use std::cell::RefCell;
+mod encode;
+
 use std::future::poll_fn;
 use std::io;
+use std::mem::{MaybeUninit, replace, take};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use http_body_util::BodyExt;
-use hyper::header::{CONNECTION, HeaderValue};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
+use self::encode::encode;
 use crate::listener::Stream;
 use crate::response::Response;
 use crate::sharded::lock;
@@ -40,6 +41,11 @@ use crate::stop::{State as Course, Stop, Watch};
 use crate::stream::{Timeouts, linger};
 use crate::timer::Timer;
 
+/// How long a delivery that has taken a waiter out of the registry may take to give it the update: it is on its way, or it
+/// panicked, and then nobody answers.
+const GIVEN_WITHIN: Duration = Duration::from_secs(1);
+/// What of the next request is read before hyper has it. Most heads are shorter.
+const FIRST_BYTES: usize = 2048;
 /// What holds of the stream.
 const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
 
@@ -47,6 +53,12 @@ const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
 pub(crate) trait Request: Send + Sync + Sized + 'static {
     /// Makes the answer, and notes that the request ended so: called once.
     fn answer(&self, outcome: &Outcome) -> Response;
+
+    /// Notes that its client left. Called once, and then there is no answer.
+    fn left(&self);
+
+    /// How long it may wait.
+    fn wait(&self) -> Duration;
 
     /// Waits until it is answered or its client left. Only then may this return.
     fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) -> impl Future<Output = ()> + Send;
@@ -57,6 +69,14 @@ pub(crate) enum Never {}
 
 impl Request for Never {
     fn answer(&self, _: &Outcome) -> Response {
+        match *self {}
+    }
+
+    fn left(&self) {
+        match *self {}
+    }
+
+    fn wait(&self) -> Duration {
         match *self {}
     }
 
@@ -148,9 +168,17 @@ pub(crate) enum Woken {
 }
 
 impl<R: Request> Parked<R> {
-    /// `ahead`: what hyper has read behind the request.
-    pub(crate) fn new(request: R, exchange: Exchange, stream: Stream, ahead: Box<[u8]>, wakes: &Wakes) -> Self {
-        let wants_to_know = !ahead.is_empty();
+    /// `ahead`: what hyper has read behind the request. `idle`: how long the connection may rest once it is answered.
+    pub(crate) fn new(
+        request: R,
+        exchange: Exchange,
+        stream: Stream,
+        ahead: Box<[u8]>,
+        idle: Duration,
+        wakes: &Wakes,
+    ) -> Self {
+        // A task that sleeps until a deadline far away would not see that the time to rest is over.
+        let wants_to_know = !ahead.is_empty() || request.wait() > idle;
         let (stream, phase) = (Some(stream), Phase::Opening(None));
         let state = State { stream, ahead, phase, task: None, is_followed: false, wants_to_know };
         Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), state: Mutex::new(state) }
@@ -179,7 +207,7 @@ impl<R: Request> Parked<R> {
     /// The key is open: from here on an update is written as it is given. One that came before.
     pub(crate) fn opened(&self) -> Option<Update> {
         let mut state = lock(&self.state);
-        match std::mem::replace(&mut state.phase, Phase::Waiting) {
+        match replace(&mut state.phase, Phase::Waiting) {
             Phase::Opening(given) => given.map(|update| *update),
             phase => {
                 state.phase = phase;
@@ -240,11 +268,13 @@ impl<R: Request> Parked<R> {
         poll_fn(|cx| lock(&self.state).poll_left(cx)).await;
     }
 
-    /// What a delivery gives that has taken the waiter out of the registry and is about to; `None` where it answered.
+    /// What a delivery gives that has taken the waiter out of the registry and is about to; `None` where it answered, or
+    /// nobody does.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(crate) async fn given(&self) -> Option<Update> {
+    pub(crate) async fn given(&self, wakes: &mut Wakes) -> Option<Update> {
+        let until = Instant::now() + GIVEN_WITHIN;
         poll_fn(|cx| {
             let mut state = lock(&self.state);
             state.wants_to_know = true;
@@ -254,47 +284,63 @@ impl<R: Request> Parked<R> {
             match state.is_over(cx) {
                 Some(Woken::Given(update)) => Poll::Ready(Some(update)),
                 Some(_) => Poll::Ready(None),
-                None => Poll::Pending,
+                None => wakes.timer.poll(until, cx).map(|()| None),
             }
         })
         .await
     }
 
-    /// Does what is to be done behind the answer, and waits for the next request: gives the stream back when its first
-    /// bytes are there; `None` where the connection is at its end.
+    /// Does what is to be done behind the answer, and waits for the next request: gives the stream back with its first
+    /// bytes; `None` where the connection is at its end.
     ///
     /// # Cancel safety
     /// To be dropped is to close at once.
     pub(crate) async fn rest(&self, timeouts: &Timeouts, wakes: &mut Wakes) -> Option<(Stream, Bytes)> {
-        let (then, at) = lock(&self.state).answered()?;
+        let (then, mut since) = lock(&self.state).answered()?;
         let closes = match then {
             Then::Rest => false,
             Then::Close => true,
-            // On the heap, as all that is seldom.
-            Then::Write(left) => Box::pin(self.write_slowly(left, timeouts.write)).await.ok()?,
+            Then::Write(left) => {
+                // On the heap, as all that is seldom.
+                let closes = Box::pin(self.write_slowly(left, timeouts.write)).await.ok()?;
+                since = Instant::now();
+                closes
+            }
             Then::Drop => return None,
         };
-        let is_next = !closes && {
-            let deadline = at + timeouts.idle;
-            poll_fn(|cx| {
-                let state = lock(&self.state);
-                let stream = state.stream.as_ref().expect(STILL_HERE);
-                if !state.ahead.is_empty() || state.is_followed || stream.poll_read_ready(cx).is_ready() {
-                    return Poll::Ready(Some(true));
-                }
-                if wakes.stop.poll(cx) == Course::Closed {
-                    return Poll::Ready(Some(false));
-                }
-                wakes.timer.poll(deadline, cx).map(|()| None)
-            })
-            .await?
-        };
-        let (mut stream, ahead, is_followed) = lock(&self.state).take_stream();
-        if is_next {
-            return Some((if is_followed { stream.looked_at_anew().ok()? } else { stream }, ahead.into()));
+        lock(&self.state).look_anew().ok()?;
+        let ahead = if closes { None } else { self.next(since + timeouts.idle, wakes).await? };
+        let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
+        if let Some(ahead) = ahead {
+            return Some((stream, ahead));
         }
         Box::pin(async move { linger(&mut stream).await }).await;
         None
+    }
+
+    /// Waits for bytes of the next request. `Some(None)`: there are to be none, and the connection ends well; `None`: it
+    /// was idle for too long, or broke.
+    // Not `async`, as `woken`.
+    fn next<'a>(&'a self, deadline: Instant, wakes: &'a mut Wakes) -> impl Future<Output = Option<Option<Bytes>>> + 'a {
+        poll_fn(move |cx| {
+            let mut state = lock(&self.state);
+            if !state.ahead.is_empty() {
+                return Poll::Ready(Some(Some(take(&mut state.ahead).into())));
+            }
+            // Read, and not only looked at: that a socket is said to be readable means little.
+            let mut bytes = [MaybeUninit::uninit(); FIRST_BYTES];
+            let mut bytes = ReadBuf::uninit(&mut bytes);
+            match Pin::new(state.stream.as_mut().expect(STILL_HERE)).poll_read(cx, &mut bytes) {
+                Poll::Ready(Ok(())) if bytes.filled().is_empty() => return Poll::Ready(Some(None)),
+                Poll::Ready(Ok(())) => return Poll::Ready(Some(Some(Bytes::copy_from_slice(bytes.filled())))),
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            if wakes.stop.poll(cx) == Course::Closed {
+                return Poll::Ready(Some(None));
+            }
+            wakes.timer.poll(deadline, cx).map(|()| None)
+        })
     }
 
     /// Writes the rest of an answer, for as long as the reader takes some of it within each `limit`; tells whether it ends
@@ -320,7 +366,7 @@ impl State {
         match &self.phase {
             Phase::Answered { .. } => return Some(Woken::Answered),
             Phase::Given(_) => {
-                if let Phase::Given(update) = std::mem::replace(&mut self.phase, Phase::Waiting) {
+                if let Phase::Given(update) = replace(&mut self.phase, Phase::Waiting) {
                     return Some(Woken::Given(*update));
                 }
             }
@@ -349,59 +395,14 @@ impl State {
     /// What is to be done behind the answer, and when that was made; told once.
     fn answered(&mut self) -> Option<(Then, Instant)> {
         let Phase::Answered { at, then } = &mut self.phase else { return None };
-        Some((std::mem::replace(then, Then::Drop), *at))
+        Some((replace(then, Then::Drop), *at))
     }
 
-    /// The stream, what was read ahead, and whether more lies in it that the runtime was told to forget.
-    fn take_stream(&mut self) -> (Stream, Box<[u8]>, bool) {
-        (self.stream.take().expect(STILL_HERE), std::mem::take(&mut self.ahead), self.is_followed)
-    }
-}
-
-/// A response as hyper would write it, and whether it ends its connection.
-fn encode(mut response: Response, exchange: Exchange, is_last: bool) -> (Vec<u8>, bool) {
-    let close = HeaderValue::from_static("close");
-    if exchange.is_last || is_last {
-        response.headers_mut().insert(CONNECTION, close.clone());
-    }
-    let closes = response.headers().get(CONNECTION) == Some(&close);
-    if exchange.is_old && !closes {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
-    }
-    let (head, mut body) = response.into_parts();
-    let body = body.frame().now_or_never().flatten().and_then(Result::ok);
-    let body = body.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(512 + body.len());
-    let mut push = |text: &[u8]| bytes.extend_from_slice(text);
-    push(if exchange.is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    push(head.status.as_str().as_bytes());
-    push(b" ");
-    push(head.status.canonical_reason().unwrap_or_default().as_bytes());
-    push(b"\r\n");
-    for (name, value) in &head.headers {
-        push(name.as_str().as_bytes());
-        push(b": ");
-        push(value.as_bytes());
-        push(b"\r\n");
-    }
-    push(b"content-length: ");
-    push(itoa::Buffer::new().format(body.len()).as_bytes());
-    push(b"\r\ndate: ");
-    push_date(&mut bytes);
-    bytes.extend_from_slice(b"\r\n\r\n");
-    bytes.extend_from_slice(&body);
-    (bytes, closes)
-}
-
-/// Writes the time as HTTP does (RFC 9110, 5.6.7), made once a second.
-fn push_date(bytes: &mut Vec<u8>) {
-    thread_local!(static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) });
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    DATE.with_borrow_mut(|(of, date)| {
-        if *of != second || date.is_empty() {
-            (*of, *date) = (second, httpdate::fmt_http_date(now));
+    /// Has the runtime look once more for what it was told to forget.
+    fn look_anew(&mut self) -> io::Result<()> {
+        if take(&mut self.is_followed) {
+            self.stream = Some(self.stream.take().expect(STILL_HERE).looked_at_anew()?);
         }
-        bytes.extend_from_slice(date.as_bytes());
-    });
+        Ok(())
+    }
 }

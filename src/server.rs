@@ -23,6 +23,7 @@ use crate::stream::Timeouts;
 /// How long accepting rests where the system has no descriptor or no memory for a connection, at first and at most.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 const MAX_ACCEPT_REST: Duration = Duration::from_secs(1);
+
 /// How one listener works.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {

@@ -28,7 +28,7 @@ impl<T> Sharded<T> {
     /// The part that `key` is in.
     pub(crate) fn lock(&self, key: &Key) -> MutexGuard<'_, T> {
         // By other bits than those by which a part's map finds its place for the key.
-        lock(&self.shards[(key.hash() >> 32) as usize % SHARDS])
+        lock(&self.shards[(key.own_hash() >> 32) as usize % SHARDS])
     }
 
     /// Goes through the parts; stays at one while `more` says so, letting others have its lock in between.

@@ -37,7 +37,9 @@ impl Stop {
 
     /// Goes on to `state`; never back.
     pub(crate) fn advance(&self, state: State) {
-        self.state.fetch_max(state as u8, Ordering::SeqCst);
+        if self.state.fetch_max(state as u8, Ordering::SeqCst) >= state as u8 {
+            return;
+        }
         let tasks: Vec<_> = lock(&self.tasks).values().cloned().collect();
         tasks.into_iter().for_each(Waker::wake);
     }

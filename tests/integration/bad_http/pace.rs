@@ -94,6 +94,16 @@ async fn an_idle_connection_is_closed_in_its_time() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_get_was_answered_early_is_idle_from_then_on() {
+    let node = Node::start(&["--idle-timeout", "500ms", "--hold", "10m"]).await;
+    let mut held = node.hold("key=k&callback=cb").await;
+    let answered = Instant::now();
+    node.set_ok("k", "1").await;
+    assert_eq!(held.answer().await.code(), 0);
+    expect_close_after(&mut held.conn, answered, "an idle connection").await;
+}
+
+#[tokio::test]
 async fn neither_the_idle_nor_the_held_are_cut_by_shorter_limits_of_others() {
     let short = ["--head-timeout", "500ms", "--body-timeout", "500ms", "--write-timeout", "500ms"];
     let node = Node::start(&[&short[..], &["--hold", "1s"]].concat()).await;
