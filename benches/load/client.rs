@@ -69,6 +69,7 @@ struct Setter {
 pub(crate) struct Client {
     wire: &'static dyn Wire,
     pages_address: SocketAddr,
+    sets_address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
     poll: Poll,
     events: Events,
@@ -95,6 +96,7 @@ impl Client {
         let mut client = Self {
             wire: server.wire,
             pages_address: server.pages,
+            sets_address: server.sets,
             tls: server.tls.clone(),
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
@@ -111,10 +113,15 @@ impl Client {
             tally: Tally::default(),
         };
         for at in 0..setters {
-            let conn = Conn::open(client.poll.registry(), Token(pages + at), Ipv4Addr::LOCALHOST, server.sets, None)?;
+            let conn = client.open_setter(at)?;
             client.setters.push(Setter { conn, page: None });
         }
         Ok(client)
+    }
+
+    fn open_setter(&self, at: usize) -> Outcome<Conn> {
+        let token = Token(self.pages.len() + at);
+        Ok(Conn::open(self.poll.registry(), token, Ipv4Addr::LOCALHOST, self.sets_address, None)?)
     }
 
     /// Opens a page's connection and asks. What it had is dropped.
@@ -249,6 +256,8 @@ impl Client {
         });
         match got.map_err(|error| broken("a setter", &error))? {
             Got::Nothing => {}
+            // One that has nothing to do for long may be closed: by holdfast, after --head-timeout.
+            Got::End if page.is_none() => self.setters[at].conn = self.open_setter(at)?,
             Got::End => return Err("the server closed the connection of a setter".into()),
             Got::Answer => {
                 let Some(page) = page.take() else {

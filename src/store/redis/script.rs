@@ -13,8 +13,8 @@ pub(super) struct Script {
 }
 
 impl Script {
-    fn new(own: &str) -> Self {
-        let text = format!("{}\n{own}", include_str!("common.lua"));
+    fn new(parts: &[&str]) -> Self {
+        let text = [&[include_str!("common.lua")], parts].concat().join("\n");
         let hash = redis::Script::new(&text).get_hash().to_owned();
         Self { text, hash }
     }
@@ -70,10 +70,10 @@ pub(super) struct Scripts {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            open: Script::new(include_str!("open.lua")),
-            write: Script::new(include_str!("write.lua")),
-            look: Script::new(include_str!("look.lua")),
-            drop: Script::new(include_str!("drop.lua")),
+            open: Script::new(&[include_str!("open.lua")]),
+            write: Script::new(&[include_str!("leases.lua"), include_str!("write.lua")]),
+            look: Script::new(&[include_str!("leases.lua"), include_str!("look.lua")]),
+            drop: Script::new(&[include_str!("drop.lua")]),
         }
     }
 }

@@ -8,7 +8,7 @@
 -- Gives {now, 'stored', version, ttl, lease's name, its end, ...}, {now, 'conflict', version} or {now, 'full'}.
 local ttl, memory, again, number = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local final, value = ARGV[6], ARGV[7]
-local known = redis.call('HMGET', key, 'v', 'x', 'o', 'p', 'n')
+local known = call('HMGET', key, 'v', 'x', 'o', 'p', 'n')
 local stored, expires = tonumber(known[1]) or 0, tonumber(known[2]) or 0
 
 if number ~= '' and known[5] == number then
@@ -48,10 +48,10 @@ for i = 6, #answer, 2 do
   last = math.max(last, answer[i])
 end
 if value then
-  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends), 'n', number, 'f', final, 'd', value)
+  call('HSET', key, 'v', digits(version), 'x', digits(ends), 'n', number, 'f', final, 'd', value)
 else
-  redis.call('HSET', key, 'v', digits(version), 'x', digits(ends), 'n', number)
-  redis.call('HDEL', key, 'd', 'f')
+  call('HSET', key, 'v', digits(version), 'x', digits(ends), 'n', number)
+  call('HDEL', key, 'd', 'f')
 end
-redis.call('PEXPIREAT', key, digits(last))
+call('PEXPIREAT', key, digits(last))
 return answer

@@ -161,16 +161,16 @@ async fn what_is_no_hash_of_ours_is_said_to_be_unavailable() {
     settle(&nodes, &redis, 300).await;
 }
 
-/// A script as the program has it.
-fn script(name: &str) -> String {
-    let read = |name| std::fs::read_to_string(format!("{}/src/store/redis/{name}", env!("CARGO_MANIFEST_DIR")));
-    format!("{}\n{}", read("common.lua").expect("a script"), read(name).expect("a script"))
+/// A script of the program's, joined of its parts as the program does.
+fn script(parts: &[&str]) -> String {
+    let read = |name| std::fs::read_to_string(format!("{}/src/store/redis/{name}.lua", env!("CARGO_MANIFEST_DIR")));
+    parts.iter().map(|part| read(part).expect("a script")).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
 async fn a_set_that_is_sent_twice_is_done_once() {
     let redis = Redis::start(&[]).await;
-    let write = script("write.lua");
+    let write = script(&["common", "leases", "write"]);
     let set = async |after: &str, number: &str| {
         let args = ["EVAL", &write, "1", "k", "60000", after, "0", "", number, "0", "1"];
         redis.command(&args).await.list().to_vec()
