@@ -78,7 +78,7 @@ impl KernelMemory {
 }
 
 /// The number behind `name` in a file of `name: N kB` lines; 0 where it is missing.
-fn kilobytes(text: &str, name: &str) -> u64 {
+pub(crate) fn kilobytes(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok()).unwrap_or(0)
 }

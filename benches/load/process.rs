@@ -52,7 +52,7 @@ pub(crate) fn pause(time: Duration) -> Outcome<()> {
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    name: &'static str,
+    name: String,
     log: PathBuf,
     /// How it is told to end.
     ending: Ending,
@@ -74,11 +74,12 @@ impl Process {
     /// If there is no such program.
     pub(crate) fn start(
         mut command: Command,
-        name: &'static str,
+        name: impl Into<String>,
         package: Option<&str>,
         ending: Ending,
         scratch: &Scratch,
     ) -> Outcome<Self> {
+        let name = name.into();
         let log = scratch.path(&format!("{name}.log"));
         let file = std::fs::File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
@@ -120,12 +121,22 @@ impl Process {
         Ok(())
     }
 
+    /// Sends it a signal; false where that cannot be done.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
+        kill_process(Pid::from_child(&self.child), signal).is_ok()
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     fn terminate(&mut self) {
-        if kill_process(Pid::from_child(&self.child), Signal::TERM).is_err() {
+        if !self.signal(Signal::TERM) {
             return;
         }
         let deadline = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        while self.is_running() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -137,7 +148,7 @@ impl Drop for Process {
         if matches!(self.ending, Ending::Terminate) {
             self.terminate();
         }
-        if matches!(self.child.try_wait(), Ok(None)) {
+        if self.is_running() {
             let _ = self.child.kill();
             let _ = self.child.wait();
             // Killed, it could not end what it had started.

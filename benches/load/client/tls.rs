@@ -26,7 +26,7 @@ pub(crate) fn trusting(certificate: &Path) -> Outcome<Arc<ClientConfig>> {
 
 /// One side of a TLS connection. What is to be sent is kept in it.
 #[derive(Debug)]
-pub(super) struct Tls(Box<ClientConnection>);
+pub(crate) struct Tls(Box<ClientConnection>);
 
 impl Tls {
     pub(super) fn new(config: &Arc<ClientConfig>) -> Outcome<Self> {

@@ -1,0 +1,12 @@
+//! What a connection of ours is: the load bench's, by path.
+
+#[path = "../load/client/conn.rs"]
+mod conn;
+#[path = "../load/client/http.rs"]
+mod http;
+#[path = "../load/client/tls.rs"]
+#[expect(dead_code, reason = "nothing here speaks TLS")]
+mod tls;
+
+pub(crate) use conn::{Conn, Got};
+pub(crate) use http::get;

@@ -1,0 +1,171 @@
+//! What is measured: nodes on one Redis, all on loopback.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::args::Args;
+use crate::client::get;
+use crate::process::{Ending, Process, Scratch, free_port};
+use crate::protocol::Addresses;
+use crate::{Outcome, machine, process};
+
+/// Longer than the run, so that a get waits for what is done to it and for nothing else.
+const HOLD: &str = "10m";
+
+/// The processes.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    redis: Process,
+    redis_port: u16,
+    _scratch: Scratch,
+}
+
+/// One process of holdfast.
+struct Node {
+    process: Process,
+    pid: u32,
+    addresses: Addresses,
+    is_alive: bool,
+}
+
+/// The binary that is measured.
+pub(crate) fn program(args: &Args) -> PathBuf {
+    args.holdfast.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_holdfast")))
+}
+
+fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
+}
+
+impl Cluster {
+    /// Starts all, and waits until they are ready.
+    pub(crate) fn start(args: &Args, count: usize) -> Outcome<Self> {
+        let scratch = Scratch::new()?;
+        let redis_port = free_port();
+        let redis = start_redis(redis_port, &scratch)?;
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            nodes.push(Node::start(args, number, redis_port, &scratch)?);
+        }
+        for node in &mut nodes {
+            node.process.wait_until(|| get(node.addresses.internal, "/health/ready").is_ok())?;
+        }
+        Ok(Self { nodes, redis, redis_port, _scratch: scratch })
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<Addresses> {
+        self.nodes.iter().map(|node| node.addresses).collect()
+    }
+
+    /// The nodes that are neither drained nor killed.
+    pub(crate) fn alive(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&at| self.nodes[at].is_alive).collect()
+    }
+
+    /// How many gets the nodes hold, as they tell. Each also holds one of its own now and then, for a moment.
+    pub(crate) fn held(&self) -> Outcome<usize> {
+        self.alive().into_iter().map(|at| self.metric(at, "holdfast_waiters ")).sum()
+    }
+
+    /// The waiters that the nodes allow themselves, as they compute it: the connections less a tenth.
+    pub(crate) fn capacity(&self) -> Outcome<usize> {
+        let name = "holdfast_connections_limit{listener=\"public\"} ";
+        self.alive().into_iter().map(|at| Ok(self.metric(at, name)? / 10 * 9)).sum()
+    }
+
+    fn metric(&self, at: usize, name: &str) -> Outcome<usize> {
+        let address = self.nodes[at].addresses.internal;
+        let text = get(address, "/metrics").map_err(|error| format!("node {}: {error}", at + 1))?;
+        let number = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        Ok(number.ok_or_else(|| format!("node {} does not tell {name}", at + 1))?)
+    }
+
+    /// Tells a node to drain; from now on it is none of the nodes.
+    pub(crate) fn drain(&mut self, at: usize) -> Outcome<()> {
+        self.end(at, Signal::TERM)
+    }
+
+    pub(crate) fn kill(&mut self, at: usize) -> Outcome<()> {
+        self.end(at, Signal::KILL)
+    }
+
+    fn end(&mut self, at: usize, signal: Signal) -> Outcome<()> {
+        let node = &mut self.nodes[at];
+        node.is_alive = false;
+        if node.process.signal(signal) { Ok(()) } else { Err(format!("node {} ended by itself", at + 1).into()) }
+    }
+
+    pub(crate) fn is_running(&mut self, at: usize) -> bool {
+        self.nodes[at].process.is_running()
+    }
+
+    pub(crate) fn node_pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter(|node| node.is_alive).map(|node| node.pid).collect()
+    }
+
+    pub(crate) fn redis_pids(&self) -> Vec<u32> {
+        self.redis.pids()
+    }
+
+    /// Memory that Redis says it uses.
+    pub(crate) fn redis_used_bytes(&self) -> Outcome<u64> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.redis_port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"INFO memory\r\nQUIT\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let number = text.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
+        Ok(number.ok_or("redis-server does not tell used_memory")?)
+    }
+
+    /// The descriptors that the fullest node has open.
+    pub(crate) fn most_descriptors(&self) -> Outcome<usize> {
+        let mut most = 0;
+        for pid in self.node_pids() {
+            most = most.max(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+        }
+        Ok(most)
+    }
+
+    /// CPU time of the nodes that are alive, and of Redis.
+    pub(crate) fn cpu_ns(&self) -> Outcome<[u64; 2]> {
+        Ok([machine::cpu_ns(&self.node_pids())?, machine::cpu_ns(&self.redis_pids())?])
+    }
+}
+
+impl Node {
+    fn start(args: &Args, number: usize, redis_port: u16, scratch: &Scratch) -> Outcome<Self> {
+        let addresses = Addresses { public: free_address(), internal: free_address() };
+        let mut command = Command::new(program(args));
+        command.args(["--public", &addresses.public.to_string(), "--internal", &addresses.internal.to_string()]);
+        command.args(["--hold", HOLD, "--redis", &format!("redis://127.0.0.1:{redis_port}")]);
+        if let Some(threads) = args.threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        let process = Process::start(command, format!("holdfast-{number}"), None, Ending::Kill, scratch)?;
+        let pid = process.pids()[0];
+        Ok(Self { process, pid, addresses, is_alive: true })
+    }
+}
+
+fn start_redis(port: u16, scratch: &Scratch) -> Outcome<Process> {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.arg("--dir").arg(scratch.path(""));
+    let mut redis = Process::start(command, "redis", Some("redis-server"), Ending::Kill, scratch)?;
+    redis.wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
+    Ok(redis)
+}
+
+/// The first line that a program says of its version.
+pub(crate) fn version(program: &Path) -> Outcome<String> {
+    process::go_on()?;
+    let output = Command::new(program).arg("--version").output();
+    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}

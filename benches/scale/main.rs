@@ -1,0 +1,83 @@
+//! How many scripts one machine holds, over several nodes on one Redis, and what becomes of them when a node is drained
+//! or killed: `cargo bench --bench scale -- --help`.
+//!
+//! A written question: with 200,000 gets held, each of a key of its own, are all there, what does each cost, how fast is
+//! any of them woken, how fast are a node's waiters elsewhere when it ends, is any status lost, and what would end it
+//! next? It takes some minutes, some gigabytes and all cores, so no CI runs it; `--waiters 4000 --nodes 3` is a look
+//! within a minute.
+//!
+//! Everything is on loopback. A process may have 20,000 files open, or what `ulimit -Hn` says, and that is what sizes
+//! it: so many nodes that the waiters of two that are gone fit the others, and so many processes of pages, which are
+//! this program once more. Both ends of each connection are on this machine, so that the kernel's share counts twice
+//! what it does on a server. Pages come from several addresses of 127.0.0.0/8, since two addresses have some 28,000
+//! ports between them.
+//!
+//! Cargo builds the holdfast beside a bench with features that only tests need. To measure the one that is deployed,
+//! build it with `cargo build --release`, copy it, and name it with `--holdfast`.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::Args;
+use plan::Plan;
+use report::Report;
+
+mod args;
+mod client;
+mod cluster;
+mod crowd;
+mod limits;
+#[path = "../load/machine.rs"]
+mod machine;
+mod memory;
+mod plan;
+#[path = "../load/process.rs"]
+#[expect(dead_code, reason = "shared with the load bench, which needs more of it")]
+mod process;
+mod protocol;
+mod report;
+#[path = "../load/stats.rs"]
+#[expect(dead_code, reason = "shared with the load bench, which needs more of it")]
+mod stats;
+mod steps;
+mod worker;
+
+/// What goes wrong here is told and ends the run.
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let is_worker = std::env::args().nth(1).is_some_and(|word| word == worker::SUBCOMMAND);
+    let result = if is_worker { worker::run() } else { run(&Args::parse()) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("scale: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Outcome<()> {
+    // `cargo test --benches` starts this, too.
+    if cfg!(debug_assertions) {
+        println!("scale: built without optimisation, so nothing is measured; use cargo bench");
+        return Ok(());
+    }
+    process::note_signals()?;
+    // What cannot be raised is no reason not to start: it takes more nodes.
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let plan = Plan::new(args, open_files)?;
+    let redis = cluster::version(Path::new("redis-server"))
+        .map_err(|error| format!("{error}. Install it: apt-get install redis-server"))?;
+    let versions = vec![cluster::version(&cluster::program(args))?, redis];
+    let mut report = Report::new(&plan, versions);
+    let result = steps::run(args, plan, open_files, &mut report);
+    // What was found is there if the rest failed or was interrupted.
+    print!("{}", report.table());
+    report.write(&args.json)?;
+    result?;
+    if report.has_mistakes() { Err("something was lost, wrong or twice".into()) } else { Ok(()) }
+}

@@ -1,0 +1,94 @@
+//! What pages and backends say, and how they read what they are answered. No sockets.
+
+use std::io::Write as _;
+
+use serde::Deserialize;
+
+/// What a page calls.
+const BEGIN: &[u8] = br#"/**/typeof cb==="function"&&cb("#;
+const END: &[u8] = b");";
+
+/// The value that a page's key is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Value {
+    /// Of all pages.
+    pub(super) page: usize,
+    /// Which of the page's sets it is.
+    pub(super) set: u32,
+}
+
+/// What a get is answered.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Answer {
+    pub(super) code: i32,
+    #[serde(rename = "message")]
+    _message: String,
+    pub(super) value: Option<Value>,
+    pub(super) version: u64,
+    #[serde(rename = "final")]
+    pub(super) is_final: bool,
+    pub(super) retry_after_ms: Option<u64>,
+}
+
+/// What a set is answered: alone, or as one of an array.
+#[derive(Debug, Deserialize)]
+pub(super) struct Receipt {
+    pub(super) code: i32,
+    pub(super) version: Option<u64>,
+}
+
+/// What an array of sets is answered.
+#[derive(Debug, Deserialize)]
+struct Receipts {
+    results: Vec<Receipt>,
+}
+
+/// 20 bytes.
+pub(super) fn key(page: usize) -> String {
+    format!("waiter-{page:013}")
+}
+
+/// Appends a page's get.
+pub(super) fn push_get(out: &mut Vec<u8>, page: usize, last: u64) {
+    let key = key(page);
+    write!(out, "GET /status/get?key={key}&callback=cb&last={last} HTTP/1.1\r\nhost: push.example.com\r\n\r\n")
+        .expect("a vector takes all");
+}
+
+/// Appends a request that sets these: an object where it is one, else an array.
+pub(super) fn push_sets(out: &mut Vec<u8>, values: &[Value]) {
+    let set = |value: &Value| {
+        let Value { page, set } = value;
+        format!(r#"{{"key":"{}","value":{{"page":{page},"set":{set}}}}}"#, key(*page))
+    };
+    let sets: Vec<_> = values.iter().map(set).collect();
+    let body = if let [one] = sets.as_slice() { one.clone() } else { format!("[{}]", sets.join(",")) };
+    write!(
+        out,
+        "POST /status/set HTTP/1.1\r\nhost: push.example.com\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("a vector takes all");
+}
+
+/// Reads the script that a get is answered with.
+pub(super) fn answer(body: &[u8]) -> Option<Answer> {
+    serde_json::from_slice(body.strip_prefix(BEGIN)?.strip_suffix(END)?).ok()
+}
+
+/// Reads what `count` sets in one request are answered with.
+pub(super) fn receipts(body: &[u8], count: usize) -> Option<Vec<Receipt>> {
+    let receipts = match count {
+        1 => vec![serde_json::from_slice(body).ok()?],
+        _ => serde_json::from_slice::<Receipts>(body).ok()?.results,
+    };
+    (receipts.len() == count).then_some(receipts)
+}
+
+/// A few words on what is not as it should be.
+pub(super) fn shown(status: u16, body: &[u8]) -> String {
+    format!("{status} {:?}", String::from_utf8_lossy(&body[..body.len().min(200)]))
+}
