@@ -10,7 +10,7 @@ use clap::Parser;
 #[command(name = "scale", max_term_width = 110)]
 pub(crate) struct Args {
     /// Gets held at once, each of a key of its own
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000), value_name = "COUNT")]
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(100..=4_000_000), value_name = "COUNT")]
     waiters: u32,
     /// Nodes, at least 3 [default: so many that the waiters of two that are gone fit the others]
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=200), value_name = "COUNT")]

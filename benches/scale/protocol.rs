@@ -86,6 +86,8 @@ pub(crate) struct Tally {
     pub(crate) broken: u64,
     /// The rest must be 0. Confirmed, and the page was not answered in time.
     pub(crate) lost: u64,
+    /// Not sent, since those before them did not end.
+    pub(crate) unsent: u64,
     /// Not what was set.
     pub(crate) wrong: u64,
     /// Answered again with what the page knew, or without having asked.
@@ -99,6 +101,10 @@ impl Tally {
         if self.told.len() < MOST_TOLD {
             self.told.push(what);
         }
+    }
+
+    pub(crate) fn mistakes(&self) -> u64 {
+        self.lost + self.unsent + self.wrong + self.twice
     }
 
     pub(crate) fn wrong(&mut self, what: String) {
@@ -117,6 +123,7 @@ impl Tally {
         self.timeouts += other.timeouts;
         self.broken += other.broken;
         self.lost += other.lost;
+        self.unsent += other.unsent;
         self.wrong += other.wrong;
         self.twice += other.twice;
         self.told.extend(other.told.iter().cloned());

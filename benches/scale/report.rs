@@ -73,7 +73,7 @@ impl Report {
 
     /// Notes what should not have been, of the whole run.
     pub(crate) fn judge(&mut self, tally: &Tally) {
-        self.mistakes = tally.lost + tally.wrong + tally.twice;
+        self.mistakes = tally.mistakes();
         self.told.clone_from(&tally.told);
     }
 

@@ -83,6 +83,7 @@ impl Run<'_> {
         let costs = self.hold()?;
         process::pause(Duration::from_secs(1))?;
         let held = Memory::now(&self.cluster, &self.crowd)?;
+        self.peak = self.peak.max(held.server());
         let (sockets, descriptors) = (tcp_sockets()?, self.cluster.most_descriptors()?);
         self.wake()?;
         self.drain()?;
@@ -147,25 +148,24 @@ impl Run<'_> {
         eprintln!("{DRAIN}");
         let (start, before) = (Instant::now(), self.crowd.tally());
         self.cluster.drain(0)?;
-        let mut ended = None;
         let bar = self.bar(DRAIN);
-        loop {
+        let (mut ended, mut elsewhere) = (None, None);
+        while ended.is_none() || elsewhere.is_none() {
             self.turn(LOOK, DRAIN, start)?;
+            let seconds = start.elapsed().as_secs_f64();
             if ended.is_none() && !self.cluster.is_running(0) {
-                ended = Some(start.elapsed().as_secs_f64());
+                ended = Some(seconds);
             }
             let held = self.cluster.held()?;
             bar.set_position(held as u64);
-            if let Some(ended) = ended
-                && self.is_held(held)?
-            {
-                bar.finish_and_clear();
-                self.report.put(DRAIN, "until its process has ended", ended, "s");
-                self.report.put(DRAIN, "until all are held elsewhere", start.elapsed().as_secs_f64(), "s");
-                self.put_tally(DRAIN, &before)?;
-                return Ok(());
+            if elsewhere.is_none() && self.is_held(held)? {
+                elsewhere = Some(seconds);
             }
         }
+        bar.finish_and_clear();
+        self.report.put(DRAIN, "until its process has ended", ended.unwrap_or_default(), "s");
+        self.report.put(DRAIN, "until all are held elsewhere", elsewhere.unwrap_or_default(), "s");
+        self.put_tally(DRAIN, &before)
     }
 
     fn kill(&mut self) -> Outcome<()> {

@@ -167,6 +167,11 @@ impl Worker {
         Ok(io::stdout().lock().write_all(line.as_bytes())?)
     }
 
+    /// A page's number among all.
+    fn number(&self, at: usize) -> usize {
+        self.setup.pages.start + at
+    }
+
     fn source(&self, at: usize) -> Ipv4Addr {
         let worker = self.setup.worker as u8;
         Ipv4Addr::new(127, 1, worker, 1 + (at % SOURCES) as u8)

@@ -39,6 +39,7 @@ impl Run<'_> {
             ("gets whose hold was over", now.timeouts - before.timeouts),
             ("connections refused or closed", now.broken - before.broken),
             ("sets sent again", now.sent_again - before.sent_again),
+            ("sets not sent, since others did not end", now.unsent - before.unsent),
         ];
         for (what, count) in usual.into_iter().filter(|(_, count)| *count > 0) {
             self.report.put(step, what, count as f64, "");

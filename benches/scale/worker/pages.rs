@@ -112,7 +112,7 @@ impl Worker {
 
     /// Finds a page a node that is not passed over, if it can.
     fn choose_node(&mut self, at: usize) -> usize {
-        let (number, count, now) = (self.setup.pages.start + at, self.setup.nodes.len(), Instant::now());
+        let (number, count, now) = (self.number(at), self.setup.nodes.len(), Instant::now());
         let page = &mut self.pages[at];
         for _ in 0..4 * count {
             page.node = node_of(number, page.moves, count);
@@ -147,10 +147,11 @@ impl Worker {
     }
 
     fn ask(&mut self, at: usize) {
+        let number = self.number(at);
         let page = &mut self.pages[at];
         let Some(conn) = &mut page.conn else { return };
         self.request.clear();
-        wire::push_get(&mut self.request, self.setup.pages.start + at, page.last);
+        wire::push_get(&mut self.request, number, page.last);
         if conn.send(&self.request).is_err() {
             self.broken(at);
         } else {
@@ -216,7 +217,8 @@ impl Worker {
             (Ok(Got::Answer), Some(answer)) => {
                 if more {
                     self.tally.twice += 1;
-                    self.tally.tell(format!("page {at} was answered without having asked"));
+                    let number = self.number(at);
+                    self.tally.tell(format!("page {number} was answered without having asked"));
                 }
                 self.take(at, answer);
                 // The end may have come with the answer, and would not be told again.
@@ -230,10 +232,11 @@ impl Worker {
     }
 
     fn take(&mut self, at: usize, answer: Result<Answer, String>) {
+        let number = self.number(at);
         let answer = match answer {
             Ok(answer) => answer,
             Err(shown) => {
-                self.tally.wrong(format!("page {at} was answered {shown}"));
+                self.tally.wrong(format!("page {number} was answered {shown}"));
                 return self.turned_away(at, BREATH);
             }
         };
@@ -246,7 +249,7 @@ impl Worker {
             }
             -3 => self.tally.told_busy += 1,
             -6 => self.tally.told_unavailable += 1,
-            _ => self.tally.wrong(format!("page {at} was answered {answer:?}")),
+            _ => self.tally.wrong(format!("page {number} was answered {answer:?}")),
         }
         if matches!(answer.code, 0 | -1) {
             self.pages[at].turned_away = 0;
@@ -257,11 +260,11 @@ impl Worker {
     }
 
     fn take_status(&mut self, at: usize, answer: &Answer) {
-        let number = self.setup.pages.start + at;
+        let number = self.number(at);
         let page = &mut self.pages[at];
         if answer.version <= page.last {
             self.tally.twice += 1;
-            self.tally.tell(format!("page {at} knew {} and was answered {answer:?}", page.last));
+            self.tally.tell(format!("page {number} knew {} and was answered {answer:?}", page.last));
             return;
         }
         page.last = answer.version;
@@ -276,7 +279,7 @@ impl Worker {
             }
             Some(expected) if good && expected.sent_again => {}
             _ if good && self.sets.sent_again.contains(&at) => {}
-            _ => self.tally.wrong(format!("page {at} with {} sets was answered {answer:?}", page.set)),
+            _ => self.tally.wrong(format!("page {number} with {} sets was answered {answer:?}", page.set)),
         }
     }
 }

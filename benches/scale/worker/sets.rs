@@ -94,13 +94,14 @@ impl Worker {
         let pages: Vec<_> = self.sets.queue.drain(..count).collect();
         let mut values = Vec::with_capacity(count);
         for &at in &pages {
+            let number = self.number(at);
             let page = &mut self.pages[at];
             if page.expected.is_none() {
                 page.set += 1;
                 let start = Instant::now();
                 page.expected = Some(Expected { start, confirmed: None, answered: None, sent_again: false });
             }
-            values.push(Value { page: self.setup.pages.start + at, set: page.set });
+            values.push(Value { page: number, set: page.set });
         }
         self.sets.open += count;
         self.tally.sets += count as u64;
@@ -187,6 +188,7 @@ impl Worker {
         let Some(expected) = self.pages[at].expected else { return };
         let (Some(confirmed), Some(answered)) = (expected.confirmed, expected.answered) else { return };
         if confirmed != answered && !expected.sent_again {
+            let at = self.number(at);
             self.tally.wrong(format!("page {at}: the receipt tells version {confirmed}, the answer {answered}"));
         }
         self.pages[at].expected = None;
@@ -194,8 +196,10 @@ impl Worker {
     }
 
     fn count_lost(&mut self) {
+        self.tally.unsent += self.sets.queue.len() as u64;
         for at in 0..self.pages.len() {
             let Some(expected) = self.pages[at].expected.take() else { continue };
+            let at = self.number(at);
             if expected.answered.is_none() {
                 self.tally.lost += 1;
                 self.tally.tell(format!("page {at} was not answered: {expected:?}"));
