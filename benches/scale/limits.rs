@@ -67,16 +67,20 @@ impl Measured {
         ]
     }
 
-    /// The nearest of them in a sentence.
+    /// The nearest of them in a sentence, and what comes after it in another: a node more is soon started.
     pub(crate) fn next(&self) -> String {
-        let limits = self.limits();
-        let next = limits.iter().min_by(|a, b| a.waiters.total_cmp(&b.waiters)).expect("there are several");
+        let mut limits = self.limits();
+        limits.sort_by(|a, b| a.waiters.total_cmp(&b.waiters));
+        let (next, after) = (&limits[0], &limits[1]);
         format!(
-            "The next limit is {}: reached at about {} waiters, {:.1} times those that were held; {} moves it.",
+            "The next limit is {}: reached at about {} waiters, {:.1} times those that were held; {} moves it. After it \
+             comes {}, at about {}.",
             next.what,
             grouped(next.waiters),
             next.waiters / self.waiters,
-            next.remedy
+            next.remedy,
+            after.what,
+            grouped(after.waiters)
         )
     }
 }

@@ -1,4 +1,5 @@
-//! What the machine's memory went to: nodes, Redis, the kernel, and this bench itself.
+//! What the machine's memory went to: nodes, Redis, the kernel, and this bench itself; and what else the kernel counts
+//! and limits.
 
 use std::fs;
 
@@ -52,6 +53,15 @@ pub(crate) fn tcp_sockets() -> Outcome<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
     let line = text.lines().find_map(|line| line.strip_prefix("TCP: inuse "));
     Ok(line.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0))
+}
+
+/// Connections whose first packet was sent again, so far. Each took a second longer, which is nobody's doing here.
+pub(crate) fn late_connects() -> Outcome<u64> {
+    let text = fs::read_to_string("/proc/net/netstat")?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let at = names.split(' ').position(|name| name == "TCPSynRetrans");
+    Ok(at.and_then(|at| numbers.split(' ').nth(at)?.parse().ok()).unwrap_or(0))
 }
 
 /// Files that all processes together may have open.

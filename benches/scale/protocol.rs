@@ -76,6 +76,9 @@ pub(crate) struct Tally {
     pub(crate) answered: u64,
     /// Sets that were refused, or of which nobody knows, and that were sent again.
     pub(crate) sent_again: u64,
+    /// Sets whose receipt names a node that did not confirm: one that is gone, or one that is there.
+    pub(crate) named_gone: u64,
+    pub(crate) named_alive: u64,
     /// Gets that were told to come again: the node goes away, is full, or cannot read the status.
     pub(crate) told_retry: u64,
     pub(crate) told_busy: u64,
@@ -117,6 +120,8 @@ impl Tally {
         self.confirmed += other.confirmed;
         self.answered += other.answered;
         self.sent_again += other.sent_again;
+        self.named_gone += other.named_gone;
+        self.named_alive += other.named_alive;
         self.told_retry += other.told_retry;
         self.told_busy += other.told_busy;
         self.told_unavailable += other.told_unavailable;

@@ -10,7 +10,7 @@ use rand::seq::index;
 use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::crowd::Crowd;
-use crate::memory::{Memory, tcp_sockets};
+use crate::memory::{Memory, late_connects, tcp_sockets};
 use crate::plan::Plan;
 use crate::protocol::Tally;
 use crate::report::{Report, grouped};
@@ -47,6 +47,8 @@ struct Run<'a> {
     /// The most that nodes, Redis and kernel took together, and when it was last looked at.
     peak: u64,
     looked: Instant,
+    /// See [`late_connects`], at the end of the step before.
+    late_connects: u64,
 }
 
 /// CPU time of nodes, Redis and pages at one moment.
@@ -68,7 +70,8 @@ pub(crate) fn run(args: &Args, plan: Plan, open_files: u64, report: &mut Report)
     let crowd = Crowd::start(&plan, &cluster.addresses(), args.seed)?;
     report.put(START, "until all are ready", start.elapsed().as_secs_f64(), "s");
     let rng = StdRng::seed_from_u64(args.seed);
-    let mut run = Run { args, plan, report, crowd, cluster, rng, peak: 0, looked: Instant::now() };
+    let (looked, late_connects) = (Instant::now(), late_connects()?);
+    let mut run = Run { args, plan, report, crowd, cluster, rng, peak: 0, looked, late_connects };
     let result = run.steps(open_files);
     // Also where a step failed; then the last that was told.
     let _ = run.crowd.refresh();

@@ -2,7 +2,7 @@
 
 use super::{HOLD, MEMORY, Mark, NEXT, Run};
 use crate::limits::Measured;
-use crate::memory::{Memory, available_bytes, most_files, ports};
+use crate::memory::{Memory, available_bytes, late_connects, most_files, ports};
 use crate::protocol::Tally;
 use crate::{Outcome, machine};
 
@@ -32,7 +32,11 @@ impl Run<'_> {
     pub(super) fn put_tally(&mut self, step: &'static str, before: &Tally) -> Outcome<()> {
         self.crowd.refresh()?;
         let now = self.crowd.tally();
+        let late_connects = late_connects()? - std::mem::replace(&mut self.late_connects, late_connects()?);
         let usual = [
+            ("sets whose receipt names a node that is gone", now.named_gone - before.named_gone),
+            ("sets whose receipt names a node that is there", now.named_alive - before.named_alive),
+            ("connections that the kernel tried again after 1 s", late_connects),
             ("gets told to come again: node goes away", now.told_retry - before.told_retry),
             ("gets told to come again: busy", now.told_busy - before.told_busy),
             ("gets told to come again: unavailable", now.told_unavailable - before.told_unavailable),
@@ -63,7 +67,7 @@ impl Run<'_> {
             ("kernel, slab, per waiter, both ends", each(|memory| memory.kernel.slab_bytes)),
             ("kernel, TCP buffers, per waiter, both ends", each(|memory| memory.kernel.tcp_bytes)),
             ("nodes, Redis and kernel per waiter", each(Memory::server)),
-            ("this bench, PSS, per waiter", each(|memory| memory.pages)),
+            ("this bench, PSS, per waiter", held.pages as f64 / waiters),
             ("less available, per waiter", -each(|memory| memory.available)),
         ];
         for (what, bytes) in figures {

@@ -143,6 +143,7 @@ impl Worker {
     fn confirm(&mut self, setter: usize, receipts: &[Receipt]) {
         let pages = std::mem::take(&mut self.sets.setters[setter].under_way);
         for (at, receipt) in pages.into_iter().zip(receipts) {
+            self.count_named(&receipt.unreachable);
             match (receipt.code, receipt.version) {
                 (0, Some(version)) => {
                     self.tally.confirmed += 1;
@@ -157,6 +158,16 @@ impl Worker {
                     self.send_again(at);
                 }
             }
+        }
+    }
+
+    fn count_named(&mut self, urls: &[String]) {
+        let Some(job) = self.sets.job.as_ref().filter(|_| !urls.is_empty()) else { return };
+        let mut alive = job.nodes.iter().map(|&node| format!("http://{}", self.setup.nodes[node].internal));
+        if alive.any(|alive| urls.contains(&alive)) {
+            self.tally.named_alive += 1;
+        } else {
+            self.tally.named_gone += 1;
         }
     }
 

@@ -37,6 +37,9 @@ pub(super) struct Answer {
 pub(super) struct Receipt {
     pub(super) code: i32,
     pub(super) version: Option<u64>,
+    /// Nodes that did not confirm.
+    #[serde(default)]
+    pub(super) unreachable: Vec<String>,
 }
 
 /// What an array of sets is answered.
