@@ -7,8 +7,8 @@ use holdfast::app::{self, Ended, StartError};
 use holdfast::config::{self, NoSettings, Settings};
 use holdfast::log::Log;
 
-/// A held get costs 11.7 KB with it and 19.0 KB with the system's allocator (15,000 held), and the memory of those that
-/// left is given back to the system.
+/// The memory of gets that left is given back to the system, and of those that are held less is lost between them than with
+/// the system's allocator.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -37,6 +37,8 @@ fn main() -> ExitCode {
 }
 
 fn start(settings: Settings, open_files: u64) -> ExitCode {
+    // One for all cores. One for each, with connections of its own, was tried: 0.91 to 0.99 of the CPU of a paced set and its
+    // answer, 1.04 to 1.10 saturated.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
