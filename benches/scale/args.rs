@@ -24,14 +24,17 @@ pub(crate) struct Args {
     /// What is random is so by this
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub(crate) seed: u64,
+    /// Gets that may come in a second, while all are opened
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub(crate) arrivals: u32,
     /// Keys that are set one by one
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     wakes: u32,
     /// Sets in one array, where every key is set
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "COUNT")]
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "COUNT")]
     batch: u32,
-    /// Arrays under way at once, where every key is set
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "COUNT")]
+    /// Arrays under way at once, where every key is set; at least one for each process of pages
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "COUNT")]
     in_flight: u32,
     /// Longest time of each step
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]

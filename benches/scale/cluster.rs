@@ -22,7 +22,7 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     redis: Process,
     redis_port: u16,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 /// One process of holdfast.
@@ -55,7 +55,7 @@ impl Cluster {
         for node in &mut nodes {
             node.process.wait_until(|| get(node.addresses.internal, "/health/ready").is_ok())?;
         }
-        Ok(Self { nodes, redis, redis_port, _scratch: scratch })
+        Ok(Self { nodes, redis, redis_port, scratch })
     }
 
     pub(crate) fn addresses(&self) -> Vec<Addresses> {
@@ -114,13 +114,34 @@ impl Cluster {
 
     /// Memory that Redis says it uses.
     pub(crate) fn redis_used_bytes(&self) -> Outcome<u64> {
+        self.ask_redis("INFO memory", "used_memory:")
+    }
+
+    /// How many keys Redis has: one for each that is waited for, and one of each node's own.
+    pub(crate) fn redis_keys(&self) -> Outcome<u64> {
+        self.ask_redis("DBSIZE", ":")
+    }
+
+    /// The number behind `name` in what Redis answers.
+    fn ask_redis(&self, command: &str, name: &str) -> Outcome<u64> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.redis_port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(b"INFO memory\r\nQUIT\r\n")?;
+        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
-        let number = text.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
-        Ok(number.ok_or("redis-server does not tell used_memory")?)
+        let number = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        Ok(number.ok_or_else(|| format!("redis-server does not answer {command}"))?)
+    }
+
+    /// How often nodes found that Redis did not answer in time, as they log it: then they connect anew, and open all
+    /// keys again. There is one Redis and it stays, so it says that the machine had too much to do.
+    pub(crate) fn redis_gone(&self) -> Outcome<u64> {
+        let mut times = 0;
+        for number in 1..=self.nodes.len() {
+            let log = std::fs::read_to_string(self.scratch.path(&format!("holdfast-{number}.log")))?;
+            times += log.matches("Redis is gone").count() as u64;
+        }
+        Ok(times)
     }
 
     /// The descriptors that the fullest node has open.

@@ -89,6 +89,8 @@ pub(crate) struct Tally {
     pub(crate) broken: u64,
     /// The rest must be 0. Confirmed, and the page was not answered in time.
     pub(crate) lost: u64,
+    /// Answered, but later than that.
+    pub(crate) late: u64,
     /// Not sent, since those before them did not end.
     pub(crate) unsent: u64,
     /// Not what was set.
@@ -107,7 +109,7 @@ impl Tally {
     }
 
     pub(crate) fn mistakes(&self) -> u64 {
-        self.lost + self.unsent + self.wrong + self.twice
+        self.lost + self.late + self.unsent + self.wrong + self.twice
     }
 
     pub(crate) fn wrong(&mut self, what: String) {
@@ -128,6 +130,7 @@ impl Tally {
         self.timeouts += other.timeouts;
         self.broken += other.broken;
         self.lost += other.lost;
+        self.late += other.late;
         self.unsent += other.unsent;
         self.wrong += other.wrong;
         self.twice += other.twice;

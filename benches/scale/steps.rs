@@ -49,6 +49,8 @@ struct Run<'a> {
     looked: Instant,
     /// See [`late_connects`], at the end of the step before.
     late_connects: u64,
+    /// See [`Cluster::redis_gone`], the same.
+    redis_gone: u64,
 }
 
 /// CPU time of nodes, Redis and pages at one moment.
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &Args, plan: Plan, open_files: u64, report: &mut Report)
     report.put(START, "until all are ready", start.elapsed().as_secs_f64(), "s");
     let rng = StdRng::seed_from_u64(args.seed);
     let (looked, late_connects) = (Instant::now(), late_connects()?);
-    let mut run = Run { args, plan, report, crowd, cluster, rng, peak: 0, looked, late_connects };
+    let mut run = Run { args, plan, report, crowd, cluster, rng, peak: 0, looked, late_connects, redis_gone: 0 };
     let result = run.steps(open_files);
     // Also where a step failed; then the last that was told.
     let _ = run.crowd.refresh();
@@ -111,8 +113,10 @@ impl Run<'_> {
         eprintln!("{HOLD}");
         let (bar, mark) = (self.bar(HOLD), self.mark()?);
         let mut held = 0;
-        while !self.is_held(held)? {
-            let more = (held + ahead).min(waiters).saturating_sub(self.crowd.allowed());
+        // A get is held before its key is in Redis.
+        while !self.is_held(held)? || self.cluster.redis_keys()? < waiters as u64 {
+            let due = (mark.time.elapsed().as_secs_f64() * f64::from(self.args.arrivals)) as usize;
+            let more = (held + ahead).min(due).min(waiters).saturating_sub(self.crowd.allowed());
             self.crowd.open(more)?;
             self.turn(LOOK, HOLD, mark.time)?;
             held = self.cluster.held()?;

@@ -32,11 +32,15 @@ impl Run<'_> {
     pub(super) fn put_tally(&mut self, step: &'static str, before: &Tally) -> Outcome<()> {
         self.crowd.refresh()?;
         let now = self.crowd.tally();
-        let late_connects = late_connects()? - std::mem::replace(&mut self.late_connects, late_connects()?);
+        let all_late = late_connects()?;
+        let late_connects = all_late - std::mem::replace(&mut self.late_connects, all_late);
+        let all_gone = self.cluster.redis_gone()?;
+        let redis_gone = all_gone - std::mem::replace(&mut self.redis_gone, all_gone);
         let usual = [
             ("sets whose receipt names a node that is gone", now.named_gone - before.named_gone),
             ("sets whose receipt names a node that is there", now.named_alive - before.named_alive),
             ("connections that the kernel tried again after 1 s", late_connects),
+            ("times that a node found Redis too slow", redis_gone),
             ("gets told to come again: node goes away", now.told_retry - before.told_retry),
             ("gets told to come again: busy", now.told_busy - before.told_busy),
             ("gets told to come again: unavailable", now.told_unavailable - before.told_unavailable),
@@ -52,6 +56,7 @@ impl Run<'_> {
             self.report.put(step, "answered", (now.answered - before.answered) as f64, "");
         }
         self.report.put(step, "lost", (now.lost - before.lost) as f64, "");
+        self.report.put(step, "late, by more than 10 s", (now.late - before.late) as f64, "");
         self.report.put(step, "wrong", (now.wrong - before.wrong) as f64, "");
         self.report.put(step, "twice", (now.twice - before.twice) as f64, "");
         Ok(())

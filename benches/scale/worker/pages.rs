@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::event::Event as IoEvent;
 
+use super::sets::LOST;
 use super::wire::{self, Answer, Value};
 use super::{Worker, is_readable};
 use crate::Outcome;
@@ -273,8 +274,12 @@ impl Worker {
             Some(expected) if good && expected.answered.is_none() => {
                 expected.answered = Some(answer.version);
                 self.tally.answered += 1;
-                let latency = u64::try_from(expected.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                self.sets.latencies.push(latency);
+                let latency = expected.start.elapsed();
+                if latency > LOST {
+                    self.tally.late += 1;
+                    self.tally.tell(format!("page {number} was answered after {latency:?}"));
+                }
+                self.sets.latencies.push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
                 self.settle(at);
             }
             Some(expected) if good && expected.sent_again => {}

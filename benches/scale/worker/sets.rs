@@ -14,8 +14,9 @@ use crate::Outcome;
 use crate::client::{Conn, Got};
 use crate::protocol::Job;
 
-/// Where no page is answered and no set confirmed for this long, what is missing is lost.
-const LOST: Duration = Duration::from_secs(10);
+/// A page that is answered later than this is late. Where none is answered and no set confirmed for as long, what is
+/// missing is lost.
+pub(super) const LOST: Duration = Duration::from_secs(10);
 
 /// A set that was refused is sent again after this.
 const BREATH: Duration = Duration::from_millis(100);
@@ -96,10 +97,14 @@ impl Worker {
         for &at in &pages {
             let number = self.number(at);
             let page = &mut self.pages[at];
-            if page.expected.is_none() {
-                page.set += 1;
-                let start = Instant::now();
-                page.expected = Some(Expected { start, confirmed: None, answered: None, sent_again: false });
+            let start = Instant::now();
+            match &mut page.expected {
+                // What was refused is delivered to nobody: that it waited here is not the nodes' doing.
+                Some(expected) => expected.start = start,
+                None => {
+                    page.set += 1;
+                    page.expected = Some(Expected { start, confirmed: None, answered: None, sent_again: false });
+                }
             }
             values.push(Value { page: number, set: page.set });
         }
