@@ -23,7 +23,7 @@ use crate::script::Form;
 use crate::shutdown::Drain;
 use crate::status::{Outcome, Seen, Update, Version};
 use crate::store::{Store, StoreError};
-use crate::waiters::{Full, Left, Taker, Waiter, Waiters};
+use crate::waiters::{Full, Left, Waiter, Waiters};
 
 /// A get whose deadline comes while its key is being opened is answered by what the store says, if it does so within
 /// this: the shortest wait finds what no wait finds.
@@ -135,12 +135,6 @@ impl Request for Get {
 
     fn wait(&self) -> Duration {
         self.wait
-    }
-}
-
-impl Taker for Parked<Get> {
-    fn take(&self, update: &Update, at_once: bool) {
-        self.give(update, at_once);
     }
 }
 
@@ -302,6 +296,7 @@ mod tests {
     use crate::park::Exchange;
     use crate::stop::{State, Stop, Watch};
     use crate::timer::Timer;
+    use crate::waiters::Taker;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -321,12 +316,6 @@ mod tests {
         }
 
         async fn hold(_: &Arc<Parked<Self>>, _: &mut Wakes) {}
-    }
-
-    impl Taker for Parked<Plain> {
-        fn take(&self, update: &Update, at_once: bool) {
-            self.give(update, at_once);
-        }
     }
 
     /// One get at its wait, and what it waits for.

@@ -20,6 +20,7 @@
 
 mod encode;
 
+use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
 use std::mem::{MaybeUninit, replace, take};
@@ -40,6 +41,7 @@ use crate::status::{Outcome, Update};
 use crate::stop::{State as Course, Stop, Watch};
 use crate::stream::{Timeouts, linger};
 use crate::timer::Timer;
+use crate::waiters::Taker;
 
 /// How long a delivery that has taken a waiter out of the registry may take to give it the update: it is on its way, or it
 /// panicked, and then nobody answers.
@@ -50,7 +52,7 @@ const FIRST_BYTES: usize = 2048;
 const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
 
 /// A request that is held.
-pub(crate) trait Request: Send + Sync + Sized + 'static {
+pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
     /// Makes the answer, and notes that the request ended so: called once.
     fn answer(&self, outcome: &Outcome) -> Response;
 
@@ -65,6 +67,7 @@ pub(crate) trait Request: Send + Sync + Sized + 'static {
 }
 
 /// No request: of listeners that hold none.
+#[derive(Debug)]
 pub(crate) enum Never {}
 
 impl Request for Never {
@@ -112,7 +115,7 @@ pub(crate) struct Parked<R> {
 
 #[derive(Debug)]
 struct State {
-    /// Here until the answer is made.
+    /// Here until hyper has it back, or the connection ends.
     stream: Option<Stream>,
     /// What hyper read behind the request.
     ahead: Box<[u8]>,
@@ -182,26 +185,6 @@ impl<R: Request> Parked<R> {
         let (stream, phase) = (Some(stream), Phase::Opening(None));
         let state = State { stream, ahead, phase, task: None, is_followed: false, wants_to_know };
         Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), state: Mutex::new(state) }
-    }
-
-    /// Gives it the update that ends its wait, by who took it out of the registry: written at once, or by its own task.
-    pub(crate) fn give(&self, update: &Update, at_once: bool) {
-        let mut state = lock(&self.state);
-        let task = match &mut state.phase {
-            Phase::Waiting if at_once => self.write(&mut state, &update.clone().into()),
-            Phase::Opening(given) => {
-                *given = Some(Box::new(update.clone()));
-                state.task.take()
-            }
-            phase => {
-                *phase = Phase::Given(Box::new(update.clone()));
-                state.task.take()
-            }
-        };
-        drop(state);
-        if let Some(task) = task {
-            task.wake();
-        }
     }
 
     /// The key is open: from here on an update is written as it is given. One that came before.
@@ -357,6 +340,28 @@ impl<R: Request> Parked<R> {
         }
         lock(&self.state).stream = Some(stream);
         Ok(left.closes)
+    }
+}
+
+impl<R: Request> Taker for Parked<R> {
+    /// Written at once, or by its own task.
+    fn take(&self, update: &Update, at_once: bool) {
+        let mut state = lock(&self.state);
+        let task = match &mut state.phase {
+            Phase::Waiting if at_once => self.write(&mut state, &update.clone().into()),
+            Phase::Opening(given) => {
+                *given = Some(Box::new(update.clone()));
+                state.task.take()
+            }
+            phase => {
+                *phase = Phase::Given(Box::new(update.clone()));
+                state.task.take()
+            }
+        };
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 }
 
