@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::world::{Key, Outcome, Shared, Update};
 use crate::support::{Conn, PATIENCE, request};
 
-/// How long sets may be refused.
-const MAX_REFUSED: Duration = Duration::from_secs(15);
+/// How long sets may be refused: longer than sentinels are given to agree on a master
+/// ([`Sentinels::wait_other_master`](crate::support::Sentinels::wait_other_master)).
+const MAX_REFUSED: Duration = Duration::from_secs(30);
 
 /// Sets, one to three at a time, until it is to end; then once more, and that is stored.
 pub(super) async fn run(shared: Arc<Shared>, at: usize) {

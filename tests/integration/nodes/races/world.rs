@@ -13,8 +13,8 @@ use super::{backend, page};
 use crate::support::Nodes;
 
 const KEYS: usize = 10;
-/// See [`Shared::recovery`].
-const RECOVERY: Duration = Duration::from_secs(15);
+/// See [`Shared::recovery`]; an election of sentinels may be within it.
+const RECOVERY: Duration = Duration::from_secs(30);
 pub(super) const PAGES_PER_KEY: usize = 2;
 
 /// The name of a key.
