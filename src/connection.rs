@@ -20,6 +20,7 @@ use tracing::debug;
 use crate::listener::Stream;
 use crate::park::{self, Exchange, Parked, Wakes};
 use crate::response::Response;
+use crate::self_wakes::SelfWakes;
 use crate::sharded::lock;
 use crate::stop::{State, Stop, Watch};
 use crate::stream::{Timed, Timeouts, linger};
@@ -126,10 +127,10 @@ where
         }
     });
     let mut connection = shared.http1.serve_connection(TokioIo::new(stream), service);
-    let mut closing = false;
+    let (mut self_wakes, mut closing) = (SelfWakes::default(), false);
     let ended = poll_fn(|cx| {
         loop {
-            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            if let Poll::Ready(ended) = self_wakes.poll(cx, |cx| Pin::new(&mut connection).poll(cx)) {
                 return Poll::Ready(Some(ended));
             }
             // In this order: what the connection has just become is what has a deadline.

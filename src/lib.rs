@@ -52,6 +52,7 @@ mod recovery;
 pub mod response;
 mod router;
 pub mod script;
+mod self_wakes;
 mod server;
 pub mod set;
 mod sharded;

@@ -110,6 +110,8 @@ pub(crate) struct Parked<R> {
     pub(crate) request: R,
     exchange: Exchange,
     stop: Arc<Stop>,
+    /// How long the connection may rest once it is answered; four bytes, because each held get has them.
+    idle_ms: u32,
     state: Mutex<State>,
 }
 
@@ -171,7 +173,7 @@ pub(crate) enum Woken {
 }
 
 impl<R: Request> Parked<R> {
-    /// `ahead`: what hyper has read behind the request. `idle`: how long the connection may rest once it is answered.
+    /// `ahead`: what hyper has read behind the request.
     pub(crate) fn new(
         request: R,
         exchange: Exchange,
@@ -180,11 +182,11 @@ impl<R: Request> Parked<R> {
         idle: Duration,
         wakes: &Wakes,
     ) -> Self {
-        // A task that sleeps until a deadline far away would not see that the time to rest is over.
-        let wants_to_know = !ahead.is_empty() || request.wait() > idle;
+        let wants_to_know = !ahead.is_empty();
+        let idle_ms = idle.as_millis().try_into().unwrap_or(u32::MAX);
         let (stream, phase) = (Some(stream), Phase::Opening(None));
         let state = State { stream, ahead, phase, task: None, is_followed: false, wants_to_know };
-        Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), state: Mutex::new(state) }
+        Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), idle_ms, state: Mutex::new(state) }
     }
 
     /// The key is open: from here on an update is written as it is given. One that came before.
@@ -236,7 +238,11 @@ impl<R: Request> Parked<R> {
             if wakes.stop.poll(cx) != Course::Open {
                 return Poll::Ready(Woken::Stopping);
             }
-            if wakes.timer.poll(deadline, cx).is_ready() {
+            // Whoever answers does not wake the task: where the deadline is far away, it looks in between whether the
+            // connection has rested for too long since.
+            let idle = Duration::from_millis(self.idle_ms.into());
+            let at = if self.request.wait() > idle { deadline.min(Instant::now() + idle) } else { deadline };
+            if wakes.timer.poll(at, cx).is_ready() {
                 return Poll::Ready(Woken::Deadline);
             }
             state.poll_left(cx).map(|()| Woken::Left)

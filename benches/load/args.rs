@@ -81,6 +81,7 @@ pub(crate) enum ScenarioName {
 pub(crate) enum PeerName {
     Nchan,
     Hyper,
+    Floor,
     None,
 }
 

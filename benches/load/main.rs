@@ -22,6 +22,7 @@ use server::Subject;
 mod args;
 mod client;
 mod figures;
+mod floor;
 mod machine;
 mod plain;
 mod plot;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let result = match (words.next().as_deref(), words.next()) {
         (Some(plain::SUBCOMMAND), Some(address)) => plain::serve(&address),
+        (Some(floor::SUBCOMMAND), Some(address)) => floor::serve(&address),
         _ => run(&Args::parse()),
     };
     match result {
@@ -111,6 +113,7 @@ fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
         match peer {
             PeerName::Nchan => subjects.push(Subject::Nchan { workers: args.nchan_workers }),
             PeerName::Hyper => subjects.push(Subject::Hyper),
+            PeerName::Floor => subjects.push(Subject::Floor),
             PeerName::None => {}
         }
     }

@@ -10,12 +10,12 @@ use rustls::ClientConfig;
 use crate::client::{get, trusting};
 use crate::process::{Process, Scratch, free_port};
 use crate::wire::Wire;
-use crate::{Outcome, machine};
+use crate::{Outcome, floor, machine, plain};
 
 mod certificate;
 mod holdfast;
-mod hyper;
 mod nchan;
+mod own;
 mod proxy;
 mod redis;
 
@@ -32,6 +32,7 @@ pub(crate) enum Subject {
         workers: usize,
     },
     Hyper,
+    Floor,
 }
 
 /// How it is set up.
@@ -79,12 +80,13 @@ impl Subject {
             Self::Holdfast { name, .. } => name,
             Self::Nchan { .. } => "nchan",
             Self::Hyper => "hyper",
+            Self::Floor => "floor",
         }
     }
 
     /// Whether there is such a thing.
     pub(crate) fn can(&self, kind: Kind) -> bool {
-        !matches!((self, kind), (Self::Hyper, Kind::Cluster | Kind::Proxied | Kind::ProxiedTls))
+        !matches!(self, Self::Hyper | Self::Floor) || kind == Kind::Single
     }
 
     /// Starts it, and waits until it answers.
@@ -98,7 +100,8 @@ impl Subject {
                 holdfast::Launch { program, threads: *threads, kept_seconds }.server(kind)
             }
             (Self::Nchan { workers }, _) => nchan::Launch { workers: *workers, kept_seconds }.server(kind),
-            (Self::Hyper, _) => hyper::start(),
+            (Self::Hyper, _) => own::start("hyper", plain::SUBCOMMAND),
+            (Self::Floor, _) => own::start("floor", floor::SUBCOMMAND),
         }
     }
 
@@ -107,7 +110,8 @@ impl Subject {
         match self {
             Self::Holdfast { program, .. } => first_line(Command::new(program).arg("--version")),
             Self::Nchan { .. } => nchan::version(),
-            Self::Hyper => Ok(hyper::version()),
+            Self::Hyper => Ok(own::version("hyper")),
+            Self::Floor => Ok(own::version("mio")),
         }
     }
 }
