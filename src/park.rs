@@ -8,7 +8,8 @@
 //! does not take all of it, or there is more to do behind the answer, the task is woken, and does it.
 //!
 //! # What the task waits for
-//! Its deadline, its listener's end, and that the socket becomes readable. While the get waits that means that the
+//! Its deadline (and in between, where that is far away, whether it was answered and rested for too long since), its
+//! listener's end, and that the socket becomes readable. While the get waits that means that the
 //! client left, if the socket also says that it is closed for reading (it says so behind unread bytes too); else bytes
 //! lie behind the request. They stay in the socket, where TCP bounds them: the runtime is told to forget that it saw
 //! them, or the task would spin, and to look anew when the get is answered. Until then only more of them, or the
@@ -24,6 +25,7 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
 use std::mem::{MaybeUninit, replace, take};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
@@ -46,6 +48,8 @@ use crate::waiters::Taker;
 /// How long a delivery that has taken a waiter out of the registry may take to give it the update: it is on its way, or it
 /// panicked, and then nobody answers.
 const GIVEN_WITHIN: Duration = Duration::from_secs(1);
+/// See [`Parked::look_in_ms`].
+const MIN_LOOK_IN: Duration = Duration::from_secs(10);
 /// What of the next request is read before hyper has it. Most heads are shorter.
 const FIRST_BYTES: usize = 2048;
 /// What holds of the stream.
@@ -110,8 +114,8 @@ pub(crate) struct Parked<R> {
     pub(crate) request: R,
     exchange: Exchange,
     stop: Arc<Stop>,
-    /// How long the connection may rest once it is answered; four bytes, because each held get has them.
-    idle_ms: u32,
+    /// How often its task looks whether it rests for too long, where it waits for longer than that; in ms, for the size.
+    look_in_ms: Option<NonZeroU32>,
     state: Mutex<State>,
 }
 
@@ -182,11 +186,15 @@ impl<R: Request> Parked<R> {
         idle: Duration,
         wakes: &Wakes,
     ) -> Self {
-        let wants_to_know = !ahead.is_empty();
-        let idle_ms = idle.as_millis().try_into().unwrap_or(u32::MAX);
+        // A task that sleeps until a deadline far away would not see that the time to rest is over. To be woken by each
+        // answer costs more than to look, unless it would have to look very often.
+        let sleeps_long = request.wait() > idle;
+        let look_in_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
+        let look_in_ms = look_in_ms.filter(|_| sleeps_long && idle >= MIN_LOOK_IN);
+        let wants_to_know = !ahead.is_empty() || (sleeps_long && look_in_ms.is_none());
         let (stream, phase) = (Some(stream), Phase::Opening(None));
         let state = State { stream, ahead, phase, task: None, is_followed: false, wants_to_know };
-        Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), idle_ms, state: Mutex::new(state) }
+        Self { request, exchange, stop: Arc::clone(wakes.stop.stop()), look_in_ms, state: Mutex::new(state) }
     }
 
     /// The key is open: from here on an update is written as it is given. One that came before.
@@ -238,12 +246,14 @@ impl<R: Request> Parked<R> {
             if wakes.stop.poll(cx) != Course::Open {
                 return Poll::Ready(Woken::Stopping);
             }
-            // Whoever answers does not wake the task: where the deadline is far away, it looks in between whether the
-            // connection has rested for too long since.
-            let idle = Duration::from_millis(self.idle_ms.into());
-            let at = if self.request.wait() > idle { deadline.min(Instant::now() + idle) } else { deadline };
-            if wakes.timer.poll(at, cx).is_ready() {
-                return Poll::Ready(Woken::Deadline);
+            loop {
+                let next = self.look_in_ms.map(|ms| Instant::now() + Duration::from_millis(ms.get().into()));
+                let at = next.map_or(deadline, |next| next.min(deadline));
+                match wakes.timer.poll(at, cx) {
+                    Poll::Ready(()) if at == deadline => return Poll::Ready(Woken::Deadline),
+                    Poll::Ready(()) => {}
+                    Poll::Pending => break,
+                }
             }
             state.poll_left(cx).map(|()| Woken::Left)
         })

@@ -1,26 +1,24 @@
-//! How much load holdfast bears, beside nchan and beside plain hyper: `cargo bench --bench load -- --help`.
+//! How much load holdfast bears, beside nchan, plain hyper and a bare epoll loop: `cargo bench --bench load -- --help`.
 //!
 //! This program is the client; each server is started by it, in processes of its own, on free ports of loopback, anew for
 //! each run. Subject and peers run in turn (A B A B), since a machine is not the same from one minute to the next: what
 //! counts are the ratios within a pair. Here is only the order of things.
-//!
-//! Cargo builds the holdfast beside a bench with features that only tests need (tokio's `test-util`, for one). So this
-//! program has it built once more, as it is deployed, unless one is named with `--holdfast`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
 use args::{Args, PeerName};
+use deployed::deployed;
 use report::Report;
 use server::Subject;
 
 mod args;
 mod client;
+mod deployed;
 mod figures;
 mod floor;
 mod machine;
@@ -34,7 +32,7 @@ mod stats;
 mod table;
 mod wire;
 
-/// As holdfast has it: the plain hyper server is this program, too.
+/// As holdfast has it: the servers to compare with are this program, too.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -127,14 +125,4 @@ fn versions(subjects: &[Subject]) -> Outcome<BTreeMap<String, String>> {
     }
     versions.extend(server::versions().into_iter().map(|(name, version)| (name.to_owned(), version)));
     Ok(versions)
-}
-
-/// Builds holdfast as it is deployed; gives the program.
-fn deployed() -> Outcome<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked", "--bin", "holdfast"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cargo.status()?.success() {
-        return Err("cargo does not build holdfast; name one with --holdfast".into());
-    }
-    Ok(PathBuf::from(env!("CARGO_BIN_EXE_holdfast")))
 }

@@ -15,9 +15,12 @@ pub(crate) struct Args {
     /// Nodes, at least 3 [default: so many that the waiters of two that are gone fit the others]
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=200), value_name = "COUNT")]
     nodes: Option<u32>,
-    /// The holdfast binary [default: the one that cargo built beside this program]
+    /// The holdfast binary [default: this checkout, built as it is deployed]
     #[arg(long, value_name = "PATH")]
     pub(crate) holdfast: Option<PathBuf>,
+    /// The one that is measured
+    #[arg(skip)]
+    pub(crate) program: PathBuf,
     /// Passed to each node as --threads
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "COUNT")]
     pub(crate) threads: Option<u32>,

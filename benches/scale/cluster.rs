@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,11 +31,6 @@ struct Node {
     pid: u32,
     addresses: Addresses,
     is_alive: bool,
-}
-
-/// The binary that is measured.
-pub(crate) fn program(args: &Args) -> PathBuf {
-    args.holdfast.clone().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_holdfast")))
 }
 
 fn free_address() -> SocketAddr {
@@ -162,7 +157,7 @@ impl Cluster {
 impl Node {
     fn start(args: &Args, number: usize, redis_port: u16, scratch: &Scratch) -> Outcome<Self> {
         let addresses = Addresses { public: free_address(), internal: free_address() };
-        let mut command = Command::new(program(args));
+        let mut command = Command::new(&args.program);
         command.args(["--public", &addresses.public.to_string(), "--internal", &addresses.internal.to_string()]);
         command.args(["--hold", HOLD, "--redis", &format!("redis://127.0.0.1:{redis_port}")]);
         if let Some(threads) = args.threads {

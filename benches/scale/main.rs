@@ -11,9 +11,6 @@
 //! this program once more. Both ends of each connection are on this machine, so that the kernel's share counts twice
 //! what it does on a server. Pages come from several addresses of 127.0.0.0/8, since two addresses have some 28,000
 //! ports between them.
-//!
-//! Cargo builds the holdfast beside a bench with features that only tests need. To measure the one that is deployed,
-//! build it with `cargo build --release`, copy it, and name it with `--holdfast`.
 
 use std::error::Error;
 use std::path::Path;
@@ -29,6 +26,8 @@ mod args;
 mod client;
 mod cluster;
 mod crowd;
+#[path = "../load/deployed.rs"]
+mod deployed;
 mod limits;
 #[path = "../load/machine.rs"]
 mod machine;
@@ -50,7 +49,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let is_worker = std::env::args().nth(1).is_some_and(|word| word == worker::SUBCOMMAND);
-    let result = if is_worker { worker::run() } else { run(&Args::parse()) };
+    let result = if is_worker { worker::run() } else { run(Args::parse()) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Outcome<()> {
+fn run(mut args: Args) -> Outcome<()> {
     // `cargo test --benches` starts this, too.
     if cfg!(debug_assertions) {
         println!("scale: built without optimisation, so nothing is measured; use cargo bench");
@@ -69,10 +68,12 @@ fn run(args: &Args) -> Outcome<()> {
     process::note_signals()?;
     // What cannot be raised is no reason not to start: it takes more nodes.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    args.program = args.holdfast.clone().map_or_else(deployed::deployed, Ok)?;
+    let args = &args;
     let plan = Plan::new(args, open_files)?;
     let redis = cluster::version(Path::new("redis-server"))
         .map_err(|error| format!("{error}. Install it: apt-get install redis-server"))?;
-    let versions = vec![cluster::version(&cluster::program(args))?, redis];
+    let versions = vec![cluster::version(&args.program)?, redis];
     let mut report = Report::new(&plan, versions);
     let result = steps::run(args, plan, open_files, &mut report);
     // What was found is there if the rest failed or was interrupted.
