@@ -9,9 +9,9 @@
 //!
 //! # What the task waits for
 //! Its deadline (and in between, where that is far away, whether it was answered and rested for too long since), its
-//! listener's end, and that the socket becomes readable. While the get waits that means that the
-//! client left, if the socket also says that it is closed for reading (it says so behind unread bytes too); else bytes
-//! lie behind the request. They stay in the socket, where TCP bounds them: the runtime is told to forget that it saw
+//! listener's end, and that the socket becomes readable. While the get waits that means that the client left, if the
+//! socket also says that it is closed for reading (it says so behind unread bytes too); else bytes lie behind the
+//! request. They stay in the socket, where TCP bounds them: the runtime is told to forget that it saw
 //! them, or the task would spin, and to look anew when the get is answered. Until then only more of them, or the
 //! closing, wake the task.
 //!

@@ -121,12 +121,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_of_other_threads_is_lost() {
         for _ in 0..10_000 {
-            let ([one, other], receivers): ([_; 2], [_; 2]) = {
-                let ((one, first), (other, second)) = (oneshot::channel(), oneshot::channel());
-                ([one, other], [first, second])
-            };
+            let ((one, first), (other, second)) = (oneshot::channel(), oneshot::channel());
             let sends = [one, other].map(|sender| tokio::spawn(async move { sender.send(()) }));
-            let (mut wakes, mut both) = (SelfWakes::default(), join_all(receivers));
+            let (mut wakes, mut both) = (SelfWakes::default(), join_all([first, second]));
             yield_now().await;
             let received = poll_fn(|cx| wakes.poll(cx, |cx| Pin::new(&mut both).poll(cx)));
             let received = timeout(Duration::from_secs(10), received).await.expect("it is woken");

@@ -1,7 +1,7 @@
 //! Programs that are started, looked at and ended: none may outlive this one, whether it ends, fails, panics or is
 //! interrupted. Nothing of what they speak is known here.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
@@ -202,4 +202,9 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// The same as an address.
+pub(crate) fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }

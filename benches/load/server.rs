@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use crate::client::{get, trusting};
-use crate::process::{Process, Scratch, free_port};
+use crate::process::{Process, Scratch};
 use crate::wire::Wire;
 use crate::{Outcome, floor, machine, plain};
 
@@ -151,10 +151,6 @@ impl Server {
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-fn free_address() -> SocketAddr {
-    local(free_port())
 }
 
 /// The first line that a command writes, to either output.

@@ -1,7 +1,7 @@
 //! What is measured: nodes on one Redis, all on loopback.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::args::Args;
 use crate::client::get;
-use crate::process::{Ending, Process, Scratch, free_port};
+use crate::process::{Ending, Process, Scratch, free_address, free_port};
 use crate::protocol::Addresses;
 use crate::{Outcome, machine, process};
 
@@ -31,10 +31,6 @@ struct Node {
     pid: u32,
     addresses: Addresses,
     is_alive: bool,
-}
-
-fn free_address() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 impl Cluster {

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Kind, Server, free_address, proxy, redis};
+use super::{Kind, Server, proxy, redis};
 use crate::Outcome;
 use crate::client::get;
-use crate::process::{Ending, Process, Scratch};
+use crate::process::{Ending, Process, Scratch, free_address};
 use crate::wire::Holdfast;
 
 /// Which program, and its settings that are not always the same.

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Kind, Server, certificate, first_line, free_address, redis};
+use super::{Kind, Server, certificate, first_line, redis};
 use crate::Outcome;
 use crate::client::get;
-use crate::process::{Ending, Process, Scratch};
+use crate::process::{Ending, Process, Scratch, free_address};
 use crate::wire::{Nchan, number_of_line};
 
 const TEMPLATE: &str = include_str!("../nchan.conf");

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use super::{Server, free_address};
+use super::Server;
 use crate::Outcome;
 use crate::client::get;
-use crate::process::{Ending, Process, Scratch};
+use crate::process::{Ending, Process, Scratch, free_address};
 use crate::wire::Hold;
 
 /// Starts the one that a hidden subcommand stands for.

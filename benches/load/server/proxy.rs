@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use super::{certificate, first_line, free_address, nchan};
+use super::{certificate, first_line, nchan};
 use crate::Outcome;
-use crate::process::{Process, Scratch};
+use crate::process::{Process, Scratch, free_address};
 
 /// The files, by their names under `nginx/`.
 const FILES: [(&str, &str); 7] = [
