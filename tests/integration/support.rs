@@ -38,7 +38,7 @@ pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use resp::{Reply, Resp};
 pub(crate) use response::Response;
 pub(crate) use scratch::Scratch;
-pub(crate) use sentinel::Sentinels;
+pub(crate) use sentinel::{MAX_ELECTION, Sentinels};
 
 /// How long the harness waits for anything before the test fails: far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -8,12 +8,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::world::{Key, Outcome, Shared, Update};
+use super::world::{Key, Outcome, RECOVERY, Shared, Update};
 use crate::support::{Conn, PATIENCE, request};
-
-/// How long sets may be refused: longer than sentinels are given to agree on a master
-/// ([`Sentinels::wait_other_master`](crate::support::Sentinels::wait_other_master)).
-const MAX_REFUSED: Duration = Duration::from_secs(30);
 
 /// Sets, one to three at a time, until it is to end; then once more, and that is stored.
 pub(super) async fn run(shared: Arc<Shared>, at: usize) {
@@ -41,7 +37,7 @@ pub(super) async fn run(shared: Arc<Shared>, at: usize) {
             }
             newest = newest.max(confirmed);
             if confirmed == 0 {
-                assert!(begun.elapsed() < MAX_REFUSED, "{}: nothing is stored for {MAX_REFUSED:?}", key.name);
+                assert!(begun.elapsed() < RECOVERY, "{}: nothing is stored for {RECOVERY:?}", key.name);
                 sleep(Duration::from_millis(10)).await;
             }
         }

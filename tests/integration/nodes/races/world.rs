@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::{backend, page};
-use crate::support::Nodes;
+use crate::support::{MAX_ELECTION, Nodes, PATIENCE};
 
 const KEYS: usize = 10;
-/// See [`Shared::recovery`]; an election of sentinels may be within it.
-const RECOVERY: Duration = Duration::from_secs(30);
+/// How long sets may be refused, and [`Shared::recovery`]: an election of sentinels may be within it.
+pub(super) const RECOVERY: Duration = MAX_ELECTION.saturating_add(PATIENCE);
 pub(super) const PAGES_PER_KEY: usize = 2;
 
 /// The name of a key.
