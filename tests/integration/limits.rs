@@ -41,11 +41,15 @@ async fn idle(address: &Address, count: usize) -> Vec<Conn> {
     all
 }
 
-/// A number in the log line whose message begins with `message`.
-fn logged(node: &Node, message: &str, field: &str) -> Option<u64> {
-    let found = node.logs().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
-    let mut found = found.filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message)));
-    found.next()?[field].as_u64()
+/// The line of the log with this message, once it is there: the program writes it by a thread of its own, and listens
+/// before it has told all of its start.
+async fn logged(node: &Node, message: &str) -> serde_json::Value {
+    let find = || {
+        let lines = node.logs().into_iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok());
+        lines.into_iter().find(|line| line["message"] == message)
+    };
+    eventually(async || find().is_some(), &format!("\"{message}\" in the log")).await;
+    find().expect("seen")
 }
 
 fn count_logged(node: &Node, text: &str) -> usize {
@@ -217,11 +221,12 @@ async fn descriptors_that_come_free_are_enough_to_go_on() {
 #[tokio::test]
 async fn the_connections_fit_the_open_file_limit() {
     let node = Launch::new(&[]).under(r#"ulimit -n 64; exec "$0" "$@""#).start().await;
-    assert_eq!(logged(&node, "the open-file limit", "open_files"), Some(64));
-    let public = logged(&node, "holdfast starts", "max_connections").expect("told at start");
-    let internal = logged(&node, "holdfast starts", "max_internal_connections").expect("told at start");
+    assert_eq!(logged(&node, "the open-file limit").await["open_files"], 64);
+    let start = logged(&node, "holdfast starts").await;
+    let number = |field: &str| start[field].as_u64().expect("a number");
+    let (public, internal) = (number("max_connections"), number("max_internal_connections"));
     assert!(public > internal && internal > 0 && public + internal < 64, "{public} and {internal}");
-    assert_eq!(logged(&node, "holdfast starts", "max_waiters"), Some(public - public / 10));
+    assert_eq!(number("max_waiters"), public - public / 10);
     // With every place taken, on both listeners, there is still a descriptor for each.
     let mut inside = Vec::new();
     for _ in 0..internal {
@@ -240,8 +245,8 @@ async fn the_connections_fit_the_open_file_limit() {
 #[tokio::test]
 async fn the_soft_limit_is_raised_to_the_hard_one() {
     let node = Launch::new(&[]).under(r#"ulimit -Sn 64; ulimit -Hn 256; exec "$0" "$@""#).start().await;
-    assert_eq!(logged(&node, "the open-file limit", "open_files"), Some(256));
-    assert!(logged(&node, "holdfast starts", "max_connections") > Some(128));
+    assert_eq!(logged(&node, "the open-file limit").await["open_files"], 256);
+    assert!(logged(&node, "holdfast starts").await["max_connections"].as_u64() > Some(128));
 }
 
 #[tokio::test]

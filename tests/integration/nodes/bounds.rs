@@ -83,6 +83,8 @@ async fn another_eviction_policy_is_warned_of() {
     for (policy, is_warned) in [("noeviction", false), ("allkeys-lru", true), ("volatile-ttl", true)] {
         let redis = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", policy]).await;
         let nodes = Nodes::start(1, &redis.url(), &[]).await;
+        let told = async || nodes[0].logs().iter().any(|line| line.contains("connected to Redis"));
+        eventually(told, "what is told behind the warning").await;
         let warned = nodes[0].logs().iter().any(|line| line.contains("WARN") && line.contains("maxmemory-policy"));
         assert_eq!(warned, is_warned, "{policy}: {:?}", nodes[0].logs());
     }

@@ -106,7 +106,8 @@ async fn a_node_that_is_not_reached_as_itself_says_so() {
         }
         let unready = ready().await;
         assert_eq!((unready.status, unready.code()), (503, -6), "{unready:?}");
-        assert!(node.logs().iter().any(|line| line.contains("ERROR") && line.contains("--advertise")));
+        let told = async || node.logs().iter().any(|line| line.contains("ERROR") && line.contains("--advertise"));
+        eventually(told, "the mistake in the log").await;
     }
     assert_eq!(nodes[0].internal("GET", "/health/ready", &[], b"").await.status, 200);
 }
