@@ -5,13 +5,16 @@ SHELL = /bin/sh
 # The debug binary as an absolute path, wherever cargo was told to put it.
 HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
 
-.PHONY: help build deps test test-browser test-long test-all lint
+.PHONY: help build web deps test test-browser test-long test-all lint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## the release binary: target/release/holdfast
 	cargo build --release --locked
+
+web: deps ## src/web/holdfast.min.js, of its source
+	node tests/browser/minify.mjs
 
 deps: ## install what the tests need and the machine lacks (apt-get, npm ci)
 	@.ci/deps

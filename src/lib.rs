@@ -40,6 +40,7 @@ mod health;
 mod internal;
 pub mod key;
 pub mod lease;
+mod library;
 pub mod listener;
 pub mod log;
 pub mod metrics;

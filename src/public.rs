@@ -13,6 +13,7 @@ use crate::demo::{self, Demo};
 use crate::error::Refusal;
 use crate::get::{Begun, Get, Gets};
 use crate::head;
+use crate::library;
 use crate::response::{self, Response};
 use crate::router::Router;
 
@@ -20,6 +21,7 @@ use crate::router::Router;
 enum Route {
     Get,
     Options,
+    Library(library::Form),
     Demo(demo::File),
 }
 
@@ -28,6 +30,7 @@ impl Route {
     const fn path(self) -> &'static str {
         match self {
             Self::Get | Self::Options => "/status/get",
+            Self::Library(form) => form.path(),
             Self::Demo(_) => "/demo",
         }
     }
@@ -44,6 +47,7 @@ pub(crate) struct Public {
 impl Public {
     pub(crate) fn new(gets: Arc<Gets>, demo: Option<Demo>) -> Arc<Self> {
         let mut table = vec![("/status/get", vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)])];
+        table.extend(library::PATHS.map(|(path, form)| (path, vec![(Method::GET, Route::Library(form))])));
         if demo.is_some() {
             table.extend(demo::PATHS.map(|(path, file)| (path, vec![(Method::GET, Route::Demo(file))])));
         }
@@ -70,6 +74,7 @@ impl Public {
                 let preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
                 grant().apply(response::options(preflight, "GET, OPTIONS"))
             }
+            Ok(Route::Library(form)) => form.answer(headers, &self.gets.resource_policy),
             Ok(Route::Demo(file)) => match &self.demo {
                 Some(demo) => demo.answer(file),
                 None => response::refusal(&Refusal::NotFound),

@@ -8,8 +8,8 @@ use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use serde::Serialize;
 
@@ -58,6 +58,7 @@ pub mod code {
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const SCRIPT: HeaderValue = HeaderValue::from_static("application/javascript; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -272,7 +273,7 @@ fn script_response(status: StatusCode, body: Vec<u8>, policy: &HeaderValue) -> R
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/javascript; charset=utf-8"));
+    headers.insert(CONTENT_TYPE, SCRIPT);
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=f.txt"));
@@ -287,6 +288,25 @@ pub(crate) fn file(content_type: &'static str, body: Bytes) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// A file of the client library, or that the browser's is still the same. Pages of every origin load it: it holds nothing
+/// of anybody, so that `--allow-origin` does not ask, and an answer from a cache suits all.
+pub(crate) fn library(script: &'static str, etag: HeaderValue, is_known: bool, policy: &HeaderValue) -> Response {
+    let mut response = Response::new(Full::from(if is_known { "" } else { script }));
+    let headers = response.headers_mut();
+    headers.insert(ETAG, etag);
+    // The wire does not change, so an old copy works: an hour, so that a mended one is everywhere within it.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(CORP, policy.clone());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        headers.insert(CONTENT_TYPE, SCRIPT);
+    }
     response
 }
 

@@ -18,6 +18,7 @@ mod deploy;
 mod drain;
 mod health;
 mod keys;
+mod library;
 mod limits;
 mod logs;
 mod model;

@@ -55,6 +55,7 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         ("GET", "/status/get?key=k"),
         ("OPTIONS", "/status/get?key=k"),
         ("GET", "/holdfast.js"),
+        ("GET", "/holdfast.mjs"),
         ("GET", "/demo"),
         ("GET", "/demo/demo.css"),
     ] {
@@ -74,8 +75,17 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         "/health/path",
         "/metrics",
     ];
-    let others =
-        ["/", "/status", "/status/get/", "/status/get%3Fkey=k", "/STATUS/GET", "/demo/", "/demo/a/b", "/demox"];
+    let others = [
+        "/",
+        "/status",
+        "/status/get/",
+        "/status/get%3Fkey=k",
+        "/STATUS/GET",
+        "/demo/",
+        "/demo/a/b",
+        "/demox",
+        "/holdfast_js",
+    ];
     let around = ["/status/get/../set", "/demo/../metrics", "/demo/..%2Fmetrics", "/demo/%2e%2e/metrics", "//metrics"];
     let mut page = nginx.open().await;
     for target in [&internal[..], &others, &around].concat() {
@@ -95,6 +105,7 @@ async fn other_methods_are_answered_405_with_those_that_are_allowed() {
     for (target, methods, allowed) in [
         ("/status/get?key=k", &["POST", "PUT", "DELETE", "PATCH", "HEAD", "PROPFIND"][..], "GET, OPTIONS"),
         ("/holdfast.js", &["POST", "OPTIONS"], "GET"),
+        ("/holdfast.mjs", &["POST", "OPTIONS"], "GET"),
         ("/demo", &["POST", "OPTIONS"], "GET"),
     ] {
         for method in methods {
@@ -125,6 +136,7 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
         ("authorization", "Bearer t"),
         ("x-forwarded-for", "192.0.2.7"),
         ("connection", "keep-alive"),
+        ("if-none-match", "\"1\""),
     ];
     let mut page = nginx.open().await;
     assert_eq!(page.conn.ask(request("GET", "/status/get?key=k", &sent, b"")).await.status, 200);
@@ -132,6 +144,7 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
         "GET /status/get?key=k HTTP/1.1",
         &format!("Host: {NAME}"),
         "X-Forwarded-For: 127.0.0.1",
+        "If-None-Match: \"1\"",
         "Origin: https://shop.example.com",
         "Sec-Fetch-Dest: script",
         "Access-Control-Request-Method: GET",

@@ -1,0 +1,20 @@
+// Makes src/web/holdfast.min.js, which the program serves, of its readable source: `make web` runs this file. A test
+// sees to it that both are the same program.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { minify } from "terser";
+
+const web = fileURLToPath(new URL("../../src/web/", import.meta.url));
+
+/** What is served, as made of the source; ES5, with the line that names it. */
+export async function minified() {
+  const { code } = await minify(readFileSync(`${web}holdfast.js`, "utf8"), {
+    ecma: 5,
+    compress: { passes: 3 },
+    format: { comments: /^!/ },
+  });
+  return `${code}\n`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(`${web}holdfast.min.js`, await minified());
