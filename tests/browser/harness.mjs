@@ -43,7 +43,7 @@ after(async () => {
 });
 
 // Children still running when this process ends, for whatever reason short of SIGKILL, end with it.
-const children = new Set();
+export const children = new Set();
 process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
@@ -93,6 +93,8 @@ export async function program({ t, args = [] } = {}) {
     exited,
     /** SIGTERM, as a service manager sends it. */
     terminate: () => child.kill("SIGTERM"),
+    /** SIGKILL, and gone. */
+    kill: stop,
     /** The address of a get, as a page writes it. */
     get: (parameters) => `${addresses.public}/status/get?${query(parameters)}`,
     /** Sets a status from the raw bytes of its value and returns the receipt. */
@@ -138,10 +140,14 @@ const files = {
   "/jquery3.js": () => jquery("jquery3"),
 };
 
-/** Somebody else's web site: another origin by its port, and another site too under the name `localhost`. */
-export async function site() {
+/**
+ * Somebody else's web site: another origin by its port, and another site too under the name `localhost`. `pages` are
+ * more of its files, by their paths: headers and body, or what gives them.
+ */
+export async function site(pages = {}) {
   const server = createServer((request, response) => {
-    const [headers, body] = files[request.url]?.() ?? [];
+    const file = { ...files, ...pages }[request.url];
+    const [headers, body] = (typeof file === "function" ? file() : file) ?? [];
     response.writeHead(body === undefined ? 404 : 200, headers).end(body);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -150,16 +156,17 @@ export async function site() {
   return { origin: `http://127.0.0.1:${port}`, localhost: `http://localhost:${port}` };
 }
 
-/** A real Chromium; ends with the test file. */
-export async function browser() {
+/** A real Chromium, with more `args` or other options of Playwright; ends with the test file. */
+export async function browser({ args = [], ...options } = {}) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   if (!existsSync(executablePath)) throw new Error(`no Chromium at ${executablePath}: install it, or set CHROMIUM`);
   const started = await chromium.launch({
     executablePath,
     args: [
       "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync", ...args,
     ],
+    ...options,
   });
   atEnd(() => started.close());
   return started;
@@ -199,6 +206,53 @@ export const insert = (page, src, callback) =>
     },
     { src, callback },
   );
+
+/** A page of the site `at` that has loaded holdfast.js from `base`. */
+export async function loaded(t, chromium, at, base, options) {
+  const page = await open(t, chromium, at, options);
+  await page.addScriptTag({ url: `${base}/holdfast.js` });
+  return page;
+}
+
+/** Watches `key` in the page, as `name`; then `watched(page, name)` tells what its listeners heard. */
+export const watch = (page, base, key, options = {}, name = "watched") =>
+  page.evaluate(
+    ({ base, key, options, name }) => {
+      const heard = (window[name] = { states: [], statuses: [], gone: [], errors: [] });
+      heard.watch = holdfast.watch(base, key, {
+        ...options,
+        onstate: (state, answer) => heard.states.push(answer ? [state, answer.code] : [state]),
+        onstatus: (value, answer) => heard.statuses.push([value, answer.version]),
+        ongone: (answer) => heard.gone.push(answer.code),
+        onerror: (message) => heard.errors.push(message),
+      });
+    },
+    { base, key, options, name },
+  );
+
+/** What the listeners of a watch heard so far, and what its handle says. */
+export const watched = (page, name = "watched") =>
+  page.evaluate((name) => {
+    const { watch, ...heard } = window[name];
+    return { ...heard, state: watch.state, last: watch.last };
+  }, name);
+
+/** Waits until a watch's state is `wanted`. */
+export const state = (page, wanted, name = "watched") =>
+  until(`the watch is ${wanted}`, () => page.evaluate(({ wanted, name }) => window[name].watch.state === wanted, { wanted, name }));
+
+/** Waits until a watch has heard `count` statuses, and gives their values. */
+export async function values(page, count, name = "watched") {
+  const statuses = await until(`${count} statuses were heard`, async () => {
+    const { statuses } = await watched(page, name);
+    return statuses.length >= count && statuses;
+  });
+  return statuses.map(([value]) => value);
+}
+
+/** What polls leave in a page if they leak: names in the window, script tags. */
+export const leftovers = (page) =>
+  page.evaluate(() => [Object.keys(window).filter((name) => name.startsWith("holdfast_")), [...document.querySelectorAll("script")].filter((script) => script.src.includes("/status/get")).length]);
 
 /** Waits until the script of the last `insert` has ended: "load" or "error". */
 export const ended = (page) => until("the script has ended", () => page.evaluate(() => window.ended));

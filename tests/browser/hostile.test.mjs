@@ -1,0 +1,256 @@
+// holdfast.js in a bad world: answers that are cut, late, doubled or somebody else's, servers that leave, die and come
+// back, pages that sleep. After each, every status was told once, in order, and the program held one poll at a time.
+
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { browser, leftovers, limit, loaded, program, site, state, until, values, watch, watched } from "./harness.mjs";
+import { misdeeds, proxy } from "./proxy.mjs";
+
+let chromium, holdfast, other;
+before(async () => ([chromium, holdfast, other] = await Promise.all([browser(), program(), site()])));
+
+/** A page that watches `key` through a proxy, which does as `plan` says. */
+async function through(t, key, { plan = [], options = {}, clock = false, from = holdfast } = {}) {
+  const between = await proxy(t, from.public);
+  between.plan.push(...plan);
+  const page = await loaded(t, chromium, other.localhost, from.public);
+  if (clock) await page.clock.install();
+  await watch(page, between.url, key, options);
+  return { page, between };
+}
+
+/** All is well in the end: polls are held again, one at a time, and nothing was left behind. */
+async function well(page, between, key, expected, from = holdfast) {
+  await state(page, "waiting");
+  await until("a poll is held", async () => between.polls.at(-1).wait !== "0" && between.underWay(key) === 1);
+  await from.set(key, `"last"`, `,"final":true`);
+  assert.deepEqual(await values(page, expected.length + 1), [...expected, "last"]);
+  await state(page, "stopped");
+  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.equal(between.mostAtOnce, 1, "one poll at a time");
+  const { statuses } = await watched(page);
+  assert.deepEqual(statuses.map(([, version]) => version), statuses.map(([, version]) => version).toSorted((a, b) => a - b));
+}
+
+// What a page cannot help to complain of: a script that is none, or did not come.
+const expectedComplaints = /^console: Failed to load resource|SyntaxError|ERR_|blocked/;
+
+// Side by side, as most of their time is rests after a failure.
+test("misdeeds", { ...limit, concurrency: 4 }, (t) => Promise.all(Object.keys(misdeeds).map((misdeed) =>
+  t.test(`answer_that_is_${misdeed}_costs_no_status`, limit, async (t) => {
+    // Twice, on two statuses; the answer to the first is lost, or heard by half.
+    const key = misdeed;
+    await holdfast.set(key, `"first"`);
+    const { page, between } = await through(t, key, { plan: [misdeed, misdeed] });
+    assert.deepEqual(await values(page, 1), ["first"]);
+    await until("the next poll is held", () => between.polls.at(-1).wait !== "0" && between.polls.at(-1).last !== "0" && between.underWay(key) === 1);
+    between.plan.push(misdeed);
+    await holdfast.set(key, `"second"`);
+    await values(page, 2);
+    await well(page, between, key, ["first", "second"]);
+    const states = (await watched(page)).states.map(([state]) => state);
+    if (misdeed === "doubled") assert.deepEqual(states, ["waiting", "stopped"]);
+    // On a connection that was used before, the browser itself asks once more.
+    else if (misdeed !== "cut_off_before_the_head") assert.deepEqual(states.slice(0, 4), ["waiting", "retrying", "waiting", "retrying"]);
+    for (const complaint of page.complaints) assert.match(complaint, expectedComplaints);
+  }),
+)));
+
+test("answer_with_an_older_status_is_not_told", limit, async (t) => {
+  const key = "older";
+  let replayed;
+  const record = async (response, answer) => {
+    replayed = (await answer).body.toString();
+    response.writeHead(200, { "content-type": "text/javascript" }).end(replayed);
+  };
+  const replay = (response) =>
+    response.writeHead(200, { "content-type": "text/javascript" }).end(replayed.replace(/holdfast_\w+/g, between.polls.at(-1).callback));
+  await holdfast.set(key, `"old"`);
+  const { page, between } = await through(t, key, { plan: [record, replay, replay] });
+  // A cache that answers with what it had is trouble, not news; nor is it asked again at once.
+  await until("it was asked beyond the replays", () => between.polls.length >= 4);
+  await well(page, between, key, ["old"]);
+});
+
+test("slow_first_byte_is_waited_for", limit, async (t) => {
+  const key = "slow";
+  await holdfast.set(key, `"slow"`);
+  const slow = async (response, answer) => {
+    const { headers, body } = await answer;
+    setTimeout(() => response.writeHead(200, headers).end(body), 1500);
+  };
+  const { page, between } = await through(t, key, { plan: [slow] });
+  assert.deepEqual(await values(page, 1), ["slow"]);
+  assert.equal(between.polls[0].last, "0");
+  await well(page, between, key, ["slow"]);
+  assert.deepEqual((await watched(page)).states, [["waiting"], ["stopped"]]);
+  assert.deepEqual(page.complaints, []);
+});
+
+test("answer_delayed_beyond_the_watchdog_is_given_up_and_does_no_harm_when_it_comes", limit, async (t) => {
+  const key = "watchdog";
+  await holdfast.set(key, `"first"`);
+  const late = [];
+  const delay = async (response, answer) => {
+    const { headers, body } = await answer;
+    late.push(() => response.writeHead(200, headers).end(body));
+  };
+  const { page, between } = await through(t, key, { plan: [delay, delay], clock: true });
+  await until("the first is delayed", () => late.length === 1);
+  // Not before the longest wait and some more.
+  await page.clock.fastForward(30_000);
+  assert.deepEqual((await watched(page)).states, [["waiting"]]);
+  await page.clock.fastForward(6_000);
+  await state(page, "retrying");
+  // Once more, by the watchdog of a poll that is not held.
+  await page.clock.fastForward(2_000);
+  await until("the second is delayed", () => late.length === 2);
+  assert.equal(between.polls[1].wait, "0");
+  await page.clock.fastForward(11_000);
+  await until("a third", async () => (await page.clock.fastForward(1_000), between.polls.length > 2));
+  assert.deepEqual(await values(page, 1), ["first"]);
+  late.forEach((answer) => answer());
+  await page.clock.resume();
+  await well(page, between, key, ["first"]);
+  assert.deepEqual(page.complaints, [], "a late script finds no function and is silent");
+});
+
+test("proxy_that_drops_a_held_poll_in_silence_is_found_out", limit, async (t) => {
+  const key = "silence";
+  // The server's answer "timeout" never comes.
+  const silent = () => {};
+  const brief = await program({ t, args: ["--hold", "1s"] });
+  const { page, between } = await through(t, key, { plan: [silent], clock: true, from: brief });
+  await until("its server has answered", () => between.polls.length === 1 && between.underWay(key) === 0);
+  await brief.set(key, `"meanwhile"`);
+  await page.clock.fastForward(36_000);
+  await state(page, "retrying");
+  await page.clock.resume();
+  assert.deepEqual(await values(page, 1), ["meanwhile"]);
+  await well(page, between, key, ["meanwhile"], brief);
+});
+
+test("refused_connections_are_tried_again_later_each_time_and_at_random", limit, async (t) => {
+  const key = "refused";
+  const { page, between } = await through(t, key);
+  await until("a poll", () => between.underWay(key) === 1);
+  await between.refuse();
+  await state(page, "retrying");
+  await holdfast.set(key, `"meanwhile"`);
+  // How long it rests after each failure, as asked of the browser: half a second to a bound that doubles up to 30 s.
+  await until("four failures", () => page.complaints.filter((complaint) => /ERR_/.test(complaint)).length >= 4, 15_000);
+  await between.listen();
+  assert.deepEqual(await values(page, 1), ["meanwhile"]);
+  await well(page, between, key, ["meanwhile"]);
+  assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying"], ["waiting"], ["stopped"]]);
+});
+
+test("rests_are_random_between_half_a_second_and_a_bound_that_doubles_to_30_s", limit, async (t) => {
+  const page = await loaded(t, chromium, other.localhost, holdfast.public);
+  const rests = await page.evaluate(async (base) => {
+    // Timers run at once, and tell how long they should have rested.
+    const asked = [];
+    const timer = setTimeout;
+    window.setTimeout = (task, milliseconds) => (asked.push(milliseconds ?? 0), timer(task, milliseconds > 9_999 && milliseconds === 10_000 ? 10_000 : 0));
+    const rests = [];
+    for (let n = 0; n < 12; n++) {
+      asked.length = 0;
+      const watching = holdfast.watch(base, "rests", {});
+      while (asked.filter((ms) => ms !== 10_000 && ms !== 35_000 && ms > 0).length < 8) await new Promise((later) => timer(later, 5));
+      watching.stop();
+      rests.push(asked.filter((ms) => ms !== 10_000 && ms !== 35_000 && ms > 0).slice(0, 8));
+    }
+    return rests;
+  }, "http://127.0.0.1:9");
+  rests.forEach((of) => of.forEach((rest, n) => {
+    const bound = Math.min(30_000, 500 * 2 ** (n + 1));
+    assert.ok(rest >= 500 && rest <= bound, `${rest} ms after failure ${n + 1}`);
+  }));
+  const last = rests.map((of) => of[7]);
+  assert.ok(Math.max(...last) - Math.min(...last) > 5_000, `spread: ${last}`);
+});
+
+test("drained_node_is_left_and_its_successor_found", limit, async (t) => {
+  const key = "drained";
+  // It has no other node to go to: each time it asks, the drain is longer.
+  const old = await program({ t, args: ["--drain-quiet", "100ms"] });
+  const { page, between } = await through(t, key, { from: old });
+  await old.waiters(1);
+  old.terminate();
+  await until("it says retry", async () => (await watched(page)).states.length > 1);
+  assert.deepEqual((await watched(page)).states.slice(0, 2), [["waiting"], ["retrying", -2]]);
+  assert.equal(await old.exited, 0);
+  const address = (url) => new URL(url).host;
+  const young = await program({ t, args: ["--public", address(old.public), "--internal", address(old.internal)] });
+  await young.set(key, `"from the successor"`);
+  assert.deepEqual(await values(page, 1), ["from the successor"]);
+  await well(page, between, key, ["from the successor"], young);
+});
+
+test("killed_node_that_comes_back_is_found", limit, async (t) => {
+  const key = "killed";
+  const old = await program({ t });
+  const { page, between } = await through(t, key, { from: old });
+  await old.waiters(1);
+  await old.set(key, `"before"`);
+  await values(page, 1);
+  await old.waiters(1);
+  await old.kill();
+  await state(page, "retrying");
+  const address = (url) => new URL(url).host;
+  const young = await program({ t, args: ["--public", address(old.public), "--internal", address(old.internal)] });
+  await young.set(key, `"after"`);
+  assert.deepEqual(await values(page, 2), ["before", "after"]);
+  await well(page, between, key, ["before", "after"], young);
+});
+
+test("offline_is_told_and_coming_online_asks_at_once", limit, async (t) => {
+  const key = "offline";
+  const { page, between } = await through(t, key);
+  await until("a poll is held", () => between.underWay(key) === 1);
+  await page.context().setOffline(true);
+  await state(page, "offline");
+  await between.refuse();
+  await holdfast.set(key, `"meanwhile"`);
+  await between.listen();
+  // As after a long while without a network: the next try would come much later.
+  await page.context().setOffline(false);
+  assert.deepEqual(await values(page, 1), ["meanwhile"]);
+  await well(page, between, key, ["meanwhile"]);
+  const { states } = await watched(page);
+  assert.ok(states.some(([state]) => state === "offline"), JSON.stringify(states));
+});
+
+test("five_hundred_polls_leave_nothing_behind", { timeout: 90_000 }, async (t) => {
+  const key = "leak";
+  const { page, between } = await through(t, key);
+  const client = await page.context().newCDPSession(page);
+  await client.send("Performance.enable");
+  const measure = async () => {
+    await client.send("HeapProfiler.collectGarbage");
+    const { metrics } = await client.send("Performance.getMetrics");
+    return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
+  };
+  // What was told is kept by the test itself: not here.
+  await page.evaluate(() => (watched.statuses = { push: ([value]) => { window.newest = value; window.told = (window.told ?? 0) + 1; } }));
+  let n = 0;
+  const round = async (count) => {
+    for (const end = n + count; n < end; n++) {
+      await until("the poll is held", () => between.underWay(key) === 1);
+      await holdfast.set(key, `${n}`);
+      await until("it is told", () => between.polls.length > n + 1);
+    }
+    await until("the last is told", () => page.evaluate((n) => window.newest === n - 1, n));
+  };
+  await round(50);
+  const before = await measure();
+  await round(500);
+  const after = await measure();
+  assert.ok(between.polls.length > 550);
+  assert.equal(await page.evaluate(() => window.told), 550, "each status once");
+  assert.equal(between.mostAtOnce, 1);
+  assert.deepEqual(await leftovers(page), [[await page.evaluate(() => Object.keys(window).find((name) => name.startsWith("holdfast_")))], 1], "of the poll that is held");
+  for (const what of ["Nodes", "JSEventListeners", "Documents"]) assert.ok(after[what] <= before[what] + 10, `${what}: ${before[what]}, then ${after[what]}`);
+  const growth = (after.JSHeapUsedSize - before.JSHeapUsedSize) / 500;
+  assert.ok(growth < 1024, `${growth} bytes of heap a poll`);
+});

@@ -1,0 +1,79 @@
+// A real nginx with the files of nginx/ in front of a program: TLS and HTTP/2, as pages meet it where it is deployed.
+
+import { execFile, spawn } from "node:child_process";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { connect, createServer } from "node:net";
+import { tmpdir, userInfo } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { children, until } from "./harness.mjs";
+
+const run = promisify(execFile);
+
+/** The name in the certificate, and in `server_name`. */
+export const NAME = "push.example.com";
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Changes a file; each change must find what it replaces. */
+async function change(path, changes) {
+  let text = await readFile(path, "utf8");
+  for (const [from, to] of changes) {
+    if (!text.includes(from)) throw new Error(`${path} has no ${from}`);
+    text = text.replaceAll(from, to);
+  }
+  await writeFile(path, text);
+}
+
+/** Starts it in front of the node with this public address; ends with the test. Gives its address, `host:port`. */
+export async function nginx(t, node) {
+  const directory = await mkdtemp(join(tmpdir(), "holdfast-nginx-"));
+  const address = `127.0.0.1:${await freePort()}`;
+  await cp(fileURLToPath(new URL("../../nginx", import.meta.url)), directory, { recursive: true });
+  await change(join(directory, "nginx.conf"), [
+    ["user www-data;", `user ${userInfo().username};`],
+    ["/run/nginx.pid", `${directory}/nginx.pid`],
+    ["/var/log/nginx", directory],
+    ["/var/lib/nginx", directory],
+    ["/etc/ssl", directory],
+    [" listen 443 ", ` listen ${address} `],
+    ["worker_processes auto;", "worker_processes 1;"],
+  ]);
+  await change(join(directory, "nodes.conf"), [
+    ["server 127.0.0.1:11000 ", `server ${new URL(node).host} `],
+    ["server 127.0.0.1:11010 max_fails=0;", ""],
+    ["server 127.0.0.1:11020 max_fails=0;", ""],
+  ]);
+  await run("openssl", [
+    "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+    "-subj", `/CN=${NAME}`, "-addext", `subjectAltName=DNS:${NAME}`,
+    "-out", `${directory}/${NAME}.pem`, "-keyout", `${directory}/${NAME}.key`,
+  ]);
+
+  // Debian's is under /usr/sbin, which not all have in their PATH.
+  const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/usr/local/sbin` };
+  const child = spawn("nginx", ["-p", directory, "-c", join(directory, "nginx.conf"), "-g", "daemon off;"], { env, stdio: "ignore" });
+  children.add(child);
+  const exited = new Promise((resolve) => child.once("exit", () => (children.delete(child), resolve())));
+  t.after(async () => {
+    // Not SIGKILL: workers outlive a master that could not tell them.
+    child.kill("SIGTERM");
+    await exited;
+    await rm(directory, { recursive: true });
+  });
+  await until("nginx accepts", () => {
+    if (child.exitCode !== null) throw new Error(`nginx ended with ${child.exitCode}`);
+    return new Promise((resolve) => {
+      const [host, port] = address.split(":");
+      const socket = connect(port, host, () => (socket.destroy(), resolve(true))).on("error", () => resolve(false));
+    });
+  });
+  return address;
+}

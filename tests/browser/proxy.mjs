@@ -1,0 +1,97 @@
+// A proxy of the tests' own between pages and the program, that does to answers what proxies, networks and captive
+// portals do. It passes everything on, one misdeed at a time when told to, and counts what the program is asked.
+
+import { createServer, request } from "node:http";
+import { buffer } from "node:stream/consumers";
+
+const script = { "content-type": "application/javascript; charset=utf-8" };
+
+/** What can be done to one poll: each is given the page's response and a promise of the program's answer. */
+export const misdeeds = {
+  cut_off: async (response, answer) => {
+    const { headers, body } = await answer;
+    response.writeHead(200, headers);
+    // The call is complete in it; its last byte is missing.
+    response.write(body.subarray(0, -1), () => response.destroy());
+  },
+  cut_off_before_the_head: async (response, answer) => {
+    await answer;
+    response.destroy();
+  },
+  doubled: async (response, answer) => {
+    const { body } = await answer;
+    response.writeHead(200, script).end(Buffer.concat([body, body]));
+  },
+  empty: (response) => response.writeHead(200, script).end(),
+  no_content: (response) => response.writeHead(204).end(),
+  html: (response) => response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>Welcome to our Wi-Fi</title>"),
+  html_said_to_be_a_script: (response) => response.writeHead(200, script).end("<!doctype html><title>Welcome to our Wi-Fi</title>"),
+  bad_gateway: (response) => response.writeHead(502, { "content-type": "text/html" }).end("<h1>502 Bad Gateway</h1>"),
+  redirected_to_nothing: (response) => response.writeHead(302, { location: "http://127.0.0.1:9/login" }).end(),
+  not_our_call: (response) => response.writeHead(200, script).end("window.somethingElse = 1;"),
+};
+
+/** A proxy in front of a program, on a port of its own; ends with the test. */
+export async function proxy(t, upstream) {
+  const self = {
+    /** Misdeeds for the next polls, in their order. A function, or the name of one of `misdeeds`. */
+    plan: [],
+    /** Polls that came, as the parameters of each. */
+    polls: [],
+    /** The polls of one key that the program held or answered at one time, at most. */
+    mostAtOnce: 0,
+    /** How many polls of a key the program has not answered yet. */
+    underWay: (key) => underWay.get(key) ?? 0,
+    url: "",
+    /** Nobody listens any more, and every connection is reset. */
+    refuse,
+    /** Listens again, at the same address. */
+    listen,
+  };
+  const underWay = new Map();
+
+  function ask(url) {
+    const key = new URLSearchParams(url.split("?")[1]).get("key");
+    const count = (by) => underWay.set(key, (underWay.get(key) ?? 0) + by).get(key);
+    self.mostAtOnce = Math.max(self.mostAtOnce, count(1));
+    let asked;
+    const answer = new Promise((resolve, reject) => {
+      asked = request(upstream + url, async (response) => resolve({ status: response.statusCode, headers: response.headers, body: await buffer(response) }));
+      asked.on("error", reject).end();
+    });
+    answer.catch(() => {}).then(() => count(-1));
+    return { answer, asked };
+  }
+
+  const server = createServer((incoming, response) => {
+    const { answer, asked } = ask(incoming.url);
+    response.on("close", () => asked.destroy());
+    response.on("error", () => {});
+    let misdeed;
+    if (incoming.url.startsWith("/status/get")) {
+      self.polls.push(Object.fromEntries(new URLSearchParams(incoming.url.split("?")[1])));
+      misdeed = self.plan.shift();
+    }
+    if (misdeed) {
+      const done = (misdeeds[misdeed] ?? misdeed)(response, answer);
+      done?.catch?.(() => response.destroy());
+    } else {
+      answer.then(({ status, headers, body }) => response.writeHead(status, headers).end(body), () => response.destroy());
+    }
+  });
+
+  let port = 0;
+  async function listen() {
+    await new Promise((resolve, reject) => server.once("error", reject).listen(port, "127.0.0.1", resolve));
+    port = server.address().port;
+    self.url = `http://127.0.0.1:${port}`;
+  }
+  async function refuse() {
+    const closed = new Promise((resolve) => server.close(resolve));
+    server.closeAllConnections();
+    await closed;
+  }
+  await listen();
+  t.after(() => (server.listening ? refuse() : undefined));
+  return self;
+}

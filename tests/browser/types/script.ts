@@ -1,0 +1,34 @@
+// What a page writes in TypeScript that has loaded holdfast.js by a script tag: the global `holdfast`.
+
+const watching = holdfast.watch("https://push.example.com", "key", {
+  last: 0,
+  wait: 25,
+  giveUpAfter: 300,
+  nonce: "n",
+  onstatus(value, answer) {
+    const version: number = answer.version;
+    const code: 0 = answer.code;
+    console.log(value, version, code, answer.final);
+  },
+  ongone: (answer) => console.log(answer.message),
+  onerror: (message, answer) => console.log(message.length, answer?.code),
+  onstate(state, answer) {
+    const known: "waiting" | "retrying" | "offline" | "stopped" = state;
+    console.log(known, answer?.retry_after_ms);
+  },
+});
+const last: number = watching.last;
+console.log(last, watching.state === "stopped");
+watching.stop();
+
+// @ts-expect-error: a listener whose name is wrong is told before it is missed.
+holdfast.watch("https://push.example.com", "key", { onStatus() {} });
+// @ts-expect-error: a key is a string.
+holdfast.watch("https://push.example.com", 5);
+// @ts-expect-error: its state is the watch's own.
+watching.state = "waiting";
+
+holdfast.once<{ paid: boolean }>("https://push.example.com", "key", (value, answer) => {
+  const paid: boolean | undefined = value?.paid;
+  console.log(paid, answer.code);
+});
