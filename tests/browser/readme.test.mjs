@@ -1,0 +1,112 @@
+// README.md's pages, run as they are written there: only the address of holdfast is another.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { before, beforeEach, test } from "node:test";
+import { browser, limit, open, program, site, until } from "./harness.mjs";
+
+let chromium, holdfast, other;
+const pages = {};
+before(async () => {
+  [chromium, holdfast] = await Promise.all([browser(), program()]);
+  other = await site(pages);
+});
+
+const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+
+/** The first block of code in a language under a heading, with the test's holdfast in it. */
+function block(heading, language) {
+  const section = readme.split(`\n${heading}\n`)[1];
+  assert.ok(section, `README.md has no ${heading}`);
+  const code = section.split("```" + language + "\n")[1]?.split("```\n")[0];
+  assert.ok(code, `${heading} has no ${language}`);
+  return code.replaceAll("http://127.0.0.1:11000", holdfast.public);
+}
+
+const html = { "content-type": "text/html; charset=utf-8" };
+const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>a page</title>`;
+
+/** A page with this body; `page.said` is what it wrote on the console. */
+async function page_with(t, path, body) {
+  pages[path] = [html, blank + body];
+  const page = await open(t, chromium, `${other.localhost}/elsewhere`);
+  page.said = [];
+  page.on("console", async (message) => page.said.push(await Promise.all(message.args().map((arg) => arg.jsonValue()))));
+  await page.goto(other.localhost + path);
+  return page;
+}
+
+const said = (page, what) => until(`the page says ${what}`, () => page.said.some((line) => JSON.stringify(line).includes(what)));
+
+/** The page says two statuses that are set while it waits, and waits no more after the second. */
+async function hears(page) {
+  await holdfast.waiters(1);
+  await holdfast.set("demo", `"one"`);
+  await said(page, `"one"`);
+  await holdfast.waiters(1);
+  await holdfast.set("demo", `"two"`, `,"final":true`);
+  await said(page, `"two"`);
+  await holdfast.waiters(0);
+  assert.deepEqual(page.complaints, []);
+}
+
+// One key, as README.md has it: each test begins with the same status.
+beforeEach(() => holdfast.set("demo", `"before"`));
+
+const ways = {
+  library: () => block("### holdfast.js", "html"),
+  plain_script: () => block("### Plain script", "html"),
+  jquery: () => `<script src="/jquery.js"></script><script>${block("### jQuery", "js")}</script>`,
+  fetch: () => `<script type="module">${block("### fetch", "js")}</script>`,
+};
+for (const [name, body] of Object.entries(ways)) {
+  test(`page_by_${name}_hears_all_to_the_end`, limit, async (t) => {
+    const page = await page_with(t, `/${name}`, body());
+    await said(page, `"before"`);
+    await hears(page);
+  });
+}
+
+test("page_by_module_hears_the_first_status", limit, async (t) => {
+  const page = await page_with(t, "/module", `<script type="module">${block("### holdfast.js", "js")}</script>`);
+  await said(page, `["first status","before"]`);
+  await holdfast.waiters(0);
+  assert.deepEqual(page.complaints, []);
+});
+
+test("page_by_assignment_reads_the_status", limit, async (t) => {
+  const page = await page_with(t, "/assignment", `<script>${block("### Assignment", "js")}</script>`);
+  await said(page, `[0,"before"]`);
+  assert.deepEqual(page.complaints, []);
+});
+
+test("login_in_twenty_lines_signs_in", limit, async (t) => {
+  const login = block("## A QR login in twenty lines", "html");
+  assert.ok(login.trimEnd().split("\n").length <= 22, "twenty lines and the tags of the script");
+  // What README.md leaves to the backend.
+  const keys = [];
+  const redeemed = [];
+  const page = await open(t, chromium, `${other.localhost}/elsewhere`);
+  await page.route("**/login/code", (route) => {
+    keys.push(`login-${keys.length}`);
+    return route.fulfill({ json: { key: keys.at(-1), svg: `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="code"></svg>` } });
+  });
+  await page.route("**/login", (route) => (redeemed.push(route.request().postData()), route.fulfill({ status: 204 })));
+  pages["/login-page"] = [html, blank + login];
+  await page.goto(`${other.localhost}/login-page`);
+  await holdfast.waiters(1);
+
+  // Refused: a new code.
+  const first = await holdfast.set(keys[0], `{"state":"scanned"}`, `,"after":0`);
+  await until("it is shown", async () => (await page.textContent("#state")) === "scanned");
+  await assert.rejects(holdfast.set(keys[0], `{"state":"scanned"}`, `,"after":0`), /409/, "a second phone");
+  await holdfast.set(keys[0], `{"state":"refused"}`, `,"after":${first.version},"final":true`);
+  await until("a new code", () => keys.length === 2);
+
+  await holdfast.waiters(1);
+  const { version } = await holdfast.set(keys[1], `{"state":"scanned"}`, `,"after":0`);
+  await holdfast.set(keys[1], `{"state":"confirmed","ticket":"t-81f3"}`, `,"after":${version},"final":true`);
+  await page.waitForURL(`${other.localhost}/`);
+  assert.deepEqual(redeemed, ["t-81f3"]);
+  assert.deepEqual(page.complaints, []);
+});
