@@ -16,6 +16,8 @@ const run = promisify(execFile);
 
 export const screenshots = here("screenshots/");
 export const fixtures = here("../../fixtures/");
+export const examples = here("../../examples/");
+export const packages = here("node_modules/");
 
 // A test that waits for longer than this is wrong, or the program is.
 const DEADLINE_MS = 10_000;
@@ -146,7 +148,7 @@ const files = {
  */
 export async function site(pages = {}) {
   const server = createServer((request, response) => {
-    const file = { ...files, ...pages }[request.url];
+    const file = { ...files, ...pages }[request.url.split("?")[0]];
     const [headers, body] = (typeof file === "function" ? file() : file) ?? [];
     response.writeHead(body === undefined ? 404 : 200, headers).end(body);
   });
