@@ -1,22 +1,38 @@
-// The examples, used as people use them.
+// The examples, run as their first lines say, and used as people use them: a screen, a phone, somebody else.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, get } from "node:http";
+import { tmpdir } from "node:os";
 import { before, test } from "node:test";
-import { browser, examples, limit, packages, program, site, tab, until } from "./harness.mjs";
+import jsqr from "jsqr";
+import { PNG } from "pngjs";
+import { browser, example, examples, limit, open, packages, program, site, tab, until } from "./harness.mjs";
 
 const html = { "content-type": "text/html; charset=utf-8" };
 const pageOf = (name) => () => [html, readFileSync(examples + name, "utf8").replaceAll("http://127.0.0.1:11000", holdfast.public)];
 
+// By the language of its backend.
+const commands = {
+  python: [process.env.PYTHON ?? "/usr/bin/python3", `${examples}login.py`],
+  node: [process.execPath, `${examples}login.mjs`],
+};
+const start = (language, { env, ...more } = {}) =>
+  example({ command: commands[language], ...more, env: { HOLDFAST_PUBLIC: holdfast.public, HOLDFAST_INTERNAL: holdfast.internal, ...env } });
+
 let chromium, holdfast, other;
+const logins = {};
 before(async () => {
   [chromium, holdfast, other] = await Promise.all([
     browser(), program(), site({ "/plain.html": pageOf("plain.html"), "/jquery.html": pageOf("jquery.html") }),
   ]);
+  for (const language of Object.keys(commands)) logins[language] = await start(language);
 });
 
 const shows = (page, selector, text) =>
   until(`${selector} is ${text}`, async () => (await page.locator(selector).textContent()) === text);
+
+// --- pages that wait --------------------------------------------------------------------------------------------------
 
 /** A page of `examples/` on another origin, once its get is held; jQuery's own site is played by the package of that version. */
 async function waiting(t, name, key) {
@@ -52,5 +68,215 @@ for (const name of ["plain", "jquery"]) {
     await shows(page, "#state", "gone");
     await holdfast.waiters(0);
     assert.deepEqual(page.complaints, []);
+  });
+}
+
+// --- the sign-in ------------------------------------------------------------------------------------------------------
+
+const is = (screen, state) =>
+  until(`the screen is ${state}`, async () => (await screen.locator("#state").getAttribute("data-state")) === state);
+
+/** What a camera reads from the screen. */
+async function photograph(screen) {
+  const { data, width, height } = PNG.sync.read(await screen.locator("#code svg").screenshot());
+  return jsqr(new Uint8ClampedArray(data), width, height)?.data;
+}
+
+/** A phone that has opened the link, once its page has told of the scan, or was told why not. */
+async function scan(t, link) {
+  const phone = await open(t, chromium, link);
+  await until("the phone is answered", () => phone.locator("#told").textContent());
+  return phone;
+}
+const press = (phone, name) => phone.getByRole("button", { name }).click();
+
+/** What this page's server answers to a request of its script. */
+const ask = (page, path, fields) =>
+  page.evaluate(
+    async ([path, fields]) => {
+      const answer = await fetch(path, fields && { method: "POST", body: new URLSearchParams(fields) });
+      return [answer.status, await answer.text()];
+    },
+    [path, fields],
+  );
+const signedIn = async (page) => JSON.parse((await ask(page, "/me"))[1]).user;
+
+/** A code as a program sees it, without a browser: its id and key, and a phone that has opened its link but runs no script. */
+async function codeOf(origin) {
+  const body = await (await fetch(origin)).text();
+  const [, id] = body.match(/\/app\?id=([\w-]{22})/), [, key] = body.match(/data-key="([\w-]{22})"/);
+  const opened = await fetch(`${origin}/app?id=${id}`);
+  assert.equal(opened.status, 200);
+  const cookie = opened.headers.get("set-cookie").split(";")[0];
+  const post = (path, headers) => fetch(origin + path, { method: "POST", body: new URLSearchParams({ id }), headers: { cookie, ...headers } });
+  return { key, post };
+}
+
+/** Listens as the page does, from elsewhere: the first value newer than `last` under the key of this screen. */
+async function overhear(screen, last = 0) {
+  const key = await screen.locator("main").getAttribute("data-key");
+  const answer = await (await fetch(holdfast.get({ key, last }))).json();
+  assert.equal(answer.code, 0);
+  return answer;
+}
+
+for (const language of Object.keys(commands)) {
+  const screenOf = (t, { url } = logins[language]) => open(t, chromium, url);
+
+  test(`${language}_signs_the_screen_in_when_the_phone_confirms`, limit, async (t) => {
+    const screen = await screenOf(t);
+    const link = await photograph(screen);
+    assert.match(link, /^http:\/\/127\.0\.0\.1:\d+\/app\?id=[\w-]{22}$/);
+    assert.equal(link, await screen.locator("#code a").getAttribute("href"));
+    const key = await screen.locator("main").getAttribute("data-key");
+    assert.match(key, /^[\w-]{22}$/);
+    assert.ok(!link.includes(key), "the key is not in the code");
+
+    const phone = await scan(t, link);
+    await is(screen, "scanned");
+    await press(phone, "Confirm");
+    await shows(phone, "#told", "Confirmed. Look at the screen.");
+    await shows(screen, "#state", "Signed in as Ann.");
+    assert.equal(await signedIn(screen), "Ann");
+
+    const cookies = await screen.context().cookies();
+    assert.deepEqual(cookies.map(({ name }) => name).sort(), ["browser", "session"]);
+    for (const { httpOnly, sameSite } of cookies) assert.deepEqual([httpOnly, sameSite], [true, "Strict"]);
+    assert.deepEqual([screen.complaints, phone.complaints], [[], []]);
+  });
+
+  test(`${language}_ticket_is_good_once_and_in_the_browser_of_its_code_alone`, limit, async (t) => {
+    const screen = await screenOf(t);
+    const stranger = await screenOf(t);
+    // The screen's page does not redeem before the stranger has tried.
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await screen.route("**/login", async (route) => (await held, route.continue()));
+
+    const phone = await scan(t, await photograph(screen));
+    await is(screen, "scanned");
+    await press(phone, "Confirm");
+    await is(screen, "confirmed");
+    const { value: { ticket } } = await overhear(screen);
+    assert.match(ticket, /^[\w-]{22}$/);
+
+    assert.equal((await ask(stranger, "/login", { ticket }))[0], 403);
+    assert.equal(await signedIn(stranger), null);
+    release();
+    await is(screen, "done");
+    assert.equal((await ask(screen, "/login", { ticket }))[0], 403);
+    assert.equal((await ask(screen, "/login", { ticket: "guessed" }))[0], 403);
+    assert.equal(await signedIn(screen), "Ann");
+  });
+
+  test(`${language}_screen_stays_signed_out_when_the_phone_refuses`, limit, async (t) => {
+    const screen = await screenOf(t);
+    const phone = await scan(t, await photograph(screen));
+    await press(phone, "Refuse");
+    await shows(phone, "#told", "Refused. The screen stays signed out.");
+    await is(screen, "refused");
+    assert.deepEqual([screen.complaints, phone.complaints], [[], []]);
+    assert.equal(await signedIn(screen), null);
+  });
+
+  test(`${language}_second_phone_on_the_same_code_is_told`, limit, async (t) => {
+    const screen = await screenOf(t);
+    const link = await photograph(screen);
+    const phone = await scan(t, link);
+    const second = await scan(t, link);
+    await shows(second, "#told", "Another phone has scanned this code.");
+    assert.equal(await second.locator("form").isVisible(), false);
+    const id = new URL(link).searchParams.get("id");
+    assert.equal((await ask(second, "/app/confirm", { id }))[0], 410);
+    // The first may load its page again, and go on.
+    await phone.reload();
+    await press(phone, "Confirm");
+    await is(screen, "done");
+  });
+
+  test(`${language}_opening_the_link_without_running_its_script_changes_nothing`, limit, async () => {
+    const { key } = await codeOf(logins[language].origin);
+    assert.equal((await fetch(`${holdfast.internal}/keys/${key}`)).status, 404);
+  });
+
+  test(`${language}_post_from_another_site_is_refused`, limit, async () => {
+    const { origin } = logins[language];
+    const { post } = await codeOf(origin);
+    for (const path of ["/app/scanned", "/app/confirm", "/app/refuse", "/login"]) {
+      for (const headers of [{}, { origin: "null" }, { origin: other.origin }]) assert.equal((await post(path, headers)).status, 403);
+    }
+    for (const path of ["/app/scanned", "/app/confirm"]) assert.equal((await post(path, { origin })).status, 200);
+  });
+
+  test(`${language}_phone_is_told_of_a_status_that_came_between`, limit, async (t) => {
+    const screen = await screenOf(t);
+    const phone = await scan(t, await photograph(screen));
+    await holdfast.set(await screen.locator("main").getAttribute("data-key"), `{"state":"refused"}`);
+    await press(phone, "Confirm");
+    await shows(phone, "#told", "This code has been answered already.");
+    await is(screen, "refused");
+  });
+
+  test(`${language}_set_that_was_stored_without_being_confirmed_is_made_again_without_harm`, limit, async (t) => {
+    // Stands between the backend and holdfast: each set is passed on, and the first answer to it is lost on the way.
+    const lost = new Set();
+    const between = createServer(async (request, response) => {
+      let body = "";
+      for await (const chunk of request) body += chunk;
+      const answer = await fetch(holdfast.internal + request.url, body ? { method: "POST", body } : {});
+      const told = await answer.text();
+      const isFirst = body && !lost.has(body);
+      if (body) lost.add(body);
+      response.writeHead(isFirst ? 503 : answer.status).end(isFirst ? `{"code":-6,"message":"unavailable","stored":"unknown"}` : told);
+    });
+    await new Promise((resolve) => between.listen(0, "127.0.0.1", resolve));
+    t.after(() => (between.closeAllConnections(), between.close()));
+
+    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL: `http://127.0.0.1:${between.address().port}` } }));
+    const phone = await scan(t, await photograph(screen));
+    await shows(phone, "#told", "Scanned.");
+    await press(phone, "Confirm");
+    await shows(phone, "#told", "Confirmed. Look at the screen.");
+    await is(screen, "done");
+    assert.equal(lost.size, 2);
+  });
+
+  test(`${language}_phone_is_told_when_holdfast_is_out_of_reach`, limit, async (t) => {
+    const { origin } = await start(language, { t, env: { HOLDFAST_INTERNAL: "http://127.0.0.1:1" } });
+    const answer = await (await codeOf(origin)).post("/app/scanned", { origin });
+    assert.deepEqual([answer.status, await answer.text()], [503, "That did not get through. Try again."]);
+  });
+
+  test(`${language}_code_that_has_expired_is_told_on_both_sides_and_replaced`, limit, async (t) => {
+    const screen = await screenOf(t, await start(language, { t, env: { LOGIN_LIFE: "1" } }));
+    const link = await screen.locator("#code a").getAttribute("href");
+    await is(screen, "expired");
+    const phone = await scan(t, link);
+    await shows(phone, "#told", "This code has expired. Ask the screen for a new one.");
+    await screen.getByRole("link", { name: "New code" }).click();
+    await until("another code is shown", async () => ![null, link].includes(await screen.locator("#code a").getAttribute("href")));
+    assert.deepEqual(screen.complaints, []);
+  });
+
+  test(`${language}_shows_holdfast_its_token`, limit, async (t) => {
+    const directory = mkdtempSync(`${tmpdir()}/holdfast-examples-`);
+    t.after(() => rmSync(directory, { recursive: true }));
+    writeFileSync(`${directory}/tokens`, "of-the-examples\n");
+    const guarded = await program({ t, args: ["--internal-token-file", `${directory}/tokens`] });
+    const env = { HOLDFAST_PUBLIC: guarded.public, HOLDFAST_INTERNAL: guarded.internal };
+    const screen = await screenOf(t, await start(language, { t, env: { ...env, HOLDFAST_TOKEN: "of-the-examples" } }));
+    await scan(t, await photograph(screen));
+    await is(screen, "scanned");
+  });
+
+  test(`${language}_behind_https_has_secure_cookies_that_no_other_host_can_set`, limit, async (t) => {
+    const { url } = await start(language, { t, env: { ORIGIN: "https://login.example.com/" } });
+    const visit = (cookie) =>
+      new Promise((resolve, reject) =>
+        get(url, { headers: { host: "login.example.com", cookie } }, (answer) => resolve(answer.resume().headers["set-cookie"][0])).on("error", reject));
+    const first = await visit("browser=planted-planted-plante");
+    assert.match(first, /^__Host-browser=(?!planted)[\w-]{22}; Path=\/; Max-Age=360; HttpOnly; SameSite=Strict; Secure$/);
+    assert.equal(await visit(first.split(";")[0]), first, "a second tab has the same");
+    assert.equal((await fetch(url)).status, 421);
   });
 }

@@ -117,6 +117,33 @@ export async function program({ t, args = [] } = {}) {
   };
 }
 
+/** A server of `examples/`, which prints its address as its first line; ends with the test `t`, or the file without one. */
+export async function example({ t, command, env = {} }) {
+  const child = spawn(command[0], command.slice(1), {
+    cwd: here("."),   // where the packages are that Node's example looks for
+    env: { ...process.env, PORT: "0", ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  children.add(child);
+  const exited = new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("exit", (code, signal) => (children.delete(child), resolve(code ?? signal)));
+  });
+  const stop = () => (child.kill("SIGKILL"), exited);
+  if (t) t.after(stop);
+  else atEnd(stop);
+
+  let said = "", log = "";
+  child.stdout.on("data", (data) => (said += data));
+  child.stderr.on("data", (data) => (log += data));
+  const ended = exited.then((code) => {
+    throw new Error(`${command.join(" ")} ended with ${code}:\n${log}`);
+  });
+  ended.catch(() => {});
+  const [line] = await Promise.race([ended, until("the example prints its address", () => said.match(/^.*\n/))]);
+  return { url: line.trim(), origin: new URL(line).origin };
+}
+
 /** Percent-encoded, so that a space never becomes a plus: a plus is a plus. */
 export const query = (parameters) =>
   Object.entries(parameters).map((pair) => pair.map(encodeURIComponent).join("=")).join("&");

@@ -1,0 +1,287 @@
+// Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.py is the same in Python.
+//
+//     holdfast                                          (it listens on 127.0.0.1:11000 and 11001)
+//     npm install uqr && node examples/login.mjs        (then open http://127.0.0.1:8000/)
+//
+// A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
+// secrets, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
+// key is what the screen's page polls with; the ticket that comes then is good once, for a minute, with the cookie of
+// the browser that showed the code.
+
+import { randomBytes } from "node:crypto";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
+
+const { env } = process;
+const PORT = Number(env.PORT ?? 8000);                              // 0: any that is free
+const HOST = env.HOST ?? "127.0.0.1";
+const PUBLIC = (env.HOLDFAST_PUBLIC ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
+const INTERNAL = (env.HOLDFAST_INTERNAL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
+const TOKEN = env.HOLDFAST_TOKEN;                                   // what --internal-token-file of holdfast holds
+const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds that a code is good for
+const TICKET_LIFE = 60, SESSION_LIFE = 3600;
+let ORIGIN = env.ORIGIN?.replace(/\/$/, "");                        // how browsers reach us, as in https://example.com
+
+// Found from the directory where you stand and ran `npm install`, wherever this file lies.
+const { renderSVG } = (() => {
+  try { return createRequire(`${process.cwd()}/`)("uqr"); } catch {
+    console.error("login.mjs: the package uqr is missing: npm install uqr");
+    process.exit(1);
+  }
+})();
+
+const random = () => randomBytes(16).toString("base64url");         // 128 bits: nobody guesses that
+class Refusal extends Error { constructor(status, text) { super(text); this.status = status; } }
+
+// What is remembered for a while, in this process; where there are several, in their database. All live equally long, so
+// the oldest come first and go first. Full, it refuses: a flood of new visitors must not push out who is signing in.
+class Memory {
+  #entries = new Map();
+  constructor(seconds, most = 10_000) { Object.assign(this, { seconds, most }); }
+  put(name, entry) {
+    for (const [old, { until }] of this.#entries) if (until <= Date.now()) this.#entries.delete(old); else break;
+    if (this.#entries.size >= this.most) throw new Refusal(503, "Too many at once. Try again later.");
+    this.#entries.set(name, { entry, until: Date.now() + this.seconds * 1000 });
+    return name;
+  }
+  get(name) { const found = this.#entries.get(name); return found && found.until > Date.now() ? found.entry : undefined; }
+  take(name) { const entry = this.get(name); this.#entries.delete(name); return entry; }
+}
+const logins = new Memory(LOGIN_LIFE);          // id -> { key, browser, phone, version, ticket }
+const tickets = new Memory(TICKET_LIFE);        // ticket -> { browser, user }
+const sessions = new Memory(SESSION_LIFE);      // session -> { user }
+
+// --- holdfast -----------------------------------------------------------------------------------------------------------
+
+async function ask(method, path, body) {
+  const headers = { "content-type": "application/json", ...(TOKEN && { authorization: `Bearer ${TOKEN}` }) };
+  try {
+    const answer = await fetch(INTERNAL + path, { method, headers, body, signal: AbortSignal.timeout(2000) });
+    return { ...(await answer.json()), status: answer.status };
+  } catch (error) {
+    console.error(`holdfast: ${error.cause?.message ?? error.message}`);
+    return { status: 0 };
+  }
+}
+
+// Sets a status after the one of version `after`, and returns its version. Out of reach (503), full (507), no answer, or
+// `"stored":"unknown"`: it is tried again, which can do no harm, as the second of two sets with the same `after` is a
+// conflict. With somebody else's, or, where the first was stored after all, with our own: a look tells which.
+async function setStatus(key, value, more) {
+  for (const pause of [0, 100, 200, 400, 800]) {
+    await sleep(pause);
+    const told = await ask("POST", "/status/set", JSON.stringify({ key, value, ...more }));
+    if (told.status === 200) return told.version;
+    if (told.status === 409) {
+      const known = await ask("GET", `/keys/${key}`);
+      if (known.status === 200 && isDeepStrictEqual(known.value, value)) return known.version;
+      if (known.status === 200 || known.status === 404) throw new Refusal(409, "This code has been answered already.");
+    } else if (told.status > 0 && told.status < 500) {
+      throw new Error(`holdfast refuses: ${told.status} ${told.message}`);   // our mistake: the same again would be too
+    }
+  }
+  throw new Refusal(503, "That did not get through. Try again.");
+}
+
+// --- the screen ---------------------------------------------------------------------------------------------------------
+
+// One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
+function showCode({ cookies }) {
+  const browser = /^[\w-]{22}$/.test(cookies.browser) ? cookies.browser : random();
+  const key = random();
+  const id = logins.put(random(), { key, browser });
+  const link = `${ORIGIN}/app?id=${id}`;
+  const values = { base: PUBLIC, key, life: LOGIN_LIFE, link, qr: renderSVG(link, { ecc: "M", border: 4 }) };
+  return page(LOGIN, values, cookie("browser", browser, LOGIN_LIFE + TICKET_LIFE));
+}
+
+// Looked at before it is taken: a browser that showed another code can neither use the ticket nor use it up.
+function redeem({ fields, cookies }) {
+  const ticket = tickets.get(fields.ticket);
+  if (!ticket || ticket.browser !== cookies.browser) throw new Refusal(403, "This ticket is not good, or no longer.");
+  tickets.take(fields.ticket);
+  const session = sessions.put(random(), { user: ticket.user });    // new at each sign-in, whatever the browser had
+  return text(200, "Signed in.", cookie("session", session, SESSION_LIFE));
+}
+
+function me({ cookies }) {
+  const user = sessions.get(cookies.session)?.user ?? null;
+  return { status: user ? 200 : 401, body: JSON.stringify({ user }), headers: { "content-type": "application/json" } };
+}
+
+// --- the phone ----------------------------------------------------------------------------------------------------------
+
+// A real app asks its own session who this is. Here it is Ann, and a cookie tells her phone from another.
+const USER = "Ann";
+
+// Opening the link changes nothing: cameras, messengers and virus scanners look at links ahead of people. They run no
+// scripts, so the page's script tells of the scan, by a POST.
+function showApp({ fields, cookies }) {
+  const values = { user: USER, origin: ORIGIN, id: fields.id ?? "" };
+  return page(APP, values, cookies.phone ? {} : cookie("phone", random(), SESSION_LIFE));
+}
+
+async function scanned({ fields, cookies }) {
+  const login = logins.get(fields.id);
+  if (!login || !cookies.phone) throw new Refusal(410, "This code has expired. Ask the screen for a new one.");
+  login.phone ??= cookies.phone;                // before anything is waited for: the first takes it
+  if (login.phone !== cookies.phone) throw new Refusal(409, "Another phone has scanned this code.");
+  // Kept for as long as the login may last from now, or the next status would find nothing to come after.
+  login.version ??= await setStatus(login.key, { state: "scanned" }, { after: 0, ttl: LOGIN_LIFE });
+  return text(200, "Scanned.");
+}
+
+function scannedBy({ fields, cookies }) {
+  const login = logins.get(fields.id);
+  if (!login?.version || login.phone !== cookies.phone) throw new Refusal(410, "This code is over, or not yours to answer.");
+  return login;
+}
+
+// The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
+async function confirm(request) {
+  const login = scannedBy(request);
+  if (!tickets.get(login.ticket)) login.ticket = tickets.put(random(), { browser: login.browser, user: USER });
+  const value = { state: "confirmed", ticket: login.ticket };
+  await setStatus(login.key, value, { after: login.version, final: true, ttl: TICKET_LIFE });
+  logins.take(request.fields.id);
+  return text(200, "Confirmed. Look at the screen.");
+}
+
+async function refuse(request) {
+  const login = scannedBy(request);
+  tickets.take(login.ticket);                   // of a confirmation that may have got through or not
+  await setStatus(login.key, { state: "refused" }, { after: login.version, final: true, ttl: TICKET_LIFE });
+  logins.take(request.fields.id);
+  return text(200, "Refused. The screen stays signed out.");
+}
+
+// --- the pages ----------------------------------------------------------------------------------------------------------
+
+const HEAD = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Sign in</title><link rel="icon" href="data:,"><style nonce="{{nonce}}">
+  body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 24rem; margin: 2rem auto; padding: 0 1rem; text-align: center }
+  svg { width: 100%; height: auto } button { font: inherit; padding: .5em 1.5em } [hidden] { display: none }
+</style>`;
+
+// A code that has expired is not replaced by itself: a page that is left open would ask for codes for ever.
+const LOGIN = `${HEAD}
+<main data-base="{{base}}" data-key="{{key}}" data-life="{{life}}">
+  <h1>Sign in</h1>
+  <div id="code"><div role="img" aria-label="QR code">{{{qr}}}</div>
+    <p>No phone at hand? <a href="{{link}}" target="_blank" rel="noopener">Be the phone in another tab.</a></p></div>
+  <p id="state" role="status" data-state="waiting">Scan this code with the app.</p>
+  <p id="trouble" hidden>No connection. Trying again.</p>
+  <p id="again" hidden><a href="/">New code</a></p>
+</main>
+<script nonce="{{nonce}}" src="{{base}}/holdfast.js"></script>
+<script nonce="{{nonce}}">
+  const { base, key, life } = document.querySelector("main").dataset, find = (id) => document.getElementById(id);
+  const texts = { scanned: "Scanned. Confirm on the phone.", confirmed: "Confirmed. Signing in.",
+    refused: "Refused on the phone.", expired: "This code has expired.", failed: "That did not work." };
+  function show(state, text = texts[state]) {
+    find("state").dataset.state = state;
+    find("state").textContent = text;
+    find("code").hidden = true;
+    find("again").hidden = !["refused", "expired", "failed"].includes(state);
+  }
+  async function redeem(ticket) {
+    const answer = await fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
+    if (!answer.ok) return show("failed");
+    show("done", "Signed in as " + (await (await fetch("/me")).json()).user + ".");
+  }
+  holdfast.watch(base, key, {
+    giveUpAfter: +life,
+    onstatus(value) {
+      show(value.state);
+      if (value.state === "confirmed") redeem(value.ticket).catch(() => show("failed"));
+    },
+    onstate(state) { find("trouble").hidden = state === "waiting" || state === "stopped"; },
+    ongone() { show("expired"); },
+    onerror(message) { show(message === "given up" ? "expired" : "failed"); },
+  });
+</script>`;
+
+const APP = `${HEAD}
+<h1>Sign in there?</h1>
+<p>You are {{user}}. A screen asks to be signed in as you at <b>{{origin}}</b>. Confirm only if it is the one before you.</p>
+<p id="told" role="status"></p>
+<form hidden><input type="hidden" name="id" value="{{id}}">
+  <button formaction="/app/confirm">Confirm</button> <button formaction="/app/refuse">Refuse</button></form>
+<script nonce="{{nonce}}">
+  const form = document.forms[0], told = document.getElementById("told");
+  async function send(path) {
+    form.hidden = true;
+    const answer = await fetch(path, { method: "POST", body: new URLSearchParams(new FormData(form)) })
+      .catch(() => new Response("No connection. Try again.", { status: 503 }));
+    told.textContent = await answer.text();
+    form.hidden = path === "/app/scanned" ? !answer.ok : answer.status < 500;
+  }
+  form.onsubmit = (event) => { event.preventDefault(); send(event.submitter.getAttribute("formaction")); };
+  send("/app/scanned");
+</script>`;
+
+// Only scripts with this page's nonce run. holdfast.js gives it to those that it inserts, so that no host needs to be
+// allowed as a whole. And nobody frames a page with a Confirm button.
+function page(template, values, headers) {
+  const nonce = random(), all = { nonce, ...values };
+  const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src 'nonce-${nonce}'; img-src data:; ` +
+    "connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
+  const escape = (value) => String(value).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+  const body = template.replace(/{{{(\w+)}}}|{{(\w+)}}/g, (_, raw, name) => (raw ? all[raw] : escape(all[name])));
+  const type = { "content-type": "text/html; charset=utf-8", "content-security-policy": policy };
+  return { status: 200, body, headers: { ...type, ...headers } };
+}
+
+// --- HTTP ---------------------------------------------------------------------------------------------------------------
+
+const text = (status, body, headers) => ({ status, body, headers: { "content-type": "text/plain; charset=utf-8", ...headers } });
+
+// `__Host-`: set by this host over https, and by no other that shares its domain.
+const isHttps = () => ORIGIN.startsWith("https:");
+const prefix = () => (isHttps() ? "__Host-" : "");
+function cookie(name, value, seconds) {
+  const flags = `Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict${isHttps() ? "; Secure" : ""}`;
+  return { "set-cookie": `${prefix()}${name}=${value}; ${flags}` };
+}
+
+const routes = {
+  "GET /": showCode, "POST /login": redeem, "GET /me": me,
+  "GET /app": showApp, "POST /app/scanned": scanned, "POST /app/confirm": confirm, "POST /app/refuse": refuse,
+};
+
+async function answer(request) {
+  const [path, query] = request.url.split("?", 2);
+  const route = routes[`${request.method} ${path}`];
+  if (!route) throw new Refusal(404, "Not found.");
+  if (request.headers.host !== new URL(ORIGIN).host) throw new Refusal(421, `Open ${ORIGIN}/`);
+  if (request.method === "POST" && request.headers.origin !== ORIGIN) throw new Refusal(403, "This comes from another site.");
+
+  if (request.method === "POST" && !(request.headers["content-length"] <= 4096)) throw new Refusal(413, "Too long.");
+
+  let body = "";
+  for await (const chunk of request) body += chunk;
+  const fields = Object.fromEntries(new URLSearchParams(request.method === "POST" ? body : query));
+  const cookies = {};
+  for (const pair of (request.headers.cookie ?? "").split("; ")) {
+    const [name, value] = pair.split("=");
+    if (name.startsWith(prefix())) cookies[name.slice(prefix().length)] = value;
+  }
+  return route({ fields, cookies });
+}
+
+const server = createServer(async (request, response) => {
+  const { status, body, headers } = await answer(request).catch((error) => {
+    if (error instanceof Refusal) return text(error.status, error.message);
+    console.error(error);
+    return text(500, "Something went wrong here.");
+  });
+  const always = { "cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff" };
+  response.writeHead(status, { ...always, ...headers }).end(body);
+});
+server.listen(PORT, HOST, () => {
+  const listens = `http://${HOST}:${server.address().port}`;
+  ORIGIN ??= listens;
+  console.log(`${listens}/`);
+});
