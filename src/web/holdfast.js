@@ -54,6 +54,8 @@ var holdfast = (function () {
     }
     options = options || {};
     var wait = options.wait === undefined ? 25 : options.wait;
+    // Now, as the page may take its scripts away later.
+    var nonce = options.nonce || (document.querySelector('script[nonce]') || options).nonce;
     var handle = { state: 'waiting', last: options.last || 0, stop: stop };
 
     var told;           // the state that `onstate` heard last
@@ -82,7 +84,6 @@ var holdfast = (function () {
 
       var name = freshName();
       var script = document.createElement('script');
-      var nonce = options.nonce || (document.querySelector('script[nonce]') || script).nonce;
       var answer;
 
       // Once: a proxy that doubles an answer is not to be heard twice. Gone when the poll is over, and answers that

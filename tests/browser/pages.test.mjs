@@ -58,6 +58,20 @@ test("page_that_allows_scripts_by_nonce_only_and_names_it", limit, async (t) => 
   assert.deepEqual(page.complaints, []);
 });
 
+test("page_that_allows_scripts_by_nonce_only_and_takes_its_own_away", limit, async (t) => {
+  const policy = `default-src 'none'; img-src data:; script-src 'nonce-${NONCE}'`;
+  const url = page_with("/taken-away", { "content-security-policy": policy }, `<script nonce="${NONCE}" src="${library()}"></script>`);
+  const page = await open(t, chromium, url);
+  await watch(page, holdfast.public, "taken-away");
+  await page.evaluate(() => document.querySelectorAll("script[nonce]").forEach((script) => script.src.endsWith("holdfast.js") && script.remove()));
+  for (const n of [1, 2]) {
+    await holdfast.waiters(1);
+    await holdfast.set("taken-away", `${n}`, `,"final":${n === 2}`);
+    await values(page, n);
+  }
+  assert.deepEqual(page.complaints, []);
+});
+
 test("page_that_trusts_what_its_scripts_insert", limit, async (t) => {
   const policy = `default-src 'none'; img-src data:; script-src 'nonce-${NONCE}' 'strict-dynamic'`;
   const url = page_with("/strict-dynamic", { "content-security-policy": policy }, `<script nonce="${NONCE}" type="module">
@@ -146,6 +160,7 @@ test("page_that_has_not_loaded_yet_is_not_kept_loading_and_hears_all_the_same", 
   t.after(() => page.context().close());
   await page.route("**/slow", async (route) => (await image, route.fulfill({ status: 204 })));
   await page.goto(url, { waitUntil: "commit" });
+  await until("it watches", () => page.evaluate(() => Boolean(window.watched?.watch)));
   assert.deepEqual(await values(page, 1), ["early"]);
   await until("it asks on and on", () => between.polls.length >= 3);
   assert.deepEqual(new Set(between.polls.map((poll) => poll.wait)), new Set(["0"]));
