@@ -1,7 +1,6 @@
 /**
- * Types of holdfast.js and holdfast.mjs: a page waits for a status, and hears it the moment it is set.
- *
- * As a script there is one global, `holdfast`; the module exports the same by name, and as its default.
+ * Types of holdfast.js: a page waits for a status, and hears it the moment it is set. As a script there is one global,
+ * `holdfast`; for the module see holdfast.d.mts.
  */
 
 export as namespace holdfast;
@@ -33,7 +32,7 @@ export interface Status<V = Value> extends Answer<V> {
 
 /**
  * - `waiting`: all is well, and nothing newer is known;
- * - `retrying`: the last poll brought nothing (no connection, a full or leaving server, no store); the next one is to come;
+ * - `retrying`: polls bring nothing (no connection, a full or leaving server, no store), and are tried again;
  * - `offline`: the same, and the browser says that it has no network;
  * - `stopped`: by `stop()`, after the final status, after `ongone` or `onerror`.
  */
@@ -46,13 +45,16 @@ export interface Options<V = Value> {
   ongone?: (answer: Answer<V>) => void;
   /** The request is wrong, and the message says how; or `given up`, without an answer. The watch stops. */
   onerror?: (message: string, answer?: Answer<V>) => void;
-  /** Each change of the state, the first one included; with the answer that led to it, where one did. */
+  /** Each change of the state, the first one included; `retrying` and `offline` with the answer that led to it, if one did. */
   onstate?: (state: State, answer?: Answer<V>) => void;
   /** The version that the page knows already: only newer ones are told. 0 by default: whatever is known is told at once. */
   last?: number;
   /** How many seconds the server may hold a poll. 25 by default; 0 asks once a second instead (short polling). */
   wait?: number;
-  /** Seconds after which the watch stops with `onerror("given up")`, whatever has come until then. Never by default. */
+  /**
+   * Seconds after which the watch stops with `onerror("given up")`, whatever has come until then; a machine that slept
+   * through them gives up when it wakes. Never by default.
+   */
   giveUpAfter?: number;
   /** The nonce of the page's Content Security Policy. By default that of the page's first script that has one. */
   nonce?: string;
@@ -71,7 +73,7 @@ export interface Watch {
 /**
  * Tells each status of a key from now on, until the final one.
  *
- * @param base where holdfast is, as in `https://push.example.com`; `""` for the page's own origin
+ * @param base where holdfast is, as in `https://push.example.com`; `""` where it is where the page is
  * @param key what is waited for
  */
 export function watch<V = Value>(base: string, key: string, options?: Options<V>): Watch;
@@ -81,6 +83,3 @@ export function watch<V = Value>(base: string, key: string, options?: Options<V>
  * `value` is null and the answer says why.
  */
 export function once<V = Value>(base: string, key: string, callback: (value: V | null, answer: Answer<V>) => void): Watch;
-
-declare const holdfast: { watch: typeof watch; once: typeof once };
-export default holdfast;

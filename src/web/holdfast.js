@@ -2,7 +2,7 @@
  * holdfast.js: a page waits for a status, and hears it the moment it is set. Apache-2.0
  */
 /*
- * The source, written to be read, in the JavaScript of 2009 (ES5) so that any browser runs it. What is served is
+ * The source, written to be read, in the JavaScript of 2009 (ES5), for the browsers of 2011 and later. What is served is
  * holdfast.min.js, made of this file by `make web`; types are in holdfast.d.ts.
  *
  * One poll at a time: insert a script, wait until it has run or failed, decide by the code of its answer what to do
@@ -11,9 +11,9 @@
 var holdfast = (function () {
   'use strict';
 
-  var MARGIN = 10;          // seconds beyond the longest hold after which a proxy must have cut the answer off
-  var PACE = 1000;          // ms: a server that says "timeout" sooner than that is not asked more often
-  var MAX_PAUSE = 30000;    // ms between two polls
+  var MARGIN = 10;            // seconds beyond the longest hold after which a proxy must have cut the answer off
+  var PACE = 1000;            // ms: a server that says "timeout" sooner than that is not asked more often
+  var MAX_PAUSE = 30000;      // ms between two polls
   var MAX_TIMER = 0x7fffffff; // ms: browsers run a longer timer at once
   var MAX_WORD = 0xffffffff;
 
@@ -39,10 +39,10 @@ var holdfast = (function () {
 
   function later(task, milliseconds) { return setTimeout(task, Math.min(MAX_TIMER, milliseconds)); }
 
-  // What the page does wrong in its function is told by the page's own error handler, and does not end the watch.
-  function call(listener, first, second) {
+  // What the page does wrong in its functions, or forbids us, is told by its own error handler, and ends no watch.
+  function attempt(task, first, second) {
     try {
-      if (listener) { listener(first, second); }
+      if (task) { task(first, second); }
     } catch (error) {
       setTimeout(function () { throw error; });
     }
@@ -54,23 +54,36 @@ var holdfast = (function () {
     }
     options = options || {};
     var wait = options.wait === undefined ? 25 : options.wait;
+    var limit = ((+wait || 0) + MARGIN) * 1000;     // after so many ms a poll is given up
+    var patience = (options.giveUpAfter == null ? NaN : options.giveUpAfter) * 1000;
+    var due = Date.now() + patience;                // NaN is never reached
+    var url = base.replace(/\/$/, '') + '/status/get?key=' + encodeURIComponent(key) + '&callback=';
     // Now, as the page may take its scripts away later.
     var nonce = options.nonce || (document.querySelector('script[nonce]') || options).nonce;
     var handle = { state: 'waiting', last: options.last || 0, stop: stop };
 
     var told;           // the state that `onstate` heard last
-    var troubles = 0;   // polls in a row that brought nothing to rely on
-    var asked, limit;   // when the last poll began, and after how many ms it is given up
-    var brief;          // it is answered at once
+    var isTrouble;      // the last poll brought nothing to rely on
+    var isFull;         // its server had no room for one more that waits
+    var failures = 0;   // scripts that did not load, since one was held and answered
+    var asked;          // when the last poll began
+    var isBrief;        // it is answered at once
     var end;            // takes away the poll that is in the air, if one is
     var timer;          // until that is given up, or the next begins
-    var patience;       // until `giveUpAfter`
+    var quit;           // until `giveUpAfter`
+
+    // One at a time: whatever is told may lead the page to do something that comes back here.
+    function schedule(task, milliseconds) {
+      clearTimeout(timer);
+      timer = later(task, milliseconds);
+    }
 
     function tell(state, answer) {
       if (told !== state) {
         told = handle.state = state;
-        call(options.onstate, state, answer);
+        attempt(options.onstate, state, answer);
       }
+      return told !== 'stopped';
     }
 
     function isLoaded() { return document.readyState === 'complete'; }
@@ -78,13 +91,12 @@ var holdfast = (function () {
     function ask() {
       // A poll after trouble is not held: its answer says that all is well. Nor is one before the page has loaded, as
       // the browser would show the page as loading until it is answered.
-      brief = troubles > 0 || !isLoaded();
-      if (!troubles) { tell('waiting'); }
-      if (told === 'stopped') { return; }
+      isBrief = isTrouble || !isLoaded();
+      if (!isTrouble && !isFull && !tell('waiting')) { return; }
 
       var name = freshName();
       var script = document.createElement('script');
-      var answer;
+      var answer, isSent;
 
       // Once: a proxy that doubles an answer is not to be heard twice. Gone when the poll is over, and answers that
       // come later find no function: they look first.
@@ -98,70 +110,86 @@ var holdfast = (function () {
       script.onload = script.onerror = function () { settle(answer); };
       script.referrerPolicy = 'no-referrer';    // the page's address may carry the key
       if (nonce) { script.setAttribute('nonce', nonce); }
-      script.src = scriptUrl(base.replace(/\/$/, '') + '/status/get?key=' + encodeURIComponent(key) + '&callback=' + name +
-        '&last=' + handle.last + '&wait=' + (brief ? 0 : wait));
 
       asked = Date.now();
-      limit = ((brief ? 0 : +wait || 0) + MARGIN) * 1000;
-      timer = later(settle, limit);
-      document.head.appendChild(script);
+      attempt(function () {
+        script.src = scriptUrl(url + name + '&last=' + handle.last + '&wait=' + (isBrief ? 0 : wait));
+        document.head.appendChild(script);
+        isSent = true;
+      });
+      if (isSent) { schedule(isFull ? held : giveUpPoll, isFull ? PACE : limit); } else { schedule(giveUpPoll, 0); }
     }
+
+    // No answer for a while: there was room.
+    function held() {
+      isFull = false;
+      if (tell('waiting')) { schedule(giveUpPoll, limit - PACE); }
+    }
+
+    function giveUpPoll() { settle(); }
 
     // The poll is over: with an answer, or without one.
     function settle(answer) {
       var code = answer ? answer.code : NaN;
-      var isNews = code === 0 && answer.version > handle.last;
+      var isNews = code === 0 && typeof answer.version === 'number' && answer.version > handle.last;
       var delay = answer && answer.retry_after_ms >= 100 ? Math.min(MAX_PAUSE, answer.retry_after_ms) : PACE;
       end();
 
       if (isNews) {
         handle.last = answer.version;
-        call(options.onstatus, answer.value, answer);
+        attempt(options.onstatus, answer.value, answer);
       } else if (code === -4) {
-        call(options.ongone, answer);
+        attempt(options.ongone, answer);
       } else if (code === -5) {
-        call(options.onerror, answer.message, answer);
+        attempt(options.onerror, answer.message, answer);
       }
       if (told === 'stopped') { return; }
       if (isNews && answer.final || code === -4 || code === -5) { return stop(); }
 
       if (isNews || code === -1) {
-        troubles = 0;
+        isTrouble = isFull = false;
+        if (isNews || !isBrief) { failures = 0; }
         // At once, unless that might be too often. Without a timer, which a hidden page's browser would delay.
-        delay = isNews || brief && isLoaded() ? 0 : Math.min(PACE, asked + PACE - Date.now());
+        delay = isNews || isBrief && isLoaded() ? 0 : Math.min(PACE, asked + PACE - Date.now());
         if (delay <= 0) { return ask(); }
       } else {
-        // A full or leaving node (-2, -3) is no trouble: there is nothing to find out before the next poll is held.
-        troubles = code === -2 || code === -3 ? 0 : troubles + 1;
+        // That a node is full (-3) or leaves (-2) is no trouble: there is nothing to find out before the next is held.
+        isFull = code === -3;
+        isTrouble = !isFull && code !== -2;
         if (!(code < 0)) {
           // A script says no more than that it failed. Later each time, and at random: pages that lost their server
           // together do not come back together.
-          delay = 500 + Math.random() * (Math.min(MAX_PAUSE, 500 * Math.pow(2, troubles)) - 500);
+          failures += 1;
+          delay = 500 + Math.random() * (Math.min(MAX_PAUSE, 1000 * Math.pow(2, failures)) - 500);
         }
-        tell(navigator.onLine === false ? 'offline' : 'retrying', answer);
-        if (told === 'stopped') { return; }
+        if (!tell(navigator.onLine === false ? 'offline' : 'retrying', answer)) { return; }
       }
-      timer = later(ask, delay);
+      schedule(ask, delay);
     }
 
-    // Something has changed: whoever pauses asks now, and a poll that slept through its end is not waited for.
+    // Something has changed: whoever pauses asks now. A poll that slept through its end is not waited for, nor one of a
+    // page that was kept while another was shown: some browsers end it without a word.
     function wake(event) {
+      if (Date.now() >= due) { return giveUp(); }
       if (navigator.onLine === false) { return tell('offline'); }
       if (event.type === 'visibilitychange' && document.hidden) { return; }
-      tell(troubles ? 'retrying' : 'waiting');
-      if (told !== 'stopped' && !(end && Date.now() - asked < limit)) {
+      if (tell(isTrouble || isFull ? 'retrying' : 'waiting') && !(end && !event.persisted && Date.now() - asked < limit)) {
         if (end) { end(); }
-        clearTimeout(timer);
         // In a task of its own: the load event, before `pageshow`, waits for scripts that its listeners insert.
-        timer = setTimeout(ask);
+        schedule(ask, 0);
       }
+    }
+
+    function giveUp() {
+      attempt(options.onerror, 'given up');
+      stop();
     }
 
     function stop() {
       if (told !== 'stopped') {
         if (end) { end(); }
         clearTimeout(timer);
-        clearTimeout(patience);
+        clearTimeout(quit);
         EVENTS.forEach(function (name) { removeEventListener(name, wake, true); });
         tell('stopped');
       }
@@ -169,13 +197,8 @@ var holdfast = (function () {
 
     // Captured on their way to the document, so that one object has them all.
     EVENTS.forEach(function (name) { addEventListener(name, wake, true); });
-    if (options.giveUpAfter) {
-      patience = later(function () {
-        call(options.onerror, 'given up');
-        stop();
-      }, options.giveUpAfter * 1000);
-    }
-    timer = setTimeout(ask);    // so that the page has the handle before it hears anything
+    if (!isNaN(patience)) { quit = later(giveUp, patience); }
+    schedule(ask, 0);    // so that the page has the handle before it hears anything
     return handle;
   }
 

@@ -107,6 +107,17 @@ test("page_that_demands_trusted_types", limit, async (t) => {
   await hears(await open(t, chromium, url), "trusted-types");
 });
 
+test("page_that_demands_trusted_types_and_does_not_trust_us_is_told", limit, async (t) => {
+  const policy = "require-trusted-types-for 'script'; trusted-types other";
+  const url = page_with("/untrusted-types", { "content-security-policy": policy }, `<script src="${library()}"></script>`);
+  const page = await open(t, chromium, url);
+  await watch(page, holdfast.public, "untrusted");
+  await state(page, "retrying");
+  assert.match(page.complaints.join(), /TrustedScriptURL/);
+  await page.evaluate(() => watched.watch.stop());
+  assert.deepEqual(await leftovers(page), [[], 0]);
+});
+
 test("page_that_is_cross_origin_isolated", limit, async (t) => {
   const headers = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
   const url = page_with("/isolated-script", headers, `<script src="${library()}"></script>`);
@@ -203,8 +214,7 @@ const show = (page, isShown) =>
 test("page_that_is_shown_again_asks_at_once", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
   // A rest as long as a server may ask for.
-  between.plan.push((response) =>
-    response.writeHead(200, { "content-type": "text/javascript" }).end(`${between.polls.at(-1).callback}({"code":-3,"message":"busy","value":null,"version":0,"final":false,"retry_after_ms":600000});`));
+  between.plan.push(between.say({ code: -3, retry_after_ms: 600_000 }));
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   await watch(page, between.url, "shown");
   await state(page, "retrying");
@@ -239,6 +249,48 @@ test("page_that_slept_through_the_end_of_its_poll_asks_at_once", limit, async (t
   await page.clock.runFor(10);
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
   assert.deepEqual((await watched(page)).states, [["waiting"]]);
+  // What was given up is gone: one poll is left.
+  assert.deepEqual((await leftovers(page)).map((left) => left.length ?? left), [1, 1]);
+});
+
+test("page_that_slept_through_its_patience_gives_up_when_it_wakes", limit, async (t) => {
+  const page = await loaded(t, chromium, other.localhost, holdfast.public);
+  await page.clock.install();
+  await watch(page, holdfast.public, "slept-long", { giveUpAfter: 600 });
+  await holdfast.waiters(1);
+  await page.clock.setSystemTime(Date.now() + 3_600_000);
+  await show(page, false);
+  assert.deepEqual((await watched(page)).errors, ["given up"]);
+  assert.equal((await watched(page)).state, "stopped");
+});
+
+test("page_whose_clock_is_set_back_goes_on", limit, async (t) => {
+  const brief = await program({ t, args: ["--hold", "1s"] });
+  const between = await proxy(t, brief.public);
+  const page = await loaded(t, chromium, other.localhost, holdfast.public);
+  await page.clock.install();
+  await watch(page, between.url, "set-back");
+  await until("a poll is held", () => between.underWay("set-back") === 1);
+  await page.clock.setSystemTime(Date.now() - 3_600_000);
+  await until("it asks on", () => between.polls.length >= 3);
+});
+
+test("page_that_rests_as_long_as_it_is_told", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  const page = await loaded(t, chromium, other.localhost, holdfast.public);
+  await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 3_600_000);
+  const told = [[{ code: -2, retry_after_ms: 5_000 }, 5_000], [{ code: -6, retry_after_ms: 10 }, 1_000], [{ code: -6 }, 1_000], [{ code: -99 }, 1_000], [{ code: -3, retry_after_ms: 600_000 }, 30_000]];
+  between.plan.push(...told.map(([members]) => between.say(members)));
+  await watch(page, between.url, "rests");
+  await page.clock.runFor(1);
+  for (const [n, [members, rest]] of told.entries()) {
+    await until("it is told", async () => between.polls.length === n + 1 && (await watched(page)).state === "retrying");
+    await page.clock.runFor(rest - 10);
+    assert.equal(between.polls.length, n + 1, `${JSON.stringify(members)}: not before ${rest} ms`);
+    await page.clock.runFor(20);
+    await until("it asks again", () => between.polls.length === n + 2);
+  }
 });
 
 test("page_that_comes_back_from_the_back_forward_cache_goes_on", limit, async (t) => {
@@ -274,7 +326,7 @@ test("page_that_is_kept_and_shown_again_asks_at_once", limit, async (t) => {
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   // The rest after the failure is as long as it is at random: no timer ends it here.
   await page.clock.install();
-  await page.clock.pauseAt(Date.now() + 1000);
+  await page.clock.pauseAt(Date.now() + 3_600_000);
   await watch(page, between.url, "kept");
   await page.clock.runFor(1);
   await state(page, "retrying");
@@ -285,6 +337,14 @@ test("page_that_is_kept_and_shown_again_asks_at_once", limit, async (t) => {
   });
   await page.clock.runFor(1);
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
+
+  // A poll that was under way may have been ended without a word: it is asked anew.
+  await until("the next is held", () => between.underWay("kept") === 1);
+  const polls = between.polls.length;
+  await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
+  await page.clock.runFor(1);
+  await until("it asks anew", () => between.polls.length === polls + 1);
+  assert.deepEqual((await leftovers(page)).map((left) => left.length ?? left), [1, 1]);
 });
 
 test("twenty_watches_of_one_page_are_all_held_over_one_http2_connection", limit, async (t) => {

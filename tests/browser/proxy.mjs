@@ -20,7 +20,8 @@ export const misdeeds = {
   },
   doubled: async (response, answer) => {
     const { body } = await answer;
-    response.writeHead(200, script).end(Buffer.concat([body, body]));
+    const another = body.toString().replace(/"value":.*?,"version":/, `"value":"another","version":`);
+    response.writeHead(200, script).end(body + another);
   },
   empty: (response) => response.writeHead(200, script).end(),
   no_content: (response) => response.writeHead(204).end(),
@@ -36,6 +37,15 @@ export async function proxy(t, upstream) {
   const self = {
     /** Misdeeds for the next polls, in their order. A function, or the name of one of `misdeeds`. */
     plan: [],
+    /** The same for the next answers of the program: of polls that are held already too. */
+    spoil: [],
+    /** The head of each poll. */
+    headers: [],
+    /** In place of the program's answer to the newest poll: one with these members. */
+    say: (members) => (response) => {
+      const answer = { message: "", value: null, version: 0, final: false, ...members };
+      response.writeHead(200, script).end(`${self.polls.at(-1).callback}(${JSON.stringify(answer)});`);
+    },
     /** Polls that came, as the parameters of each. */
     polls: [],
     /** The polls of one key that the program held or answered at one time, at most. */
@@ -69,15 +79,13 @@ export async function proxy(t, upstream) {
     response.on("error", () => {});
     let misdeed;
     if (incoming.url.startsWith("/status/get")) {
+      self.headers.push(incoming.headers);
       self.polls.push(Object.fromEntries(new URLSearchParams(incoming.url.split("?")[1])));
       misdeed = self.plan.shift();
     }
-    if (misdeed) {
-      const done = (misdeeds[misdeed] ?? misdeed)(response, answer);
-      done?.catch?.(() => response.destroy());
-    } else {
-      answer.then(({ status, headers, body }) => response.writeHead(status, headers).end(body), () => response.destroy());
-    }
+    const does = async (misdeed) => (misdeeds[misdeed] ?? misdeed)(response, answer);
+    const passes = ({ status, headers, body }) => (self.spoil.length ? does(self.spoil.shift()) : response.writeHead(status, headers).end(body));
+    (misdeed ? does(misdeed) : answer.then(passes)).catch(() => response.destroy());
   });
 
   let port = 0;

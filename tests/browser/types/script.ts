@@ -32,3 +32,6 @@ holdfast.once<{ paid: boolean }>("https://push.example.com", "key", (value, answ
   const paid: boolean | undefined = value?.paid;
   console.log(paid, answer.code);
 });
+
+// @ts-expect-error: it is the module that has a default.
+holdfast.default;
