@@ -32,6 +32,7 @@ use crate::store::memory::{self, Memory};
 use crate::store::redis::Redis;
 use crate::stream::Timeouts;
 use crate::waiters::Waiters;
+use crate::writer::Writer;
 
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
@@ -301,18 +302,26 @@ impl Node {
         })
     }
 
+    fn writer(&self, settings: &Settings) -> Arc<Writer> {
+        Arc::new(Writer {
+            delivery: Arc::clone(&self.delivery),
+            recovery: Arc::clone(&self.recovery),
+            metrics: Arc::clone(&self.metrics),
+            status_ttl: settings.status_ttl,
+        })
+    }
+
     fn internal_parts(&self, settings: &Settings, lines_dropped: impl Fn() -> usize + Send + Sync + 'static) -> Parts {
         Parts {
             node: self.id.clone(),
             delivery: Arc::clone(&self.delivery),
-            recovery: Arc::clone(&self.recovery),
+            writer: self.writer(settings),
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             tokens: settings.internal_tokens.clone(),
             limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch },
             max_body_bytes: settings.max_body_bytes,
             body_timeout: settings.body_timeout,
-            status_ttl: settings.status_ttl,
             log_lines_dropped: Box::new(lines_dropped),
         }
     }

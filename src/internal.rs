@@ -1,8 +1,7 @@
 //! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
 
-use std::future::{Ready, poll_fn, ready};
+use std::future::{Ready, ready};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,12 +26,12 @@ use crate::lease::Lease;
 use crate::metrics::{Metrics, SetEnd};
 use crate::query::{Plus, decode, fields};
 use crate::receipt::{self, Held, Receipt, Report, Told};
-use crate::recovery::Recovery;
 use crate::response::{self, Response, code, json};
 use crate::router::Router;
-use crate::set::{self, Set, Sets};
-use crate::status::{Status, Update, Version};
-use crate::store::{Known, Looked, Put, StoreError, Stored};
+use crate::set::{self, Sets};
+use crate::status::Update;
+use crate::store::{Known, Looked};
+use crate::writer::{Writer, finish};
 
 /// Other nodes' messages are taken up to this, however small bodies of sets have to be.
 const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
@@ -90,14 +89,13 @@ impl Route {
 pub(crate) struct Parts {
     pub(crate) node: String,
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) recovery: Arc<Recovery>,
+    pub(crate) writer: Arc<Writer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) tokens: Tokens,
     pub(crate) limits: set::Limits,
     pub(crate) max_body_bytes: usize,
     pub(crate) body_timeout: Duration,
-    pub(crate) status_ttl: Duration,
     pub(crate) log_lines_dropped: Box<dyn LinesDropped>,
 }
 
@@ -146,9 +144,7 @@ impl Internal {
             Ok((Route::Set, _)) => Box::pin(async move { end(inner.set(request).await) }),
             Ok((Route::Channel, _)) => Box::pin(async move { end(inner.channel(request).await) }),
             Ok((Route::Look, Some(key))) => Box::pin(async move { end(inner.look(&key, request.uri().query()).await) }),
-            Ok((Route::Forget, Some(key))) => {
-                Box::pin(async move { end(Ok(finish(async move { inner.forget(&key).await }).await)) })
-            }
+            Ok((Route::Forget, Some(key))) => Box::pin(async move { end(Ok(inner.forget(key).await)) }),
             Ok((route, _)) => return Either::Left(ready(span.in_scope(|| end(self.answer_at_once(route))))),
             Err(refusal) => return Either::Left(ready(span.in_scope(|| end(Err(refusal))))),
         };
@@ -196,9 +192,10 @@ impl Internal {
         let sets = set::parse(&body, content_type, self.parts.limits)
             .inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
         drop(body);
+        let writer = Arc::clone(&self.parts.writer);
         Ok(finish(async move {
             match sets {
-                Sets::One(set) => self.put(set).await.await.into_response(),
+                Sets::One(set) => writer.put(set).await.await.into_response(),
                 Sets::Many(sets) => {
                     let mut receipts = Vec::with_capacity(sets.len());
                     // Stored in order; what other nodes answer is not waited for in between.
@@ -206,7 +203,7 @@ impl Internal {
                         if index % AT_ONE_GO == AT_ONE_GO - 1 {
                             yield_now().await;
                         }
-                        receipts.push(self.put(set).await);
+                        receipts.push(writer.put(set).await);
                     }
                     Receipt::all_into_response(join_all(receipts).await)
                 }
@@ -215,61 +212,9 @@ impl Internal {
         .await)
     }
 
-    /// Stores a status, then has it delivered to the key's waiters: in this order, see `get`'s argument. Only what is
-    /// stored is delivered: what the backend is told did not happen, no page sees. Gives what waits for the receipt.
-    async fn put(&self, set: Set) -> impl Future<Output = Receipt> + Send + use<> {
-        let Set { key, value, ttl, is_final, after } = set;
-        let put = Put { value, is_final, ttl: ttl.unwrap_or(self.parts.status_ttl), after };
-        let stored = self.parts.delivery.store.put(&key, &put).await;
-        let Put { value, is_final, .. } = put;
-        let receipt = self.deliver(&key, stored, move |version| Update::Status(Status { version, value, is_final }));
-        let metrics = Arc::clone(&self.parts.metrics);
-        async move {
-            let receipt = receipt.await;
-            metrics.set_ended(receipt.end());
-            debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "set");
-            receipt
-        }
-    }
-
-    async fn forget(&self, key: &Key) -> Response {
-        let stored = self.parts.delivery.store.forget(key).await;
-        let receipt = self.deliver(key, stored, Update::Gone).await;
-        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "deleted");
-        receipt.into_response()
-    }
-
-    /// Has delivered what was stored, if it was.
-    fn deliver<U: FnOnce(Version) -> Update>(
-        &self,
-        key: &Key,
-        stored: Result<Stored, StoreError>,
-        update: U,
-    ) -> impl Future<Output = Receipt> + Send + use<U> {
-        let Parts { delivery, recovery, .. } = &self.parts;
-        let done = match stored {
-            Ok(Stored { version, ttl, leases, process }) => {
-                let update = update(version);
-                recovery.confirmed(key, &update, ttl, process);
-                Ok((version, delivery.deliver(key, &update, leases)))
-            }
-            Err(error) => {
-                if error == StoreError::Unknown {
-                    recovery.doubt(key);
-                }
-                Err(self.failed(error))
-            }
-        };
-        async move {
-            match done {
-                Ok((version, delivered)) => Receipt::stored(version, delivered.await),
-                Err(receipt) => receipt,
-            }
-        }
-    }
-
-    fn failed(&self, error: StoreError) -> Receipt {
-        Receipt::failed(error, response::retry_after_ms(self.parts.delivery.waiters.len()))
+    async fn forget(&self, key: Key) -> Response {
+        let writer = Arc::clone(&self.parts.writer);
+        finish(async move { writer.forget(&key).await.into_response() }).await
     }
 
     async fn channel(&self, request: Request) -> Result<Response, Refusal> {
@@ -302,7 +247,7 @@ impl Internal {
             Some(_) => Looked::default(),
             None => match self.parts.delivery.store.look(key).await {
                 Ok(looked) => looked,
-                Err(error) => return Ok(self.failed(error).into_response()),
+                Err(error) => return Ok(self.parts.writer.failed(error).into_response()),
             },
         };
         let held = self.held(key, &looked.leases).await;
@@ -355,15 +300,4 @@ impl Internal {
 fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
     let text = decode(raw.as_bytes(), Plus::Literal).ok_or(What::BadEncoding);
     text.and_then(|text| Key::parse(&text)).map_err(|what| Mistake::new("key", what))
-}
-
-/// Carries out to its end what must not be left half done: a backend that hangs up after its set was stored would
-/// else leave the key's waiters unwoken.
-async fn finish(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    let mut work = Box::pin(work.in_current_span());
-    // Most of it waits for nothing, with an embedded store, and needs no task of its own.
-    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
-        Poll::Ready(response) => response,
-        Poll::Pending => tokio::spawn(work).await.expect("the work is not aborted, and its panic is this request's"),
-    }
 }

@@ -9,9 +9,9 @@
 //! wait has [`response`] render the outcome as a call, an assignment or JSON, and writes it; the next request is hyper's.
 //!
 //! # The life of a set
-//! [`internal`] routes; [`set`] parses and checks all of the body; [`store`] stores it in one atomic step and says
-//! which nodes hold waiters; [`delivery`] answers those of this node ([`waiters`]) and tells the others ([`peers`]); the
-//! backend gets its [`receipt`].
+//! [`internal`] routes; [`set`] parses and checks all of the body; [`writer`] has it stored and delivered: [`store`]
+//! stores it in one atomic step and says which nodes hold waiters; [`delivery`] answers those of this node ([`waiters`])
+//! and tells the others ([`peers`]); the backend gets its [`receipt`].
 //!
 //! # Several nodes
 //! They share a Redis ([`store::redis`]) that keeps statuses, and binds each key to the nodes that wait for it. What
@@ -64,3 +64,4 @@ pub mod store;
 mod stream;
 mod timer;
 pub mod waiters;
+mod writer;
