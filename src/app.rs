@@ -14,7 +14,7 @@ use crate::advertise::{self, NoAddress};
 use crate::config::Settings;
 use crate::connection::Handling;
 use crate::delivery::Delivery;
-use crate::demo::Demo;
+use crate::demo::{Addresses, Demo};
 use crate::get::Gets;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
 use crate::internal::{Internal, Parts};
@@ -114,18 +114,20 @@ pub async fn run(
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
     let (trigger, drain) = shutdown::drain();
     let node = Node::new(&settings, internal_address.clone(), drain).await?;
-    tell_start(&settings, &node, &public_address);
+    let demo = settings.demo.then(|| Addresses::of(&public_address));
+    tell_start(&settings, &node, demo.as_ref());
     // Who connects meanwhile waits in the backlog, and is not told that Redis is gone because it was not there yet.
     // Where it is gone, the node starts without it.
     let _ = timeout(STORE_START, node.delivery.store.there()).await;
 
-    let demo = settings.demo.then(|| Demo::new(&internal_address));
+    let writer = node.writer(&settings);
+    let demo = demo.map(|addresses| Demo::new(&internal_address, &addresses, Arc::clone(&writer)));
     let answers = Public::new(node.gets(&settings), demo);
     let (stop_public, stopped) = oneshot::channel();
     let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);
     let public = tokio::spawn(server::run(public, options, move |request| answers.answer(&request), until(stopped)));
 
-    let answers = Internal::new(node.internal_parts(&settings, lines_dropped));
+    let answers = Internal::new(node.internal_parts(&settings, writer, lines_dropped));
     let (stop_internal, stopped) = oneshot::channel();
     let options = node.options(&settings, INTERNAL, settings.max_internal_connections, Duration::ZERO);
     let internal = tokio::spawn(server::run(
@@ -202,7 +204,7 @@ async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Addres
     Ok((listener, bound))
 }
 
-fn tell_start(settings: &Settings, node: &Node, public: &Address) {
+fn tell_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         node = node.id,
@@ -219,8 +221,11 @@ fn tell_start(settings: &Settings, node: &Node, public: &Address) {
     for warning in &settings.warnings {
         warn!("{warning}");
     }
-    if let (true, Address::Tcp(address)) = (settings.demo, public) {
-        info!("the demo is at http://{address}/demo");
+    if let Some(Addresses { here: Some(here), phone }) = demo {
+        info!("demo: {here}/demo");
+        if let Some(phone) = phone.as_ref().filter(|phone| *phone != here) {
+            info!("demo, for a phone on the same network: {phone}/demo");
+        }
     }
 }
 
@@ -311,11 +316,16 @@ impl Node {
         })
     }
 
-    fn internal_parts(&self, settings: &Settings, lines_dropped: impl Fn() -> usize + Send + Sync + 'static) -> Parts {
+    fn internal_parts(
+        &self,
+        settings: &Settings,
+        writer: Arc<Writer>,
+        lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Parts {
         Parts {
             node: self.id.clone(),
             delivery: Arc::clone(&self.delivery),
-            writer: self.writer(settings),
+            writer,
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             tokens: settings.internal_tokens.clone(),

@@ -78,10 +78,15 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// Refuses what a browser sends for a page: a page that its user opens inside the network could else post to this
 /// listener, without reading the answer, and set any status. Backends send neither header.
 pub(crate) fn refuse_pages(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.contains_key(ORIGIN) { Err(Refusal::Forbidden) } else { refuse_other_sites(headers) }
+}
+
+/// Refuses what a browser says it sends for another site's page. (It says so over HTTPS, and to this machine.)
+pub(crate) fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let of_the_user = |site: &[u8]| site == b"same-origin" || site == b"none";
     let from_elsewhere = headers.get_all(SEC_FETCH_SITE).iter().any(|site| !of_the_user(site.as_bytes()));
-    if headers.contains_key(ORIGIN) || from_elsewhere { Err(Refusal::Forbidden) } else { Ok(()) }
+    if from_elsewhere { Err(Refusal::Forbidden) } else { Ok(()) }
 }
 
 #[cfg(test)]

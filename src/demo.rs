@@ -1,72 +1,135 @@
-//! The demo page, served with `--demo` only: what a developer looks at first. Its files are part of the program.
+//! The demo, served with `--demo` only: a login by QR code that a developer can try, with a page that waits for it, a page
+//! that plays the app on the phone, and what plays the app's backend. Its files are part of the program.
+//!
+//! What it sets, it sets as any backend would ([`Writer`]), under keys of its own alone ([`code`]).
 
-use std::net::SocketAddr;
+mod addresses;
+mod code;
+mod phone;
+mod qr;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either};
+use hyper::Method;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
+use tracing::Instrument;
 
+pub(crate) use self::addresses::Addresses;
+use crate::auth;
+use crate::clock::Clock;
+use crate::connection::Request;
+use crate::error::Refusal;
 use crate::listener::Address;
 use crate::response::{self, Response};
+use crate::writer::{Writer, finish};
 
-/// Where the files are.
-pub(crate) const PATHS: [(&str, File); 3] =
-    [("/demo", File::Page), ("/demo/demo.css", File::Style), ("/demo/demo.js", File::Script)];
+/// What stands in the screen's page for the internal listener's address, and for the address that a phone can reach.
+const INTERNAL: &str = "{{internal}}";
+const PHONE: &str = "{{phone}}";
 
-/// What stands in the page for the internal listener's address.
-const PLACEHOLDER: &str = "{{internal}}";
-
-/// One of the demo's files.
+/// One of the demo's routes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum File {
-    Page,
+pub(crate) enum Route {
+    /// The page that waits.
+    Screen,
+    /// The page that plays the app.
+    Phone,
     Style,
-    Script,
+    Script(&'static str),
+    /// A new code.
+    Code,
+    /// The picture of a link.
+    Qr,
+    /// What plays the app's backend.
+    Press,
+}
+
+impl Route {
+    /// Each path with its methods and their routes.
+    pub(crate) fn table() -> Vec<(&'static str, Vec<(Method, Self)>)> {
+        let file = |path, route| (path, vec![(Method::GET, route)]);
+        vec![
+            file("/demo", Self::Screen),
+            file("/demo/demo.css", Self::Style),
+            file("/demo/demo.js", Self::Script(include_str!("web/demo.js"))),
+            file("/demo/wire.js", Self::Script(include_str!("web/wire.js"))),
+            file("/demo/post.js", Self::Script(include_str!("web/post.js"))),
+            file("/demo/words.js", Self::Script(include_str!("web/words.js"))),
+            file("/demo/phone.js", Self::Script(include_str!("web/phone.js"))),
+            file("/demo/qr.svg", Self::Qr),
+            ("/demo/code", vec![(Method::POST, Self::Code)]),
+            ("/demo/phone", vec![(Method::GET, Self::Phone), (Method::POST, Self::Press)]),
+        ]
+    }
 }
 
 /// The demo, made for one node.
 #[derive(Debug)]
 pub(crate) struct Demo {
-    page: Bytes,
+    screen: Bytes,
+    writer: Arc<Writer>,
+    clock: Clock,
 }
 
 impl Demo {
-    /// A page that shows how `curl` reaches the internal listener.
-    pub(crate) fn new(internal: &Address) -> Self {
+    /// A page that shows how `curl` reaches the internal listener, and whose code leads to where a phone reaches it.
+    pub(crate) fn new(internal: &Address, addresses: &Addresses, writer: Arc<Writer>) -> Self {
         let curl = match internal {
-            Address::Tcp(address) => shell_quoted(&format!("http://{}", reachable(address))),
+            Address::Tcp(address) => shell_quoted(&format!("http://{}", addresses::of_this_machine(address))),
             Address::Unix(path) => format!("--unix-socket {} http://localhost", shell_quoted(&path.to_string_lossy())),
         };
-        let escaped = curl.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;").replace('\'', "&#39;");
-        Self { page: include_str!("web/demo.html").replace(PLACEHOLDER, &escaped).into() }
+        let phone = addresses.phone.as_deref().unwrap_or_default();
+        let screen = include_str!("web/demo.html").replace(INTERNAL, &escaped(&curl)).replace(PHONE, &escaped(phone));
+        Self { screen: screen.into(), writer, clock: Clock::default() }
     }
 
-    pub(crate) fn answer(&self, file: File) -> Response {
-        let mut response = match file {
-            File::Page => response::file("text/html; charset=utf-8", self.page.clone()),
-            File::Style => {
-                response::file("text/css; charset=utf-8", Bytes::from_static(include_bytes!("web/demo.css")))
+    /// Answers at once, but for what is to be stored.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub(crate) fn answer(
+        &self,
+        route: Route,
+        request: &Request,
+    ) -> Result<Either<Response, BoxFuture<'static, Response>>, Refusal> {
+        let query = request.uri().query().unwrap_or_default();
+        Ok(Either::Left(match route {
+            Route::Screen => html(self.screen.clone()),
+            Route::Phone => html(Bytes::from_static(include_bytes!("web/phone.html"))),
+            Route::Style => file("text/css; charset=utf-8", include_str!("web/demo.css").into()),
+            Route::Script(script) => file("application/javascript; charset=utf-8", script.into()),
+            Route::Code => code::fresh(self.clock.now()),
+            Route::Qr => file("image/svg+xml", qr::draw(query)?.into()),
+            Route::Press => {
+                auth::refuse_other_sites(request.headers())?;
+                let set = phone::parse(query, self.clock.now())?;
+                let writer = Arc::clone(&self.writer);
+                let work = finish(async move { writer.put(set).await.await.into_response() });
+                return Ok(Either::Right(Box::pin(work.in_current_span())));
             }
-            File::Script => {
-                let script = Bytes::from_static(include_bytes!("web/demo.js"));
-                response::file("application/javascript; charset=utf-8", script)
-            }
-        };
-        let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        response
+        }))
     }
 }
 
-/// An address that stands for all of the machine's, as one of them.
-fn reachable(address: &str) -> String {
-    match address.parse::<SocketAddr>() {
-        Ok(all) if all.ip().is_unspecified() && all.is_ipv4() => format!("127.0.0.1:{}", all.port()),
-        Ok(all) if all.ip().is_unspecified() => format!("[::1]:{}", all.port()),
-        _ => address.to_owned(),
-    }
+fn html(page: Bytes) -> Response {
+    file("text/html; charset=utf-8", page)
+}
+
+fn file(content_type: &'static str, body: Bytes) -> Response {
+    let mut response = response::file(content_type, body);
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// As the value of an attribute.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 /// A word that a shell takes as it is.
@@ -84,6 +147,5 @@ mod tests {
         assert_eq!(shell_quoted("http://127.0.0.1:1"), "http://127.0.0.1:1");
         assert_eq!(shell_quoted("http://[::1]:1"), "'http://[::1]:1'");
         assert_eq!(shell_quoted("/a b's"), r"'/a b'\''s'");
-        assert_eq!((reachable("0.0.0.0:7"), reachable("[::]:7")), ("127.0.0.1:7".into(), "[::1]:7".into()));
     }
 }

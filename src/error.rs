@@ -77,6 +77,10 @@ pub enum What {
     WrongShape { line: usize, column: usize },
     NoCallback,
     WouldBeShown,
+    MoreChars(usize),
+    NotOfTheDemo,
+    NotAPress,
+    NotALink,
 }
 
 impl fmt::Display for What {
@@ -102,6 +106,10 @@ impl fmt::Display for What {
             Self::MoreThan(count) => write!(f, "more than {count} objects"),
             Self::NoCallback => f.write_str("no name that may be called or assigned"),
             Self::WouldBeShown => f.write_str("a browser would show the answer"),
+            Self::MoreChars(chars) => write!(f, "longer than {chars} characters"),
+            Self::NotOfTheDemo => f.write_str("not a key of the demo"),
+            Self::NotAPress => f.write_str("not scan, confirm or refuse"),
+            Self::NotALink => f.write_str("not a link that begins with http:// or https://"),
             Self::WrongShape { line, column } => {
                 write!(f, "not of the form it should have (line {line}, column {column})")
             }
@@ -122,6 +130,8 @@ pub enum Refusal {
     UnknownCoding,
     /// No route of this listener.
     NotFound,
+    /// The demo's code has expired.
+    Gone,
     /// The route has other methods: these, in alphabetical order.
     MethodNotAllowed(&'static str),
     /// The browser would show or embed the answer, or a page asks what only backends may.
@@ -165,6 +175,7 @@ impl fmt::Display for Refusal {
             Self::TargetTooLong => f.write_str("target too long"),
             Self::UnknownCoding => f.write_str("unknown transfer coding"),
             Self::NotFound => f.write_str("not found"),
+            Self::Gone => f.write_str("gone"),
             Self::MethodNotAllowed(_) => f.write_str("method not allowed"),
             Self::Forbidden => f.write_str("forbidden"),
             Self::Unauthorized => f.write_str("unauthorized"),

@@ -1,8 +1,10 @@
-//! The public listener: its routes, and what is answered at once. No set here, no store by name, no lock.
+//! The public listener: its routes, and what is answered at once. No store by name, no lock, and
+//! no set but the demo's.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, Either};
 use hyper::Method;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use tracing::field::Empty;
@@ -22,7 +24,7 @@ enum Route {
     Get,
     Options,
     Library(library::Form),
-    Demo(demo::File),
+    Demo(demo::Route),
 }
 
 impl Route {
@@ -35,6 +37,9 @@ impl Route {
         }
     }
 }
+
+/// What is answered at once; or, by the demo alone, when it is stored.
+pub(crate) type Answer = Either<Ready<Response>, BoxFuture<'static, Response>>;
 
 /// What the public listener answers with.
 #[derive(Debug)]
@@ -49,39 +54,49 @@ impl Public {
         let mut table = vec![("/status/get", vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)])];
         table.extend(library::PATHS.map(|(path, form)| (path, vec![(Method::GET, Route::Library(form))])));
         if demo.is_some() {
-            table.extend(demo::PATHS.map(|(path, file)| (path, vec![(Method::GET, Route::Demo(file))])));
+            table.extend(demo::Route::table().into_iter().map(|(path, methods)| {
+                (path, methods.into_iter().map(|(method, route)| (method, Route::Demo(route))).collect())
+            }));
         }
         Arc::new(Self { routes: Router::new(table), gets, demo })
     }
 
     /// Answers one request, or has its connection parked.
-    pub(crate) fn answer(&self, request: &Request) -> Handling<Ready<Response>, Get> {
+    ///
+    /// # Cancel safety
+    /// Dropped, because the client left, a set of the demo that has begun is carried out all the same.
+    pub(crate) fn answer(&self, request: &Request) -> Handling<Answer, Get> {
         let span = debug_span!("request", listener = "public", route = Empty);
-        match span.in_scope(|| self.begin(request)) {
-            Begun::Answer(response) => Handling::Answer(ready(response)),
-            Begun::Held(get) => Handling::Park(get),
-        }
+        span.in_scope(|| self.begin(request))
     }
 
-    fn begin(&self, request: &Request) -> Begun {
+    fn begin(&self, request: &Request) -> Handling<Answer, Get> {
         let headers = request.headers();
         let grant = || self.gets.allow_origin.grant(headers);
         let routed = self.route(request);
         Span::current().record("route", routed.as_ref().map_or("none", |route| route.path()));
-        Begun::Answer(match routed {
-            Ok(Route::Get) => return self.gets.begin(request.uri().query().unwrap_or_default(), headers),
+        let answered = match routed {
+            Ok(Route::Get) => match self.gets.begin(request.uri().query().unwrap_or_default(), headers) {
+                Begun::Answer(response) => Ok(Either::Left(response)),
+                Begun::Held(get) => return Handling::Park(get),
+            },
             Ok(Route::Options) => {
                 let preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-                grant().apply(response::options(preflight, "GET, OPTIONS"))
+                Ok(Either::Left(grant().apply(response::options(preflight, "GET, OPTIONS"))))
             }
-            Ok(Route::Library(form)) => form.answer(headers, &self.gets.resource_policy),
-            Ok(Route::Demo(file)) => match &self.demo {
-                Some(demo) => demo.answer(file),
-                None => response::refusal(&Refusal::NotFound),
+            Ok(Route::Library(form)) => Ok(Either::Left(form.answer(headers, &self.gets.resource_policy))),
+            Ok(Route::Demo(route)) => match &self.demo {
+                Some(demo) => demo.answer(route, request),
+                None => Err(Refusal::NotFound),
             },
+            Err(refusal) => Err(refusal),
+        };
+        Handling::Answer(match answered {
+            Ok(Either::Left(response)) => Either::Left(ready(response)),
+            Ok(Either::Right(response)) => Either::Right(response),
             Err(refusal) => {
                 debug!(refusal = refusal.logged(), "refused");
-                grant().apply(response::refusal(&refusal))
+                Either::Left(ready(grant().apply(response::refusal(&refusal))))
             }
         })
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::error::What;
+
 use percent_encoding::percent_decode;
 
 /// What a `+` stands for.
@@ -66,6 +68,27 @@ impl<'a> Given<'a> {
             (Self::Missing, None) => Self::BadEncoding,
             _ => Self::Twice,
         };
+    }
+
+    /// Its value, if it was given.
+    ///
+    /// # Errors
+    /// [`What::BadEncoding`] and [`What::GivenTwice`].
+    pub fn optional(self) -> Result<Option<Cow<'a, str>>, What> {
+        match self {
+            Self::Missing => Ok(None),
+            Self::Once(text) => Ok(Some(text)),
+            Self::BadEncoding => Err(What::BadEncoding),
+            Self::Twice => Err(What::GivenTwice),
+        }
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// Those of [`Given::optional`], and [`What::Missing`].
+    pub fn required(self) -> Result<Cow<'a, str>, What> {
+        self.optional()?.ok_or(What::Missing)
     }
 }
 

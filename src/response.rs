@@ -215,6 +215,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::TargetTooLong => (StatusCode::URI_TOO_LONG, true),
         Refusal::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, true),
         Refusal::NotFound => (StatusCode::NOT_FOUND, false),
+        Refusal::Gone => (StatusCode::GONE, false),
         Refusal::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, false),
         Refusal::Forbidden => (StatusCode::FORBIDDEN, false),
         Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, false),
@@ -223,7 +224,8 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::UnknownMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, false),
         Refusal::Misdirected => (StatusCode::MISDIRECTED_REQUEST, false),
     };
-    let mut response = json(status, &Plain { code: code::INVALID, message: &refusal.to_string() });
+    let code = if *refusal == Refusal::Gone { code::GONE } else { code::INVALID };
+    let mut response = json(status, &Plain { code, message: &refusal.to_string() });
     let headers = response.headers_mut();
     match refusal {
         Refusal::MethodNotAllowed(allow) => {

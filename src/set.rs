@@ -215,11 +215,11 @@ impl<'a> Form<'a> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
-        let key = member("key", required(self.key).and_then(|key| Key::parse(&key)))?;
-        let value = member("value", required(self.value).and_then(|text| value_of_text(&text, limits)))?;
-        let ttl = member("ttl", optional(self.ttl))?;
-        let is_final = member("final", optional(self.is_final))?;
-        let after = member("after", optional(self.after))?;
+        let key = member("key", self.key.required().and_then(|key| Key::parse(&key)))?;
+        let value = member("value", self.value.required().and_then(|text| value_of_text(&text, limits)))?;
+        let ttl = member("ttl", self.ttl.optional())?;
+        let is_final = member("final", self.is_final.optional())?;
+        let after = member("after", self.after.optional())?;
         rest(key, value, ttl.as_deref(), is_final.as_deref(), after.as_deref())
     }
 }
@@ -228,19 +228,6 @@ impl<'a> Form<'a> {
 fn value_of_text(text: &str, limits: Limits) -> Result<Value, What> {
     let json = serde_json::value::to_raw_value(text).expect("any text is a JSON string");
     Value::new(&json, limits.max_value_bytes)
-}
-
-fn required(given: Given<'_>) -> Result<Cow<'_, str>, What> {
-    optional(given)?.ok_or(What::Missing)
-}
-
-fn optional(given: Given<'_>) -> Result<Option<Cow<'_, str>>, What> {
-    match given {
-        Given::Missing => Ok(None),
-        Given::Once(text) => Ok(Some(text)),
-        Given::BadEncoding => Err(What::BadEncoding),
-        Given::Twice => Err(What::GivenTwice),
-    }
 }
 
 /// The members that JSON and a form write alike.

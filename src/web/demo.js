@@ -1,207 +1,156 @@
 /*
- * The demo page's side of holdfast, written to be read: how a page waits for a status with nothing but <script>.
+ * The demo's screen: a login by QR code. What a page of your own needs of it is `watch` below: a key, and what to do when
+ * a status comes.
  *
- * One poll at a time: insert a script, wait until it has run or failed, decide by the code of its answer what to do next.
  * Everything that comes from outside is shown as text (textContent), never as HTML.
  */
 (function () {
   'use strict';
 
-  var KEPT = 50;       // statuses and polls shown; older ones go, so that a page left open for days does not grow
-  var SHOWN = 2000;    // characters of an answer shown among the polls; a value may be 64 KiB long
+  var SHOWN = 80;       // characters of a name that are shown; from a terminal it may be of any length
+  var PAUSE = 1000;     // ms between two tries to get a code
 
-  var key = keyOfUrl() || base64url(randomBytes(16));    // whoever knows the key can read its status: 128 bits, so that nobody guesses it
-  var last = 0;                 // the newest version heard: only a newer one is an answer
-  var failures = 0;             // scripts in a row that brought no answer
-  var waitingSince = Date.now();
+  var key;              // whoever knows it can read its status, and here also press the phone's buttons
+  var watch;            // the wait for its status
+  var expires;          // when the code ends, by this browser's clock
+  var calm = 'waiting'; // the state that is shown again when a trouble is over
+  var ticking, starting;
 
-  // --- waiting ---------------------------------------------------------
+  // --- a code, and the wait for its status ------------------------------
 
-  function poll() {
-    // A fresh name each time: an answer that comes late finds no function, and no cache finds a URL it has seen.
-    var name = 'holdfast_' + hex(randomBytes(8));
-    var url = '/status/get?key=' + encodeURIComponent(key) + '&callback=' + name + '&last=' + last;
-    var shown = showPoll(url);
-    var script = document.createElement('script');
-    var answer = null;
-
-    window[name] = function (given) { answer = given; };
-
-    // One way out, whatever happened. A script that ran without calling brought no answer either.
-    script.onload = script.onerror = function () {
-      delete window[name];
-      script.parentNode.removeChild(script);
-      shown(answer ? '/**/typeof ' + name + '==="function"&&' + name + '(' + JSON.stringify(answer) + ');'
-                   : 'No answer: not reachable, refused or cut off.');
-      if (answer) { heard(answer); } else { failed(); }
-    };
-
-    script.referrerPolicy = 'no-referrer';    // the page's address carries the key
-    script.src = url;
-    document.head.appendChild(script);
+  function start(state) {
+    calm = state;
+    clearTimeout(starting);
+    byId('again').hidden = true;
+    post('/demo/code', function (answer) {
+      if (!answer || answer.code !== 0) {
+        trouble(navigator.onLine === false ? 'offline' : 'retrying', answer);
+        starting = setTimeout(start, PAUSE, state);
+        return;
+      }
+      key = answer.key;
+      expires = Date.now() + answer.expires_in_ms;
+      showCode();
+      show(calm, words(calm));
+      watch = holdfast.watch('', key, { onstatus: heard, ongone: renew, onerror: failed, onstate: changed });
+      clearInterval(ticking);
+      ticking = setInterval(tick, 500);
+      tick();
+    });
   }
 
-  function heard(answer) {
-    failures = 0;
-    switch (answer.code) {
-    case 0:     // a status
-      last = answer.version;
-      showStatus(answer);
-      if (answer.final) { stop('Stopped: that was the final status'); } else { ask(); }
+  function heard(value) {
+    switch (value && value.state) {
+    case 'scanned':
+      calm = 'scanned';
+      show(calm, words(calm));
       break;
-    case -1:    // none came in time: ask again at once, so that the next one finds us waiting
-      ask();
+    case 'confirmed':
+      byId('avatar').textContent = firstOf(String(value.user));
+      end('confirmed', words('confirmed', cut(String(value.user))), 'signOut');
       break;
-    case -2:    // this node goes away; another one, or its successor, answers
-    case -3:    // a limit is reached
-    case -6:    // the status could not be read
-      again(answer.retry_after_ms || 1000, { '-2': 'Draining', '-3': 'Busy', '-6': 'Unavailable' }[answer.code]);
+    case 'refused':
+      end('refused', words('refused'), 'newCode');
       break;
-    default:    // -4 gone, -5 a mistake: asking again would bring the same
-      stop('Stopped: ' + answer.message);
     }
   }
 
-  // A script says no more than that it failed, so it could be anything. Later each time, and at random: a thousand
-  // pages that lost their server together do not come back together.
-  function failed() {
-    failures += 1;
-    again(Math.min(30000, 500 * Math.pow(2, failures)) * (0.5 + Math.random() / 2), 'No answer');
+  function changed(state, answer) {
+    if (state === 'waiting') {
+      show(calm, words(calm));
+    } else if (state !== 'stopped') {
+      trouble(state, answer);
+    }
   }
 
-  function ask() {
-    say(last ? 'answered' : 'waiting', last ? 'Answered. Waiting for the next' : 'Waiting for a status');
-    poll();
-  }
+  function failed(message) { end('failed', words('failed', cut(message)), 'newCode'); }
 
-  function again(milliseconds, why) {
-    say('retrying', why + '. Asking again in ' + duration(milliseconds));
-    setTimeout(ask, milliseconds);
-  }
-
-  function stop(why) {
-    say('stopped', why);
+  function end(state, text, button) {
+    watch.stop();
     clearInterval(ticking);
-    byId('elapsed').textContent = 'nothing more';
+    show(state, text);
+    byId('again').textContent = words(button);
+    byId('again').hidden = false;
+  }
+
+  // The code has expired, or somebody has deleted its key.
+  function renew() {
+    watch.stop();
+    clearInterval(ticking);
+    show('expired', words('expired'));
+    starting = setTimeout(start, PAUSE, 'expired');
+  }
+
+  function tick() {
+    var left = Math.max(0, Math.ceil((expires - Date.now()) / 1000));
+    byId('left').textContent = Math.floor(left / 60) + ':' + ('0' + left % 60).slice(-2);
+    // Where the page has lost its server, it may have been confirmed at the last moment: it asks once more, and then it ends.
+    if (left === 0 && watch.state === 'waiting') { renew(); }
   }
 
   // --- showing ---------------------------------------------------------
 
-  function say(state, text) {
+  function trouble(state, answer) {
+    var name = state + (answer && answer.code || '');
+    show(state, words(words.has(name) ? name : state));
+  }
+
+  function show(state, text) {
     var place = byId('state');
-    place.setAttribute('data-state', state);
+    byId('login').setAttribute('data-state', state);
     if (place.textContent !== text) { place.textContent = text; }    // a screen reader speaks each change, so only changes
   }
 
-  function showStatus(answer) {
-    var now = new Date();
-    var item = element('li', 'status');
-    var about = item.appendChild(element('p', 'about'));
-    var time = about.appendChild(element('time', '', now.toLocaleTimeString()));
-    var value = item.appendChild(element('pre', '', JSON.stringify(answer.value, null, 2)));
-    time.setAttribute('datetime', now.toISOString());
-    about.appendChild(element('span', '', 'waited ' + duration(now - waitingSince)));
-    about.appendChild(element('span', '', 'version ' + answer.version));
-    if (answer.final) { about.appendChild(element('b', 'final', 'final')); }
-    waitingSince = Date.now();
-    byId('empty').hidden = true;
-    putFirst(byId('statuses'), item);
-    if (value.scrollHeight > value.clientHeight) { value.tabIndex = 0; }    // so that the keyboard scrolls it too
+  function showCode() {
+    var reachable = meta('holdfast-phone');
+    var loopback = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
+    var link = (loopback && reachable || location.origin) + '/demo/phone?key=' + encodeURIComponent(key);
+    byId('loopback').hidden = !loopback || reachable !== '';
+    byId('link').href = link;
+    byId('qr').src = '/demo/qr.svg?link=' + encodeURIComponent(link);
+    byId('curl').textContent = 'curl -d ' +
+      quoted('{"key":' + ascii(JSON.stringify(key)) + ',"value":{"state":"confirmed","user":"Terminal"},"final":true}') +
+      ' ' + meta('holdfast-internal') + '/status/set';
   }
 
-  // Shows a poll as held; the function it returns shows what came of it.
-  function showPoll(url) {
-    var began = Date.now();
-    var item = element('li', 'wire');
-    var held = element('p', 'held', 'held open');
-    item.appendChild(element('p', 'asked', 'GET ' + url));
-    item.appendChild(held);
-    putFirst(byId('wire'), item);
-    return function (text) {
-      held.textContent = duration(Date.now() - began) + ' later';
-      item.appendChild(element('p', 'answered', text.length > SHOWN ? text.slice(0, SHOWN) + '\u2026' : text));
-    };
-  }
-
-  function putFirst(list, item) {
-    list.insertBefore(item, list.firstChild);
-    if (list.children.length > KEPT) { list.removeChild(list.lastChild); }
-  }
-
-  function byId(id) { return document.getElementById(id); }
-
-  function element(name, className, text) {
-    var made = document.createElement(name);
-    if (className) { made.className = className; }
-    if (text !== undefined) { made.textContent = text; }
-    return made;
-  }
-
-  function duration(milliseconds) {
-    return milliseconds < 1000 ? Math.round(milliseconds) + ' ms' : (milliseconds / 1000).toFixed(1) + ' s';
-  }
-
-  // --- setting: the lines for the terminal -----------------------------
-
-  function curl(more) {
-    var to = document.querySelector('meta[name="holdfast-internal"]').content;
-    return 'curl -d ' + quoted('{"key":' + ascii(JSON.stringify(key)) + more + '}') + ' ' + to + '/status/set';
-  }
-
-  // The key may come from the page's address, and this line is pasted into a shell: nothing in it may end the quotes, and
-  // nothing that a terminal acts upon or does not show may be in it.
+  // The line is pasted into a shell: nothing in it may end the quotes, and nothing that a terminal acts upon or does not
+  // show may be in it.
   function quoted(text) { return "'" + text.replace(/'/g, "'\\''") + "'"; }
   function ascii(json) {
     return json.replace(/[^ -~]/g, function (c) { return '\\u' + ('000' + c.charCodeAt(0).toString(16)).slice(-4); });
   }
 
-  function copyOnClick(button) {
-    var label = button.textContent;
-    var code = byId(button.getAttribute('data-copies'));
-    function done(text) {
-      button.textContent = text;
-      setTimeout(function () { button.textContent = label; }, 2000);
+  function firstOf(name) { return (/^(?:[\uD800-\uDBFF][\uDC00-\uDFFF]|[^])/.exec(name) || [''])[0].toUpperCase(); }
+  function cut(text) { return text.length > SHOWN ? text.slice(0, SHOWN) + '\u2026' : text; }
+  function meta(name) { return document.querySelector('meta[name="' + name + '"]').content; }
+  function byId(id) { return document.getElementById(id); }
+
+  function copy() {
+    var button = byId('copy');
+    var code = byId('curl');
+    function done(word) {
+      button.textContent = words(word);
+      setTimeout(function () { button.textContent = words('copy'); }, 2000);
     }
     // Without a secure context there is no clipboard: then the line is selected, and the keyboard copies it.
     function select() {
       window.getSelection().selectAllChildren(code);
-      done('Selected');
+      done('selected');
     }
-    button.onclick = function () {
-      if (!navigator.clipboard) { return select(); }
-      navigator.clipboard.writeText(code.textContent).then(function () { done('Copied'); }, select);
-    };
-  }
-
-  // --- the key ---------------------------------------------------------
-
-  function keyOfUrl() {
-    var given = /[?&]key=([^&]*)/.exec(location.search);
-    try {
-      return given && decodeURIComponent(given[1]);
-    } catch (badEncoding) {
-      return given[1];
-    }
-  }
-
-  function randomBytes(count) { return Array.prototype.slice.call(crypto.getRandomValues(new Uint8Array(count))); }
-  function hex(bytes) { return bytes.map(function (byte) { return ('0' + byte.toString(16)).slice(-2); }).join(''); }
-  function base64url(bytes) {
-    return btoa(String.fromCharCode.apply(null, bytes)).replace(/\+/g, '-').replace(/\//g, '_').replace(/=/g, '');
+    if (!navigator.clipboard) { return select(); }
+    navigator.clipboard.writeText(code.textContent).then(function () { done('copied'); }, select);
   }
 
   // --- start -----------------------------------------------------------
 
-  byId('key').textContent = key;
-  byId('same').href = '/demo?key=' + encodeURIComponent(key);
-  byId('curl-set').textContent = curl(',"value":"hello"');
-  byId('curl-final').textContent = curl(',"value":{"state":"done"},"final":true');
-  Array.prototype.forEach.call(document.querySelectorAll('button[data-copies]'), copyOnClick);
-
-  var ticking = setInterval(function () {
-    byId('elapsed').textContent = Math.round((Date.now() - waitingSince) / 1000) + ' s';
-  }, 1000);
-
-  // Not before the page has loaded: the load event waits for every script inserted before it, and this one is held.
-  if (document.readyState === 'complete') { ask(); } else { window.addEventListener('load', function () { setTimeout(ask); }); }
+  document.title = words('pageTitle');
+  byId('qr').alt = words('qr');
+  byId('panel').open = matchMedia('(min-width: 60rem)').matches;    // on a phone the login comes first
+  byId('copy').onclick = copy;
+  byId('again').onclick = function () {
+    byId('title').focus();    // the button goes, and the keyboard must be somewhere
+    start('waiting');
+  };
+  show('starting', words('starting'));
+  start('waiting');
 }());

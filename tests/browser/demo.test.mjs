@@ -1,9 +1,16 @@
-// The demo page, used as a person uses it: its curl line pasted into a shell, its buttons pressed.
+// The demo, used as a person uses it: a screen and a phone beside it, the code read from the screen's pixels, the shell line
+// pasted into a shell.
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { before, test } from "node:test";
+import jsQR from "jsqr";
+import { PNG } from "pngjs";
 import { browser, limit, open, program, screenshots, shell, until } from "./harness.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const sizes = { desktop: { width: 1280, height: 800 }, phone: { width: 390, height: 844 } };
 
 let chromium, holdfast;
 before(async () => {
@@ -11,133 +18,334 @@ before(async () => {
   [chromium, holdfast] = await Promise.all([browser(), program({ args: ["--demo"] })]);
 });
 
-/** The demo page in a new profile, once it waits. What its content security policy forbids is an error on the console. */
-async function demo(t, { from = holdfast, query = "", ...options } = {}) {
-  const page = await open(t, chromium, `${from.public}/demo${query}`, options);
-  await from.waiters(1);
+const text = (page, selector) => page.locator(selector).first().textContent();
+const attribute = (page, selector, name) => page.locator(selector).first().getAttribute(name);
+const is = async (page, wanted) => {
+  let seen;
+  await until(`the state is ${wanted}`, async () => (seen = await attribute(page, "[data-state]", "data-state")) === wanted).catch((error) => {
+    throw new Error(`${error.message}, but ${seen}`);
+  });
+};
+const keyOf = (link) => new URL(link).searchParams.get("key");
+
+/** The screen in a new profile, once its get is held. What its content security policy forbids is an error on the console. */
+async function screen(t, { from = holdfast, prepare, ...options } = {}) {
+  const page = await open(t, chromium, "about:blank", { viewport: sizes.desktop, ...options });
+  page.bodies = [];
+  page.on("response", (response) => /\/status\/get\?/.test(response.url()) && page.bodies.push(response.text()));
+  await prepare?.(page);
+  await page.goto(`${from.public}/demo`);
+  await held(page);
   return page;
 }
 
-const text = (page, selector) => page.locator(selector).first().textContent();
-const state = (page, wanted) => until(`state is ${wanted}`, async () => (await page.locator("#state").getAttribute("data-state")) === wanted);
-const statuses = (page, count) => until(`${count} statuses are shown`, async () => (await page.locator(".status").count()) === count);
+const link = (page) => attribute(page, "#link", "href");
+const held = (page) => until("a get is held", async () => /&wait=25$/.test(await page.locator("#wire li:has(.held) .asked").first().textContent({ timeout: 100 }).catch(() => "")));
 
-test("curl_line_as_shown_brings_the_status_to_the_page", limit, async (t) => {
-  const page = await demo(t);
-  const bodies = [];
-  page.on("response", (response) => bodies.push(response.text()));
-  assert.match(await text(page, "#key"), /^[A-Za-z0-9_-]{22}$/);
-  await state(page, "waiting");
+/** A phone of its own that opens what the screen's code says. */
+const phone = async (t, url, { prepare, ...options } = {}) => {
+  const page = await open(t, chromium, "about:blank", { viewport: sizes.phone, hasTouch: true, isMobile: true, ...options });
+  await prepare?.(page);
+  await page.goto(url);
+  return page;
+};
 
-  const receipt = JSON.parse(await shell(await text(page, "#curl-set")));
-  assert.equal(receipt.delivered, 1);
-  await statuses(page, 1);
-  assert.equal(await text(page, ".status pre"), `"hello"`);
-  assert.match(await text(page, ".status .about"), new RegExp(`waited \\d+( ms|\\.\\d s).*version ${receipt.version}$`));
-  await state(page, "answered");
-  await holdfast.waiters(1);
+/** What a scanner reads from the pixels of the code as it is shown. */
+async function decoded(page) {
+  await until("the code is drawn", () => page.evaluate(() => document.getElementById("qr").complete && document.getElementById("qr").naturalWidth > 0));
+  const { data, width, height } = PNG.sync.read(await page.screenshot());
+  return jsQR(new Uint8ClampedArray(data), width, height, { inversionAttempts: "dontInvert" })?.data;
+}
 
-  await shell(await text(page, "#curl-final"));
-  await statuses(page, 2);
-  assert.match(await text(page, ".status .about"), /final$/);
-  await state(page, "stopped");
-  await holdfast.waiters(0);
+async function check(page, what, viewport) {
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  const grave = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  assert.deepEqual(grave.map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => [html, failureSummary])]), [], what);
+  assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= viewport.width, `${what}: nothing makes the page wider`);
+}
 
-  // The second poll carried the version that the first brought, and the page shows the scripts as they came.
-  assert.match(await text(page, ".wire .asked"), new RegExp(`^GET /status/get\\?key=[\\w-]{22}&callback=holdfast_[0-9a-f]{16}&last=${receipt.version}$`));
-  assert.deepEqual((await page.locator(".wire .answered").allTextContents()).reverse(), await Promise.all(bodies));
+test("what_the_phone_confirms_is_on_the_screen_with_the_name_that_was_typed", limit, async (t) => {
+  const page = await screen(t);
+  await is(page, "waiting");
+  assert.match(await link(page), new RegExp(`^${holdfast.public}/demo/phone\\?key=demo\\.\\d{13}\\.[\\w-]{22}$`));
+  assert.match(await text(page, "#left"), /^(2:00|1:5\d)$/);
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  await is(page, "scanned");
+  assert.equal(await text(page, "#state"), "Scanned. Confirm on your phone");
+  assert.ok(await page.locator("#left").isVisible(), "the countdown goes on");
+  assert.equal(await text(other, "#where"), new URL(holdfast.public).host);
 
-  const left = await page.evaluate(() => [Object.keys(window).filter((name) => name.startsWith("holdfast")), document.querySelectorAll("script[src*=status]").length]);
-  assert.deepEqual(left, [[], 0], "callbacks and tags are gone");
-  assert.deepEqual(page.complaints, []);
+  const name = `Zoë <b>"小安"</b>`;
+  await held(page);
+  await other.fill("#name", name);
+  await other.tap("#confirm");
+  await is(other, "done");
+  assert.ok(await other.locator("#note").isHidden());
+  await is(page, "confirmed");
+  assert.equal(await text(page, "#state"), `Signed in as ${name}`);
+  assert.equal(await page.locator("#state *").count(), 0, "a name is text");
+
+  const before = keyOf(await link(page));
+  await page.click("#again");
+  await is(page, "waiting");
+  assert.notEqual(keyOf(await link(page)), before);
+  await other.reload();
+  await is(other, "done");
+  assert.deepEqual([page.complaints, other.complaints], [[], []]);
 });
 
-test("value_is_shown_as_text", limit, async (t) => {
-  const page = await demo(t, { query: "?key=markup" });
-  await holdfast.set("markup", `{"html":"</pre><img src=x onerror=alert(1)><b>bold</b>","__proto__":{"a":1},"n":[1,{}]}`);
-  await statuses(page, 1);
-  const wanted = JSON.stringify(JSON.parse(`{"html":"</pre><img src=x onerror=alert(1)><b>bold</b>","__proto__":{"a":1},"n":[1,{}]}`), null, 2);
-  assert.equal(await text(page, ".status pre"), wanted);
-  assert.equal(await page.locator("img, .status pre *").count(), 0);
-  assert.deepEqual(page.complaints, []);
+test("wire_shows_each_poll_and_each_script_as_it_came", limit, async (t) => {
+  const page = await screen(t);
+  const key = keyOf(await link(page));
+  await holdfast.set(key, `{"state":"scanned","more":[1,{"a":null}],"text":"é\\"</script>"}`);
+  await is(page, "scanned");
+  await held(page);
+  await holdfast.set(key, `{"state":"refused"}`, `,"final":true`);
+  await is(page, "refused");
+  assert.deepEqual((await page.locator("#wire .answered").allTextContents()).reverse(), await Promise.all(page.bodies));
+  const asked = (await page.locator("#wire .asked").allTextContents()).reverse();
+  for (const line of asked) assert.match(line, new RegExp(`^GET /status/get\\?key=${key}&callback=holdfast_\\w+&last=\\d+&wait=(0|25)$`));
+  assert.match(asked.at(-1), /&last=\d{13}&wait=25$/);
+  assert.equal(await page.locator("#wire .held").count(), 0);
+  assert.match(await text(page, "#wire .ended"), /^\d+\.\d s later$/);
+  assert.equal(await page.locator("#wire .why").count(), 2 * asked.length, "each line is explained");
+  const left = await page.evaluate(() => Object.keys(window).filter((name) => name.startsWith("holdfast_")));
+  assert.deepEqual([left, page.complaints], [[], []]);
 });
 
-test("key_of_the_address_cannot_leave_the_quotes_of_the_shell_line", limit, async (t) => {
+test("line_as_shown_signs_in_from_a_terminal", limit, async (t) => {
+  const page = await screen(t, { permissions: ["clipboard-read", "clipboard-write"] });
+  await page.focus("#copy");
+  await page.keyboard.press("Enter");
+  await until("the button says so", async () => (await text(page, "#copy")) === "Copied");
+  const line = await text(page, "#curl");
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), line);
+  assert.equal(JSON.parse(await shell(line)).delivered, 1);
+  await is(page, "confirmed");
+  assert.equal(await text(page, "#state"), "Signed in as Terminal");
+});
+
+test("a_key_cannot_leave_the_quotes_of_the_shell_line", limit, async (t) => {
   const key = `a'$(exit)"\\\`!#&;|b%`;
-  const page = await demo(t, { query: `?key=${encodeURIComponent(key)}` });
-  assert.equal(await text(page, "#key"), key);
-  assert.equal(JSON.parse(await shell(await text(page, "#curl-set"))).delivered, 1);
-  await statuses(page, 1);
+  const answer = { code: 0, message: "success", key, expires_in_ms: 120000 };
+  const page = await screen(t, { prepare: (page) => page.route("**/demo/code", (route) => route.fulfill({ json: answer })) });
+  assert.equal(JSON.parse(await shell(await text(page, "#curl"))).delivered, 1);
+  await is(page, "confirmed");
 });
 
-test("key_that_is_a_mistake_stops_the_page_and_says_why", limit, async (t) => {
-  const page = await open(t, chromium, `${holdfast.public}/demo?key=a%20b`);
-  await state(page, "stopped");
-  assert.equal(await text(page, "#state"), "Stopped: key: not printable ASCII");
+test("what_the_phone_refuses_ends_the_code", limit, async (t) => {
+  const page = await screen(t);
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  await other.tap("#refuse");
+  await is(other, "doneRefused");
+  await is(page, "refused");
+  assert.equal(await text(page, "#again"), "New code");
+  await page.click("#again");
+  await is(page, "waiting");
 });
 
-test("deleted_key_stops_the_page", limit, async (t) => {
-  const page = await demo(t, { query: "?key=deleted" });
-  await holdfast.forget("deleted");
-  await state(page, "stopped");
-  assert.equal(await text(page, "#state"), "Stopped: gone");
+test("a_second_phone_is_told_and_a_reload_of_the_first_goes_on", limit, async (t) => {
+  const page = await screen(t);
+  const first = await phone(t, await link(page));
+  await is(first, "asking");
+  const second = await phone(t, await link(page));
+  await is(second, "conflict");
+  assert.equal(await text(second, "#state"), "This code was used on another phone");
+  assert.ok(await second.locator("#confirm").isHidden());
+  await first.reload();
+  await is(first, "asking");
+  await first.tap("#confirm");
+  await is(page, "confirmed");
+  assert.equal(await text(page, "#state"), "Signed in as Ann");
 });
 
-test("timeout_is_followed_by_the_next_poll", limit, async (t) => {
-  const brief = await program({ t, args: ["--demo", "--hold", "1s"] });
-  const page = await demo(t, { from: brief });
-  await until("a second poll", async () => (await page.locator(".wire").count()) > 1);
-  assert.match(await text(page, ".wire:nth-child(2) .answered"), /"code":-1,"message":"timeout"/);
-  await state(page, "waiting");
-  await brief.waiters(1);
-  assert.deepEqual(page.complaints, []);
+test("an_expired_code_is_followed_by_a_new_one_and_the_old_phone_is_told", limit, async (t) => {
+  const prepare = (page) => page.clock.install();
+  const page = await screen(t, { prepare });
+  const old = await link(page);
+  const other = await phone(t, old, { prepare });
+  await is(other, "asking");
+  await is(page, "scanned");
+  await page.clock.fastForward(121_000);
+  await is(page, "expired");
+  await until("a new code", async () => (await link(page)) !== old);
+  assert.equal(await text(page, "#state"), "That code has expired; here is a new one");
+  assert.match(await text(page, "#left"), /^(2:00|1:5\d)$/);
+  await other.clock.fastForward(121_000);
+  await is(other, "gone");
+  assert.equal(await text(other, "#state"), "This code has expired: scan the new one");
+  const third = await phone(t, await link(page));
+  await is(third, "asking");
+  await is(page, "scanned");
 });
 
-test("page_outlives_a_restart_of_the_program", limit, async (t) => {
-  const old = await program({ t, args: ["--demo"] });
-  const page = await demo(t, { from: old, query: "?key=restart" });
+test("a_phone_with_an_expired_code_is_told_by_the_server", limit, async (t) => {
+  const other = await phone(t, `${holdfast.public}/demo/phone?key=demo.1700000000000.aG9sZGZhc3QsIGEgZGVtbw`);
+  await is(other, "gone");
+  await other.goto(`${holdfast.public}/demo/phone`);
+  await is(other, "noCode");
+  await other.goto(`${holdfast.public}/demo/phone?key=order-1`);
+  await is(other, "mistake");
+  assert.equal(await text(other, "#state"), "That did not work: key: not a key of the demo");
+});
+
+test("the_screen_outlives_a_restart_of_the_program", limit, async (t) => {
+  const old = await program({ t, args: ["--demo", "--drain-quiet", "100ms"] });
+  const page = await screen(t, { from: old });
   old.terminate();
-  await state(page, "retrying");
-  await page.screenshot({ path: `${screenshots}retrying.png` });
+  await is(page, "retrying");
+  assert.equal(await text(page, "#state"), "The server is restarting; trying again");
+  await page.screenshot({ path: `${screenshots}desktop-light-retrying.png` });
   assert.equal(await old.exited, 0);
   const address = (url) => new URL(url).host;
-  const young = await program({ t, args: ["--demo", "--public", address(old.public), "--internal", address(old.internal)] });
-  await young.waiters(1);
-  await young.set("restart", `"still here"`);
-  await statuses(page, 1);
-  assert.equal(await text(page, ".status pre"), `"still here"`);
+  await program({ t, args: ["--demo", "--public", address(old.public), "--internal", address(old.internal)] });
+  await is(page, "waiting");
+  await held(page);
+  const other = await phone(t, await link(page));
+  await other.tap("#confirm");
+  await is(page, "confirmed");
 });
 
-test("copy_button_copies_the_line", limit, async (t) => {
-  const page = await demo(t, { permissions: ["clipboard-read", "clipboard-write"] });
-  const button = page.locator("[data-copies=curl-final]");
-  await button.focus();
+test("without_a_network_both_pages_say_so_and_go_on_when_it_is_back", limit, async (t) => {
+  const page = await screen(t);
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  await is(page, "scanned");
+  await other.context().setOffline(true);
+  await other.tap("#confirm");
+  await is(other, "lost");
+  await page.context().setOffline(true);
+  await is(page, "offline");
+  assert.equal(await text(page, "#state"), "No network; going on when it is back");
+  await page.context().setOffline(false);
+  await is(page, "scanned");
+  await other.context().setOffline(false);
+  await other.tap("#retry");
+  await is(other, "done");
+  await is(page, "confirmed");
+});
+
+test("a_phone_is_told_when_the_page_was_not_waiting", limit, async (t) => {
+  const page = await screen(t);
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  await page.close();
+  await holdfast.waiters(0);
+  await other.tap("#confirm");
+  await is(other, "done");
+  assert.match(await text(other, "#note"), /was not waiting/);
+});
+
+test("the_keyboard_is_enough", limit, async (t) => {
+  const page = await screen(t);
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  const focused = () => other.evaluate(() => document.activeElement.id);
+  for (let presses = 0; (await focused()) !== "confirm"; presses++) {
+    assert.ok(presses < 10, `the focus is at ${await focused()}`);
+    await other.keyboard.press("Tab");
+  }
+  await other.keyboard.press("Enter");
+  await is(other, "done");
+  await is(page, "confirmed");
+  await page.focus("#again");
   await page.keyboard.press("Enter");
-  await until("the button says so", async () => (await button.textContent()) === "Copied");
-  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await text(page, "#curl-final"));
+  await is(page, "waiting");
 });
 
-test("page_is_not_there_without_demo", limit, async (t) => {
-  const plain = await program({ t });
-  for (const path of ["/demo", "/demo/demo.css", "/demo/demo.js"]) assert.equal((await fetch(plain.public + path)).status, 404);
+test("the_code_leads_a_phone_to_the_address_that_it_reaches", limit, async (t) => {
+  const lan = "http://192.168.1.5:11000";
+  const page = await screen(t, {
+    prepare: (page) =>
+      page.route("**/demo", async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: (await response.text()).replace(`name="holdfast-phone" content=""`, `name="holdfast-phone" content="${lan}"`) });
+      }),
+  });
+  assert.match(await link(page), new RegExp(`^${lan}/demo/phone\\?key=demo\\.`));
+  assert.equal(await decoded(page), await link(page));
+  assert.ok(await page.locator("#loopback").isHidden());
+  const plain = await screen(t);
+  assert.match(await text(plain, "#loopback"), /--public 0\.0\.0\.0:11000$/);
 });
 
-const sizes = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 800 } };
-for (const [name, viewport] of Object.entries(sizes)) {
+test("in_a_chinese_browser_all_of_it_is_chinese", limit, async (t) => {
   for (const colorScheme of ["light", "dark"]) {
-    test(`page_fits_a_${name}_in_${colorScheme}`, limit, async (t) => {
-      const page = await demo(t, { viewport, colorScheme });
-      const shot = (step) => page.screenshot({ path: `${screenshots}${name}-${colorScheme}-${step}.png`, fullPage: step !== "waiting" });
-      const key = await text(page, "#key");
-      await shot("waiting");
-      await holdfast.set(key, `{"state":"scanned","user":{"name":"Zoë","avatar":"https://example.com/a/very/long/address/that/has/no/place/to/break.png"}}`);
-      await statuses(page, 1);
-      await shot("answered");
-      await holdfast.set(key, `"confirmed"`, `,"final":true`);
-      await state(page, "stopped");
-      await shot("stopped");
-      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), viewport.width, "nothing makes the page wider");
-      assert.deepEqual(page.complaints, []);
+    const options = { locale: "zh-CN", colorScheme };
+    const page = await screen(t, options);
+    assert.equal(await attribute(page, "html", "lang"), "zh-CN");
+    assert.equal(await text(page, "#state"), "请用手机扫码登录");
+    const other = await phone(t, await link(page), options);
+    await is(other, "asking");
+    assert.equal(await other.inputValue("#name"), "小安");
+    await is(page, "scanned");
+    await held(page);
+    for (const [at, name] of [[page, "desktop"], [other, "phone"]]) {
+      await at.screenshot({ path: `${screenshots}zh-${name}-${colorScheme}.png` });
+      const untold = await at.evaluate(() => document.body.innerText.split("\n").filter((line) => /^[ -~]{24,}$/.test(line) && !/^GET |^curl |^\/\*\*\//.test(line)));
+      assert.deepEqual(untold, []);
+    }
+    await other.tap("#confirm");
+    await is(page, "confirmed");
+    assert.equal(await text(page, "#state"), "已登录：小安");
+  }
+});
+
+test("it_is_not_there_without_demo", limit, async (t) => {
+  const plain = await program({ t });
+  for (const path of ["/demo", "/demo/phone", "/demo/demo.css", "/demo/demo.js"]) assert.equal((await fetch(plain.public + path)).status, 404);
+});
+
+const long = "Wolfeschlegelsteinhausenbergerdorff-Ann X";
+for (const [size, viewport] of Object.entries(sizes)) {
+  for (const colorScheme of ["light", "dark"]) {
+    test(`both_pages_fit_a_${size}_in_${colorScheme}_and_are_accessible`, limit, async (t) => {
+      // The rules do not run under the pages' own policy, which allows no script of others.
+      const options = { viewport, colorScheme, bypassCSP: true };
+      const page = await screen(t, options);
+      const shots = async (at, name) => {
+        await check(at, name, viewport);
+        await at.screenshot({ path: `${screenshots}${size}-${colorScheme}-${name}.png`, fullPage: size === "phone" });
+      };
+      assert.equal(await decoded(page), await link(page), "a scanner reads it");
+      await shots(page, "waiting");
+      const other = await phone(t, await link(page), options);
+      await is(other, "asking");
+      await is(page, "scanned");
+      await held(page);
+      await shots(page, "scanned");
+      await shots(other, "phone-asking");
+      await other.fill("#name", long.slice(0, 40));
+      await other.tap("#confirm");
+      await is(other, "done");
+      await is(page, "confirmed");
+      await shots(page, "confirmed");
+      await shots(other, "phone-done");
+
+      await page.click("#again");
+      await held(page);
+      const second = await phone(t, await link(page), options);
+      await is(second, "asking");
+      await other.goto(await link(page));
+      await is(other, "conflict");
+      await shots(other, "phone-conflict");
+      await second.tap("#refuse");
+      await is(second, "doneRefused");
+      await shots(second, "phone-refused");
+      await is(page, "refused");
+      await shots(page, "refused");
+      await page.click("#again");
+      await held(page);
+      await page.context().setOffline(true);
+      await is(page, "offline");
+      await shots(page, "offline");
+      if (size === "phone") {
+        await page.click("summary");
+        await check(page, "the wire", viewport);
+      }
     });
   }
 }

@@ -32,6 +32,7 @@ async fn no_key_is_logged_by_what_pages_and_scanners_ask() {
         (format!("/{KEY}"), &[], 404),
         (format!("/keys/{KEY}"), &["-X", "DELETE"], 404),
         (format!("/status/get?key={KEY}"), &["-X", "POST"], 405),
+        (format!("/demo/phone?key={KEY}&do=scan&after=0"), &["-X", "POST"], 404),
         (format!("/status/get?key={KEY}"), &["-d", "12345"], 413),
         (format!("/status/get?key={KEY}"), &["-H", "host: other.example.com"], 421),
         (format!("/status/get?key={KEY}&wait=0"), &["-e", "https://push.example.com/?key=t0psecret"], 200),
@@ -59,7 +60,7 @@ async fn no_key_is_logged_by_what_pages_and_scanners_ask() {
     assert!(!log.contains(KEY), "{log}");
     assert!(log.contains(" GET /status/get HTTP/2.0 200 "), "{log}");
     assert!(log.contains(" POST /status/get HTTP/1.1 405 ") && log.contains(" DELETE other HTTP/1.1 404 "), "{log}");
-    assert!(log.contains(" 499 "), "{log}");
+    assert!(log.contains(" POST /demo HTTP/2.0 404 ") && log.contains(" 499 "), "{log}");
 }
 
 #[tokio::test]

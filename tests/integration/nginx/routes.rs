@@ -58,6 +58,8 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         ("GET", "/holdfast.mjs"),
         ("GET", "/demo"),
         ("GET", "/demo/demo.css"),
+        ("POST", "/demo/code"),
+        ("POST", "/demo/phone?key=k&do=scan&after=0"),
     ] {
         for version in ["--http2", "--http1.1"] {
             assert_eq!(nginx.ask(target, &[version, "-X", method]).await.status, 200, "{method} {target}");
@@ -106,7 +108,7 @@ async fn other_methods_are_answered_405_with_those_that_are_allowed() {
         ("/status/get?key=k", &["POST", "PUT", "DELETE", "PATCH", "HEAD", "PROPFIND"][..], "GET, OPTIONS"),
         ("/holdfast.js", &["POST", "OPTIONS"], "GET"),
         ("/holdfast.mjs", &["POST", "OPTIONS"], "GET"),
-        ("/demo", &["POST", "OPTIONS"], "GET"),
+        ("/demo", &["PUT", "OPTIONS"], "GET, POST"),
     ] {
         for method in methods {
             let mut page = nginx.open().await;
@@ -130,6 +132,7 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
     let sent = [
         ("origin", "https://shop.example.com"),
         ("sec-fetch-dest", "script"),
+        ("sec-fetch-site", "cross-site"),
         ("access-control-request-method", "GET"),
         ("cookie", "session=1"),
         ("referer", "https://shop.example.com/?key=k"),
@@ -147,6 +150,7 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
         "If-None-Match: \"1\"",
         "Origin: https://shop.example.com",
         "Sec-Fetch-Dest: script",
+        "Sec-Fetch-Site: cross-site",
         "Access-Control-Request-Method: GET",
     ];
     assert_eq!(witness.heads(), [expected.join("\r\n") + "\r\n\r\n"]);

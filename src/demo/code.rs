@@ -1,0 +1,103 @@
+//! The demo's keys: `demo.<when it expires, in milliseconds since 1970>.<22 characters>`, so that nothing needs to be
+//! remembered of one, and no other key is ever taken for one.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use crate::error::{Mistake, Refusal, What};
+use crate::key::Key;
+use crate::response::{Response, code, json};
+
+/// How long a code may be scanned and confirmed.
+const LIFE: Duration = Duration::from_secs(120);
+/// So long at least a status is kept, that a page which lost its network towards the end still hears of it.
+const MIN_TTL: Duration = Duration::from_secs(60);
+/// Of 16 random bytes in base64url.
+const RANDOM_CHARS: usize = 22;
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// One that lives from now on, as the page is told of it.
+pub(super) fn fresh(now: u64) -> Response {
+    #[derive(Serialize)]
+    struct Fresh {
+        code: i32,
+        message: &'static str,
+        key: String,
+        expires_in_ms: u64,
+    }
+    let life = LIFE.as_secs() * 1000;
+    let key = format!("demo.{}.{}", now + life, base64url(rand::random()));
+    json(
+        StatusCode::OK,
+        &Fresh { code: code::SUCCESS, message: code::message(code::SUCCESS), key, expires_in_ms: life },
+    )
+}
+
+/// Reads a key of the demo; gives it with how long a status under it is to be kept.
+///
+/// # Errors
+/// That it is none, or has expired.
+pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
+    let expires = expires(text).ok_or(Mistake::new("key", What::NotOfTheDemo))?;
+    let key = Key::parse(text).map_err(|what| Mistake::new("key", what))?;
+    if expires <= now {
+        return Err(Refusal::Gone);
+    }
+    // Whoever makes up a key of a far future gets no more than others.
+    Ok((key, Duration::from_millis(expires - now).clamp(MIN_TTL, LIFE)))
+}
+
+fn expires(text: &str) -> Option<u64> {
+    let (expires, random) = text.strip_prefix("demo.")?.split_once('.')?;
+    let good = random.len() == RANDOM_CHARS && random.bytes().all(|byte| BASE64URL.contains(&byte));
+    let digits = expires.bytes().all(|byte| byte.is_ascii_digit()) && !expires.starts_with('0');
+    if good && digits { expires.parse().ok() } else { None }
+}
+
+fn base64url(bytes: [u8; 16]) -> String {
+    let number = u128::from_be_bytes(bytes);
+    // Six bits each from the front; the last has two of the number's, and zeros behind them.
+    let six = |at: usize| if at < 21 { number >> (122 - 6 * at) } else { number << 4 } & 63;
+    (0..RANDOM_CHARS).map(|at| char::from(BASE64URL[six(at) as usize])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_bytes_are_written_as_base64url() {
+        assert_eq!(base64url([0; 16]), "A".repeat(22));
+        assert_eq!(base64url([0xff; 16]), format!("{}w", "_".repeat(21)));
+        assert_eq!(base64url(*b"holdfast, a demo"), "aG9sZGZhc3QsIGEgZGVtbw");
+    }
+
+    #[test]
+    fn a_key_is_one_of_the_demo_by_its_form_until_it_expires() {
+        let random = "aG9sZGZhc3QsIGEgZGVtbw";
+        let ttl = |now| parse(&format!("demo.1000000.{random}"), now).map(|(_, ttl)| ttl.as_millis());
+        assert_eq!(ttl(900_000), Ok(100_000));
+        assert_eq!(ttl(0), Ok(120_000), "not more than its life");
+        assert_eq!(ttl(999_999), Ok(60_000), "not less than a minute");
+        assert_eq!((ttl(1_000_000), ttl(2_000_000)), (Err(Refusal::Gone), Err(Refusal::Gone)));
+        for bad in [
+            "",
+            "demo",
+            random,
+            &format!("demo..{random}"),
+            &format!("demo.0.{random}"),
+            &format!("demo.+5.{random}"),
+            &format!("demo.99999999999999999999.{random}"),
+            &format!("demo.1000000.{random}x"),
+            &format!("demo.1000000.{}", &random[1..]),
+            &format!("demo.1000000.{}=", &random[1..]),
+            &format!("demo.1000000.{random}.{random}"),
+            &format!("Demo.1000000.{random}"),
+            &format!("order.1000000.{random}"),
+        ] {
+            assert_eq!(parse(bad, 0), Err(Mistake::new("key", What::NotOfTheDemo).into()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the app's backend would do when its user scans, confirms or refuses. Pure: a query in, a set out.
+
+use serde::Serialize;
+
+use super::code;
+use crate::error::{Mistake, Refusal, What};
+use crate::query::{Given, Plus, fields};
+use crate::set::Set;
+use crate::status::{Value, Version};
+
+const MAX_NAME_CHARS: usize = 40;
+/// More than any state with a name of four bytes a character takes, each of them written as an escape.
+const MAX_VALUE_BYTES: usize = 1024;
+
+/// What the screen is told.
+#[derive(Serialize)]
+struct State<'a> {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+}
+
+#[derive(Default)]
+struct Params<'a> {
+    key: Given<'a>,
+    press: Given<'a>,
+    after: Given<'a>,
+    name: Given<'a>,
+}
+
+/// Reads what was pressed. The first mistake is told, in the order key, do, after, name.
+///
+/// # Errors
+/// A mistake, or that the code has expired.
+pub(super) fn parse(query: &str, now: u64) -> Result<Set, Refusal> {
+    let mut params = Params::default();
+    for (name, value) in fields(query.as_bytes(), Plus::Literal) {
+        match name.as_deref() {
+            Some("key") => params.key.add(value),
+            Some("do") => params.press.add(value),
+            Some("after") => params.after.add(value),
+            Some("name") => params.name.add(value),
+            _ => {}
+        }
+    }
+    let param = |name, what| Mistake::new(name, what);
+    let key = params.key.required().map_err(|what| param("key", what))?;
+    let (key, ttl) = code::parse(&key, now)?;
+    let press = params.press.required().map_err(|what| param("do", what))?;
+    let after = params.after.required().and_then(|after| Version::parse(&after).ok_or(What::NotAVersion));
+    let after = after.map_err(|what| param("after", what))?;
+    let name;
+    let (state, user, is_final) = match &*press {
+        "scan" => ("scanned", None, false),
+        "confirm" => {
+            name = params.name.optional().and_then(|name| check_name(name.as_deref().unwrap_or("Ann")));
+            ("confirmed", Some(name.as_deref().map_err(|what| param("name", *what))?), true)
+        }
+        "refuse" => ("refused", None, true),
+        _ => return Err(param("do", What::NotAPress).into()),
+    };
+    let json = serde_json::value::to_raw_value(&State { state, user }).expect("strings are JSON");
+    let value = Value::new(&json, MAX_VALUE_BYTES).expect("it is short and flat");
+    Ok(Set { key, value, ttl: Some(ttl), is_final, after: Some(after) })
+}
+
+fn check_name(name: &str) -> Result<String, What> {
+    match name.chars().count() {
+        0 => Err(What::Empty),
+        1..=MAX_NAME_CHARS => Ok(name.to_owned()),
+        _ => Err(What::MoreChars(MAX_NAME_CHARS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "demo.1000000.aG9sZGZhc3QsIGEgZGVtbw";
+
+    fn told(query: &str) -> Result<(String, bool, u64), String> {
+        let set = parse(&format!("key={KEY}&{query}"), 940_000).map_err(|refusal| refusal.to_string())?;
+        let value = String::from_utf8_lossy(set.value.as_bytes()).into_owned();
+        Ok((value, set.is_final, set.after.expect("always").get()))
+    }
+
+    #[test]
+    fn each_button_sets_its_state() {
+        assert_eq!(told("do=scan&after=0"), Ok((r#"{"state":"scanned"}"#.into(), false, 0)));
+        assert_eq!(told("do=confirm&after=7"), Ok((r#"{"state":"confirmed","user":"Ann"}"#.into(), true, 7)));
+        assert_eq!(told("do=refuse&after=7&_=1"), Ok((r#"{"state":"refused"}"#.into(), true, 7)));
+        let name = "%F0%9F%90%99".repeat(40);
+        assert!(
+            told(&format!("do=confirm&after=7&name={name}")).is_ok_and(|(value, ..)| value.contains(&"🐙".repeat(40)))
+        );
+        assert!(told(&format!("do=confirm&after=7&name={}", "%01".repeat(40))).is_ok(), "the longest value there is");
+        assert_eq!(
+            told("do=confirm&after=7&name=a+%22b%22").map(|told| told.0),
+            Ok(r#"{"state":"confirmed","user":"a+\"b\""}"#.into())
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (query, message) in [
+            ("after=0", "do: missing"),
+            ("do=scan&do=scan&after=0", "do: given twice"),
+            ("do=delete&after=0", "do: not scan, confirm or refuse"),
+            ("do=scan", "after: missing"),
+            ("do=scan&after=-1", "after: not a version"),
+            ("do=confirm&after=7&name=", "name: empty"),
+            ("do=confirm&after=7&name=%ff", "name: bad percent-encoding"),
+            ("do=scan&after=0&key=k", "key: given twice"),
+        ] {
+            assert_eq!(told(query), Err(message.into()), "{query}");
+        }
+        let long = format!("do=confirm&after=7&name={}", "%C3%A9".repeat(41));
+        assert_eq!(told(&long), Err("name: longer than 40 characters".into()));
+        assert_eq!(parse("do=scan&after=0", 0).map_err(|refusal| refusal.to_string()), Err("key: missing".into()));
+    }
+}

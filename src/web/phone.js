@@ -1,0 +1,114 @@
+/*
+ * The demo's phone: it plays the app that has scanned the code. Each button is a POST; what its backend does then is one
+ * set of a status, with `after`: the version that this phone has seen, so that a second phone changes nothing.
+ */
+(function () {
+  'use strict';
+
+  var key = (/[?&]key=([^&]*)/.exec(location.search) || [])[1];    // as it is: it goes into the next address
+  var kept = 'holdfast-demo ' + key;
+  var memory = recall();     // what a reload must not forget: {after, expires, done}
+  var pressed;               // what is tried again
+  var unsure = false;        // a try brought no answer, so that it may have been carried out
+
+  // --- buttons ---------------------------------------------------------
+
+  function press(button) {
+    pressed = button;
+    show(button === 'scan' ? 'scanning' : 'sending');
+    post('/demo/phone?key=' + key + '&do=' + button + '&after=' + (memory.after || 0) +
+      (button === 'confirm' ? '&name=' + encodeURIComponent(byId('name').value.trim()) : ''), answered);
+  }
+
+  function answered(answer, request) {
+    switch (answer ? answer.code : NaN) {
+    case 0:
+      unsure = false;
+      succeeded(answer, request);
+      break;
+    case -4:
+      show('gone');
+      break;
+    case -5:
+      show('mistake', answer.message);
+      break;
+    case -7:
+      show(unsure ? 'conflictMaybe' : 'conflict');
+      break;
+    default:    // no connection, or the server cannot store it now
+      unsure = unsure || !answer || answer.stored === 'unknown';
+      show('lost');
+    }
+  }
+
+  function succeeded(answer, request) {
+    if (pressed === 'scan') {
+      // How long it is good, by the server's clock: a phone's may be wrong by minutes.
+      var now = Date.parse(request.getResponseHeader('date')) || Date.now();
+      memory = { after: answer.version, expires: Date.now() + (+key.split('.')[1] - now) };
+      keep();
+      ask();
+    } else {
+      memory.done = pressed === 'confirm' ? 'done' : 'doneRefused';
+      keep();
+      show(memory.done);
+      if (pressed === 'confirm' && answer.delivered === 0) {
+        byId('note').textContent = words('notWaiting');
+        byId('note').hidden = false;
+      }
+    }
+  }
+
+  function ask() {
+    show('asking');
+    setTimeout(function () {
+      if (byId('phone').getAttribute('data-state') === 'asking') { show('gone'); }
+    }, Math.max(0, memory.expires - Date.now()));
+  }
+
+  // --- what a reload must not forget -----------------------------------
+
+  // A browser may refuse to keep anything; then a reload scans again, and is told that the code is used.
+  function recall() {
+    try { return JSON.parse(sessionStorage.getItem(kept)) || {}; } catch (refused) { return {}; }
+  }
+
+  function keep() {
+    try { sessionStorage.setItem(kept, JSON.stringify(memory)); } catch (refused) { /* as it is */ }
+  }
+
+  // --- showing ---------------------------------------------------------
+
+  function show(state, given) {
+    var busy = state === 'sending';
+    byId('phone').setAttribute('data-state', state);
+    byId('state').textContent = words(state, given);
+    byId('form').hidden = !busy && state !== 'asking';
+    byId('confirm').disabled = byId('refuse').disabled = busy;
+    byId('retry').hidden = state !== 'lost';
+    byId('note').hidden = true;
+  }
+
+  function byId(id) { return document.getElementById(id); }
+
+  // --- start -----------------------------------------------------------
+
+  document.title = words('phonePageTitle');
+  byId('where').textContent = location.host;
+  byId('name').value = words('ann');
+  byId('form').onsubmit = function (event) {
+    event.preventDefault();
+    press('confirm');
+  };
+  byId('refuse').onclick = function () { press('refuse'); };
+  byId('retry').onclick = function () { press(pressed); };
+  if (!key) {
+    show('noCode');
+  } else if (memory.done) {
+    show(memory.done);
+  } else if (memory.after) {
+    ask();
+  } else {
+    press('scan');
+  }
+}());

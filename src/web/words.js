@@ -1,0 +1,170 @@
+/*
+ * All that the demo's pages say, in English and in Chinese. `words` are those of the browser's language; what stands in the
+ * pages is English, and is replaced where an element names its word.
+ */
+var words = (function () {
+  'use strict';
+
+  var en = {
+    harbour: 'Harbour',
+    title: 'Sign in to Harbour',
+    pageTitle: 'Sign in to Harbour: a demo of holdfast',
+    qr: 'QR code that opens this sign-in on your phone',
+    starting: 'Getting a code',
+    waiting: 'Scan with your phone',
+    scanned: 'Scanned. Confirm on your phone',
+    confirmed: 'Signed in as {0}',
+    refused: 'Refused on the phone',
+    expired: 'That code has expired; here is a new one',
+    failed: 'The server did not accept the request: {0}',
+    retrying: 'Connection lost; trying again',
+    'retrying-2': 'The server is restarting; trying again',
+    'retrying-3': 'The server is busy; trying again',
+    'retrying-6': 'The server cannot reach its statuses; trying again',
+    offline: 'No network; going on when it is back',
+    life: 'This code is good for',
+    open: 'Open on this device',
+    loopback: 'No phone reaches this address. To try a real one on your network, start the server with',
+    signOut: 'Sign out',
+    newCode: 'New code',
+    small: 'A demo of holdfast. Harbour does not exist.',
+
+    wire: 'On the wire',
+    terminal: 'Sign in from a terminal',
+    terminalNote: 'A backend in any language does just this when its user confirms: one POST, and the page has the status.',
+    copy: 'Copy',
+    copied: 'Copied',
+    selected: 'Selected',
+    polls: 'What the page asks, and what comes',
+    pollsNote: 'Newest first. Each is a script tag; the script that comes calls the page\u2019s function.',
+    held: 'held open',
+    later: '{0} later',
+    cut: 'No answer: not reachable, refused or cut off.',
+    silent: 'It came after the page had stopped listening: the script looks for its function first, and stays silent.',
+    'why-brief': 'wait=0: answer at once. The page asks so while it loads, and after trouble, to find out whether all is well.',
+    'why-first': 'last=0: the page knows nothing yet. The server keeps the request open until there is a status.',
+    'why-next': 'last is the newest version that the page has seen: only what is newer is an answer, so nothing is missed or heard twice.',
+    'why0': 'A status. The page asks again at once, with this version as last.',
+    'why0-final': 'A status, and final: the page need not ask again.',
+    'why-1': 'Nothing came in time. The page asks again at once, and the next status finds it waiting.',
+    'why-2': 'This server goes away, and says so instead of hanging up. The page asks again after retry_after_ms.',
+    'why-3': 'A limit is reached. The page asks again after retry_after_ms.',
+    'why-4': 'The key was deleted. The page stops.',
+    'why-5': 'The request is wrong, and the message says how. The page stops.',
+    'why-6': 'The store is out of reach. The page asks again after retry_after_ms.',
+    'why-cut': 'A script says no more than that it failed, so the page asks again: later each time, and at random.',
+
+    phonePageTitle: 'Harbour on your phone: a demo of holdfast',
+    phoneTitle: 'Sign in on another screen?',
+    phoneSmall: 'A demo of holdfast: this page plays the app on your phone.',
+    where: 'Screen at',
+    name: 'You are',
+    ann: 'Ann',
+    warning: 'Only confirm if you see the code on your own screen.',
+    confirm: 'Confirm',
+    refuse: 'Refuse',
+    retry: 'Try again',
+    scanning: 'One moment',
+    asking: 'Code scanned',
+    sending: 'Sending',
+    done: 'You are signed in on the other screen',
+    doneRefused: 'Refused. Nobody was signed in',
+    notWaiting: 'That page was not waiting at this moment. It hears of it when it comes back.',
+    conflict: 'This code was used on another phone',
+    conflictMaybe: 'This code has been used: by your first try, or on another phone',
+    gone: 'This code has expired: scan the new one',
+    noCode: 'There is no code in this link: scan the one on your screen',
+    mistake: 'That did not work: {0}',
+    lost: 'No connection. Try again when you have one'
+  };
+
+  var zh = {
+    harbour: '港湾',
+    title: '登录港湾',
+    pageTitle: '登录港湾：holdfast 演示',
+    qr: '二维码：用手机打开此次登录',
+    starting: '正在获取二维码',
+    waiting: '请用手机扫码登录',
+    scanned: '已扫码，请在手机上确认',
+    confirmed: '已登录：{0}',
+    refused: '已在手机上拒绝',
+    expired: '二维码已过期，这是新的一个',
+    failed: '服务器没有接受请求：{0}',
+    retrying: '连接中断，正在重试',
+    'retrying-2': '服务器正在重启，稍后自动重试',
+    'retrying-3': '服务器繁忙，正在重试',
+    'retrying-6': '服务器暂时读不到状态，正在重试',
+    offline: '没有网络，恢复后自动继续',
+    life: '二维码有效时间',
+    open: '在本机打开',
+    loopback: '手机无法访问此地址。要用同一网络中的手机试用，启动服务器时请加上',
+    signOut: '退出登录',
+    newCode: '换一个二维码',
+    small: 'holdfast 演示。“港湾”是虚构的产品。',
+
+    wire: '网络往来',
+    terminal: '用终端登录',
+    terminalNote: '任何语言的后端在用户确认时只做这一件事：发一次 POST，页面就得到状态。',
+    copy: '复制',
+    copied: '已复制',
+    selected: '已选中',
+    polls: '页面的请求和收到的回答',
+    pollsNote: '最新的在最上面。每个请求都是一个 script 标签，返回的脚本调用页面的函数。',
+    held: '保持打开',
+    later: '{0}后',
+    cut: '没有回答：无法连接、被拒绝或中断。',
+    silent: '回答来时页面已不再等待：脚本先检查函数是否还在，不在就什么也不做。',
+    'why-brief': 'wait=0：立即回答。页面加载时和出现问题之后这样问，看看是否一切正常。',
+    'why-first': 'last=0：页面还什么都不知道。有状态之前，服务器一直不回答这个请求。',
+    'why-next': 'last 是页面见过的最新版本：只有更新的才算回答，所以既不会漏掉，也不会听到两次。',
+    'why0': '一个状态。页面马上再问，并把这个版本作为 last。',
+    'why0-final': '最终状态（final）：页面不必再问。',
+    'why-1': '这段时间没有新状态。页面马上再问，下一个状态来时它正在等待。',
+    'why-2': '这台服务器要退出了，它明说而不是直接断开。页面在 retry_after_ms 之后再问。',
+    'why-3': '达到上限。页面在 retry_after_ms 之后再问。',
+    'why-4': '这个键已被删除。页面停止。',
+    'why-5': '请求有错误，message 说明了原因。页面停止。',
+    'why-6': '读不到存储。页面在 retry_after_ms 之后再问。',
+    'why-cut': '脚本只能说明它失败了，所以页面会再问：每次隔得更久，并带一点随机。',
+
+    phonePageTitle: '手机上的港湾：holdfast 演示',
+    phoneTitle: '要在另一个屏幕上登录吗？',
+    phoneSmall: 'holdfast 演示：此页面扮演手机上的应用。',
+    where: '屏幕地址',
+    name: '你的名字',
+    ann: '小安',
+    warning: '只有当二维码就在你自己的屏幕上时，才可以确认。',
+    confirm: '确认登录',
+    refuse: '拒绝',
+    retry: '再试一次',
+    scanning: '请稍候',
+    asking: '已扫码',
+    sending: '正在发送',
+    done: '你已在另一个屏幕上登录',
+    doneRefused: '已拒绝，没有人登录',
+    notWaiting: '那个页面此刻没有在等待，它回来时就会知道。',
+    conflict: '此二维码已在另一部手机上使用',
+    conflictMaybe: '此二维码已被使用：可能是你的上一次操作，也可能是另一部手机',
+    gone: '此二维码已过期，请扫新的一个',
+    noCode: '此链接中没有二维码信息，请扫屏幕上的二维码',
+    mistake: '没有成功：{0}',
+    lost: '没有连接，有网络时请再试一次'
+  };
+
+  var chinese = /^zh\b/i.test(navigator.language || '');
+  var chosen = chinese ? zh : en;
+
+  /** A word, with what stands in its place of `{0}`. */
+  function say(name, given) { return chosen[name].replace('{0}', function () { return given; }); }
+
+  say.has = function (name) { return name in chosen; };
+  say.seconds = function (milliseconds) {
+    return (milliseconds / 1000).toFixed(1) + (chinese ? ' 秒' : ' s');
+  };
+
+  document.documentElement.lang = chinese ? 'zh-CN' : 'en';
+  Array.prototype.forEach.call(document.querySelectorAll('[data-word]'), function (element) {
+    element.textContent = say(element.getAttribute('data-word'));
+  });
+  return say;
+}());

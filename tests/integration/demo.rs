@@ -1,0 +1,288 @@
+//! The demo's routes: codes, their pictures, and what plays the app's backend. What its pages do is tested in a browser.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::support::{Conn, Node, Response, encode, request};
+
+const FILES: [(&str, &str); 8] = [
+    ("/demo", "text/html; charset=utf-8"),
+    ("/demo/phone", "text/html; charset=utf-8"),
+    ("/demo/demo.css", "text/css; charset=utf-8"),
+    ("/demo/demo.js", "application/javascript; charset=utf-8"),
+    ("/demo/wire.js", "application/javascript; charset=utf-8"),
+    ("/demo/words.js", "application/javascript; charset=utf-8"),
+    ("/demo/post.js", "application/javascript; charset=utf-8"),
+    ("/demo/phone.js", "application/javascript; charset=utf-8"),
+];
+const RANDOM: &str = "aG9sZGZhc3QsIGEgZGVtbw";
+
+async fn demo() -> Node {
+    Node::start(&["--demo"]).await
+}
+
+fn now() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// A new code's key.
+async fn code(node: &Node) -> String {
+    node.public("POST", "/demo/code", &[]).await.json()["key"].as_str().expect("a key").to_owned()
+}
+
+async fn press(node: &Node, query: &str) -> Response {
+    node.public("POST", &format!("/demo/phone?{query}"), &[]).await
+}
+
+#[tokio::test]
+async fn its_files_may_load_nothing_from_elsewhere() {
+    let node = demo().await;
+    for (target, content_type) in FILES {
+        let response = node.get(target).await;
+        assert_eq!((response.status, response.header("content-type")), (200, Some(content_type)), "{target}");
+        assert!(!response.body.is_empty(), "{target}");
+        let policy = response.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{target}: {policy}");
+        for (name, value) in
+            [("referrer-policy", "no-referrer"), ("cache-control", "no-store"), ("x-content-type-options", "nosniff")]
+        {
+            assert_eq!(response.header(name), Some(value), "{target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_it_is_there_unless_it_is_switched_on() {
+    let node = Node::start(&[]).await;
+    for (target, _) in FILES {
+        assert_eq!(node.get(target).await.status, 404, "{target}");
+    }
+    assert_eq!(node.get("/demo/qr.svg?link=http://a").await.status, 404);
+    let press = format!("/demo/phone?key=demo.{}.{RANDOM}&do=scan&after=0", now() + 60_000);
+    for target in ["/demo/code", &press] {
+        assert_eq!(node.public("POST", target, &[]).await.status, 404, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn each_route_has_its_methods_on_the_public_listener_alone() {
+    let node = demo().await;
+    for (target, allow) in [
+        ("/demo", "GET"),
+        ("/demo/demo.js", "GET"),
+        ("/demo/qr.svg", "GET"),
+        ("/demo/code", "POST"),
+        ("/demo/phone", "GET, POST"),
+    ] {
+        let response = node.public("PUT", target, &[]).await;
+        assert_eq!((response.status, response.header("allow")), (405, Some(allow)), "{target}");
+        assert_eq!(node.internal("GET", target, &[], b"").await.status, 404, "{target}");
+        assert_eq!(node.internal("POST", target, &[], b"").await.status, 404, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_new_each_time_and_lives_for_two_minutes() {
+    let node = demo().await;
+    let before = now();
+    let response = node.public("POST", "/demo/code", &[]).await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
+    let answer = response.json();
+    let key = answer["key"].as_str().unwrap();
+    let members = format!(r#"{{"code":0,"message":"success","key":"{key}","expires_in_ms":120000}}"#);
+    assert_eq!(response.text(), members);
+    let [word, expires, random] = key.split('.').collect::<Vec<_>>()[..] else { panic!("{key}") };
+    assert_eq!((word, random.len()), ("demo", 22));
+    assert!(random.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{key}");
+    let left = expires.parse::<u64>().unwrap() - before;
+    assert!((120_000..130_000).contains(&left), "{left}");
+    assert_ne!(code(&node).await, key);
+    let with_body = request("POST", "/demo/code", &[], b"{}");
+    assert_eq!(Conn::open(&node.public).await.ask(with_body).await.status, 400);
+    // As nginx passes it on: without a length.
+    let bare = "POST /demo/code HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(Conn::open(&node.public).await.ask(bare).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_link_is_drawn_unless_it_is_none() {
+    let node = demo().await;
+    let response =
+        node.get(&format!("/demo/qr.svg?link={}", encode("https://a.example/demo/phone?key=t0psecret"))).await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("image/svg+xml")));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+    assert!(response.text().contains("<svg ") && !response.text().contains("t0psecret"));
+    let long = format!("?link=http://{}", "a".repeat(506));
+    for (query, mistake) in [
+        ("", "link: missing"),
+        ("?link=ftp://a", "link: not a link that begins with http:// or https://"),
+        ("?link=%F", "link: bad percent-encoding"),
+        (&long, "link: longer than 512 bytes"),
+    ] {
+        let response = node.get(&format!("/demo/qr.svg{query}")).await;
+        assert_eq!((response.status, response.json()), (400, json!({"code": -5, "message": mistake})));
+    }
+}
+
+#[tokio::test]
+async fn what_is_pressed_on_the_phone_is_heard_by_the_held_get() {
+    let node = demo().await;
+    let key = code(&node).await;
+    let mut held = node.hold(&format!("key={key}")).await;
+    let scanned = press(&node, &format!("key={key}&do=scan&after=0")).await;
+    let version = scanned.version();
+    let receipt = format!(r#"{{"code":0,"message":"success","version":{version},"delivered":1}}"#);
+    assert_eq!((scanned.status, scanned.text()), (200, receipt.as_str()));
+    let answer = held.answer().await.json();
+    assert_eq!((&answer["value"], &answer["final"]), (&json!({"state": "scanned"}), &json!(false)));
+    assert_eq!(answer["version"], version);
+
+    let mut held = node.hold(&format!("key={key}&last={version}")).await;
+    let confirmed =
+        press(&node, &format!("key={key}&do=confirm&after={version}&name={}", encode("小安 & \"Zoë\""))).await;
+    assert_eq!((confirmed.status, confirmed.json()["delivered"].as_u64()), (200, Some(1)));
+    let answer = held.answer().await.json();
+    let value = json!({"state": "confirmed", "user": "小安 & \"Zoë\""});
+    assert_eq!((&answer["value"], &answer["final"]), (&value, &json!(true)));
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn refusing_is_final_and_a_name_is_there_by_default() {
+    let node = demo().await;
+    for (press_, value) in
+        [("refuse", json!({"state": "refused"})), ("confirm", json!({"state": "confirmed", "user": "Ann"}))]
+    {
+        let key = code(&node).await;
+        assert_eq!(press(&node, &format!("key={key}&do={press_}&after=0")).await.status, 200);
+        let known = node.internal("GET", &format!("/keys/{key}"), &[], b"").await.json();
+        assert_eq!((&known["value"], &known["final"]), (&value, &json!(true)));
+        let left = known["expires_in_ms"].as_u64().unwrap();
+        assert!((100_000..=120_000).contains(&left), "kept for the code's life: {left}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_phone_and_a_repeat_are_conflicts() {
+    let node = demo().await;
+    let key = code(&node).await;
+    let version = press(&node, &format!("key={key}&do=scan&after=0")).await.version();
+    let second = press(&node, &format!("key={key}&do=scan&after=0")).await;
+    let conflict = json!({"code": -7, "message": "conflict", "version": version});
+    assert_eq!((second.status, second.json()), (409, conflict));
+    let confirm = format!("key={key}&do=confirm&after={version}");
+    assert_eq!(press(&node, &confirm).await.status, 200);
+    assert_eq!(press(&node, &confirm).await.status, 409);
+    assert_eq!(press(&node, &format!("key={key}&do=refuse&after={version}")).await.status, 409);
+}
+
+#[tokio::test]
+async fn each_mistake_is_named_and_nothing_is_set() {
+    let node = demo().await;
+    let key = code(&node).await;
+    for (query, mistake) in [
+        ("do=scan&after=0", "key: missing"),
+        ("key=K&key=K&do=scan&after=0", "key: given twice"),
+        ("key=K&after=0", "do: missing"),
+        ("key=K&do=set&after=0", "do: not scan, confirm or refuse"),
+        ("key=K&do=scan", "after: missing"),
+        ("key=K&do=scan&after=x", "after: not a version"),
+        ("key=K&do=confirm&after=0&name=", "name: empty"),
+        ("key=K&do=confirm&after=0&name=%C3%", "name: bad percent-encoding"),
+        (&format!("key=K&do=confirm&after=0&name={}", "x".repeat(41)), "name: longer than 40 characters"),
+    ] {
+        let response = press(&node, &query.replace('K', &key)).await;
+        assert_eq!((response.status, response.json()), (400, json!({"code": -5, "message": mistake})));
+    }
+    assert_eq!(node.internal("GET", &format!("/keys/{key}"), &[], b"").await.status, 404);
+}
+
+#[tokio::test]
+async fn no_other_key_can_be_touched() {
+    let node = demo().await;
+    let later = now() + 60_000;
+    for key in [
+        "order-1",
+        "demo",
+        "demo.",
+        &format!("demo.{later}"),
+        &format!("demo.{later}.{}", &RANDOM[1..]),
+        &format!("demo.{later}.{RANDOM}x"),
+        &format!("demo.{later}.{RANDOM}%20"),
+        &format!("demo.0{later}.{RANDOM}"),
+        &format!("demo.-{later}.{RANDOM}"),
+        &format!("DEMO.{later}.{RANDOM}"),
+        &format!("x%26key=demo.{later}.{RANDOM}"),
+    ] {
+        for action in ["scan", "confirm", "refuse"] {
+            let response = press(&node, &format!("key={key}&do={action}&after=0")).await;
+            assert_eq!(
+                (response.status, response.json()["message"].as_str()),
+                (400, Some("key: not a key of the demo")),
+                "{key}"
+            );
+        }
+    }
+    assert_eq!(node.metric(r#"holdfast_sets_total{result="success"}"#).await, 0.0);
+}
+
+#[tokio::test]
+async fn an_expired_code_is_gone() {
+    let node = demo().await;
+    for expires in [now() - 1, 1] {
+        let response = press(&node, &format!("key=demo.{expires}.{RANDOM}&do=scan&after=0")).await;
+        assert_eq!((response.status, response.json()), (410, json!({"code": -4, "message": "gone"})));
+    }
+    let soon = format!("demo.{}.{RANDOM}", now() + 30_000);
+    assert_eq!(press(&node, &format!("key={soon}&do=scan&after=0")).await.status, 200);
+    let left = node.internal("GET", &format!("/keys/{soon}"), &[], b"").await.json()["expires_in_ms"].as_u64().unwrap();
+    assert!((50_000..=60_000).contains(&left), "kept for a minute at least: {left}");
+    let made_up = format!("demo.{}.{RANDOM}", now() * 1000);
+    assert_eq!(press(&node, &format!("key={made_up}&do=scan&after=0")).await.status, 200);
+    let left = node.internal("GET", &format!("/keys/{made_up}"), &[], b"").await.json();
+    assert!(left["expires_in_ms"].as_u64().unwrap() <= 120_000, "and not for longer than a code lives: {left}");
+}
+
+#[tokio::test]
+async fn no_other_site_presses_its_buttons() {
+    let node = demo().await;
+    let key = code(&node).await;
+    let target = format!("/demo/phone?key={key}&do=scan&after=0");
+    for site in ["cross-site", "same-site"] {
+        let headers = [("sec-fetch-site", site), ("origin", "https://other.example")];
+        let response = node.public("POST", &target, &headers).await;
+        assert_eq!((response.status, response.json()), (403, json!({"code": -5, "message": "forbidden"})));
+    }
+    let own = [("sec-fetch-site", "same-origin"), ("origin", "http://push.example.com")];
+    assert_eq!(node.public("POST", &target, &own).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_set_is_carried_out_though_the_phone_has_left_and_no_log_has_the_key() {
+    let node = Node::start(&["--demo", "--log", "trace"]).await;
+    let key = code(&node).await;
+    let mut held = node.hold(&format!("key={key}")).await;
+    let mut phone = Conn::open(&node.public).await;
+    phone.send(request("POST", &format!("/demo/phone?key={key}&do=scan&after=0"), &[], b"")).await;
+    drop(phone);
+    assert_eq!(held.answer().await.json()["value"], json!({"state": "scanned"}));
+    for target in [format!("/demo/phone?key={key}"), format!("/demo/qr.svg?link=http://a/{key}")] {
+        assert_eq!(node.get(&target).await.status, 200);
+    }
+    assert_eq!(press(&node, &format!("key={key}&do=scan&after=0")).await.status, 409);
+    assert_eq!(press(&node, &format!("key={key}&do=nothing&after=0")).await.status, 400);
+    let log = node.logs().join("\n");
+    let random = key.rsplit('.').next().unwrap();
+    assert!(!log.contains(random) && log.contains("/demo"), "{log}");
+}
+
+#[tokio::test]
+async fn where_it_is_found_is_told_at_the_start_and_a_phone_is_not_led_to_loopback() {
+    let node = demo().await;
+    let log = node.logs().join("\n");
+    assert!(log.contains(&format!("demo: http://{}/demo", node.public)), "{log}");
+    assert!(!log.contains("for a phone"), "{log}");
+    assert!(node.get("/demo").await.text().contains(r#"<meta name="holdfast-phone" content="">"#));
+}
