@@ -145,6 +145,12 @@
 
   document.title = words('pageTitle');
   byId('qr').alt = words('qr');
+  byId('qr').onload = function () {
+    // A whole number of pixels for each module, of which the server draws eight: all are of one size.
+    var modules = this.naturalWidth / 8;
+    this.width = this.height = Math.max(1, Math.round(220 / modules)) * modules;
+  };
+  byId('aside').hidden = false;
   byId('panel').open = matchMedia('(min-width: 60rem)').matches;    // on a phone the login comes first
   byId('copy').onclick = copy;
   byId('again').onclick = function () {

@@ -87,6 +87,7 @@
     byId('confirm').disabled = byId('refuse').disabled = busy;
     byId('retry').hidden = state !== 'lost';
     byId('note').hidden = true;
+    byId('phone').className = busy || /^(scanning|asking|lost)$/.test(state) ? '' : 'over';
   }
 
   function byId(id) { return document.getElementById(id); }

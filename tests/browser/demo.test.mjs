@@ -254,6 +254,7 @@ test("the_keyboard_is_enough", limit, async (t) => {
   await page.focus("#again");
   await page.keyboard.press("Enter");
   await is(page, "waiting");
+  assert.deepEqual([page.complaints, other.complaints], [[], []]);
 });
 
 test("the_code_leads_a_phone_to_the_address_that_it_reaches", limit, async (t) => {
@@ -345,6 +346,13 @@ for (const [size, viewport] of Object.entries(sizes)) {
       if (size === "phone") {
         await page.click("summary");
         await check(page, "the wire", viewport);
+        const narrow = { width: 360, height: 740 };
+        const third = await phone(t, await link(await screen(t, options)), options);
+        await is(third, "asking");
+        for (const at of [page, third]) {
+          await at.setViewportSize(narrow);
+          await check(at, "a narrow phone", narrow);
+        }
       }
     });
   }
