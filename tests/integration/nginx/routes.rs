@@ -157,6 +157,22 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
 }
 
 #[tokio::test]
+async fn the_demo_can_be_used_through_nginx_and_not_by_another_site() {
+    let node = Node::start(&["--demo"]).await;
+    let nginx = Nginx::start([&node.public]).await;
+    for version in ["--http2", "--http1.1"] {
+        let post = async |target: &str, site: &str| {
+            nginx.ask(target, &[version, "-X", "POST", "-H", &format!("sec-fetch-site: {site}")]).await
+        };
+        let code = post("/demo/code", "same-origin").await;
+        let press = format!("/demo/phone?key={}&do=scan&after=0", code.json()["key"].as_str().unwrap());
+        assert_eq!(post(&press, "cross-site").await.status, 403, "{version}");
+        assert_eq!(post(&press, "same-origin").await.code(), 0, "{version}");
+        assert_eq!(nginx.ask("/demo/qr.svg?link=http://a", &[version]).await.status, 200, "{version}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_is_refused_before_it_is_read() {
     let node = Node::start(&[]).await;
     let nginx = Nginx::start([&node.public]).await;
