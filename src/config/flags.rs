@@ -106,7 +106,7 @@ pub(super) struct Flags {
     /// Runtime threads [default: one per core]
     #[arg(long, env = "HOLDFAST_THREADS", value_name = "COUNT")]
     pub(super) threads: Option<String>,
-    /// Serve the demo page at /demo
+    /// Serve a login by QR code to try, at /demo
     #[arg(long, env = "HOLDFAST_DEMO", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true)]
     pub(super) demo: String,

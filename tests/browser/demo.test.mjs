@@ -2,7 +2,7 @@
 // pasted into a shell.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { before, test } from "node:test";
 import jsQR from "jsqr";
@@ -357,3 +357,20 @@ for (const [size, viewport] of Object.entries(sizes)) {
     });
   }
 }
+
+// The pictures that README.md shows. `HOLDFAST_BLESS=1` takes them anew; then look at them.
+test("readme_shows_the_screen_and_the_phone_in_small_pictures", limit, async (t) => {
+  const page = await screen(t, { viewport: { width: 1000, height: 700 } });
+  await page.screenshot({ path: `${screenshots}readme-screen.png` });
+  const other = await phone(t, await link(page), { viewport: { width: 360, height: 560 } });
+  await is(other, "asking");
+  await other.screenshot({ path: `${screenshots}readme-phone.png` });
+  const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  for (const name of ["screen", "phone"]) {
+    const path = `tests/browser/readme/${name}.png`;
+    const shown = new URL(`../../${path}`, import.meta.url);
+    if (process.env.HOLDFAST_BLESS) copyFileSync(`${screenshots}readme-${name}.png`, shown);
+    assert.ok(readme.includes(`src="${path}"`), `README.md shows ${path}`);
+    assert.ok(statSync(shown).size <= 100_000, `${path} is small`);
+  }
+});

@@ -156,20 +156,21 @@ async fn an_array_has_the_receipt_of_each_of_its_sets() {
     for (key, get) in [("a", 0), ("a", 1), ("a", 2), ("b", 1), ("d", 2), ("d", 2)] {
         held.push((key, nodes.hold(get, &format!("key={key}")).await));
     }
-    let sets = [("a", 3), ("b", 1), ("c", 0), ("d", 2), ("a", 0)];
-    let body: Vec<_> = sets.iter().map(|(key, _)| format!(r#"{{"key":"{key}","value":"{key}"}}"#)).collect();
+    let keys = ["a", "b", "c", "d", "a"];
+    let body: Vec<_> = keys.iter().map(|key| format!(r#"{{"key":"{key}","value":"{key}"}}"#)).collect();
     let response = nodes[1].set(format!("[{}]", body.join(","))).await;
-    let version = |at: usize| response.json()["results"][at]["version"].as_u64().expect("a version");
-    let results = sets
-        .iter()
-        .enumerate()
-        .map(|(at, (_, delivered))| format!(r#"{{"code":0,"version":{},"delivered":{delivered}}}"#, version(at)));
+    let result = |at: usize, member: &str| response.json()["results"][at][member].as_u64().expect("a number");
+    let version = |at| result(at, "version");
+    // The second set of `a` may come while the first is on its way: then some of the three are given that one.
+    let (first, second) = (result(0, "delivered"), result(4, "delivered"));
+    assert_eq!(first + second, 3);
+    let results = [first, 1, 0, 2, second].into_iter().enumerate();
+    let results = results.map(|(at, count)| format!(r#"{{"code":0,"version":{},"delivered":{count}}}"#, version(at)));
     let results: Vec<_> = results.collect();
     check(&response, 200, &format!(r#"{{"code":0,"message":"success","results":[{}]}}"#, results.join(",")));
     for (key, mut held) in held {
-        let at = sets.iter().position(|(other, _)| *other == key).expect("one of them");
+        let at = keys.iter().position(|other| *other == key).expect("one of them");
         let answer = held.answer().await;
-        // The second set of `a` may come while the first is on its way.
         let expected = [status(version(at), &format!("\"{key}\"")), status(version(4), &format!("\"{key}\""))];
         assert!(expected[..if key == "a" { 2 } else { 1 }].contains(&answer.text().to_owned()), "{key}: {answer:?}");
     }
