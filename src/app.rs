@@ -121,7 +121,8 @@ pub async fn run(
     let _ = timeout(STORE_START, node.delivery.store.there()).await;
 
     let writer = node.writer(&settings);
-    let demo = demo.map(|addresses| Demo::new(&internal_address, &addresses, Arc::clone(&writer)));
+    let asks_token = settings.internal_tokens.first().is_some();
+    let demo = demo.map(|addresses| Demo::new(&internal_address, asks_token, &addresses, Arc::clone(&writer)));
     let answers = Public::new(node.gets(&settings), demo);
     let (stop_public, stopped) = oneshot::channel();
     let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);

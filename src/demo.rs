@@ -1,9 +1,11 @@
 //! The demo, served with `--demo` only: a login by QR code that a developer can try, with a page that waits for it, a page
 //! that plays the app on the phone, and what plays the app's backend. Its files are part of the program.
 //!
-//! What it sets, it sets as any backend would ([`Writer`]), under keys of its own alone ([`code`]).
+//! What it sets, it sets as any backend would ([`Writer`]), under keys of its own alone ([`code`]). Its code holds the key
+//! itself; in earnest another id stands in it, as in `examples/`.
 
 mod addresses;
+mod budget;
 mod code;
 mod phone;
 mod qr;
@@ -17,6 +19,7 @@ use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
 use tracing::Instrument;
 
 pub(crate) use self::addresses::Addresses;
+use self::budget::Budget;
 use crate::auth;
 use crate::clock::Clock;
 use crate::connection::Request;
@@ -71,18 +74,22 @@ pub(crate) struct Demo {
     screen: Bytes,
     writer: Arc<Writer>,
     clock: Clock,
+    budget: Budget,
 }
 
 impl Demo {
-    /// A page that shows how `curl` reaches the internal listener, and whose code leads to where a phone reaches it.
-    pub(crate) fn new(internal: &Address, addresses: &Addresses, writer: Arc<Writer>) -> Self {
-        let curl = match internal {
+    /// A page that shows how `curl` reaches the internal listener, which may ask for a token, and whose code leads to where
+    /// a phone reaches it.
+    pub(crate) fn new(internal: &Address, asks_token: bool, addresses: &Addresses, writer: Arc<Writer>) -> Self {
+        let to = match internal {
             Address::Tcp(address) => shell_quoted(&format!("http://{}", addresses::of_this_machine(address))),
             Address::Unix(path) => format!("--unix-socket {} http://localhost", shell_quoted(&path.to_string_lossy())),
         };
+        let token = if asks_token { r#"-H "authorization: Bearer $HOLDFAST_TOKEN" "# } else { "" };
+        let curl = format!("{token}{to}");
         let phone = addresses.phone.as_deref().unwrap_or_default();
         let screen = include_str!("web/demo.html").replace(INTERNAL, &escaped(&curl)).replace(PHONE, &escaped(phone));
-        Self { screen: screen.into(), writer, clock: Clock::default() }
+        Self { screen: screen.into(), writer, clock: Clock::default(), budget: Budget::default() }
     }
 
     /// Answers at once, but for what is to be stored.
@@ -95,18 +102,23 @@ impl Demo {
         request: &Request,
     ) -> Result<Either<Response, BoxFuture<'static, Response>>, Refusal> {
         let query = request.uri().query().unwrap_or_default();
+        let now = self.clock.now();
         Ok(Either::Left(match route {
             Route::Screen => html(self.screen.clone()),
             Route::Phone => html(Bytes::from_static(include_bytes!("web/phone.html"))),
             Route::Style => file("text/css; charset=utf-8", include_str!("web/demo.css").into()),
             Route::Script(script) => file("application/javascript; charset=utf-8", script.into()),
-            Route::Code => code::fresh(self.clock.now()),
-            Route::Qr => file("image/svg+xml", qr::draw(query)?.into()),
+            Route::Code => code::fresh(now),
+            Route::Qr => {
+                self.budget.take(now)?;
+                file("image/svg+xml", qr::draw(query)?.into())
+            }
             Route::Press => {
                 auth::refuse_other_sites(request.headers())?;
-                let set = phone::parse(query, self.clock.now())?;
+                let set = phone::parse(query, now)?;
+                self.budget.take(now)?;
                 let writer = Arc::clone(&self.writer);
-                let work = finish(async move { writer.put(set).await.await.into_response() });
+                let work = finish(async move { writer.put(set).await.await.for_the_public().into_response() });
                 return Ok(Either::Right(Box::pin(work.in_current_span())));
             }
         }))

@@ -132,6 +132,8 @@ pub enum Refusal {
     NotFound,
     /// The demo's code has expired.
     Gone,
+    /// The demo is asked more than it may take of its node.
+    Busy,
     /// The route has other methods: these, in alphabetical order.
     MethodNotAllowed(&'static str),
     /// The browser would show or embed the answer, or a page asks what only backends may.
@@ -176,6 +178,7 @@ impl fmt::Display for Refusal {
             Self::UnknownCoding => f.write_str("unknown transfer coding"),
             Self::NotFound => f.write_str("not found"),
             Self::Gone => f.write_str("gone"),
+            Self::Busy => f.write_str("busy"),
             Self::MethodNotAllowed(_) => f.write_str("method not allowed"),
             Self::Forbidden => f.write_str("forbidden"),
             Self::Unauthorized => f.write_str("unauthorized"),

@@ -1,5 +1,4 @@
-//! The public listener: its routes, and what is answered at once. No store by name, no lock, and
-//! no set but the demo's.
+//! The public listener: its routes, and what is answered at once. No store by name, no lock, and no set but the demo's.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;

@@ -74,7 +74,7 @@ impl<'a> Given<'a> {
     ///
     /// # Errors
     /// [`What::BadEncoding`] and [`What::GivenTwice`].
-    pub fn optional(self) -> Result<Option<Cow<'a, str>>, What> {
+    pub fn optional(&self) -> Result<Option<&str>, What> {
         match self {
             Self::Missing => Ok(None),
             Self::Once(text) => Ok(Some(text)),
@@ -87,7 +87,7 @@ impl<'a> Given<'a> {
     ///
     /// # Errors
     /// Those of [`Given::optional`], and [`What::Missing`].
-    pub fn required(self) -> Result<Cow<'a, str>, What> {
+    pub fn required(&self) -> Result<&str, What> {
         self.optional()?.ok_or(What::Missing)
     }
 }

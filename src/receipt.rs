@@ -81,6 +81,11 @@ impl Receipt {
         self.delivered.unwrap_or(0)
     }
 
+    /// For pages: without the addresses of other nodes.
+    pub(crate) fn for_the_public(self) -> Self {
+        Self { unreachable: Vec::new(), ..self }
+    }
+
     /// The answer to one set or delete.
     pub(crate) fn into_response(self) -> Response {
         let status = match self.end() {
@@ -189,5 +194,22 @@ impl<'a> Looked<'a> {
             unreachable: held.unreachable,
             gone: matches!(update, Some(Update::Gone(_))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_not_told_the_addresses_of_nodes() {
+        let told = || {
+            let delivered = Delivered { waiters: 1, unreachable: vec!["http://10.0.0.1:11001".into()] };
+            Receipt::stored(Version::new(5).expect("good"), delivered)
+        };
+        let json = |receipt| serde_json::to_string(&receipt).expect("JSON");
+        assert!(json(told()).contains("10.0.0.1"));
+        let public = r#"{"code":0,"message":"success","version":5,"delivered":1}"#;
+        assert_eq!(json(told().for_the_public()), public);
     }
 }

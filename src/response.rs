@@ -216,6 +216,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, true),
         Refusal::NotFound => (StatusCode::NOT_FOUND, false),
         Refusal::Gone => (StatusCode::GONE, false),
+        Refusal::Busy => (StatusCode::TOO_MANY_REQUESTS, false),
         Refusal::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, false),
         Refusal::Forbidden => (StatusCode::FORBIDDEN, false),
         Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, false),
@@ -224,8 +225,13 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::UnknownMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, false),
         Refusal::Misdirected => (StatusCode::MISDIRECTED_REQUEST, false),
     };
-    let code = if *refusal == Refusal::Gone { code::GONE } else { code::INVALID };
-    let mut response = json(status, &Plain { code, message: &refusal.to_string() });
+    let code = match refusal {
+        Refusal::Gone => code::GONE,
+        Refusal::Busy => code::BUSY,
+        _ => code::INVALID,
+    };
+    let retry_after_ms = (*refusal == Refusal::Busy).then(|| retry_after_ms(0));
+    let mut response = json(status, &Plain { code, message: &refusal.to_string(), retry_after_ms });
     let headers = response.headers_mut();
     match refusal {
         Refusal::MethodNotAllowed(allow) => {
@@ -233,6 +239,9 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         }
         Refusal::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Refusal::Busy => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
     }
@@ -252,6 +261,8 @@ pub(crate) fn closing(mut response: Response) -> Response {
 struct Plain<'a> {
     code: i32,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 /// A JSON answer.

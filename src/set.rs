@@ -215,12 +215,12 @@ impl<'a> Form<'a> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
-        let key = member("key", self.key.required().and_then(|key| Key::parse(&key)))?;
-        let value = member("value", self.value.required().and_then(|text| value_of_text(&text, limits)))?;
+        let key = member("key", self.key.required().and_then(Key::parse))?;
+        let value = member("value", self.value.required().and_then(|text| value_of_text(text, limits)))?;
         let ttl = member("ttl", self.ttl.optional())?;
         let is_final = member("final", self.is_final.optional())?;
         let after = member("after", self.after.optional())?;
-        rest(key, value, ttl.as_deref(), is_final.as_deref(), after.as_deref())
+        rest(key, value, ttl, is_final, after)
     }
 }
 

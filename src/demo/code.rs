@@ -12,8 +12,9 @@ use crate::response::{Response, code, json};
 
 /// How long a code may be scanned and confirmed.
 const LIFE: Duration = Duration::from_secs(120);
-/// So long at least a status is kept, that a page which lost its network towards the end still hears of it.
-const MIN_TTL: Duration = Duration::from_secs(60);
+/// So much longer a status is kept: for a button that is pressed in the last moment, which needs what was scanned, and for a
+/// page that lost its network then.
+const MARGIN: Duration = Duration::from_secs(60);
 /// Of 16 random bytes in base64url.
 const RANDOM_CHARS: usize = 22;
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -46,7 +47,7 @@ pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
         return Err(Refusal::Gone);
     }
     // Whoever makes up a key of a far future gets no more than others.
-    Ok((key, Duration::from_millis(expires - now).clamp(MIN_TTL, LIFE)))
+    Ok((key, Duration::from_millis(expires - now).min(LIFE) + MARGIN))
 }
 
 fn expires(text: &str) -> Option<u64> {
@@ -78,9 +79,9 @@ mod tests {
     fn a_key_is_one_of_the_demo_by_its_form_until_it_expires() {
         let random = "aG9sZGZhc3QsIGEgZGVtbw";
         let ttl = |now| parse(&format!("demo.1000000.{random}"), now).map(|(_, ttl)| ttl.as_millis());
-        assert_eq!(ttl(900_000), Ok(100_000));
-        assert_eq!(ttl(0), Ok(120_000), "not more than its life");
-        assert_eq!(ttl(999_999), Ok(60_000), "not less than a minute");
+        assert_eq!(ttl(900_000), Ok(160_000));
+        assert_eq!(ttl(0), Ok(180_000), "not more than its life and a minute");
+        assert_eq!(ttl(999_999), Ok(60_001));
         assert_eq!((ttl(1_000_000), ttl(2_000_000)), (Err(Refusal::Gone), Err(Refusal::Gone)));
         for bad in [
             "",

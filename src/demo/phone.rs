@@ -45,15 +45,15 @@ pub(super) fn parse(query: &str, now: u64) -> Result<Set, Refusal> {
     }
     let param = |name, what| Mistake::new(name, what);
     let key = params.key.required().map_err(|what| param("key", what))?;
-    let (key, ttl) = code::parse(&key, now)?;
+    let (key, ttl) = code::parse(key, now)?;
     let press = params.press.required().map_err(|what| param("do", what))?;
-    let after = params.after.required().and_then(|after| Version::parse(&after).ok_or(What::NotAVersion));
+    let after = params.after.required().and_then(|after| Version::parse(after).ok_or(What::NotAVersion));
     let after = after.map_err(|what| param("after", what))?;
     let name;
-    let (state, user, is_final) = match &*press {
+    let (state, user, is_final) = match press {
         "scan" => ("scanned", None, false),
         "confirm" => {
-            name = params.name.optional().and_then(|name| check_name(name.as_deref().unwrap_or("Ann")));
+            name = params.name.optional().and_then(|name| check_name(name.unwrap_or("Ann")));
             ("confirmed", Some(name.as_deref().map_err(|what| param("name", *what))?), true)
         }
         "refuse" => ("refused", None, true),

@@ -57,23 +57,11 @@ impl<'a> Params<'a> {
 
     /// Key, `last` and how long to wait; or the first mistake in that order, with `last` where that is none.
     pub(super) fn target(&self, hold: Duration) -> Result<(Key, Version, Duration), (Mistake, Option<Version>)> {
-        let key = match &self.key {
-            Given::Missing => Err(What::Missing),
-            Given::Once(key) => Key::parse(key),
-            given => Err(misgiven(given)),
-        };
-        let last = match &self.last {
-            Given::Missing => Ok(Version::NONE),
-            Given::Once(last) => {
-                Version::parse(last).filter(|last| *last <= Version::MAX_LAST).ok_or(What::NotAVersion)
-            }
-            given => Err(misgiven(given)),
-        };
-        let wait = match &self.wait {
-            Given::Missing => Ok(hold),
-            Given::Once(wait) => parse_wait(wait).ok_or(What::NotSeconds),
-            given => Err(misgiven(given)),
-        };
+        let key = self.key.required().and_then(Key::parse);
+        let known = |text| Version::parse(text).filter(|last| *last <= Version::MAX_LAST).ok_or(What::NotAVersion);
+        let last = self.last.optional().and_then(|last| last.map_or(Ok(Version::NONE), known));
+        let seconds = |text| parse_wait(text).ok_or(What::NotSeconds);
+        let wait = self.wait.optional().and_then(|wait| wait.map_or(Ok(hold), seconds));
         match (key, last, wait) {
             (Ok(key), Ok(last), Ok(wait)) => Ok((key, last, shortened(wait, hold))),
             (Err(what), last, _) => Err((Mistake::new("key", what), last.ok())),
@@ -81,10 +69,6 @@ impl<'a> Params<'a> {
             (_, last, Err(what)) => Err((Mistake::new("wait", what), last.ok())),
         }
     }
-}
-
-fn misgiven(given: &Given<'_>) -> What {
-    if *given == Given::Twice { What::GivenTwice } else { What::BadEncoding }
 }
 
 /// Reads `[0-9]{1,6}(\.[0-9]{1,3})?` as seconds.

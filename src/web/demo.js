@@ -9,6 +9,7 @@
 
   var SHOWN = 80;       // characters of a name that are shown; from a terminal it may be of any length
   var PAUSE = 1000;     // ms between two tries to get a code
+  var LATE = 3;         // seconds that are waited for what was pressed in the last moment
 
   var key;              // whoever knows it can read its status, and here also press the phone's buttons
   var watch;            // the wait for its status
@@ -46,8 +47,9 @@
       show(calm, words(calm));
       break;
     case 'confirmed':
-      byId('avatar').textContent = firstOf(String(value.user));
-      end('confirmed', words('confirmed', cut(String(value.user))), 'signOut');
+      var user = String(value.user || '?');
+      byId('avatar').textContent = firstOf(user);
+      end('confirmed', words('confirmed', cut(user)), 'signOut');
       break;
     case 'refused':
       end('refused', words('refused'), 'newCode');
@@ -84,8 +86,14 @@
   function tick() {
     var left = Math.max(0, Math.ceil((expires - Date.now()) / 1000));
     byId('left').textContent = Math.floor(left / 60) + ':' + ('0' + left % 60).slice(-2);
-    // Where the page has lost its server, it may have been confirmed at the last moment: it asks once more, and then it ends.
-    if (left === 0 && watch.state === 'waiting') { renew(); }
+    // What was pressed in time may still be on its way, or have come while this machine slept. Where the server is lost,
+    // that is found out first.
+    if (left === 0 && watch.state === 'waiting') {
+      var last = watch.last;
+      clearInterval(ticking);
+      watch.stop();
+      watch = holdfast.watch('', key, { last: last, wait: 0, giveUpAfter: LATE, onstatus: heard, ongone: renew, onerror: renew });
+    }
   }
 
   // --- showing ---------------------------------------------------------
@@ -153,7 +161,11 @@
   byId('aside').hidden = false;
   byId('panel').open = matchMedia('(min-width: 60rem)').matches;    // on a phone the login comes first
   byId('copy').onclick = copy;
-  byId('again').onclick = function () {
+  // Also while it is scanned, for who scanned it with a phone that then lost its way.
+  byId('again').onclick = byId('other').onclick = function () {
+    if (watch) { watch.stop(); }
+    clearInterval(ticking);
+    show('starting', words('starting'));
     byId('title').focus();    // the button goes, and the keyboard must be somewhere
     start('waiting');
   };

@@ -7,23 +7,30 @@
 
   var key = (/[?&]key=([^&]*)/.exec(location.search) || [])[1];    // as it is: it goes into the next address
   var kept = 'holdfast-demo ' + key;
-  var memory = recall();     // what a reload must not forget: {after, expires, done}
+  // What a reload must not forget: `after`, `expires`, `done`; and `unsure`, that a try has brought no answer yet, so that it
+  // may have been carried out.
+  var memory = recall();
   var pressed;               // what is tried again
-  var unsure = false;        // a try brought no answer, so that it may have been carried out
 
   // --- buttons ---------------------------------------------------------
 
   function press(button) {
     pressed = button;
     show(button === 'scan' ? 'scanning' : 'sending');
+    var wasUnsure = memory.unsure;
+    memory.unsure = true;
+    keep();
     post('/demo/phone?key=' + key + '&do=' + button + '&after=' + (memory.after || 0) +
-      (button === 'confirm' ? '&name=' + encodeURIComponent(byId('name').value.trim()) : ''), answered);
+      (button === 'confirm' ? '&name=' + encodeURIComponent(byId('name').value.trim()) : ''), function (answer, request) {
+      memory.unsure = !answer || answer.stored === 'unknown' || wasUnsure && answer.code !== 0;
+      keep();
+      answered(answer, request);
+    });
   }
 
   function answered(answer, request) {
     switch (answer ? answer.code : NaN) {
     case 0:
-      unsure = false;
       succeeded(answer, request);
       break;
     case -4:
@@ -33,10 +40,9 @@
       show('mistake', answer.message);
       break;
     case -7:
-      show(unsure ? 'conflictMaybe' : 'conflict');
+      show(memory.unsure ? 'conflictMaybe' : 'conflict');
       break;
     default:    // no connection, or the server cannot store it now
-      unsure = unsure || !answer || answer.stored === 'unknown';
       show('lost');
     }
   }
@@ -87,7 +93,11 @@
     byId('confirm').disabled = byId('refuse').disabled = busy;
     byId('retry').hidden = state !== 'lost';
     byId('note').hidden = true;
-    byId('phone').className = busy || /^(scanning|asking|lost)$/.test(state) ? '' : 'over';
+    var isOver = !busy && !/^(scanning|asking|lost)$/.test(state);
+    byId('phone').className = isOver ? 'over' : '';
+    byId('close').hidden = !isOver;
+    // Where the buttons go, the keyboard must be somewhere.
+    if (state === 'lost') { byId('retry').focus(); } else if (isOver) { byId('state').focus(); }
   }
 
   function byId(id) { return document.getElementById(id); }

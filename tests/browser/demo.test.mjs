@@ -32,7 +32,7 @@ const keyOf = (link) => new URL(link).searchParams.get("key");
 async function screen(t, { from = holdfast, prepare, ...options } = {}) {
   const page = await open(t, chromium, "about:blank", { viewport: sizes.desktop, ...options });
   page.bodies = [];
-  page.on("response", (response) => /\/status\/get\?/.test(response.url()) && page.bodies.push(response.text()));
+  page.on("response", (response) => /\/status\/get\?/.test(response.url()) && page.bodies.push(response.text().catch(() => "")));
   await prepare?.(page);
   await page.goto(`${from.public}/demo`);
   await held(page);
@@ -182,6 +182,61 @@ test("an_expired_code_is_followed_by_a_new_one_and_the_old_phone_is_told", limit
   await is(page, "scanned");
 });
 
+test("what_is_pressed_in_the_last_moment_is_on_the_screen", limit, async (t) => {
+  // Its script is still on its way when the code ends.
+  let arrive;
+  const arrival = new Promise((resolve) => (arrive = resolve));
+  const page = await screen(t, { prepare: (page) => page.clock.install() });
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  await is(page, "scanned");
+  let waits = false;
+  await page.route("**/status/get?**wait=25", async (route) => {
+    const response = await route.fetch();
+    waits = true;
+    await arrival;
+    await route.fulfill({ response });
+  });
+  // The poll that is held was asked before: a status that changes nothing brings the next.
+  const key = keyOf(await link(page));
+  const { version } = await holdfast.set(key, `{"state":"scanned"}`);
+  await until("the next is held", async () => (await page.locator("#wire .asked").first().textContent()).includes(`last=${version}&`));
+  await holdfast.set(key, `{"state":"confirmed","user":"Ann"}`, `,"final":true`);
+  await until("its script is on its way", () => waits);
+  await page.clock.fastForward(121_000);
+  await is(page, "confirmed");
+  arrive();
+});
+
+test("a_scanned_code_may_be_left_for_a_new_one", limit, async (t) => {
+  const page = await screen(t);
+  const old = await link(page);
+  const other = await phone(t, old);
+  await is(page, "scanned");
+  await page.click("#other");
+  await is(page, "waiting");
+  assert.notEqual(await link(page), old);
+  await other.tap("#confirm");
+  await is(other, "done");
+  await held(page);
+  await is(page, "waiting");
+});
+
+test("a_phone_whose_answer_was_lost_is_not_told_of_another_phone_also_after_a_reload", limit, async (t) => {
+  const page = await screen(t);
+  const other = await phone(t, await link(page));
+  await is(other, "asking");
+  await other.route("**/demo/phone?*do=confirm*", async (route) => (await route.fetch(), route.abort()), { times: 1 });
+  await other.tap("#confirm");
+  await is(other, "lost");
+  assert.equal(await other.evaluate(() => document.activeElement.id), "retry");
+  await is(page, "confirmed");
+  await other.reload();
+  await is(other, "asking");
+  await other.tap("#confirm");
+  await is(other, "conflictMaybe");
+});
+
 test("a_phone_with_an_expired_code_is_told_by_the_server", limit, async (t) => {
   const other = await phone(t, `${holdfast.public}/demo/phone?key=demo.1700000000000.aG9sZGZhc3QsIGEgZGVtbw`);
   await is(other, "gone");
@@ -250,10 +305,12 @@ test("the_keyboard_is_enough", limit, async (t) => {
   }
   await other.keyboard.press("Enter");
   await is(other, "done");
+  assert.equal(await focused(), "state", "where the buttons go, the focus stays in the page");
   await is(page, "confirmed");
   await page.focus("#again");
   await page.keyboard.press("Enter");
   await is(page, "waiting");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "title");
   assert.deepEqual([page.complaints, other.complaints], [[], []]);
 });
 

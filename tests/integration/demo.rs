@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::support::{Conn, Node, Response, encode, request};
+use crate::support::{Conn, Node, Response, encode, eventually, request};
 
 const FILES: [(&str, &str); 8] = [
     ("/demo", "text/html; charset=utf-8"),
@@ -114,12 +114,12 @@ async fn a_link_is_drawn_unless_it_is_none() {
     assert_eq!(response.header("cache-control"), Some("no-store"));
     assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
     assert!(response.text().contains("<svg ") && !response.text().contains("t0psecret"));
-    let long = format!("?link=http://{}", "a".repeat(506));
+    let long = format!("?link=http://{}", "a".repeat(186));
     for (query, mistake) in [
         ("", "link: missing"),
         ("?link=ftp://a", "link: not a link that begins with http:// or https://"),
         ("?link=%F", "link: bad percent-encoding"),
-        (&long, "link: longer than 512 bytes"),
+        (&long, "link: longer than 192 bytes"),
     ] {
         let response = node.get(&format!("/demo/qr.svg{query}")).await;
         assert_eq!((response.status, response.json()), (400, json!({"code": -5, "message": mistake})));
@@ -160,7 +160,7 @@ async fn refusing_is_final_and_a_name_is_there_by_default() {
         let known = node.internal("GET", &format!("/keys/{key}"), &[], b"").await.json();
         assert_eq!((&known["value"], &known["final"]), (&value, &json!(true)));
         let left = known["expires_in_ms"].as_u64().unwrap();
-        assert!((100_000..=120_000).contains(&left), "kept for the code's life: {left}");
+        assert!((160_000..=180_000).contains(&left), "kept for a minute more than the code lives: {left}");
     }
 }
 
@@ -238,11 +238,11 @@ async fn an_expired_code_is_gone() {
     let soon = format!("demo.{}.{RANDOM}", now() + 30_000);
     assert_eq!(press(&node, &format!("key={soon}&do=scan&after=0")).await.status, 200);
     let left = node.internal("GET", &format!("/keys/{soon}"), &[], b"").await.json()["expires_in_ms"].as_u64().unwrap();
-    assert!((50_000..=60_000).contains(&left), "kept for a minute at least: {left}");
+    assert!((80_000..=90_000).contains(&left), "kept for a minute more than it lives: {left}");
     let made_up = format!("demo.{}.{RANDOM}", now() * 1000);
     assert_eq!(press(&node, &format!("key={made_up}&do=scan&after=0")).await.status, 200);
     let left = node.internal("GET", &format!("/keys/{made_up}"), &[], b"").await.json();
-    assert!(left["expires_in_ms"].as_u64().unwrap() <= 120_000, "and not for longer than a code lives: {left}");
+    assert!(left["expires_in_ms"].as_u64().unwrap() <= 180_000, "and for no other's life: {left}");
 }
 
 #[tokio::test]
@@ -264,9 +264,14 @@ async fn a_set_is_carried_out_though_the_phone_has_left_and_no_log_has_the_key()
     let node = Node::start(&["--demo", "--log", "trace"]).await;
     let key = code(&node).await;
     let mut held = node.hold(&format!("key={key}")).await;
-    let mut phone = Conn::open(&node.public).await;
-    phone.send(request("POST", &format!("/demo/phone?key={key}&do=scan&after=0"), &[], b"")).await;
-    drop(phone);
+    // One that leaves before its request was looked at has set nothing: then the next one does.
+    let known = async || {
+        let mut phone = Conn::open(&node.public).await;
+        phone.send(request("POST", &format!("/demo/phone?key={key}&do=scan&after=0"), &[], b"")).await;
+        drop(phone);
+        node.internal("GET", &format!("/keys/{key}"), &[], b"").await.json()["version"].as_u64() > Some(0)
+    };
+    eventually(known, "it is set").await;
     assert_eq!(held.answer().await.json()["value"], json!({"state": "scanned"}));
     for target in [format!("/demo/phone?key={key}"), format!("/demo/qr.svg?link=http://a/{key}")] {
         assert_eq!(node.get(&target).await.status, 200);
@@ -281,8 +286,31 @@ async fn a_set_is_carried_out_though_the_phone_has_left_and_no_log_has_the_key()
 #[tokio::test]
 async fn where_it_is_found_is_told_at_the_start_and_a_phone_is_not_led_to_loopback() {
     let node = demo().await;
+    eventually(async || node.logs().iter().any(|line| line.contains("ready")), "the end of the start in the log").await;
     let log = node.logs().join("\n");
     assert!(log.contains(&format!("demo: http://{}/demo", node.public)), "{log}");
     assert!(!log.contains("for a phone"), "{log}");
     assert!(node.get("/demo").await.text().contains(r#"<meta name="holdfast-phone" content="">"#));
+}
+
+#[tokio::test]
+async fn a_flood_is_answered_busy_and_no_more_is_drawn_or_set() {
+    let node = demo().await;
+    let picture = format!("/demo/qr.svg?link={}", encode("https://a.example/demo/phone?key=k"));
+    let mut conn = Conn::open(&node.public).await;
+    let mut refused = None;
+    // Fifty a second; how many seconds this takes is the machine's affair.
+    for _ in 0..5000 {
+        let response = conn.ask(request("GET", &picture, &[], b"")).await;
+        if response.status != 200 {
+            refused = Some(response);
+            break;
+        }
+    }
+    let refused = refused.expect("fewer than all were drawn");
+    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (429, -3, Some("1")), "{refused:?}");
+    assert!(refused.json()["retry_after_ms"].as_u64() >= Some(100));
+    // The rest of the node knows nothing of it.
+    assert_eq!(node.get("/status/get?key=k&wait=0").await.code(), -1);
+    node.set_ok("k", "1").await;
 }
