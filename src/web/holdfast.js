@@ -102,7 +102,6 @@ var holdfast = (function () {
       // come later find no function: they look first.
       window[name] = function (given) { answer = answer || given; };
       end = function () {
-        clearTimeout(timer);
         delete window[name];
         end = script.onload = script.onerror = null;
         if (script.parentNode) { script.parentNode.removeChild(script); }
@@ -186,13 +185,11 @@ var holdfast = (function () {
     }
 
     function stop() {
-      if (told !== 'stopped') {
-        if (end) { end(); }
-        clearTimeout(timer);
-        clearTimeout(quit);
-        EVENTS.forEach(function (name) { removeEventListener(name, wake, true); });
-        tell('stopped');
-      }
+      if (end) { end(); }
+      clearTimeout(timer);
+      clearTimeout(quit);
+      EVENTS.forEach(function (name) { removeEventListener(name, wake, true); });
+      tell('stopped');
     }
 
     // Captured on their way to the document, so that one object has them all.

@@ -36,7 +36,7 @@ async function well(page, between, key, expected, from = holdfast) {
 const expectedComplaints = /^console: Failed to load resource|SyntaxError|ERR_|blocked/;
 
 // Side by side, as most of their time is rests after a failure.
-test("misdeeds", { ...limit, concurrency: 4 }, (t) => Promise.all(Object.keys(misdeeds).map((misdeed) =>
+test("misdeeds", { timeout: 120_000, concurrency: 4 }, (t) => Promise.all(Object.keys(misdeeds).map((misdeed) =>
   t.test(`answer_that_is_${misdeed}_costs_no_status`, limit, async (t) => {
     // Twice, on two statuses; the answer to the first is lost, or heard by half.
     const key = misdeed;
@@ -209,15 +209,18 @@ test("killed_node_that_comes_back_is_found", limit, async (t) => {
 
 test("offline_is_told_and_coming_online_asks_at_once", limit, async (t) => {
   const key = "offline";
-  const { page, between } = await through(t, key);
+  const { page, between } = await through(t, key, { clock: true });
   await until("a poll is held", () => between.underWay(key) === 1);
+  await page.clock.pauseAt(Date.now() + 3_600_000);    // no rest after a failure ends by itself
   await page.context().setOffline(true);
   await state(page, "offline");
   await between.refuse();
   await holdfast.set(key, `"meanwhile"`);
   await between.listen();
   await page.context().setOffline(false);
+  await page.clock.runFor(1);
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
+  await page.clock.resume();
   await well(page, between, key, ["meanwhile"]);
   const { states } = await watched(page);
   assert.ok(states.some(([state]) => state === "offline"), JSON.stringify(states));

@@ -154,6 +154,94 @@ test("server_that_has_room_again_is_known_by_its_silence", limit, async (t) => {
   assert.equal(between.underWay("room"), 1, "it is held");
 });
 
+test("server_that_leaves_is_no_trouble_and_the_next_poll_is_held", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(between.say({ code: -2, retry_after_ms: 100 }));
+  const page = await started(t);
+  await watch(page, between.url, "leaves");
+  await until("the next is held", () => between.polls.length > 1 && between.underWay("leaves") === 1);
+  // None only finds out.
+  assert.deepEqual(between.polls.map((poll) => poll.wait), ["25", "25"]);
+  assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying", -2], ["waiting"]]);
+});
+
+test("answer_whose_version_is_no_number_is_not_told", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(between.say({ code: 0, value: "odd", version: "5" }));
+  const page = await started(t);
+  await watch(page, between.url, "odd");
+  await until("the next", () => between.polls.length > 1);
+  const { statuses, states } = await watched(page);
+  assert.deepEqual([statuses, states.slice(0, 2), between.polls[1].last], [[], [["waiting"], ["retrying", 0]], "0"]);
+});
+
+test("full_server_that_falls_silent_is_found_out", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(between.say({ code: -3, retry_after_ms: 100 }), () => {});
+  const page = await started(t);
+  await page.clock.install();
+  await watch(page, between.url, "silent");
+  await until("it was told", async () => (await watched(page)).states.length === 2);
+  await state(page, "waiting");
+  await page.clock.fastForward(36_000);
+  await state(page, "retrying");
+});
+
+test("full_server_whose_store_is_out_of_reach_is_in_trouble", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(...[-3, -6].map((code) => between.say({ code, retry_after_ms: 100 })));
+  const page = await started(t);
+  await watch(page, between.url, "full-and-out");
+  await until("three polls", () => between.polls.length >= 3);
+  assert.equal(between.polls[2].wait, "0");
+});
+
+test("full_server_that_tells_a_status_has_room", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(between.say({ code: -3, retry_after_ms: 100 }), ...[1, 2].map((version) => between.say({ code: 0, value: version, version })));
+  const page = await started(t);
+  await watch(page, between.url, "full-no-more");
+  await values(page, 2);
+  assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying", -3], ["waiting"]]);
+});
+
+test("event_while_a_server_is_full_does_not_say_that_all_is_well", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(between.say({ code: -3, retry_after_ms: 600_000 }));
+  const page = await started(t);
+  await watch(page, between.url, "still-full");
+  await state(page, "retrying");
+  assert.equal(await page.evaluate(() => (dispatchEvent(new Event("online")), watched.watch.state)), "retrying");
+});
+
+test("status_is_followed_by_the_next_poll_at_once", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(...[1, 2, 3].map((version) => between.say({ code: 0, value: version, version })));
+  const page = await started(t);
+  await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await watch(page, between.url, "at-once");
+  await page.clock.runFor(1);
+  await until("the fourth, by no timer", () => between.polls.length === 4);
+});
+
+test("status_ends_a_row_of_failures", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push("bad_gateway", between.say({ code: 0, value: 1, version: 1 }), "bad_gateway");
+  const page = await started(t);
+  await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await page.evaluate(() => (Math.random = () => 1));    // each rest is the longest
+  await watch(page, between.url, "row");
+  await page.clock.runFor(1);
+  await state(page, "retrying");
+  await page.clock.runFor(2_000);
+  await values(page, 1);
+  await state(page, "retrying");
+  await page.clock.runFor(2_000);
+  await until("the fourth", () => between.polls.length === 4);
+});
+
 test("store_out_of_reach_is_told_until_it_is_back", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
   // And a code of a later version of holdfast.
@@ -227,6 +315,24 @@ test("stop_within_the_onstate_of_an_event_ends_it", limit, async (t) => {
   await online(page, true);
   await page.evaluate(() => dispatchEvent(new Event("online")));
   await stopped(watching, between.polls.length, ["waiting", "offline", "retrying", "stopped"]);
+});
+
+test("stop_within_the_onstate_of_a_server_that_has_room_again_ends_it", limit, async (t) => {
+  const between = await proxy(t, holdfast.public);
+  between.plan.push(between.say({ code: -3, retry_after_ms: 100 }));
+  const page = await started(t);
+  await page.clock.install();
+  await page.evaluate((base) => {
+    window.calls = [];
+    const watching = holdfast.watch(base, "stop-room", { onstate: (told) => { calls.push(told); if (calls.length === 3) watching.stop(); } });
+    window.watched = { watch: watching };
+  }, between.url);
+  await state(page, "stopped");
+  // Nor is the poll given up that is no more.
+  await page.clock.fastForward(60_000);
+  assert.deepEqual(await page.evaluate(() => calls), ["waiting", "retrying", "waiting", "stopped"]);
+  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual([between.polls.length, page.complaints], [2, []]);
 });
 
 test("stop_within_onstatus_ends_it", limit, async (t) => {
