@@ -22,7 +22,7 @@ const INTERNAL = (env.HOLDFAST_INTERNAL ?? "http://127.0.0.1:11001").replace(/\/
 const TOKEN = env.HOLDFAST_TOKEN;                                   // what --internal-token-file of holdfast holds
 const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds that a code is good for
 const TICKET_LIFE = 60, SESSION_LIFE = 3600;
-let ORIGIN = env.ORIGIN?.replace(/\/$/, "");                        // how browsers reach us, as in https://example.com
+let { ORIGIN } = env;                                               // how browsers reach us, as in https://example.com
 
 // Found from the directory where you stand and ran `npm install`, wherever this file lies.
 const { renderSVG } = (() => {
@@ -37,19 +37,22 @@ class Refusal extends Error { constructor(status, text) { super(text); this.stat
 
 // What is remembered for a while, in this process; where there are several, in their database. All live equally long, so
 // the oldest come first and go first. Full, it refuses: a flood of new visitors must not push out who is signing in.
+// But one address can fill it, and lock the others out for LOGIN_LIFE: in front of this belongs a limit for each address,
+// as nginx' `limit_req`.
 class Memory {
   #entries = new Map();
   constructor(seconds, most = 10_000) { Object.assign(this, { seconds, most }); }
   put(name, entry) {
-    for (const [old, { until }] of this.#entries) if (until <= Date.now()) this.#entries.delete(old); else break;
+    const now = performance.now();
+    for (const [old, { until }] of this.#entries) if (until <= now) this.#entries.delete(old); else break;
     if (this.#entries.size >= this.most) throw new Refusal(503, "Too many at once. Try again later.");
-    this.#entries.set(name, { entry, until: Date.now() + this.seconds * 1000 });
+    this.#entries.set(name, { entry, until: now + this.seconds * 1000 });
     return name;
   }
-  get(name) { const found = this.#entries.get(name); return found && found.until > Date.now() ? found.entry : undefined; }
+  get(name) { const found = this.#entries.get(name); return found?.until > performance.now() ? found.entry : undefined; }
   take(name) { const entry = this.get(name); this.#entries.delete(name); return entry; }
 }
-const logins = new Memory(LOGIN_LIFE);          // id -> { key, browser, phone, version, ticket }
+const logins = new Memory(LOGIN_LIFE);          // id -> { key, browser, phone, version, ticket, over, turn }
 const tickets = new Memory(TICKET_LIFE);        // ticket -> { browser, user }
 const sessions = new Memory(SESSION_LIFE);      // session -> { user }
 
@@ -89,9 +92,8 @@ async function setStatus(key, value, more) {
 
 // One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
 function showCode({ cookies }) {
-  const browser = /^[\w-]{22}$/.test(cookies.browser) ? cookies.browser : random();
-  const key = random();
-  const id = logins.put(random(), { key, browser });
+  const browser = cookies.browser ?? random(), key = random();
+  const id = logins.put(random(), { key, browser, turn: Promise.resolve() });
   const link = `${ORIGIN}/app?id=${id}`;
   const values = { base: PUBLIC, key, life: LOGIN_LIFE, link, qr: renderSVG(link, { ecc: "M", border: 4 }) };
   return page(LOGIN, values, cookie("browser", browser, LOGIN_LIFE + TICKET_LIFE));
@@ -103,7 +105,7 @@ function redeem({ fields, cookies }) {
   if (!ticket || ticket.browser !== cookies.browser) throw new Refusal(403, "This ticket is not good, or no longer.");
   tickets.take(fields.ticket);
   const session = sessions.put(random(), { user: ticket.user });    // new at each sign-in, whatever the browser had
-  return text(200, "Signed in.", cookie("session", session, SESSION_LIFE));
+  return text(200, "Signed in.", cookie("session", session, SESSION_LIFE, "Strict"));
 }
 
 function me({ cookies }) {
@@ -120,42 +122,53 @@ const USER = "Ann";
 // scripts, so the page's script tells of the scan, by a POST.
 function showApp({ fields, cookies }) {
   const values = { user: USER, origin: ORIGIN, id: fields.id ?? "" };
-  return page(APP, values, cookies.phone ? {} : cookie("phone", random(), SESSION_LIFE));
+  return page(APP, values, cookie("phone", cookies.phone ?? random(), SESSION_LIFE));
 }
 
-async function scanned({ fields, cookies }) {
+// Of what concerns one login the next begins when the last is over, so that it sees what that has done.
+function inTurn(login, what) {
+  const done = login.turn.then(what);
+  login.turn = done.catch(() => {});
+  return done;
+}
+
+function scanned({ fields, cookies }) {
   const login = logins.get(fields.id);
   if (!login || !cookies.phone) throw new Refusal(410, "This code has expired. Ask the screen for a new one.");
-  login.phone ??= cookies.phone;                // before anything is waited for: the first takes it
-  if (login.phone !== cookies.phone) throw new Refusal(409, "Another phone has scanned this code.");
-  // Kept for as long as the login may last from now, or the next status would find nothing to come after.
-  login.version ??= await setStatus(login.key, { state: "scanned" }, { after: 0, ttl: LOGIN_LIFE });
-  return text(200, "Scanned.");
+  return inTurn(login, async () => {
+    login.phone ??= cookies.phone;              // the first takes it
+    if (login.phone !== cookies.phone) throw new Refusal(409, "Another phone has scanned this code.");
+    if (login.over) throw new Refusal(410, login.over.told);
+    // Kept for as long as the login may last from now, or the next status would find nothing to come after.
+    login.version ??= await setStatus(login.key, { state: "scanned" }, { after: 0, ttl: LOGIN_LIFE });
+    return text(200, "Scanned.");
+  });
 }
 
-function scannedBy({ fields, cookies }) {
+// Once, whichever of two presses comes first. The same again, as its answer was lost, is told the same.
+function carryOut({ fields, cookies }, state, told, prepare) {
   const login = logins.get(fields.id);
   if (!login?.version || login.phone !== cookies.phone) throw new Refusal(410, "This code is over, or not yours to answer.");
-  return login;
+  return inTurn(login, async () => {
+    if (!login.over) {                          // looked at only now: another press may have had its turn
+      const value = { state, ...prepare(login) };
+      await setStatus(login.key, value, { after: login.version, final: true, ttl: TICKET_LIFE });
+      login.over = { state, told };
+    }
+    if (login.over.state !== state) throw new Refusal(409, "This code has been answered already.");
+    return text(200, told);
+  });
 }
 
-// The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
-async function confirm(request) {
-  const login = scannedBy(request);
+const confirm = (request) => carryOut(request, "confirmed", "Confirmed. Look at the screen.", (login) => {
+  // The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
   if (!tickets.get(login.ticket)) login.ticket = tickets.put(random(), { browser: login.browser, user: USER });
-  const value = { state: "confirmed", ticket: login.ticket };
-  await setStatus(login.key, value, { after: login.version, final: true, ttl: TICKET_LIFE });
-  logins.take(request.fields.id);
-  return text(200, "Confirmed. Look at the screen.");
-}
+  return { ticket: login.ticket };
+});
 
-async function refuse(request) {
-  const login = scannedBy(request);
+const refuse = (request) => carryOut(request, "refused", "Refused. The screen stays signed out.", (login) => {
   tickets.take(login.ticket);                   // of a confirmation that may have got through or not
-  await setStatus(login.key, { state: "refused" }, { after: login.version, final: true, ttl: TICKET_LIFE });
-  logins.take(request.fields.id);
-  return text(200, "Refused. The screen stays signed out.");
-}
+});
 
 // --- the pages ----------------------------------------------------------------------------------------------------------
 
@@ -187,12 +200,15 @@ const LOGIN = `${HEAD}
     find("again").hidden = !["refused", "expired", "failed"].includes(state);
   }
   async function redeem(ticket) {
-    const answer = await fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
+    const post = () => fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
+    const later = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    // Again where there was no answer, as without a network; not where the answer is no.
+    const answer = await post().catch(() => later(1).then(post)).catch(() => later(3).then(post));
     if (!answer.ok) return show("failed");
     show("done", "Signed in as " + (await (await fetch("/me")).json()).user + ".");
   }
   holdfast.watch(base, key, {
-    giveUpAfter: +life,
+    giveUpAfter: +life + 20,    // a confirmation of the last moment may be on its way for as long, set again and again
     onstatus(value) {
       show(value.state);
       if (value.state === "confirmed") redeem(value.ticket).catch(() => show("failed"));
@@ -208,15 +224,19 @@ const APP = `${HEAD}
 <p>You are {{user}}. A screen asks to be signed in as you at <b>{{origin}}</b>. Confirm only if it is the one before you.</p>
 <p id="told" role="status"></p>
 <form hidden><input type="hidden" name="id" value="{{id}}">
-  <button formaction="/app/confirm">Confirm</button> <button formaction="/app/refuse">Refuse</button></form>
+  <span id="choice"><button formaction="/app/confirm">Confirm</button> <button formaction="/app/refuse">Refuse</button></span>
+  <button id="again" formaction="/app/scanned">Try again</button></form>
 <script nonce="{{nonce}}">
-  const form = document.forms[0], told = document.getElementById("told");
+  const form = document.forms[0], find = (id) => document.getElementById(id);
   async function send(path) {
     form.hidden = true;
-    const answer = await fetch(path, { method: "POST", body: new URLSearchParams(new FormData(form)) })
-      .catch(() => new Response("No connection. Try again.", { status: 503 }));
-    told.textContent = await answer.text();
-    form.hidden = path === "/app/scanned" ? !answer.ok : answer.status < 500;
+    const [status, text] = await fetch(path, { method: "POST", body: new URLSearchParams(new FormData(form)) })
+      .then(async (answer) => [answer.status, await answer.text()])
+      .catch(() => [503, "No connection. Try again."]);
+    find("told").textContent = text;
+    const isScan = path === "/app/scanned", isLost = status >= 500;
+    find("again").hidden = !(find("choice").hidden = isScan && isLost);
+    form.hidden = !(isLost || (isScan && status === 200));
   }
   form.onsubmit = (event) => { event.preventDefault(); send(event.submitter.getAttribute("formaction")); };
   send("/app/scanned");
@@ -241,8 +261,11 @@ const text = (status, body, headers) => ({ status, body, headers: { "content-typ
 // `__Host-`: set by this host over https, and by no other that shares its domain.
 const isHttps = () => ORIGIN.startsWith("https:");
 const prefix = () => (isHttps() ? "__Host-" : "");
-function cookie(name, value, seconds) {
-  const flags = `Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict${isHttps() ? "; Secure" : ""}`;
+
+// Lax, so that it comes along a link from another site too: else the page there would set a new one, over that of the tabs
+// that are open already. And no other site can use it, as each POST must come from ORIGIN.
+function cookie(name, value, seconds, site = "Lax") {
+  const flags = `Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${site}${isHttps() ? "; Secure" : ""}`;
   return { "set-cookie": `${prefix()}${name}=${value}; ${flags}` };
 }
 
@@ -252,22 +275,18 @@ const routes = {
 };
 
 async function answer(request) {
-  const [path, query] = request.url.split("?", 2);
+  const [path, ...query] = request.url.split("?");
   const route = routes[`${request.method} ${path}`];
   if (!route) throw new Refusal(404, "Not found.");
   if (request.headers.host !== new URL(ORIGIN).host) throw new Refusal(421, `Open ${ORIGIN}/`);
   if (request.method === "POST" && request.headers.origin !== ORIGIN) throw new Refusal(403, "This comes from another site.");
-
   if (request.method === "POST" && !(request.headers["content-length"] <= 4096)) throw new Refusal(413, "Too long.");
-
   let body = "";
   for await (const chunk of request) body += chunk;
-  const fields = Object.fromEntries(new URLSearchParams(request.method === "POST" ? body : query));
-  const cookies = {};
-  for (const pair of (request.headers.cookie ?? "").split("; ")) {
-    const [name, value] = pair.split("=");
-    if (name.startsWith(prefix())) cookies[name.slice(prefix().length)] = value;
-  }
+  const fields = Object.fromEntries(new URLSearchParams(request.method === "POST" ? body : query.join("?")));
+  // Those that look as ours do; any other is as none.
+  const ours = new RegExp(`(?:^|; )${prefix()}(\\w+)=([\\w-]{22})(?=;|$)`, "g");
+  const cookies = Object.fromEntries([...(request.headers.cookie ?? "").matchAll(ours)].map(([, ...pair]) => pair));
   return route({ fields, cookies });
 }
 
@@ -282,6 +301,6 @@ const server = createServer(async (request, response) => {
 });
 server.listen(PORT, HOST, () => {
   const listens = `http://${HOST}:${server.address().port}`;
-  ORIGIN ??= listens;
+  ORIGIN = new URL(ORIGIN || listens).origin;       // as browsers write it: in lower case, without a default port
   console.log(`${listens}/`);
 });

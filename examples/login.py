@@ -36,7 +36,7 @@ INTERNAL = environ.get("HOLDFAST_INTERNAL", "http://127.0.0.1:11001").rstrip("/"
 TOKEN = environ.get("HOLDFAST_TOKEN")                               # what --internal-token-file of holdfast holds
 LOGIN_LIFE = int(environ.get("LOGIN_LIFE", 300))                    # seconds that a code is good for
 TICKET_LIFE, SESSION_LIFE = 60, 3600
-ORIGIN = environ.get("ORIGIN", "").rstrip("/")                      # how browsers reach us, as in https://example.com
+ORIGIN = environ.get("ORIGIN")                                      # how browsers reach us, as in https://example.com
 
 
 def random():
@@ -50,7 +50,9 @@ class Refusal(Exception):
 
 class Memory:
     """What is remembered for a while, in this process; where there are several, in their database. All live equally long,
-    so the oldest come first and go first. Full, it refuses: a flood of new visitors must not push out who is signing in."""
+    so the oldest come first and go first. Full, it refuses: a flood of new visitors must not push out who is signing in.
+    But one address can fill it, and lock the others out for LOGIN_LIFE: in front of this belongs a limit for each address,
+    as nginx' `limit_req`. Nor are threads bounded here: each connection has one, so it needs `limit_conn` as well."""
 
     def __init__(self, seconds, most=10_000):
         self.seconds, self.most, self.entries, self.lock = seconds, most, {}, threading.Lock()
@@ -70,7 +72,8 @@ class Memory:
         return entry if until > time.monotonic() else None
 
     def take(self, name):
-        entry, until = self.entries.pop(name, (None, 0))            # in one step: of two threads one gets it
+        with self.lock:                                             # of two threads one gets it
+            entry, until = self.entries.pop(name, (None, 0))
         return entry if until > time.monotonic() else None
 
 
@@ -83,6 +86,7 @@ class Login:
     def __init__(self, browser):
         self.browser, self.key, self.lock = browser, random(), threading.Lock()
         self.phone = self.version = self.ticket = None
+        self.over = None            # what the phone has answered, once it is carried out: ("confirmed" or "refused", text)
 
 
 # --- holdfast -----------------------------------------------------------------------------------------------------------
@@ -129,9 +133,7 @@ def set_status(key, value, **more):
 
 def show_code(fields, cookies):
     # One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
-    browser = cookies.get("browser", "")
-    if not re.fullmatch(r"[\w-]{22}", browser, re.ASCII):
-        browser = random()
+    browser = cookies.get("browser") or random()
     login = Login(browser)
     link = f"{ORIGIN}/app?id={logins.put(random(), login)}"
     qr = segno.make(link, micro=False, error="m").svg_inline(omitsize=True, dark="#000", light="#fff")
@@ -146,7 +148,7 @@ def redeem(fields, cookies):
     if not known or known[0] != cookies.get("browser") or not tickets.take(ticket):
         raise Refusal(403, "This ticket is not good, or no longer.")
     session = sessions.put(random(), known[1])                      # new at each sign-in, whatever the browser had
-    return text(200, "Signed in.", cookie("session", session, SESSION_LIFE))
+    return text(200, "Signed in.", cookie("session", session, SESSION_LIFE, "Strict"))
 
 
 def me(fields, cookies):
@@ -164,7 +166,7 @@ def show_app(fields, cookies):
     # Opening the link changes nothing: cameras, messengers and virus scanners look at links ahead of people. They run no
     # scripts, so the page's script tells of the scan, by a POST.
     return page(APP, {"user": USER, "origin": ORIGIN, "id": fields.get("id", "")},
-                {} if "phone" in cookies else cookie("phone", random(), SESSION_LIFE))
+                cookie("phone", cookies.get("phone") or random(), SESSION_LIFE))
 
 
 def scanned(fields, cookies):
@@ -175,37 +177,42 @@ def scanned(fields, cookies):
         login.phone = login.phone or phone                          # the first takes it
         if login.phone != phone:
             raise Refusal(409, "Another phone has scanned this code.")
+        if login.over:
+            raise Refusal(410, login.over[1])
         # Kept for as long as the login may last from now, or the next status would find nothing to come after.
         login.version = login.version or set_status(login.key, {"state": "scanned"}, after=0, ttl=LOGIN_LIFE)
     return text(200, "Scanned.")
 
 
-def scanned_by(fields, cookies):
+def carry_out(fields, cookies, state, told, prepare):
+    """Once, whichever of two presses comes first. The same again, as its answer was lost, is told the same."""
     login = logins.get(fields.get("id"))
     if not login or not login.version or login.phone != cookies.get("phone"):
         raise Refusal(410, "This code is over, or not yours to answer.")
-    return login
+    with login.lock:
+        if not login.over:                                          # looked at only now: another press may have had the lock
+            value = {"state": state, **prepare(login)}
+            set_status(login.key, value, after=login.version, final=True, ttl=TICKET_LIFE)
+            login.over = state, told
+        if login.over[0] != state:
+            raise Refusal(409, "This code has been answered already.")
+    return text(200, told)
 
 
 def confirm(fields, cookies):
-    # The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
-    login = scanned_by(fields, cookies)
-    with login.lock:
+    def prepare(login):
+        # The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
         if not tickets.get(login.ticket):
             login.ticket = tickets.put(random(), (login.browser, USER))
-        value = {"state": "confirmed", "ticket": login.ticket}
-        set_status(login.key, value, after=login.version, final=True, ttl=TICKET_LIFE)
-        logins.take(fields["id"])
-    return text(200, "Confirmed. Look at the screen.")
+        return {"ticket": login.ticket}
+    return carry_out(fields, cookies, "confirmed", "Confirmed. Look at the screen.", prepare)
 
 
 def refuse(fields, cookies):
-    login = scanned_by(fields, cookies)
-    with login.lock:
+    def prepare(login):
         tickets.take(login.ticket)                                  # of a confirmation that may have got through or not
-        set_status(login.key, {"state": "refused"}, after=login.version, final=True, ttl=TICKET_LIFE)
-        logins.take(fields["id"])
-    return text(200, "Refused. The screen stays signed out.")
+        return {}
+    return carry_out(fields, cookies, "refused", "Refused. The screen stays signed out.", prepare)
 
 
 # --- the pages ----------------------------------------------------------------------------------------------------------
@@ -238,12 +245,15 @@ LOGIN = HEAD + """
     find("again").hidden = !["refused", "expired", "failed"].includes(state);
   }
   async function redeem(ticket) {
-    const answer = await fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
+    const post = () => fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
+    const later = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    // Again where there was no answer, as without a network; not where the answer is no.
+    const answer = await post().catch(() => later(1).then(post)).catch(() => later(3).then(post));
     if (!answer.ok) return show("failed");
     show("done", "Signed in as " + (await (await fetch("/me")).json()).user + ".");
   }
   holdfast.watch(base, key, {
-    giveUpAfter: +life,
+    giveUpAfter: +life + 20,    // a confirmation of the last moment may be on its way for as long, set again and again
     onstatus(value) {
       show(value.state);
       if (value.state === "confirmed") redeem(value.ticket).catch(() => show("failed"));
@@ -259,15 +269,19 @@ APP = HEAD + """
 <p>You are {{user}}. A screen asks to be signed in as you at <b>{{origin}}</b>. Confirm only if it is the one before you.</p>
 <p id="told" role="status"></p>
 <form hidden><input type="hidden" name="id" value="{{id}}">
-  <button formaction="/app/confirm">Confirm</button> <button formaction="/app/refuse">Refuse</button></form>
+  <span id="choice"><button formaction="/app/confirm">Confirm</button> <button formaction="/app/refuse">Refuse</button></span>
+  <button id="again" formaction="/app/scanned">Try again</button></form>
 <script nonce="{{nonce}}">
-  const form = document.forms[0], told = document.getElementById("told");
+  const form = document.forms[0], find = (id) => document.getElementById(id);
   async function send(path) {
     form.hidden = true;
-    const answer = await fetch(path, { method: "POST", body: new URLSearchParams(new FormData(form)) })
-      .catch(() => new Response("No connection. Try again.", { status: 503 }));
-    told.textContent = await answer.text();
-    form.hidden = path === "/app/scanned" ? !answer.ok : answer.status < 500;
+    const [status, text] = await fetch(path, { method: "POST", body: new URLSearchParams(new FormData(form)) })
+      .then(async (answer) => [answer.status, await answer.text()])
+      .catch(() => [503, "No connection. Try again."]);
+    find("told").textContent = text;
+    const isScan = path === "/app/scanned", isLost = status >= 500;
+    find("again").hidden = !(find("choice").hidden = isScan && isLost);
+    form.hidden = !(isLost || (isScan && status === 200));
   }
   form.onsubmit = (event) => { event.preventDefault(); send(event.submitter.getAttribute("formaction")); };
   send("/app/scanned");
@@ -302,9 +316,16 @@ def prefix():
     return "__Host-" if is_https() else ""      # set by this host over https, and by no other that shares its domain
 
 
-def cookie(name, value, seconds):
+def cookie(name, value, seconds, site="Lax"):
+    """Lax, so that it comes along a link from another site too: else the page there would set a new one, over that of the
+    tabs that are open already. And no other site can use it, as each POST must come from ORIGIN."""
     secure = "; Secure" if is_https() else ""
-    return {"set-cookie": f"{prefix()}{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"}
+    return {"set-cookie": f"{prefix()}{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={site}{secure}"}
+
+
+def as_browsers_write(origin):      # in lower case, and without the port that goes without saying
+    scheme, host = urlsplit(origin.lower())[:2]
+    return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
 
 
 routes = {
@@ -327,12 +348,12 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("origin") != ORIGIN:
                 raise Refusal(403, "This comes from another site.")
             length = self.headers.get("content-length", "")
-            if not re.fullmatch("[0-9]{1,4}", length):
+            if not re.fullmatch("[0-9]{1,4}", length) or int(length) > 4096:
                 raise Refusal(413, "Too long.")
             query = self.rfile.read(int(length)).decode(errors="replace")
-        pairs = (pair.partition("=") for pair in self.headers.get("cookie", "").split("; "))
-        cookies = {name[len(prefix()):]: value for name, _, value in pairs if name.startswith(prefix())}
-        return route(dict(parse_qsl(query)), cookies)
+        # Those that look as ours do; any other is as none.
+        ours = rf"(?:^|; ){prefix()}(\w+)=([\w-]{{22}})(?=;|$)"
+        return route(dict(parse_qsl(query)), dict(re.findall(ours, self.headers.get("cookie", ""), re.ASCII)))
 
     def do_GET(self):
         try:
@@ -358,7 +379,7 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     server = ThreadingHTTPServer((HOST, PORT), Handler)
     listens = f"http://{HOST}:{server.server_port}"
-    ORIGIN = ORIGIN or listens
+    ORIGIN = as_browsers_write(ORIGIN or listens)
     print(f"{listens}/", flush=True)
     try:
         server.serve_forever()

@@ -82,9 +82,9 @@ async function photograph(screen) {
   return jsqr(new Uint8ClampedArray(data), width, height)?.data;
 }
 
-/** A phone that has opened the link, once its page has told of the scan, or was told why not. */
-async function scan(t, link) {
-  const phone = await open(t, chromium, link);
+/** A phone, or one more tab of it, that has opened the link, once its page has told of the scan, or was told why not. */
+async function scan(t, link, context) {
+  const phone = await (context ? tab(context, link) : open(t, chromium, link));
   await until("the phone is answered", () => phone.locator("#told").textContent());
   return phone;
 }
@@ -99,6 +99,32 @@ const ask = (page, path, fields) =>
     },
     [path, fields],
   );
+/** One more tab of this page's browser, that has come to `address` by a link on somebody else's site. */
+async function follow(page, address) {
+  const came = await tab(page.context(), other.localhost);
+  await came.evaluate((address) => document.body.append(Object.assign(document.createElement("a"), { href: address, textContent: "to it" })), address);
+  await came.getByRole("link").click();
+  await came.waitForURL(address);
+  return came;
+}
+
+/** The address of what stands between a backend and holdfast: `pass` gets what is asked and what gives it on, and gives status and body. */
+async function between(t, pass) {
+  const server = createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    const giveOn = async () => {
+      const answer = await fetch(holdfast.internal + request.url, body ? { method: "POST", body } : {});
+      return [answer.status, await answer.text()];
+    };
+    const [status, told] = await pass(body, giveOn);
+    response.writeHead(status).end(told);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => (server.closeAllConnections(), server.close()));
+  return `http://127.0.0.1:${server.address().port}`;
+}
+
 const signedIn = async (page) => JSON.parse((await ask(page, "/me"))[1]).user;
 
 /** A code as a program sees it, without a browser: its id and key, and a phone that has opened its link but runs no script. */
@@ -141,7 +167,9 @@ for (const language of Object.keys(commands)) {
 
     const cookies = await screen.context().cookies();
     assert.deepEqual(cookies.map(({ name }) => name).sort(), ["browser", "session"]);
-    for (const { httpOnly, sameSite } of cookies) assert.deepEqual([httpOnly, sameSite], [true, "Strict"]);
+    for (const { name, httpOnly, sameSite } of cookies) {
+      assert.deepEqual([httpOnly, sameSite], [true, name === "session" ? "Strict" : "Lax"]);
+    }
     assert.deepEqual([screen.complaints, phone.complaints], [[], []]);
   });
 
@@ -218,27 +246,92 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_set_that_was_stored_without_being_confirmed_is_made_again_without_harm`, limit, async (t) => {
-    // Stands between the backend and holdfast: each set is passed on, and the first answer to it is lost on the way.
+    // Each set is given on, and the first answer to it is lost on the way.
     const lost = new Set();
-    const between = createServer(async (request, response) => {
-      let body = "";
-      for await (const chunk of request) body += chunk;
-      const answer = await fetch(holdfast.internal + request.url, body ? { method: "POST", body } : {});
-      const told = await answer.text();
-      const isFirst = body && !lost.has(body);
-      if (body) lost.add(body);
-      response.writeHead(isFirst ? 503 : answer.status).end(isFirst ? `{"code":-6,"message":"unavailable","stored":"unknown"}` : told);
+    const address = await between(t, async (body, giveOn) => {
+      const answer = await giveOn();
+      if (!body || lost.has(body)) return answer;
+      lost.add(body);
+      return [503, `{"code":-6,"message":"unavailable","stored":"unknown"}`];
     });
-    await new Promise((resolve) => between.listen(0, "127.0.0.1", resolve));
-    t.after(() => (between.closeAllConnections(), between.close()));
-
-    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL: `http://127.0.0.1:${between.address().port}` } }));
+    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL: address } }));
     const phone = await scan(t, await photograph(screen));
     await shows(phone, "#told", "Scanned.");
     await press(phone, "Confirm");
     await shows(phone, "#told", "Confirmed. Look at the screen.");
     await is(screen, "done");
     assert.equal(lost.size, 2);
+  });
+
+  test(`${language}_same_answer_twice_is_told_the_same_and_the_other_one_comes_too_late`, limit, async (t) => {
+    // The answer to the confirmation is lost on its way to the phone, whose button is there still.
+    const screen = await screenOf(t);
+    const link = await photograph(screen);
+    const phone = await scan(t, link);
+    await phone.route("**/app/confirm", async (route) => (await route.fetch(), route.abort()), { times: 1 });
+    await press(phone, "Confirm");
+    await shows(phone, "#told", "No connection. Try again.");
+    await is(screen, "done");
+    await press(phone, "Confirm");
+    await shows(phone, "#told", "Confirmed. Look at the screen.");
+    const id = new URL(link).searchParams.get("id");
+    assert.deepEqual(await ask(phone, "/app/refuse", { id }), [409, "This code has been answered already."]);
+    await phone.reload();
+    await shows(phone, "#told", "Confirmed. Look at the screen.");
+    assert.equal(await phone.locator("form").isVisible(), false);
+  });
+
+  test(`${language}_confirm_and_refuse_together_agree_with_the_screen`, limit, async (t) => {
+    // The confirmation is held on its way to holdfast until the other tab has refused.
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    let isUnderWay = false;
+    const address = await between(t, async (body, giveOn) => {
+      if (body.includes("confirmed")) (isUnderWay = true), await held;
+      return giveOn();
+    });
+    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL: address } }));
+    const link = await photograph(screen);
+    const phone = await scan(t, link);
+    const second = await scan(t, link, phone.context());
+    await shows(second, "#told", "Scanned.");
+    await press(phone, "Confirm");
+    await until("the confirmation is under way", () => isUnderWay);
+    const sent = second.waitForRequest("**/app/refuse");
+    await press(second, "Refuse");
+    await sent;
+    assert.equal(await signedIn(second), null);     // by when the backend has read what was sent before
+    release();
+    await shows(phone, "#told", "Confirmed. Look at the screen.");
+    await shows(second, "#told", "This code has been answered already.");
+    await is(screen, "done");
+  });
+
+  test(`${language}_other_tabs_that_come_from_another_site_take_no_login_away`, limit, async (t) => {
+    const screen = await screenOf(t);
+    await follow(screen, logins[language].url);
+    const link = await photograph(screen);
+    const phone = await scan(t, link);
+    await follow(phone, link);
+    await press(phone, "Confirm");
+    await shows(phone, "#told", "Confirmed. Look at the screen.");
+    await is(screen, "done");
+  });
+
+  test(`${language}_pages_that_lose_the_network_try_again`, limit, async (t) => {
+    const screen = await screenOf(t);
+    await screen.route("**/login", (route) => route.abort(), { times: 1 });
+    const context = await chromium.newContext();
+    t.after(() => context.close());
+    await context.route("**/app/scanned", (route) => route.abort(), { times: 1 });
+    const phone = await scan(t, await photograph(screen), context);
+    await shows(phone, "#told", "No connection. Try again.");
+    assert.equal(await phone.getByRole("button").count(), 1);
+    await press(phone, "Try again");
+    await shows(phone, "#told", "Scanned.");
+    assert.equal(await phone.getByRole("button").count(), 2);
+    await press(phone, "Confirm");
+    await is(screen, "done");
   });
 
   test(`${language}_phone_is_told_when_holdfast_is_out_of_reach`, limit, async (t) => {
@@ -248,11 +341,20 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_code_that_has_expired_is_told_on_both_sides_and_replaced`, limit, async (t) => {
-    const screen = await screenOf(t, await start(language, { t, env: { LOGIN_LIFE: "1" } }));
+    const screen = await open(t, chromium, "about:blank");
+    await screen.clock.install();
+    await screen.goto((await start(language, { t, env: { LOGIN_LIFE: "1" } })).url);
     const link = await screen.locator("#code a").getAttribute("href");
-    await is(screen, "expired");
+    const shown = performance.now();
+    await until("the code has expired", () => performance.now() > shown + 1000);
     const phone = await scan(t, link);
     await shows(phone, "#told", "This code has expired. Ask the screen for a new one.");
+    assert.equal(await phone.locator("form").isVisible(), false);
+    // The screen goes on for a while: a confirmation of the last moment may be under way.
+    await screen.clock.fastForward(15_000);
+    await is(screen, "waiting");
+    await screen.clock.fastForward(10_000);
+    await is(screen, "expired");
     await screen.getByRole("link", { name: "New code" }).click();
     await until("another code is shown", async () => ![null, link].includes(await screen.locator("#code a").getAttribute("href")));
     assert.deepEqual(screen.complaints, []);
@@ -270,13 +372,24 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_behind_https_has_secure_cookies_that_no_other_host_can_set`, limit, async (t) => {
-    const { url } = await start(language, { t, env: { ORIGIN: "https://login.example.com/" } });
+    const { url } = await start(language, { t, env: { ORIGIN: "https://Login.Example.com:443/" } });
     const visit = (cookie) =>
       new Promise((resolve, reject) =>
         get(url, { headers: { host: "login.example.com", cookie } }, (answer) => resolve(answer.resume().headers["set-cookie"][0])).on("error", reject));
     const first = await visit("browser=planted-planted-plante");
-    assert.match(first, /^__Host-browser=(?!planted)[\w-]{22}; Path=\/; Max-Age=360; HttpOnly; SameSite=Strict; Secure$/);
+    assert.match(first, /^__Host-browser=(?!planted)[\w-]{22}; Path=\/; Max-Age=360; HttpOnly; SameSite=Lax; Secure$/);
     assert.equal(await visit(first.split(";")[0]), first, "a second tab has the same");
     assert.equal((await fetch(url)).status, 421);
+  });
+
+  test(`${language}_reads_requests_as_the_other_one_does`, limit, async (t) => {
+    const { origin } = await start(language, { t, env: { ORIGIN: "" } });
+    const phoneOf = async (cookie) => (await fetch(`${origin}/app`, { headers: { cookie } })).headers.get("set-cookie").split(";")[0];
+    const whole = `phone=${"p".repeat(22)}`;
+    for (const cookie of [whole, `a=b; ${whole}`, `phone=; ${whole}; c`]) assert.equal(await phoneOf(cookie), whole);
+    for (const cookie of ["phone=", "phone", `${whole}p`, `${whole}=`, `x${whole}`]) assert.match(await phoneOf(cookie), /^phone=(?!p{22})[\w-]{22}$/);
+    assert.match(await (await fetch(`${origin}/app?id=a?b`)).text(), /value="a\?b"/);
+    const post = async (length) => (await fetch(`${origin}/login`, { method: "POST", headers: { origin }, body: "t".repeat(length) })).status;
+    assert.deepEqual([await post(4096), await post(4097)], [403, 413]);
   });
 }
