@@ -23,10 +23,11 @@ test: deps ## everything that fits ten minutes: unit, doc, integration and brows
 	cargo test --locked
 	@$(MAKE) -s test-browser
 
-# Explicit files: what a directory means to `node --test` changed between Node 20 and 22.
+# Explicit files: what a directory means to `node --test` changed between Node 20 and 22. Two at a time, as they wait more
+# than they work.
 test-browser: deps ## the browser tests alone
 	cargo build --locked
-	HOLDFAST_BIN=$(HOLDFAST_BIN) node --test --test-reporter=spec tests/browser/*.test.mjs
+	HOLDFAST_BIN=$(HOLDFAST_BIN) node --test --test-concurrency=2 --test-reporter=spec tests/browser/*.test.mjs
 
 # Modules of the integration tests that ask `long()`: the others have done all they can in `make test`.
 test-long: deps ## only the tests that have a long form, in that form
