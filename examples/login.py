@@ -20,6 +20,7 @@ import time
 import traceback
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import environ
 from urllib.parse import parse_qsl, urlsplit
@@ -104,7 +105,7 @@ def ask(method, path, body=None):
         except urllib.error.HTTPError as answer:
             with answer:
                 return answer.code, json.load(answer)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         print(f"holdfast: {error}", file=sys.stderr)
         return 0, {}
 

@@ -66,11 +66,12 @@ async fn of_listener(internal: &Address, redis_at: &[SocketAddr]) -> Result<Addr
     }
 }
 
-/// The local address of the way to one of these, which a connected datagram socket tells without sending anything.
-async fn route_to(bound: IpAddr, redis_at: &[SocketAddr]) -> io::Result<IpAddr> {
+/// The local address of the way to the first of these that there is a way to, which a connected datagram socket tells without
+/// sending anything.
+pub(crate) async fn route_to(bound: IpAddr, others: &[SocketAddr]) -> io::Result<IpAddr> {
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     // One that listens on 0.0.0.0 is not reached by IPv6.
-    for to in redis_at.iter().filter(|to| bound.is_ipv6() || to.is_ipv4()) {
+    for to in others.iter().filter(|to| bound.is_ipv6() || to.is_ipv4()) {
         let from = SocketAddr::new(if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
         let socket = UdpSocket::bind(from).await?;
         match socket.connect(to).await.and_then(|()| socket.local_addr()) {

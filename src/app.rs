@@ -114,7 +114,7 @@ pub async fn run(
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
     let (trigger, drain) = shutdown::drain();
     let node = Node::new(&settings, internal_address.clone(), drain).await?;
-    let demo = settings.demo.then(|| Addresses::of(&public_address));
+    let demo = if settings.demo { Some(Addresses::of(&public_address).await) } else { None };
     tell_start(&settings, &node, demo.as_ref());
     // Who connects meanwhile waits in the backlog, and is not told that Redis is gone because it was not there yet.
     // Where it is gone, the node starts without it.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::error::{Mistake, What};
+use crate::error::{Mistake, What, named};
 use crate::key::Key;
 use crate::status::{Status, Update, Value, Version};
 
@@ -54,14 +54,14 @@ pub fn parse(body: &[u8]) -> Result<(String, Vec<(Key, Update)>), Mistake> {
 
 impl Entry<'_> {
     fn check(&self, max_value_bytes: usize) -> Result<(Key, Update), Mistake> {
-        let key = Key::parse(&self.key).map_err(|what| Mistake::new("key", what))?;
+        let key = named("key", Key::parse(&self.key))?;
         let version = Version::new(self.version).filter(|version| *version > Version::NONE);
         let version = version.ok_or(Mistake::new("version", What::NotAVersion))?;
         if self.gone {
             return Ok((key, Update::Gone(version)));
         }
         let value = self.value.ok_or(What::Missing).and_then(|raw| Value::new(raw, max_value_bytes));
-        let value = value.map_err(|what| Mistake::new("value", what))?;
+        let value = named("value", value)?;
         Ok((key, Update::Status(Status { version, value, is_final: self.is_final })))
     }
 }

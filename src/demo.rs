@@ -32,15 +32,15 @@ use crate::writer::{Writer, finish};
 const INTERNAL: &str = "{{internal}}";
 const PHONE: &str = "{{phone}}";
 
+const HTML: &str = "text/html; charset=utf-8";
+
 /// One of the demo's routes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Route {
     /// The page that waits.
     Screen,
-    /// The page that plays the app.
-    Phone,
-    Style,
-    Script(&'static str),
+    /// Another file: its type, and its text.
+    File(&'static str, &'static str),
     /// A new code.
     Code,
     /// The picture of a link.
@@ -52,18 +52,22 @@ pub(crate) enum Route {
 impl Route {
     /// Each path with its methods and their routes.
     pub(crate) fn table() -> Vec<(&'static str, Vec<(Method, Self)>)> {
-        let file = |path, route| (path, vec![(Method::GET, route)]);
+        let get = |path, route| (path, vec![(Method::GET, route)]);
+        let script = |path, text| get(path, Self::File("application/javascript; charset=utf-8", text));
         vec![
-            file("/demo", Self::Screen),
-            file("/demo/demo.css", Self::Style),
-            file("/demo/demo.js", Self::Script(include_str!("web/demo.js"))),
-            file("/demo/wire.js", Self::Script(include_str!("web/wire.js"))),
-            file("/demo/post.js", Self::Script(include_str!("web/post.js"))),
-            file("/demo/words.js", Self::Script(include_str!("web/words.js"))),
-            file("/demo/phone.js", Self::Script(include_str!("web/phone.js"))),
-            file("/demo/qr.svg", Self::Qr),
+            get("/demo", Self::Screen),
+            get("/demo/demo.css", Self::File("text/css; charset=utf-8", include_str!("web/demo.css"))),
+            script("/demo/demo.js", include_str!("web/demo.js")),
+            script("/demo/wire.js", include_str!("web/wire.js")),
+            script("/demo/post.js", include_str!("web/post.js")),
+            script("/demo/words.js", include_str!("web/words.js")),
+            script("/demo/phone.js", include_str!("web/phone.js")),
+            get("/demo/qr.svg", Self::Qr),
             ("/demo/code", vec![(Method::POST, Self::Code)]),
-            ("/demo/phone", vec![(Method::GET, Self::Phone), (Method::POST, Self::Press)]),
+            (
+                "/demo/phone",
+                vec![(Method::GET, Self::File(HTML, include_str!("web/phone.html"))), (Method::POST, Self::Press)],
+            ),
         ]
     }
 }
@@ -104,10 +108,8 @@ impl Demo {
         let query = request.uri().query().unwrap_or_default();
         let now = self.clock.now();
         Ok(Either::Left(match route {
-            Route::Screen => html(self.screen.clone()),
-            Route::Phone => html(Bytes::from_static(include_bytes!("web/phone.html"))),
-            Route::Style => file("text/css; charset=utf-8", include_str!("web/demo.css").into()),
-            Route::Script(script) => file("application/javascript; charset=utf-8", script.into()),
+            Route::Screen => file(HTML, self.screen.clone()),
+            Route::File(content_type, text) => file(content_type, text.into()),
             Route::Code => code::fresh(now),
             Route::Qr => {
                 self.budget.take(now)?;
@@ -123,10 +125,6 @@ impl Demo {
             }
         }))
     }
-}
-
-fn html(page: Bytes) -> Response {
-    file("text/html; charset=utf-8", page)
 }
 
 fn file(content_type: &'static str, body: Bytes) -> Response {

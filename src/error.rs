@@ -13,6 +13,11 @@ pub struct Mistake {
     what: What,
 }
 
+/// What was checked, or the mistake in the parameter or member `name`.
+pub(crate) fn named<T>(name: &'static str, checked: Result<T, What>) -> Result<T, Mistake> {
+    checked.map_err(|what| Mistake::new(name, what))
+}
+
 impl Mistake {
     /// A mistake in the parameter or member `name`.
     #[must_use]

@@ -18,7 +18,7 @@ use crate::auth::{self, Tokens};
 use crate::channel;
 use crate::connection::Request;
 use crate::delivery::Delivery;
-use crate::error::{Mistake, Refusal, What};
+use crate::error::{Mistake, Refusal, What, named};
 use crate::head;
 use crate::health::Health;
 use crate::key::Key;
@@ -299,5 +299,5 @@ impl Internal {
 /// Percent-decodes a key that stood in a path.
 fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
     let text = decode(raw.as_bytes(), Plus::Literal).ok_or(What::BadEncoding);
-    text.and_then(|text| Key::parse(&text)).map_err(|what| Mistake::new("key", what))
+    named("key", text.and_then(|text| Key::parse(&text)))
 }

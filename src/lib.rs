@@ -13,6 +13,10 @@
 //! stores it in one atomic step and says which nodes hold waiters; [`delivery`] answers those of this node ([`waiters`])
 //! and tells the others ([`peers`]); the backend gets its [`receipt`].
 //!
+//! # What pages load
+//! [`library`] is `holdfast.js`, which does for a page what it would else write itself; with `--demo`, [`demo`] is a login
+//! by QR code to try. What browsers get of them is in `src/web/`.
+//!
 //! # Several nodes
 //! They share a Redis ([`store::redis`]) that keeps statuses, and binds each key to the nodes that wait for it. What
 //! it forgets, or misses while it is gone, is put right by [`recovery`].

@@ -7,9 +7,6 @@ use hyper::header::{HeaderMap, HeaderValue, IF_NONE_MATCH};
 
 use crate::response::{self, Response};
 
-/// Where the forms are.
-pub(crate) const PATHS: [(&str, Form); 2] = [("/holdfast.js", Form::Script), ("/holdfast.mjs", Form::Module)];
-
 const SCRIPT: &str = include_str!("web/holdfast.min.js");
 const MODULE: &str = concat!(
     include_str!("web/holdfast.min.js"),
@@ -26,11 +23,13 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// Where it is, as logs tell it.
+    pub(crate) const ALL: [Self; 2] = [Self::Script, Self::Module];
+
+    /// Where it is.
     pub(crate) const fn path(self) -> &'static str {
         match self {
-            Self::Script => PATHS[0].0,
-            Self::Module => PATHS[1].0,
+            Self::Script => "/holdfast.js",
+            Self::Module => "/holdfast.mjs",
         }
     }
 

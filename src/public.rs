@@ -51,7 +51,7 @@ pub(crate) struct Public {
 impl Public {
     pub(crate) fn new(gets: Arc<Gets>, demo: Option<Demo>) -> Arc<Self> {
         let mut table = vec![("/status/get", vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)])];
-        table.extend(library::PATHS.map(|(path, form)| (path, vec![(Method::GET, Route::Library(form))])));
+        table.extend(library::Form::ALL.map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])));
         if demo.is_some() {
             table.extend(demo::Route::table().into_iter().map(|(path, methods)| {
                 (path, methods.into_iter().map(|(method, route)| (method, Route::Demo(route))).collect())

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::error::What;
-
 use percent_encoding::percent_decode;
+
+use crate::error::What;
 
 /// What a `+` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

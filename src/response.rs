@@ -233,15 +233,15 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
     let retry_after_ms = (*refusal == Refusal::Busy).then(|| retry_after_ms(0));
     let mut response = json(status, &Plain { code, message: &refusal.to_string(), retry_after_ms });
     let headers = response.headers_mut();
+    if let Some(ms) = retry_after_ms {
+        headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+    }
     match refusal {
         Refusal::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         Refusal::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        Refusal::Busy => {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
     }

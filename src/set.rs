@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::error::{Mistake, Refusal, What};
+use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
 use crate::query::{Given, Plus, fields};
 use crate::status::{Value, Version};
@@ -164,9 +164,9 @@ impl Draft<'_> {
             return Err(mistake);
         }
         let text = |raw: Option<&RawValue>| raw.map(RawValue::get).map(str::to_owned);
-        let key = member("key", self.key.ok_or(What::Missing).and_then(key_of_json))?;
+        let key = named("key", self.key.ok_or(What::Missing).and_then(key_of_json))?;
         let value = self.value.ok_or(What::Missing).and_then(|raw| Value::new(raw, limits.max_value_bytes));
-        let value = member("value", value)?;
+        let value = named("value", value)?;
         rest(key, value, text(self.ttl).as_deref(), text(self.is_final).as_deref(), text(self.after).as_deref())
     }
 }
@@ -215,11 +215,11 @@ impl<'a> Form<'a> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }
-        let key = member("key", self.key.required().and_then(Key::parse))?;
-        let value = member("value", self.value.required().and_then(|text| value_of_text(text, limits)))?;
-        let ttl = member("ttl", self.ttl.optional())?;
-        let is_final = member("final", self.is_final.optional())?;
-        let after = member("after", self.after.optional())?;
+        let key = named("key", self.key.required().and_then(Key::parse))?;
+        let value = named("value", self.value.required().and_then(|text| value_of_text(text, limits)))?;
+        let ttl = named("ttl", self.ttl.optional())?;
+        let is_final = named("final", self.is_final.optional())?;
+        let after = named("after", self.after.optional())?;
         rest(key, value, ttl, is_final, after)
     }
 }
@@ -245,23 +245,13 @@ fn rest(
         Some(_) => Err(What::NotABoolean),
     };
     let after = after.map(|text| Version::parse(text).ok_or(What::NotAVersion)).transpose();
-    Ok(Set {
-        key,
-        value,
-        ttl: member("ttl", ttl)?,
-        is_final: member("final", is_final)?,
-        after: member("after", after)?,
-    })
+    Ok(Set { key, value, ttl: named("ttl", ttl)?, is_final: named("final", is_final)?, after: named("after", after)? })
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, What> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = text.parse().ok().filter(|seconds| digits && (1..=MAX_TTL_SECONDS).contains(seconds));
     seconds.map(Duration::from_secs).ok_or(What::NotATtl)
-}
-
-fn member<T>(name: &'static str, checked: Result<T, What>) -> Result<T, Mistake> {
-    checked.map_err(|what| Mistake::new(name, what))
 }
 
 /// Reads an array and keeps one element more than the limit, which is enough to tell that there are more: a body of

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
+use rand::distr::{Alphanumeric, SampleString};
 use serde::Serialize;
 
-use crate::error::{Mistake, Refusal, What};
+use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
 use crate::response::{Response, code, json};
 
@@ -15,9 +16,8 @@ const LIFE: Duration = Duration::from_secs(120);
 /// So much longer a status is kept: for a button that is pressed in the last moment, which needs what was scanned, and for a
 /// page that lost its network then.
 const MARGIN: Duration = Duration::from_secs(60);
-/// Of 16 random bytes in base64url.
+/// Letters and digits, as many as 131 random bits take.
 const RANDOM_CHARS: usize = 22;
-const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// One that lives from now on, as the page is told of it.
 pub(super) fn fresh(now: u64) -> Response {
@@ -29,7 +29,7 @@ pub(super) fn fresh(now: u64) -> Response {
         expires_in_ms: u64,
     }
     let life = LIFE.as_secs() * 1000;
-    let key = format!("demo.{}.{}", now + life, base64url(rand::random()));
+    let key = format!("demo.{}.{}", now + life, Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARS));
     json(
         StatusCode::OK,
         &Fresh { code: code::SUCCESS, message: code::message(code::SUCCESS), key, expires_in_ms: life },
@@ -42,7 +42,7 @@ pub(super) fn fresh(now: u64) -> Response {
 /// That it is none, or has expired.
 pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
     let expires = expires(text).ok_or(Mistake::new("key", What::NotOfTheDemo))?;
-    let key = Key::parse(text).map_err(|what| Mistake::new("key", what))?;
+    let key = named("key", Key::parse(text))?;
     if expires <= now {
         return Err(Refusal::Gone);
     }
@@ -52,28 +52,14 @@ pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
 
 fn expires(text: &str) -> Option<u64> {
     let (expires, random) = text.strip_prefix("demo.")?.split_once('.')?;
-    let good = random.len() == RANDOM_CHARS && random.bytes().all(|byte| BASE64URL.contains(&byte));
+    let good = random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let digits = expires.bytes().all(|byte| byte.is_ascii_digit()) && !expires.starts_with('0');
     if good && digits { expires.parse().ok() } else { None }
-}
-
-fn base64url(bytes: [u8; 16]) -> String {
-    let number = u128::from_be_bytes(bytes);
-    // Six bits each from the front; the last has two of the number's, and zeros behind them.
-    let six = |at: usize| if at < 21 { number >> (122 - 6 * at) } else { number << 4 } & 63;
-    (0..RANDOM_CHARS).map(|at| char::from(BASE64URL[six(at) as usize])).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sixteen_bytes_are_written_as_base64url() {
-        assert_eq!(base64url([0; 16]), "A".repeat(22));
-        assert_eq!(base64url([0xff; 16]), format!("{}w", "_".repeat(21)));
-        assert_eq!(base64url(*b"holdfast, a demo"), "aG9sZGZhc3QsIGEgZGVtbw");
-    }
 
     #[test]
     fn a_key_is_one_of_the_demo_by_its_form_until_it_expires() {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::code;
-use crate::error::{Mistake, Refusal, What};
+use crate::error::{Mistake, Refusal, What, named};
 use crate::query::{Given, Plus, fields};
 use crate::set::Set;
 use crate::status::{Value, Version};
@@ -43,31 +43,27 @@ pub(super) fn parse(query: &str, now: u64) -> Result<Set, Refusal> {
             _ => {}
         }
     }
-    let param = |name, what| Mistake::new(name, what);
-    let key = params.key.required().map_err(|what| param("key", what))?;
+    let key = named("key", params.key.required())?;
     let (key, ttl) = code::parse(key, now)?;
-    let press = params.press.required().map_err(|what| param("do", what))?;
+    let press = named("do", params.press.required())?;
     let after = params.after.required().and_then(|after| Version::parse(after).ok_or(What::NotAVersion));
-    let after = after.map_err(|what| param("after", what))?;
-    let name;
+    let after = named("after", after)?;
+    let name = params.name.optional().and_then(|name| check_name(name.unwrap_or("Ann")));
     let (state, user, is_final) = match press {
         "scan" => ("scanned", None, false),
-        "confirm" => {
-            name = params.name.optional().and_then(|name| check_name(name.unwrap_or("Ann")));
-            ("confirmed", Some(name.as_deref().map_err(|what| param("name", *what))?), true)
-        }
+        "confirm" => ("confirmed", Some(named("name", name)?), true),
         "refuse" => ("refused", None, true),
-        _ => return Err(param("do", What::NotAPress).into()),
+        _ => return Err(Mistake::new("do", What::NotAPress).into()),
     };
     let json = serde_json::value::to_raw_value(&State { state, user }).expect("strings are JSON");
     let value = Value::new(&json, MAX_VALUE_BYTES).expect("it is short and flat");
     Ok(Set { key, value, ttl: Some(ttl), is_final, after: Some(after) })
 }
 
-fn check_name(name: &str) -> Result<String, What> {
+fn check_name(name: &str) -> Result<&str, What> {
     match name.chars().count() {
         0 => Err(What::Empty),
-        1..=MAX_NAME_CHARS => Ok(name.to_owned()),
+        1..=MAX_NAME_CHARS => Ok(name),
         _ => Err(What::MoreChars(MAX_NAME_CHARS)),
     }
 }

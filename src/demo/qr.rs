@@ -3,7 +3,7 @@
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 
-use crate::error::{Mistake, What};
+use crate::error::{Mistake, What, named};
 use crate::query::{Given, Plus, fields};
 
 /// Longer than any link of the demo; the longer, the more work it is to draw, and to read from a screen.
@@ -26,7 +26,7 @@ pub(super) fn draw(query: &str) -> Result<String, Mistake> {
         good if good.starts_with("http://") || good.starts_with("https://") => Ok(link),
         _ => Err(What::NotALink),
     });
-    let link = link.map_err(|what| Mistake::new("link", what))?;
+    let link = named("link", link)?;
     let code = QrCode::with_error_correction_level(link.as_bytes(), EcLevel::M).expect("it has room for far more");
     // Dark on light also where the page is dark, with the quiet zone: not every scanner reads the inverse.
     Ok(code.render().dark_color(svg::Color("#000")).light_color(svg::Color("#fff")).quiet_zone(true).build())

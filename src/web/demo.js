@@ -1,6 +1,6 @@
 /*
- * The demo's screen: a login by QR code. What a page of your own needs of it is `watch` below: a key, and what to do when
- * a status comes.
+ * The demo's screen: a login by QR code. What a page of your own needs of it is the call of `holdfast.watch` in `start`:
+ * a key, and what to do when a status comes.
  *
  * Everything that comes from outside is shown as text (textContent), never as HTML.
  */
@@ -32,9 +32,8 @@
       key = answer.key;
       expires = Date.now() + answer.expires_in_ms;
       showCode();
-      show(calm, words(calm));
+      show(calm);
       watch = holdfast.watch('', key, { onstatus: heard, ongone: renew, onerror: failed, onstate: changed });
-      clearInterval(ticking);
       ticking = setInterval(tick, 500);
       tick();
     });
@@ -44,12 +43,12 @@
     switch (value && value.state) {
     case 'scanned':
       calm = 'scanned';
-      show(calm, words(calm));
+      show(calm);
       break;
     case 'confirmed':
       var user = String(value.user || '?');
       byId('avatar').textContent = firstOf(user);
-      end('confirmed', words('confirmed', cut(user)), 'signOut');
+      end('confirmed', words('confirmed', words.cut(user, SHOWN)), 'signOut');
       break;
     case 'refused':
       end('refused', words('refused'), 'newCode');
@@ -59,17 +58,21 @@
 
   function changed(state, answer) {
     if (state === 'waiting') {
-      show(calm, words(calm));
+      show(calm);
     } else if (state !== 'stopped') {
       trouble(state, answer);
     }
   }
 
-  function failed(message) { end('failed', words('failed', cut(message)), 'newCode'); }
+  function failed(message) { end('failed', words('failed', words.cut(message, SHOWN)), 'newCode'); }
+
+  function stop() {
+    if (watch) { watch.stop(); }
+    clearInterval(ticking);
+  }
 
   function end(state, text, button) {
-    watch.stop();
-    clearInterval(ticking);
+    stop();
     show(state, text);
     byId('again').textContent = words(button);
     byId('again').hidden = false;
@@ -77,9 +80,8 @@
 
   // The code has expired, or somebody has deleted its key.
   function renew() {
-    watch.stop();
-    clearInterval(ticking);
-    show('expired', words('expired'));
+    stop();
+    show('expired');
     starting = setTimeout(start, PAUSE, 'expired');
   }
 
@@ -89,10 +91,8 @@
     // What was pressed in time may still be on its way, or have come while this machine slept. Where the server is lost,
     // that is found out first.
     if (left === 0 && watch.state === 'waiting') {
-      var last = watch.last;
-      clearInterval(ticking);
-      watch.stop();
-      watch = holdfast.watch('', key, { last: last, wait: 0, giveUpAfter: LATE, onstatus: heard, ongone: renew, onerror: renew });
+      stop();
+      watch = holdfast.watch('', key, { last: watch.last, wait: 0, giveUpAfter: LATE, onstatus: heard, ongone: renew, onerror: renew });
     }
   }
 
@@ -104,6 +104,7 @@
   }
 
   function show(state, text) {
+    text = text || words(state);
     var place = byId('state');
     byId('login').setAttribute('data-state', state);
     if (place.textContent !== text) { place.textContent = text; }    // a screen reader speaks each change, so only changes
@@ -129,7 +130,6 @@
   }
 
   function firstOf(name) { return (/^(?:[\uD800-\uDBFF][\uDC00-\uDFFF]|[^])/.exec(name) || [''])[0].toUpperCase(); }
-  function cut(text) { return text.length > SHOWN ? text.slice(0, SHOWN) + '\u2026' : text; }
   function meta(name) { return document.querySelector('meta[name="' + name + '"]').content; }
   function byId(id) { return document.getElementById(id); }
 
@@ -151,7 +151,6 @@
 
   // --- start -----------------------------------------------------------
 
-  document.title = words('pageTitle');
   byId('qr').alt = words('qr');
   byId('qr').onload = function () {
     // A whole number of pixels for each module, of which the server draws eight: all are of one size.
@@ -163,12 +162,11 @@
   byId('copy').onclick = copy;
   // Also while it is scanned, for who scanned it with a phone that then lost its way.
   byId('again').onclick = byId('other').onclick = function () {
-    if (watch) { watch.stop(); }
-    clearInterval(ticking);
-    show('starting', words('starting'));
+    stop();
+    show('starting');
     byId('title').focus();    // the button goes, and the keyboard must be somewhere
     start('waiting');
   };
-  show('starting', words('starting'));
+  show('starting');
   start('waiting');
 }());

@@ -104,7 +104,6 @@
 
   // --- start -----------------------------------------------------------
 
-  document.title = words('phonePageTitle');
   byId('where').textContent = location.host;
   byId('name').value = words('ann');
   byId('form').onsubmit = function (event) {

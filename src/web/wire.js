@@ -13,7 +13,7 @@
   function line(item, name, text) {
     var made = document.createElement('p');
     made.className = name;
-    made.textContent = text.length > SHOWN ? text.slice(0, SHOWN) + '\u2026' : text;
+    made.textContent = words.cut(text, SHOWN);
     return item.appendChild(made);
   }
 

@@ -1,14 +1,11 @@
 /*
- * All that the demo's pages say, in English and in Chinese. `words` are those of the browser's language; what stands in the
- * pages is English, and is replaced where an element names its word.
+ * What the demo's pages say, in English and in Chinese. `words` are those of the browser's language. What stands in the pages
+ * is English, and is replaced in a Chinese browser where an element names its word.
  */
 var words = (function () {
   'use strict';
 
   var en = {
-    harbour: 'Harbour',
-    title: 'Sign in to Harbour',
-    pageTitle: 'Sign in to Harbour: a demo of holdfast',
     qr: 'QR code that opens this sign-in on your phone',
     starting: 'Getting a code',
     waiting: 'Scan with your phone',
@@ -22,22 +19,12 @@ var words = (function () {
     'retrying-3': 'The server is busy; trying again',
     'retrying-6': 'The server cannot reach its statuses; trying again',
     offline: 'No network; going on when it is back',
-    life: 'This code is good for',
-    open: 'Open on this device',
-    loopback: 'No phone reaches this address. To try a real one on your network, start the server with',
     signOut: 'Sign out',
     newCode: 'New code',
-    small: 'A demo of holdfast. Harbour does not exist.',
 
-    wire: 'On the wire',
-    terminal: 'Sign in from a terminal',
-    terminalNote: 'A backend in any language does just this when its user confirms: one POST, and the page has the status.',
-    keyNote: 'Here the code holds the key itself. In earnest put another id into it: who sees the code should not hear the status.',
     copy: 'Copy',
     copied: 'Copied',
     selected: 'Selected',
-    polls: 'What the page asks, and what comes',
-    pollsNote: 'Newest first. Each is a script tag; the script that comes calls the page\u2019s function.',
     held: 'held open',
     later: '{0} later',
     cut: 'No answer: not reachable, refused or cut off.',
@@ -55,23 +42,13 @@ var words = (function () {
     'why-6': 'The store is out of reach. The page asks again after retry_after_ms.',
     'why-cut': 'A script says no more than that it failed, so the page asks again: later each time, and at random.',
 
-    phonePageTitle: 'Harbour on your phone: a demo of holdfast',
-    phoneTitle: 'Sign in on another screen?',
-    phoneSmall: 'A demo of holdfast: this page plays the app on your phone.',
-    where: 'Screen at',
-    name: 'You are',
     ann: 'Ann',
-    warning: 'Only confirm if you see the code on your own screen.',
-    confirm: 'Confirm',
-    refuse: 'Refuse',
-    retry: 'Try again',
     scanning: 'One moment',
     asking: 'Code scanned',
     sending: 'Sending',
     done: 'You are signed in on the other screen',
     doneRefused: 'Refused. Nobody was signed in',
     notWaiting: 'That page was not waiting at this moment. If it comes back within a minute, it hears of it.',
-    close: 'You may close this page.',
     conflict: 'This code was used on another phone',
     conflictMaybe: 'This code has been used: by your first try, or on another phone',
     gone: 'This code has expired: scan the new one',
@@ -165,10 +142,13 @@ var words = (function () {
   say.seconds = function (milliseconds) {
     return (milliseconds / 1000).toFixed(1) + (chinese ? ' 秒' : ' s');
   };
+  say.cut = function (text, most) { return text.length > most ? text.slice(0, most) + '\u2026' : text; };
 
   document.documentElement.lang = chinese ? 'zh-CN' : 'en';
-  Array.prototype.forEach.call(document.querySelectorAll('[data-word]'), function (element) {
-    element.textContent = say(element.getAttribute('data-word'));
-  });
+  if (chinese) {
+    Array.prototype.forEach.call(document.querySelectorAll('[data-word]'), function (element) {
+      element.textContent = say(element.getAttribute('data-word'));
+    });
+  }
   return say;
 }());

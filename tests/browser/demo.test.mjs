@@ -3,13 +3,12 @@
 
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, readFileSync, statSync } from "node:fs";
-import { createRequire } from "node:module";
 import { before, test } from "node:test";
-import jsQR from "jsqr";
-import { PNG } from "pngjs";
-import { browser, limit, open, program, screenshots, shell, until } from "./harness.mjs";
+import { browser, limit, open, packages, program, screenshots, shell, until } from "./harness.mjs";
+import { textOf } from "./qr.mjs";
+import { leftovers } from "./watching.mjs";
 
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const axe = readFileSync(`${packages}axe-core/axe.min.js`, "utf8");
 const sizes = { desktop: { width: 1280, height: 800 }, phone: { width: 390, height: 844 } };
 
 let chromium, holdfast;
@@ -35,12 +34,20 @@ async function screen(t, { from = holdfast, prepare, ...options } = {}) {
   page.on("response", (response) => /\/status\/get\?/.test(response.url()) && page.bodies.push(response.text().catch(() => "")));
   await prepare?.(page);
   await page.goto(`${from.public}/demo`);
-  await held(page);
+  await held(page, from);
   return page;
 }
 
 const link = (page) => attribute(page, "#link", "href");
-const held = (page) => until("a get is held", async () => /&wait=25$/.test(await page.locator("#wire li:has(.held) .asked").first().textContent({ timeout: 100 }).catch(() => "")));
+/** Until the page has asked for the next status, and the program holds its get. */
+async function held(page, from = holdfast) {
+  await until("a get is asked", async () => /&wait=25$/.test(await page.locator("#wire li:has(.held) .asked").first().textContent({ timeout: 100 }).catch(() => "")));
+  const key = encodeURIComponent(keyOf(await link(page)));
+  await until("the program holds it", async () => {
+    const { waiters = {} } = await (await fetch(`${from.internal}/keys/${key}`)).json();
+    return Object.keys(waiters).length > 0;
+  });
+}
 
 /** A phone of its own that opens what the screen's code says. */
 const phone = async (t, url, { prepare, ...options } = {}) => {
@@ -53,8 +60,7 @@ const phone = async (t, url, { prepare, ...options } = {}) => {
 /** What a scanner reads from the pixels of the code as it is shown. */
 async function decoded(page) {
   await until("the code is drawn", () => page.evaluate(() => document.getElementById("qr").complete && document.getElementById("qr").naturalWidth > 0));
-  const { data, width, height } = PNG.sync.read(await page.screenshot());
-  return jsQR(new Uint8ClampedArray(data), width, height, { inversionAttempts: "dontInvert" })?.data;
+  return textOf(await page.screenshot());
 }
 
 async function check(page, what, viewport) {
@@ -111,8 +117,7 @@ test("wire_shows_each_poll_and_each_script_as_it_came", limit, async (t) => {
   assert.equal(await page.locator("#wire .held").count(), 0);
   assert.match(await text(page, "#wire .ended"), /^\d+\.\d s later$/);
   assert.equal(await page.locator("#wire .why").count(), 2 * asked.length, "each line is explained");
-  const left = await page.evaluate(() => Object.keys(window).filter((name) => name.startsWith("holdfast_")));
-  assert.deepEqual([left, page.complaints], [[], []]);
+  assert.deepEqual([await leftovers(page), page.complaints], [[0, 0], []]);
 });
 
 test("line_as_shown_signs_in_from_a_terminal", limit, async (t) => {
@@ -255,10 +260,9 @@ test("the_screen_outlives_a_restart_of_the_program", limit, async (t) => {
   assert.equal(await text(page, "#state"), "The server is restarting; trying again");
   await page.screenshot({ path: `${screenshots}desktop-light-retrying.png` });
   assert.equal(await old.exited, 0);
-  const address = (url) => new URL(url).host;
-  await program({ t, args: ["--demo", "--public", address(old.public), "--internal", address(old.internal)] });
+  const young = await program({ t, args: ["--demo", ...old.listeners] });
   await is(page, "waiting");
-  await held(page);
+  await held(page, young);
   const other = await phone(t, await link(page));
   await other.tap("#confirm");
   await is(page, "confirmed");
@@ -350,11 +354,6 @@ test("in_a_chinese_browser_all_of_it_is_chinese", limit, async (t) => {
     await is(page, "confirmed");
     assert.equal(await text(page, "#state"), "已登录：小安");
   }
-});
-
-test("it_is_not_there_without_demo", limit, async (t) => {
-  const plain = await program({ t });
-  for (const path of ["/demo", "/demo/phone", "/demo/demo.css", "/demo/demo.js"]) assert.equal((await fetch(plain.public + path)).status, 404);
 });
 
 const long = "Wolfeschlegelsteinhausenbergerdorff-Ann X";

@@ -5,11 +5,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, get } from "node:http";
 import { tmpdir } from "node:os";
 import { before, test } from "node:test";
-import jsqr from "jsqr";
-import { PNG } from "pngjs";
-import { browser, example, examples, limit, open, packages, program, site, tab, until } from "./harness.mjs";
+import { browser, example, examples, html, limit, open, packages, program, site, tab, until } from "./harness.mjs";
+import { textOf } from "./qr.mjs";
 
-const html = { "content-type": "text/html; charset=utf-8" };
 const pageOf = (name) => () => [html, readFileSync(examples + name, "utf8").replaceAll("http://127.0.0.1:11000", holdfast.public)];
 
 // By the language of its backend.
@@ -77,10 +75,7 @@ const is = (screen, state) =>
   until(`the screen is ${state}`, async () => (await screen.locator("#state").getAttribute("data-state")) === state);
 
 /** What a camera reads from the screen. */
-async function photograph(screen) {
-  const { data, width, height } = PNG.sync.read(await screen.locator("#code svg").screenshot());
-  return jsqr(new Uint8ClampedArray(data), width, height)?.data;
-}
+const photograph = async (screen) => textOf(await screen.locator("#code svg").screenshot());
 
 /** A phone, or one more tab of it, that has opened the link, once its page has told of the scan, or was told why not. */
 async function scan(t, link, context) {

@@ -45,9 +45,31 @@ after(async () => {
 });
 
 // Children still running when this process ends, for whatever reason short of SIGKILL, end with it.
-export const children = new Set();
+const children = new Set();
 process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
+/** A child process; ends with the test `t`, or the file without one. */
+export function start({ t, command, args, ending = "SIGKILL", ...options }) {
+  const child = spawn(command, args, options);
+  children.add(child);
+  const exited = new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("exit", (code, signal) => (children.delete(child), resolve(code ?? signal)));
+  });
+  const stop = () => (child.kill(ending), exited);
+  if (t) t.after(stop);
+  else atEnd(stop);
+  /** Waits until `condition` is truthy, and fails with what it has `said` if it has ended by then. */
+  const ready = (what, condition, said) => {
+    const ended = exited.then((code) => {
+      throw new Error(`${command} ended with ${code} before ${what}:\n${said()}`);
+    });
+    ended.catch(() => {});
+    return Promise.race([ended, until(what, condition)]);
+  };
+  return { child, exited, stop, ready };
+}
 
 /** The program on free ports (or on those named in `args`), answering; ends with the test `t`, or the file without one. */
 export async function program({ t, args = [] } = {}) {
@@ -57,15 +79,8 @@ export async function program({ t, args = [] } = {}) {
   // Listeners given twice are a mistake, so the defaults stand back.
   const given = (flag) => args.includes(flag);
   const listeners = ["--public", "--internal"].flatMap((flag) => (given(flag) ? [] : [flag, "127.0.0.1:0"]));
-  const child = spawn(binary, [...listeners, "--log-format", "json", ...args], { stdio: ["ignore", "ignore", "pipe"] });
-  children.add(child);
-  const exited = new Promise((resolve, reject) => {
-    child.once("error", reject);
-    child.once("exit", (code, signal) => (children.delete(child), resolve(code ?? signal)));
-  });
-  const stop = () => (child.kill("SIGKILL"), exited);
-  if (t) t.after(stop);
-  else atEnd(stop);
+  const command = { command: binary, args: [...listeners, "--log-format", "json", ...args] };
+  const { child, exited, stop, ready } = start({ t, ...command, stdio: ["ignore", "ignore", "pipe"] });
 
   const log = [];
   const addresses = {};
@@ -77,20 +92,16 @@ export async function program({ t, args = [] } = {}) {
     if (event.message === "listening") addresses[event.listener] = `http://${event.address}`;
   });
 
-  const ended = exited.then((code) => {
-    throw new Error(`${binary} ended with ${code} before it was ready:\n${log.join("\n")}`);
-  });
-  ended.catch(() => {});
-  await Promise.race([
-    ended,
-    until("the program says it is ready", async () => {
-      if (!addresses.public || !addresses.internal) return false;
-      return fetch(`${addresses.internal}/health/ready`).then((answer) => answer.ok, () => false);
-    }),
-  ]);
+  const answers = () => {
+    if (!addresses.public || !addresses.internal) return false;
+    return fetch(`${addresses.internal}/health/ready`).then((answer) => answer.ok, () => false);
+  };
+  await ready("it says that it is ready", answers, () => log.join("\n"));
 
   return {
     ...addresses,
+    /** The arguments of one that takes its place. */
+    listeners: ["public", "internal"].flatMap((name) => [`--${name}`, new URL(addresses[name]).host]),
     log,
     exited,
     /** SIGTERM, as a service manager sends it. */
@@ -118,29 +129,17 @@ export async function program({ t, args = [] } = {}) {
 }
 
 /** A server of `examples/`, which prints its address as its first line; ends with the test `t`, or the file without one. */
-export async function example({ t, command, env = {} }) {
-  const child = spawn(command[0], command.slice(1), {
+export async function example({ t, command: [command, ...args], env = {} }) {
+  const { child, ready } = start({
+    t, command, args,
     cwd: here("."),   // where the packages are that Node's example looks for
     env: { ...process.env, PORT: "0", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  children.add(child);
-  const exited = new Promise((resolve, reject) => {
-    child.once("error", reject);
-    child.once("exit", (code, signal) => (children.delete(child), resolve(code ?? signal)));
-  });
-  const stop = () => (child.kill("SIGKILL"), exited);
-  if (t) t.after(stop);
-  else atEnd(stop);
-
   let said = "", log = "";
   child.stdout.on("data", (data) => (said += data));
   child.stderr.on("data", (data) => (log += data));
-  const ended = exited.then((code) => {
-    throw new Error(`${command.join(" ")} ended with ${code}:\n${log}`);
-  });
-  ended.catch(() => {});
-  const [line] = await Promise.race([ended, until("the example prints its address", () => said.match(/^.*\n/))]);
+  const [line] = await ready("it prints its address", () => said.match(/^.*\n/), () => log);
   return { url: line.trim(), origin: new URL(line).origin };
 }
 
@@ -154,14 +153,16 @@ export const curl = async (...args) => JSON.parse((await run("curl", ["--silent"
 /** Runs a line as a person would who pasted it into a terminal. */
 export const shell = async (line) => (await run("sh", ["-c", line], { timeout: DEADLINE_MS })).stdout;
 
-const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>another site</title>`;
-const html = { "content-type": "text/html; charset=utf-8" };
-const jquery = (name) => [{ "content-type": "text/javascript" }, readFileSync(here(`node_modules/${name}/dist/jquery.js`))];
+/** The beginning of a page, and its header. */
+export const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>another site</title>`;
+export const html = { "content-type": "text/html; charset=utf-8" };
+/** What a page sends that wants to be cross-origin isolated: nothing may be embedded that does not agree to it. */
+export const isolation = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
+const jquery = (name) => [{ "content-type": "text/javascript" }, readFileSync(`${packages}${name}/dist/jquery.js`)];
 const files = {
   "/": () => [html, blank],
   "/elsewhere": () => [html, `${blank}<h1>elsewhere</h1>`],
-  // What a page sends that wants to be cross-origin isolated: nothing may be embedded that does not agree to it.
-  "/isolated": () => [{ ...html, "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" }, blank],
+  "/isolated": () => [{ ...html, ...isolation }, blank],
   "/windows-1251": () => [{ "content-type": "text/html; charset=windows-1251" }, `<!doctype html><title>another encoding</title>`],
   "/jquery": () => [html, `${blank}<script src="/jquery.js"></script>`],
   "/jquery3": () => [html, `${blank}<script src="/jquery3.js"></script>`],
@@ -235,53 +236,6 @@ export const insert = (page, src, callback) =>
     },
     { src, callback },
   );
-
-/** A page of the site `at` that has loaded holdfast.js from `base`. */
-export async function loaded(t, chromium, at, base, options) {
-  const page = await open(t, chromium, at, options);
-  await page.addScriptTag({ url: `${base}/holdfast.js` });
-  return page;
-}
-
-/** Watches `key` in the page, as `name`; then `watched(page, name)` tells what its listeners heard. */
-export const watch = (page, base, key, options = {}, name = "watched") =>
-  page.evaluate(
-    ({ base, key, options, name }) => {
-      const heard = (window[name] = { states: [], statuses: [], gone: [], errors: [] });
-      heard.watch = holdfast.watch(base, key, {
-        ...options,
-        onstate: (state, answer) => heard.states.push(answer ? [state, answer.code] : [state]),
-        onstatus: (value, answer) => heard.statuses.push([value, answer.version]),
-        ongone: (answer) => heard.gone.push(answer.code),
-        onerror: (message) => heard.errors.push(message),
-      });
-    },
-    { base, key, options, name },
-  );
-
-/** What the listeners of a watch heard so far, and what its handle says. */
-export const watched = (page, name = "watched") =>
-  page.evaluate((name) => {
-    const { watch, ...heard } = window[name];
-    return { ...heard, state: watch.state, last: watch.last };
-  }, name);
-
-/** Waits until a watch's state is `wanted`. */
-export const state = (page, wanted, name = "watched") =>
-  until(`the watch is ${wanted}`, () => page.evaluate(({ wanted, name }) => window[name].watch.state === wanted, { wanted, name }));
-
-/** Waits until a watch has heard `count` statuses, and gives their values. */
-export async function values(page, count, name = "watched") {
-  const statuses = await until(`${count} statuses were heard`, async () => {
-    const { statuses } = await watched(page, name);
-    return statuses.length >= count && statuses;
-  });
-  return statuses.map(([value]) => value);
-}
-
-/** What polls leave in a page if they leak: names in the window, script tags. */
-export const leftovers = (page) =>
-  page.evaluate(() => [Object.keys(window).filter((name) => name.startsWith("holdfast_")), [...document.querySelectorAll("script")].filter((script) => script.src.includes("/status/get")).length]);
 
 /** Waits until the script of the last `insert` has ended: "load" or "error". */
 export const ended = (page) => until("the script has ended", () => page.evaluate(() => window.ended));

@@ -3,8 +3,9 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { browser, leftovers, limit, loaded, program, site, state, until, values, watch, watched } from "./harness.mjs";
+import { browser, limit, program, site, until } from "./harness.mjs";
 import { misdeeds, proxy } from "./proxy.mjs";
+import { leftovers, loaded, online, pause, state, values, watch, watched } from "./watching.mjs";
 
 let chromium, holdfast, other;
 before(async () => ([chromium, holdfast, other] = await Promise.all([browser(), program(), site()])));
@@ -26,7 +27,7 @@ async function well(page, between, key, expected, from = holdfast) {
   await from.set(key, `"last"`, `,"final":true`);
   assert.deepEqual(await values(page, expected.length + 1), [...expected, "last"]);
   await state(page, "stopped");
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
   assert.equal(between.mostAtOnce, 1, "one poll at a time");
   const { statuses } = await watched(page);
   assert.deepEqual(statuses.map(([, version]) => version), statuses.map(([, version]) => version).toSorted((a, b) => a - b));
@@ -183,8 +184,7 @@ test("drained_node_is_left_and_its_successor_found", limit, async (t) => {
   await until("it says retry", async () => (await watched(page)).states.length > 1);
   assert.deepEqual((await watched(page)).states.slice(0, 2), [["waiting"], ["retrying", -2]]);
   assert.equal(await old.exited, 0);
-  const address = (url) => new URL(url).host;
-  const young = await program({ t, args: ["--public", address(old.public), "--internal", address(old.internal)] });
+  const young = await program({ t, args: old.listeners });
   await young.set(key, `"from the successor"`);
   assert.deepEqual(await values(page, 1), ["from the successor"]);
   await well(page, between, key, ["from the successor"], young);
@@ -200,8 +200,7 @@ test("killed_node_that_comes_back_is_found", limit, async (t) => {
   await old.waiters(1);
   await old.kill();
   await state(page, "retrying");
-  const address = (url) => new URL(url).host;
-  const young = await program({ t, args: ["--public", address(old.public), "--internal", address(old.internal)] });
+  const young = await program({ t, args: old.listeners });
   await young.set(key, `"after"`);
   assert.deepEqual(await values(page, 2), ["before", "after"]);
   await well(page, between, key, ["before", "after"], young);
@@ -229,7 +228,7 @@ test("offline_is_told_and_coming_online_asks_at_once", limit, async (t) => {
 test("failure_without_a_network_is_told_as_offline", limit, async (t) => {
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   // As where the network was gone before the watch began: no event tells.
-  await page.evaluate(() => Object.defineProperty(navigator, "onLine", { get: () => false }));
+  await online(page, false);
   await watch(page, "http://127.0.0.1:9", "none");
   await state(page, "offline");
   assert.deepEqual((await watched(page)).states, [["waiting"], ["offline"]]);
@@ -239,8 +238,7 @@ test("proxy_that_refuses_held_polls_alone_is_asked_less_and_less", limit, async 
   const key = "refuses-held";
   const between = await proxy(t, holdfast.public);
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
-  await page.clock.install();
-  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await pause(page);
   await page.evaluate(() => (Math.random = () => 1));    // each rest is the longest
   between.plan.push(..."12345".split("").flatMap(() => ["bad_gateway", between.say({ code: -1 })]));
   await watch(page, between.url, key);
@@ -282,7 +280,7 @@ test("five_hundred_polls_leave_nothing_behind", { timeout: 120_000 }, async (t) 
   assert.ok(between.polls.length > 550);
   assert.equal(await page.evaluate(() => window.told), 550, "each status once");
   assert.equal(between.mostAtOnce, 1);
-  assert.deepEqual(await leftovers(page), [[await page.evaluate(() => Object.keys(window).find((name) => name.startsWith("holdfast_")))], 1], "of the poll that is held");
+  assert.deepEqual(await leftovers(page), [1, 1], "of the poll that is held");
   for (const what of ["Nodes", "JSEventListeners", "Documents"]) assert.ok(after[what] <= before[what] + 10, `${what}: ${before[what]}, then ${after[what]}`);
   const growth = (after.JSHeapUsedSize - before.JSHeapUsedSize) / 500;
   assert.ok(growth < 1024, `${growth} bytes of heap a poll`);

@@ -1,13 +1,13 @@
 // A real nginx with the files of nginx/ in front of a program: TLS and HTTP/2, as pages meet it where it is deployed.
 
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { children, until } from "./harness.mjs";
+import { start } from "./harness.mjs";
 
 const run = promisify(execFile);
 
@@ -59,21 +59,18 @@ export async function nginx(t, node) {
 
   // Debian's is under /usr/sbin, which not all have in their PATH.
   const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/usr/local/sbin` };
-  const child = spawn("nginx", ["-p", directory, "-c", join(directory, "nginx.conf"), "-g", "daemon off;"], { env, stdio: "ignore" });
-  children.add(child);
-  const exited = new Promise((resolve) => child.once("exit", () => (children.delete(child), resolve())));
+  const args = ["-p", directory, "-c", join(directory, "nginx.conf"), "-g", "daemon off;"];
+  // Not SIGKILL: workers outlive a master that could not tell them.
+  const { stop, ready } = start({ t, command: "nginx", args, ending: "SIGTERM", env, stdio: "ignore" });
   t.after(async () => {
-    // Not SIGKILL: workers outlive a master that could not tell them.
-    child.kill("SIGTERM");
-    await exited;
+    await stop();
     await rm(directory, { recursive: true });
   });
-  await until("nginx accepts", () => {
-    if (child.exitCode !== null) throw new Error(`nginx ended with ${child.exitCode}`);
-    return new Promise((resolve) => {
+  const accepts = () =>
+    new Promise((resolve) => {
       const [host, port] = address.split(":");
       const socket = connect(port, host, () => (socket.destroy(), resolve(true))).on("error", () => resolve(false));
     });
-  });
+  await ready("it accepts", accepts, () => "");
   return address;
 }

@@ -3,9 +3,10 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { browser, leftovers, limit, loaded, open, program, site, state, until, values, watch, watched } from "./harness.mjs";
+import { blank, browser, html, isolation, limit, open, program, site, until } from "./harness.mjs";
 import { NAME, nginx } from "./nginx.mjs";
 import { proxy } from "./proxy.mjs";
+import { leftovers, loaded, pause, state, values, watch, watched } from "./watching.mjs";
 
 let chromium, holdfast, other;
 const pages = {};
@@ -14,9 +15,6 @@ before(async () => {
   other = await site(pages);
 });
 
-const html = { "content-type": "text/html; charset=utf-8" };
-const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>a page</title>`;
-
 /** A page of another origin with these headers that loads the library as `tag` says, and its address. */
 function page_with(path, headers, body) {
   pages[path] = [{ ...html, ...headers }, blank + body];
@@ -24,13 +22,13 @@ function page_with(path, headers, body) {
 }
 
 /** The page hears a status and its end, and complains of nothing. */
-async function hears(page, key, from = holdfast, base = from.public) {
-  await watch(page, base, key);
-  await from.waiters(1);
-  await from.set(key, `"one"`);
+async function hears(page, key, options) {
+  await watch(page, holdfast.public, key, options);
+  await holdfast.waiters(1);
+  await holdfast.set(key, `"one"`);
   assert.deepEqual(await values(page, 1), ["one"]);
-  await from.waiters(1);
-  await from.set(key, `"two"`, `,"final":true`);
+  await holdfast.waiters(1);
+  await holdfast.set(key, `"two"`, `,"final":true`);
   await state(page, "stopped");
   assert.deepEqual(await values(page, 2), ["one", "two"]);
   assert.deepEqual(page.complaints, []);
@@ -50,12 +48,7 @@ test("page_that_allows_scripts_by_nonce_only_and_names_it", limit, async (t) => 
   const policy = `default-src 'none'; img-src data:; script-src 'nonce-${NONCE}'`;
   const remove = `<script nonce="${NONCE}">document.querySelectorAll("script").forEach((script) => script.remove())</script>`;
   const url = page_with("/named", { "content-security-policy": policy }, `<script nonce="${NONCE}" src="${library()}"></script>${remove}`);
-  const page = await open(t, chromium, url);
-  await watch(page, holdfast.public, "named", { nonce: NONCE });
-  await holdfast.waiters(1);
-  await holdfast.set("named", `1`, `,"final":true`);
-  assert.deepEqual(await values(page, 1), [1]);
-  assert.deepEqual(page.complaints, []);
+  await hears(await open(t, chromium, url), "named", { nonce: NONCE });
 });
 
 test("page_that_allows_scripts_by_nonce_only_and_takes_its_own_away", limit, async (t) => {
@@ -115,12 +108,11 @@ test("page_that_demands_trusted_types_and_does_not_trust_us_is_told", limit, asy
   await state(page, "retrying");
   assert.match(page.complaints.join(), /TrustedScriptURL/);
   await page.evaluate(() => watched.watch.stop());
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
 });
 
 test("page_that_is_cross_origin_isolated", limit, async (t) => {
-  const headers = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
-  const url = page_with("/isolated-script", headers, `<script src="${library()}"></script>`);
+  const url = page_with("/isolated-script", isolation, `<script src="${library()}"></script>`);
   // Isolation needs a secure context, as localhost is.
   const page = await open(t, chromium, url);
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
@@ -128,8 +120,7 @@ test("page_that_is_cross_origin_isolated", limit, async (t) => {
 });
 
 test("page_that_is_cross_origin_isolated_and_loads_the_module", limit, async (t) => {
-  const headers = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
-  const url = page_with("/isolated-module", headers, `<script type="module">import * as holdfast from "${holdfast.public}/holdfast.mjs"; window.holdfast = holdfast;</script>`);
+  const url = page_with("/isolated-module", isolation, `<script type="module">import * as holdfast from "${holdfast.public}/holdfast.mjs"; window.holdfast = holdfast;</script>`);
   const page = await open(t, chromium, url);
   await until("the module is loaded", () => page.evaluate(() => "holdfast" in window));
   await hears(page, "isolated-module");
@@ -250,7 +241,7 @@ test("page_that_slept_through_the_end_of_its_poll_asks_at_once", limit, async (t
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
   assert.deepEqual((await watched(page)).states, [["waiting"]]);
   // What was given up is gone: one poll is left.
-  assert.deepEqual((await leftovers(page)).map((left) => left.length ?? left), [1, 1]);
+  assert.deepEqual(await leftovers(page), [1, 1]);
 });
 
 test("page_that_slept_through_its_patience_gives_up_when_it_wakes", limit, async (t) => {
@@ -278,8 +269,7 @@ test("page_whose_clock_is_set_back_goes_on", limit, async (t) => {
 test("page_that_rests_as_long_as_it_is_told", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
-  await page.clock.install();
-  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await pause(page);
   const told = [[{ code: -2, retry_after_ms: 5_000 }, 5_000], [{ code: -6, retry_after_ms: 10 }, 1_000], [{ code: -6 }, 1_000], [{ code: -99 }, 1_000], [{ code: -3, retry_after_ms: 600_000 }, 30_000]];
   between.plan.push(...told.map(([members]) => between.say(members)));
   await watch(page, between.url, "rests");
@@ -325,8 +315,7 @@ test("page_that_is_kept_and_shown_again_asks_at_once", limit, async (t) => {
   between.plan.push("bad_gateway");
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   // The rest after the failure is as long as it is at random: no timer ends it here.
-  await page.clock.install();
-  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await pause(page);
   await watch(page, between.url, "kept");
   await page.clock.runFor(1);
   await state(page, "retrying");
@@ -344,7 +333,7 @@ test("page_that_is_kept_and_shown_again_asks_at_once", limit, async (t) => {
   await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
   await page.clock.runFor(1);
   await until("it asks anew", () => between.polls.length === polls + 1);
-  assert.deepEqual((await leftovers(page)).map((left) => left.length ?? left), [1, 1]);
+  assert.deepEqual(await leftovers(page), [1, 1]);
 });
 
 test("twenty_watches_of_one_page_are_all_held_over_one_http2_connection", limit, async (t) => {
@@ -366,6 +355,6 @@ test("twenty_watches_of_one_page_are_all_held_over_one_http2_connection", limit,
   await until("all answers are counted", () => answers.length === 21);
   assert.equal(new Set(answers).size, 1, "one connection");
   assert.match(answers[0], /^h2 over [1-9]/);
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
   assert.deepEqual(page.complaints, []);
 });

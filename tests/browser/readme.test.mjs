@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { before, beforeEach, test } from "node:test";
-import { browser, limit, open, program, site, until } from "./harness.mjs";
+import { blank, browser, html, limit, open, program, site, until } from "./harness.mjs";
 
 let chromium, holdfast, other;
 const pages = {};
@@ -22,9 +22,6 @@ function block(heading, language) {
   assert.ok(code, `${heading} has no ${language}`);
   return code.replaceAll("http://127.0.0.1:11000", holdfast.public);
 }
-
-const html = { "content-type": "text/html; charset=utf-8" };
-const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>a page</title>`;
 
 /** A page with this body; `page.said` is what it wrote on the console. */
 async function page_with(t, path, body) {

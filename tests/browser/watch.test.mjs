@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { browser, leftovers, limit, loaded, program, site, state, tab, until, values, watch, watched } from "./harness.mjs";
+import { browser, limit, program, site, tab, until } from "./harness.mjs";
 import { proxy } from "./proxy.mjs";
+import { leftovers, loaded, online, pause, state, values, watch, watched } from "./watching.mjs";
 
 let chromium, holdfast, other;
 before(async () => ([chromium, holdfast, other] = await Promise.all([browser(), program(), site()])));
@@ -27,7 +28,7 @@ test("every_status_is_told_once_in_order_and_the_final_one_ends_the_watch", limi
     gone: [], errors: [], state: "stopped", last: confirmed,
   });
   await holdfast.waiters(0);
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
   assert.deepEqual(page.complaints, []);
 });
 
@@ -218,8 +219,7 @@ test("status_is_followed_by_the_next_poll_at_once", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
   between.plan.push(...[1, 2, 3].map((version) => between.say({ code: 0, value: version, version })));
   const page = await started(t);
-  await page.clock.install();
-  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await pause(page);
   await watch(page, between.url, "at-once");
   await page.clock.runFor(1);
   await until("the fourth, by no timer", () => between.polls.length === 4);
@@ -229,8 +229,7 @@ test("status_ends_a_row_of_failures", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
   between.plan.push("bad_gateway", between.say({ code: 0, value: 1, version: 1 }), "bad_gateway");
   const page = await started(t);
-  await page.clock.install();
-  await page.clock.pauseAt(Date.now() + 3_600_000);
+  await pause(page);
   await page.evaluate(() => (Math.random = () => 1));    // each rest is the longest
   await watch(page, between.url, "row");
   await page.clock.runFor(1);
@@ -262,7 +261,7 @@ test("stop_ends_it_and_what_comes_later_is_not_heard", limit, async (t) => {
   await holdfast.waiters(1);
   await page.evaluate(() => watched.watch.stop());
   await page.evaluate(() => watched.watch.stop());
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
   const arrived = page.waitForEvent("requestfinished");
   await holdfast.set("stopped", `1`);
   await arrived;
@@ -272,8 +271,6 @@ test("stop_ends_it_and_what_comes_later_is_not_heard", limit, async (t) => {
   assert.deepEqual([statuses, states], [[], [["waiting"], ["stopped"]]]);
   assert.deepEqual(page.complaints, []);
 });
-
-const online = (page, isOnline) => page.evaluate((isOnline) => Object.defineProperty(navigator, "onLine", { configurable: true, get: () => isOnline }), isOnline);
 
 /** A watch that its own listener stops when `when` says so, and the polls that were asked until then. */
 async function stopping(t, key, listener, when, plan = () => [], isOnline = true) {
@@ -297,7 +294,7 @@ async function stopped({ page, between }, polls, calls) {
   await page.evaluate(() => new Promise((later) => setTimeout(later, 1200)));
   assert.equal(between.polls.length, polls);
   assert.deepEqual(await page.evaluate(() => calls), calls);
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
 }
 
 test("stop_within_the_first_onstate_asks_nothing", limit, async (t) => {
@@ -331,7 +328,7 @@ test("stop_within_the_onstate_of_a_server_that_has_room_again_ends_it", limit, a
   // Nor is the poll given up that is no more.
   await page.clock.fastForward(60_000);
   assert.deepEqual(await page.evaluate(() => calls), ["waiting", "retrying", "waiting", "stopped"]);
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
   assert.deepEqual([between.polls.length, page.complaints], [2, []]);
 });
 
@@ -359,7 +356,7 @@ test("listener_that_raises_an_event_of_the_browser_s_does_not_double_the_polls",
   assert.deepEqual(await page.evaluate(() => values), [0, 1, 2, 3, 4, 5]);
   assert.equal(between.mostAtOnce, 1);
   await page.evaluate(() => watching.stop());
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
 });
 
 test("key_that_is_no_text_is_refused_at_once", limit, async (t) => {
@@ -410,7 +407,7 @@ test("once_tells_the_first_status_and_stops", limit, async (t) => {
   assert.deepEqual(await first, [{ paid: true }, { code: 0, message: "success", value: { paid: true }, version, final: false }]);
   assert.equal(await page.evaluate(() => handle.state), "stopped");
   await holdfast.waiters(0);
-  assert.deepEqual(await leftovers(page), [[], 0]);
+  assert.deepEqual(await leftovers(page), [0, 0]);
 });
 
 test("once_tells_what_makes_a_status_impossible", limit, async (t) => {

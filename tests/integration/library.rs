@@ -1,4 +1,4 @@
-//! `holdfast.js` and `holdfast.mjs` as files: their headers, their caching, their size. What they do is tested in a browser.
+//! `holdfast.js` and `holdfast.mjs` as files: their headers, their caching. What they do is tested in a browser.
 
 use crate::support::{Conn, Node, request};
 
