@@ -53,7 +53,7 @@ impl Route {
     /// Each path with its methods and their routes.
     pub(crate) fn table() -> Vec<(&'static str, Vec<(Method, Self)>)> {
         let get = |path, route| (path, vec![(Method::GET, route)]);
-        let script = |path, text| get(path, Self::File("application/javascript; charset=utf-8", text));
+        let script = |path, text| get(path, Self::File(response::SCRIPT_TYPE, text));
         vec![
             get("/demo", Self::Screen),
             get("/demo/demo.css", Self::File("text/css; charset=utf-8", include_str!("web/demo.css"))),

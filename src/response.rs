@@ -58,7 +58,9 @@ pub mod code {
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const SCRIPT: HeaderValue = HeaderValue::from_static("application/javascript; charset=utf-8");
+/// The type of scripts: what `nosniff` lets a browser run.
+pub(crate) const SCRIPT_TYPE: &str = "application/javascript; charset=utf-8";
+const SCRIPT: HeaderValue = HeaderValue::from_static(SCRIPT_TYPE);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 

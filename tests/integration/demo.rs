@@ -1,10 +1,8 @@
 //! The demo's routes: codes, their pictures, and what plays the app's backend. What its pages do is tested in a browser.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde_json::json;
 
-use crate::support::{Conn, Node, Response, encode, eventually, request};
+use crate::support::{Conn, Node, Response, encode, eventually, now_ms, request};
 
 const FILES: [(&str, &str); 8] = [
     ("/demo", "text/html; charset=utf-8"),
@@ -20,10 +18,6 @@ const RANDOM: &str = "aG9sZGZhc3QsIGEgZGVtbw";
 
 async fn demo() -> Node {
     Node::start(&["--demo"]).await
-}
-
-fn now() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 /// A new code's key.
@@ -59,7 +53,7 @@ async fn nothing_of_it_is_there_unless_it_is_switched_on() {
         assert_eq!(node.get(target).await.status, 404, "{target}");
     }
     assert_eq!(node.get("/demo/qr.svg?link=http://a").await.status, 404);
-    let press = format!("/demo/phone?key=demo.{}.{RANDOM}&do=scan&after=0", now() + 60_000);
+    let press = format!("/demo/phone?key=demo.{}.{RANDOM}&do=scan&after=0", now_ms() + 60_000);
     for target in ["/demo/code", &press] {
         assert_eq!(node.public("POST", target, &[]).await.status, 404, "{target}");
     }
@@ -85,7 +79,7 @@ async fn each_route_has_its_methods_on_the_public_listener_alone() {
 #[tokio::test]
 async fn a_code_is_new_each_time_and_lives_for_two_minutes() {
     let node = demo().await;
-    let before = now();
+    let before = now_ms();
     let response = node.public("POST", "/demo/code", &[]).await;
     assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
     let answer = response.json();
@@ -202,7 +196,7 @@ async fn each_mistake_is_named_and_nothing_is_set() {
 #[tokio::test]
 async fn no_other_key_can_be_touched() {
     let node = demo().await;
-    let later = now() + 60_000;
+    let later = now_ms() + 60_000;
     for key in [
         "order-1",
         "demo",
@@ -231,15 +225,15 @@ async fn no_other_key_can_be_touched() {
 #[tokio::test]
 async fn an_expired_code_is_gone() {
     let node = demo().await;
-    for expires in [now() - 1, 1] {
+    for expires in [now_ms() - 1, 1] {
         let response = press(&node, &format!("key=demo.{expires}.{RANDOM}&do=scan&after=0")).await;
         assert_eq!((response.status, response.json()), (410, json!({"code": -4, "message": "gone"})));
     }
-    let soon = format!("demo.{}.{RANDOM}", now() + 30_000);
+    let soon = format!("demo.{}.{RANDOM}", now_ms() + 30_000);
     assert_eq!(press(&node, &format!("key={soon}&do=scan&after=0")).await.status, 200);
     let left = node.internal("GET", &format!("/keys/{soon}"), &[], b"").await.json()["expires_in_ms"].as_u64().unwrap();
     assert!((80_000..=90_000).contains(&left), "kept for a minute more than it lives: {left}");
-    let made_up = format!("demo.{}.{RANDOM}", now() * 1000);
+    let made_up = format!("demo.{}.{RANDOM}", now_ms() * 1000);
     assert_eq!(press(&node, &format!("key={made_up}&do=scan&after=0")).await.status, 200);
     let left = node.internal("GET", &format!("/keys/{made_up}"), &[], b"").await.json();
     assert!(left["expires_in_ms"].as_u64().unwrap() <= 180_000, "and for no other's life: {left}");

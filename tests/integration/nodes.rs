@@ -21,11 +21,11 @@ mod races;
 mod topologies;
 mod write_back;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Held, Node, Nodes, Redis, Response};
+use crate::support::{Held, Node, Nodes, Redis, Response, now_ms};
 
 /// What all keys of Redis begin with.
 const PREFIX: &str = "holdfast:1:";
@@ -48,11 +48,6 @@ fn gone(version: u64) -> String {
 /// What a short poll of `key` is told, as JSON.
 async fn poll(node: &Node, key: &str, last: u64) -> Response {
     node.get(&format!("/status/get?key={key}&last={last}&wait=0")).await
-}
-
-/// Milliseconds since 1970, as this machine has them.
-fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("not so long")
 }
 
 /// Whether a name in Redis is of a test's key, and not of what nodes keep for themselves.

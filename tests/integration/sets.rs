@@ -6,9 +6,9 @@ mod mistakes;
 mod routes;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::support::{Address, Conn, Held, Node, Response, encode, eventually, request};
+use crate::support::{Address, Conn, Held, Node, Response, encode, eventually, now_ms, request};
 
 /// The greatest `last`, 2^53-1-2^20. While a get waits with it, the next version is one more.
 const LAST: u64 = 9_007_199_253_692_415;
@@ -230,10 +230,6 @@ async fn after_stores_only_on_exactly_that_version() {
     assert!(check_done(&set(gone, 3).await, 0) > gone);
     assert_known(&node, "k", "3").await;
     node.quiet().await;
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 #[tokio::test]

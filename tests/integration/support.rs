@@ -20,7 +20,7 @@ mod response;
 mod scratch;
 mod sentinel;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep};
 
@@ -56,6 +56,11 @@ pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool, what: &
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         sleep(PAUSE).await;
     }
+}
+
+/// Milliseconds since 1970, as this machine has them.
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("not so long")
 }
 
 /// Whether the long forms of the tests are asked for (`HOLDFAST_TEST_LONG`).

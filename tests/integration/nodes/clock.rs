@@ -1,7 +1,7 @@
 //! Versions are made from Redis' clock, and servers' clocks differ.
 
-use super::{now_ms, poll, status};
-use crate::support::{Nodes, Redis, Sentinels, eventually};
+use super::{poll, status};
+use crate::support::{Nodes, Redis, Sentinels, eventually, now_ms};
 
 /// How far the first master is ahead.
 const AHEAD_S: i64 = 60;

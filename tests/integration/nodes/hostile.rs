@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{PREFIX, now_ms, settle, status};
-use crate::support::{Nodes, Redis};
+use super::{PREFIX, settle, status};
+use crate::support::{Nodes, Redis, now_ms};
 
 /// What a peer may answer, and whether the connection then ends.
 const ANSWERS: [(&str, bool); 16] = [

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{leases, poll, settle, status};
 use crate::sets::{check, check_done};
-use crate::support::{Launch, Node, Nodes, Proxy, Redis, Weather, eventually, free_port, wait_connected};
+use crate::support::{Launch, Node, Nodes, Proxy, Redis, Weather, eventually, free_port, now_ms, wait_connected};
 
 /// `--peer-timeout` of these tests.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -171,7 +171,7 @@ async fn a_lease_stays_where_the_trouble_may_be_this_node_s() {
     let redis = Redis::start(&[]).await;
     let nodes = Nodes::start(1, &redis.url(), &TIMEOUT_ARGS).await;
     let away = "http://no-such-host.invalid:1";
-    let ends = (super::now_ms() + 20_000).to_string();
+    let ends = (now_ms() + 20_000).to_string();
     redis.command(&["HSET", "holdfast:1:k", &format!("away@{away}"), &ends]).await;
     redis.command(&["PEXPIREAT", "holdfast:1:k", &ends]).await;
     for _ in 0..2 {
