@@ -47,6 +47,7 @@ pub mod lease;
 mod library;
 pub mod listener;
 pub mod log;
+mod members;
 pub mod metrics;
 mod park;
 mod peers;

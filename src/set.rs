@@ -1,17 +1,14 @@
 //! The body of a set: one object, an array of them, or a form. Checked whole before anything is stored. Pure.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
-use crate::query::{Given, Plus, fields};
+use crate::members::{Form, Names, Object, ObjectOf, is_form, read_json, string};
 use crate::status::{Value, Version};
 
 /// The longest life of a status, a week.
@@ -56,172 +53,44 @@ pub enum Sets {
 /// The first mistake, or that it is neither JSON nor a form.
 pub fn parse(body: &[u8], content_type: Option<&[u8]>, limits: Limits) -> Result<Sets, Refusal> {
     match body.trim_ascii_start().first() {
-        Some(b'{') => {
-            let draft: Draft<'_> = read_json(body, PhantomData)?;
-            Ok(Sets::One(draft.check(limits)?))
-        }
+        Some(b'{') => Ok(Sets::One(of_object(read_json(body, ObjectOf(MEMBERS), What::NotObjects)?, limits)?)),
         Some(b'[') => Ok(Sets::Many(parse_array(body, limits)?)),
-        _ if is_form(content_type) => Ok(Sets::One(Form::parse(body).check(limits)?)),
+        _ if is_form(content_type) => Ok(Sets::One(of_form(Form::parse(body, MEMBERS), limits)?)),
         _ => Err(Refusal::UnknownMediaType),
     }
 }
 
 fn parse_array(body: &[u8], limits: Limits) -> Result<Vec<Set>, Mistake> {
-    let drafts = read_json(body, AtMost(limits.max_batch))?;
-    if drafts.is_empty() {
+    let objects = read_json(body, AtMost(limits.max_batch), What::NotObjects)?;
+    if objects.is_empty() {
         return Err(Mistake::new("body", What::Empty));
     }
-    if drafts.len() > limits.max_batch {
+    if objects.len() > limits.max_batch {
         return Err(Mistake::new("body", What::MoreThan(limits.max_batch)));
     }
-    let check = |(index, draft): (usize, Draft<'_>)| draft.check(limits).map_err(|mistake| mistake.at(index));
-    drafts.into_iter().enumerate().map(check).collect()
+    let check = |(index, object)| of_object(object, limits).map_err(|mistake| mistake.at(index));
+    objects.into_iter().enumerate().map(check).collect()
 }
 
-fn is_form(content_type: Option<&[u8]>) -> bool {
-    let essence = content_type.and_then(|full| full.split(|&byte| byte == b';').next());
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+/// What a set may say.
+const MEMBERS: Names<5> = &["key", "value", "ttl", "final", "after"];
+
+fn of_object(object: Object<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
+    let [key, value, ttl, is_final, after] = object.values()?;
+    let key = named("key", key.ok_or(What::Missing).and_then(|raw| Key::parse(&string(raw, What::NotPrintable)?)))?;
+    let value = value.ok_or(What::Missing).and_then(|raw| Value::new(raw, limits.max_value_bytes));
+    let value = named("value", value)?;
+    rest(key, value, ttl.map(RawValue::get), is_final.map(RawValue::get), after.map(RawValue::get))
 }
 
-fn read_json<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, Mistake> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let read = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    read.map_err(|error| {
-        let what = if error.is_data() {
-            What::NotObjects
-        } else {
-            What::NotJson { line: error.line(), column: error.column() }
-        };
-        Mistake::new("body", what)
-    })
-}
-
-/// The members of a set.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Member {
-    Key,
-    Value,
-    Ttl,
-    Final,
-    After,
-    Unknown(String),
-}
-
-/// An object as it was read: JSON by its grammar, and nothing checked yet.
-#[derive(Default)]
-struct Draft<'a> {
-    key: Option<&'a RawValue>,
-    value: Option<&'a RawValue>,
-    ttl: Option<&'a RawValue>,
-    is_final: Option<&'a RawValue>,
-    after: Option<&'a RawValue>,
-    /// An unknown or doubled member.
-    mistake: Option<Mistake>,
-}
-
-impl<'de> Deserialize<'de> for Draft<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(DraftVisitor)
-    }
-}
-
-struct DraftVisitor;
-
-impl<'de> Visitor<'de> for DraftVisitor {
-    type Value = Draft<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Draft<'de>, A::Error> {
-        let mut draft = Draft::default();
-        while let Some(member) = members.next_key()? {
-            let (name, place) = match member {
-                Member::Key => ("key", &mut draft.key),
-                Member::Value => ("value", &mut draft.value),
-                Member::Ttl => ("ttl", &mut draft.ttl),
-                Member::Final => ("final", &mut draft.is_final),
-                Member::After => ("after", &mut draft.after),
-                Member::Unknown(name) => {
-                    draft.mistake.get_or_insert_with(|| Mistake::unknown_member(&name));
-                    members.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            if place.replace(members.next_value()?).is_some() {
-                draft.mistake.get_or_insert(Mistake::new(name, What::GivenTwice));
-            }
-        }
-        Ok(draft)
-    }
-}
-
-impl Draft<'_> {
-    fn check(self, limits: Limits) -> Result<Set, Mistake> {
-        if let Some(mistake) = self.mistake {
-            return Err(mistake);
-        }
-        let text = |raw: Option<&RawValue>| raw.map(RawValue::get).map(str::to_owned);
-        let key = named("key", self.key.ok_or(What::Missing).and_then(key_of_json))?;
-        let value = self.value.ok_or(What::Missing).and_then(|raw| Value::new(raw, limits.max_value_bytes));
-        let value = named("value", value)?;
-        rest(key, value, text(self.ttl).as_deref(), text(self.is_final).as_deref(), text(self.after).as_deref())
-    }
-}
-
-fn key_of_json(raw: &RawValue) -> Result<Key, What> {
-    if !raw.get().starts_with('"') {
-        return Err(What::NotAString);
-    }
-    // It is a string, so what is wrong with it is half of a surrogate pair.
-    let text: Cow<'_, str> = serde_json::from_str(raw.get()).map_err(|_| What::NotPrintable)?;
-    Key::parse(&text)
-}
-
-/// A form as it was read.
-#[derive(Default)]
-struct Form<'a> {
-    key: Given<'a>,
-    value: Given<'a>,
-    ttl: Given<'a>,
-    is_final: Given<'a>,
-    after: Given<'a>,
-    mistake: Option<Mistake>,
-}
-
-impl<'a> Form<'a> {
-    fn parse(body: &'a [u8]) -> Self {
-        let mut form = Self::default();
-        for (name, value) in fields(body, Plus::Space) {
-            let given = match name.as_deref() {
-                Some("key") => &mut form.key,
-                Some("value") => &mut form.value,
-                Some("ttl") => &mut form.ttl,
-                Some("final") => &mut form.is_final,
-                Some("after") => &mut form.after,
-                name => {
-                    form.mistake.get_or_insert_with(|| Mistake::unknown_member(name.unwrap_or_default()));
-                    continue;
-                }
-            };
-            given.add(value);
-        }
-        form
-    }
-
-    fn check(self, limits: Limits) -> Result<Set, Mistake> {
-        if let Some(mistake) = self.mistake {
-            return Err(mistake);
-        }
-        let key = named("key", self.key.required().and_then(Key::parse))?;
-        let value = named("value", self.value.required().and_then(|text| value_of_text(text, limits)))?;
-        let ttl = named("ttl", self.ttl.optional())?;
-        let is_final = named("final", self.is_final.optional())?;
-        let after = named("after", self.after.optional())?;
-        rest(key, value, ttl, is_final, after)
-    }
+fn of_form(form: Form<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
+    let [key, value, ttl, is_final, after] = form.values()?;
+    let key = named("key", key.required().and_then(Key::parse))?;
+    let value = named("value", value.required().and_then(|text| value_of_text(text, limits)))?;
+    let ttl = named("ttl", ttl.optional())?;
+    let is_final = named("final", is_final.optional())?;
+    let after = named("after", after.optional())?;
+    rest(key, value, ttl, is_final, after)
 }
 
 /// A form's value is a string.
@@ -248,18 +117,22 @@ fn rest(
     Ok(Set { key, value, ttl: named("ttl", ttl)?, is_final: named("final", is_final)?, after: named("after", after)? })
 }
 
-fn parse_ttl(text: &str) -> Result<Duration, What> {
+/// Reads a time to live in seconds.
+///
+/// # Errors
+/// [`What::NotATtl`].
+pub(crate) fn parse_ttl(text: &str) -> Result<Duration, What> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = text.parse().ok().filter(|seconds| digits && (1..=MAX_TTL_SECONDS).contains(seconds));
     seconds.map(Duration::from_secs).ok_or(What::NotATtl)
 }
 
 /// Reads an array and keeps one element more than the limit, which is enough to tell that there are more: a body of
-/// millions of empty objects must not become millions of drafts.
+/// millions of empty objects must not become as many places for their members.
 struct AtMost(usize);
 
 impl<'de> DeserializeSeed<'de> for AtMost {
-    type Value = Vec<Draft<'de>>;
+    type Value = Vec<Object<'de, 5>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -267,22 +140,22 @@ impl<'de> DeserializeSeed<'de> for AtMost {
 }
 
 impl<'de> Visitor<'de> for AtMost {
-    type Value = Vec<Draft<'de>>;
+    type Value = Vec<Object<'de, 5>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of objects")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
-        let mut drafts = Vec::new();
-        while drafts.len() <= self.0 {
-            match elements.next_element()? {
-                Some(draft) => drafts.push(draft),
-                None => return Ok(drafts),
+        let mut objects = Vec::new();
+        while objects.len() <= self.0 {
+            match elements.next_element_seed(ObjectOf(MEMBERS))? {
+                Some(object) => objects.push(object),
+                None => return Ok(objects),
             }
         }
         while elements.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(drafts)
+        Ok(objects)
     }
 }
 

@@ -1,0 +1,160 @@
+//! The members of a request's body: a flat JSON object, or a form. Each is taken by its name; one that is not known, or
+//! stands there twice, is a mistake, since a typo would cost what was meant. What a member means is its reader's. Pure.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::{Mistake, What};
+use crate::query::{Given, Plus, fields};
+
+/// The names of the members that a body may have.
+pub(crate) type Names<const N: usize> = &'static [&'static str; N];
+
+/// The place of a name.
+fn place<const N: usize>(names: Names<N>, name: &str) -> Option<usize> {
+    names.iter().position(|known| *known == name)
+}
+
+/// An object as it was read: JSON by its grammar, and no value checked yet.
+pub(crate) struct Object<'a, const N: usize> {
+    values: [Option<&'a RawValue>; N],
+    /// An unknown or doubled member.
+    mistake: Option<Mistake>,
+}
+
+impl<'a, const N: usize> Object<'a, N> {
+    /// The members' values, in the order of their names.
+    ///
+    /// # Errors
+    /// The first unknown or doubled member.
+    pub(crate) fn values(self) -> Result<[Option<&'a RawValue>; N], Mistake> {
+        self.mistake.map_or(Ok(self.values), Err)
+    }
+}
+
+/// Reads an object with members of these names.
+pub(crate) struct ObjectOf<const N: usize>(pub(crate) Names<N>);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for ObjectOf<N> {
+    type Value = Object<'de, N>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for ObjectOf<N> {
+    type Value = Object<'de, N>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut object = Object { values: [None; N], mistake: None };
+        while let Some(member) = members.next_key_seed(NameOf(self.0))? {
+            match member {
+                Ok(place) => {
+                    if object.values[place].replace(members.next_value()?).is_some() {
+                        object.mistake.get_or_insert(Mistake::new(self.0[place], What::GivenTwice));
+                    }
+                }
+                Err(unknown) => {
+                    object.mistake.get_or_insert(unknown);
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(object)
+    }
+}
+
+/// Reads the name of a member: its place, or that it is unknown.
+struct NameOf<const N: usize>(Names<N>);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for NameOf<N> {
+    type Value = Result<usize, Mistake>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<const N: usize> Visitor<'_> for NameOf<N> {
+    type Value = Result<usize, Mistake>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(place(self.0, name).ok_or_else(|| Mistake::unknown_member(name)))
+    }
+}
+
+/// A form as it was read.
+pub(crate) struct Form<'a, const N: usize> {
+    values: [Given<'a>; N],
+    /// An unknown member.
+    mistake: Option<Mistake>,
+}
+
+impl<'a, const N: usize> Form<'a, N> {
+    /// Reads a form with members of these names.
+    pub(crate) fn parse(body: &'a [u8], names: Names<N>) -> Self {
+        let mut form = Self { values: [const { Given::Missing }; N], mistake: None };
+        for (name, value) in fields(body, Plus::Space) {
+            let name = name.unwrap_or_default();
+            match place(names, &name) {
+                Some(place) => form.values[place].add(value),
+                None => drop(form.mistake.get_or_insert_with(|| Mistake::unknown_member(&name))),
+            }
+        }
+        form
+    }
+
+    /// The members' values, in the order of their names.
+    ///
+    /// # Errors
+    /// The first unknown member.
+    pub(crate) fn values(self) -> Result<[Given<'a>; N], Mistake> {
+        self.mistake.map_or(Ok(self.values), Err)
+    }
+}
+
+/// Whether a content type is that of a form.
+pub(crate) fn is_form(content_type: Option<&[u8]>) -> bool {
+    let essence = content_type.and_then(|full| full.split(|&byte| byte == b';').next());
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded"))
+}
+
+/// Reads a whole body as JSON.
+///
+/// # Errors
+/// Where it is not JSON; `otherwise` where it is JSON of another kind.
+pub(crate) fn read_json<'de, S>(body: &'de [u8], seed: S, otherwise: What) -> Result<S::Value, Mistake>
+where
+    S: DeserializeSeed<'de>,
+{
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
+    read.map_err(|error| {
+        let not_json = What::NotJson { line: error.line(), column: error.column() };
+        Mistake::new("body", if error.is_data() { otherwise } else { not_json })
+    })
+}
+
+/// The text of a member that is a string.
+///
+/// # Errors
+/// [`What::NotAString`]; half of a surrogate pair is as `what` says.
+pub(crate) fn string(raw: &RawValue, lone_surrogate: What) -> Result<Cow<'_, str>, What> {
+    if !raw.get().starts_with('"') {
+        return Err(What::NotAString);
+    }
+    // It is a string, so what is wrong with it is half of a surrogate pair.
+    serde_json::from_str(raw.get()).map_err(|_| lone_surrogate)
+}
