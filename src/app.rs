@@ -27,6 +27,7 @@ use crate::recovery::Recovery;
 use crate::server;
 use crate::set::Limits;
 use crate::shutdown::{self, Drain, Signals};
+use crate::signing::Signing;
 use crate::store::Store;
 use crate::store::memory::{self, Memory};
 use crate::store::redis::Redis;
@@ -122,13 +123,16 @@ pub async fn run(
 
     let writer = node.writer(&settings);
     let asks_token = settings.internal_tokens.first().is_some();
-    let demo = demo.map(|addresses| Demo::new(&internal_address, asks_token, &addresses, Arc::clone(&writer)));
-    let answers = Public::new(node.gets(&settings), demo);
+    let signing = signing(&settings).map(Arc::new);
+    let demo = demo
+        .zip(signing.clone())
+        .map(|(addresses, signing)| Demo::new(&internal_address, asks_token, &addresses, Arc::clone(&writer), signing));
+    let answers = Public::new(node.gets(&settings, signing.clone()), demo);
     let (stop_public, stopped) = oneshot::channel();
     let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);
     let public = tokio::spawn(server::run(public, options, move |request| answers.answer(&request), until(stopped)));
 
-    let answers = Internal::new(node.internal_parts(&settings, writer, lines_dropped));
+    let answers = Internal::new(node.internal_parts(&settings, writer, signing, lines_dropped));
     let (stop_internal, stopped) = oneshot::channel();
     let options = node.options(&settings, INTERNAL, settings.max_internal_connections, Duration::ZERO);
     let internal = tokio::spawn(server::run(
@@ -152,6 +156,14 @@ pub async fn run(
         tokio::spawn(leave);
     };
     Ok(end(signals, settings.drain_grace, begin_drain, servers).await)
+}
+
+/// Who signs keys, where they are signed: all of them, or the demo's, whose code is seen by everybody.
+fn signing(settings: &Settings) -> Option<Signing> {
+    match &settings.key_secrets {
+        Some(secrets) => Some(Signing::of_all(secrets.clone())),
+        None => settings.demo.then(Signing::of_the_demo),
+    }
 }
 
 /// The two listeners at work.
@@ -295,7 +307,7 @@ impl Node {
         })
     }
 
-    fn gets(&self, settings: &Settings) -> Arc<Gets> {
+    fn gets(&self, settings: &Settings, signing: Option<Arc<Signing>>) -> Arc<Gets> {
         Arc::new(Gets {
             waiters: Arc::clone(&self.delivery.waiters),
             store: Arc::clone(&self.delivery.store),
@@ -303,6 +315,7 @@ impl Node {
             drain: self.drain.clone(),
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
+            signing,
             resource_policy: settings.resource_policy.clone(),
             allow_origin: settings.allow_origin.clone(),
         })
@@ -321,8 +334,11 @@ impl Node {
         &self,
         settings: &Settings,
         writer: Arc<Writer>,
+        signing: Option<Arc<Signing>>,
         lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Parts {
+        let signing = signing.filter(|signing| signing.is_of_all());
+        let ids_only = signing.is_some();
         Parts {
             node: self.id.clone(),
             delivery: Arc::clone(&self.delivery),
@@ -330,7 +346,8 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             tokens: settings.internal_tokens.clone(),
-            limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch },
+            signing,
+            limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch, ids_only },
             max_body_bytes: settings.max_body_bytes,
             body_timeout: settings.body_timeout,
             log_lines_dropped: Box::new(lines_dropped),

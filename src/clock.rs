@@ -38,9 +38,7 @@ impl Clock {
 
     /// Milliseconds since 1970; never less than an earlier call gave.
     pub fn now(&self) -> u64 {
-        // Before 1970 only where the clock was never set.
-        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.at(system, self.start.elapsed())
+        self.at(system(), self.start.elapsed())
     }
 
     /// Notes a time that another clock shows. It is followed where it is ahead.
@@ -60,6 +58,16 @@ impl Clock {
         let offset = millis(system).saturating_sub(millis(monotonic));
         self.offset.fetch_max(offset, Ordering::Relaxed).max(offset) + millis(monotonic)
     }
+}
+
+/// The system's clock, in milliseconds since 1970, wherever it was set to. What other machines have dated is judged by it.
+pub(crate) fn system_ms() -> u64 {
+    millis(system())
+}
+
+fn system() -> Duration {
+    // Before 1970 only where the clock was never set.
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A duration in whole milliseconds, as versions, answers and Redis count time.

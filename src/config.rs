@@ -20,6 +20,7 @@ use crate::auth::Tokens;
 use crate::listener::Address;
 use crate::response::AllowOrigin;
 use crate::set::MAX_TTL_SECONDS;
+use crate::signing::Secrets;
 use crate::store::redis::{self, Target};
 
 /// Descriptors kept for what is no connection: standard streams, the runtime's own, the listeners, the log, peers.
@@ -66,6 +67,7 @@ pub struct Settings {
     pub peer_timeout: Duration,
     pub peer_queue: usize,
     pub internal_tokens: Tokens,
+    pub key_secrets: Option<Secrets>,
     pub threads: usize,
     pub demo: bool,
     pub log: String,
@@ -134,6 +136,18 @@ impl Checker<'_> {
         self.checked(flag, given, checked)
     }
 
+    /// What stands in a file; `Some(None)` where none is named.
+    fn file<T>(
+        &mut self,
+        flag: &str,
+        path: Option<&str>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        let Some(path) = path else { return Some(None) };
+        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"));
+        self.checked(flag, path, text.and_then(|text| parse(&text))).map(Some)
+    }
+
     fn one_of<T: Copy>(&mut self, flag: &str, given: &str, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         let found = choices.iter().find(|(name, _)| *name == given).map(|(_, choice)| *choice);
@@ -176,10 +190,8 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     };
     let peer_timeout = check.duration("peer-timeout", &flags.peer_timeout, a_while);
     let peer_queue = check.number("peer-queue", &flags.peer_queue, 1..=1 << 24);
-    let internal_tokens = flags.internal_token_file.map_or(Some(Tokens::default()), |path| {
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read it: {error}"));
-        check.checked("internal-token-file", &path, text.and_then(|text| Tokens::parse(&text)))
-    });
+    let internal_tokens = check.file("internal-token-file", flags.internal_token_file.as_deref(), Tokens::parse);
+    let key_secrets = check.file("key-secret-file", flags.key_secret_file.as_deref(), Secrets::parse);
     let threads = match &flags.threads {
         Some(threads) => check.number("threads", threads, 1..=1024),
         None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
@@ -216,11 +228,16 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         let mistake = "other nodes do not reach a unix socket: give --advertise http://host:port too";
         check.checked::<()>("internal", &flags.internal, Err(mistake.into()));
     }
-    let warnings = hold.filter(|hold| *hold > LONG_HOLD).map(|_| {
+    let long_hold = hold.filter(|hold| *hold > LONG_HOLD).map(|_| {
         let hold = &flags.hold;
         format!(
             "--hold {hold} is longer than many proxies wait for an answer (60s); see that each on the way waits longer"
         )
+    });
+    let signs_alone = matches!((demo, &redis, &key_secrets), (Some(true), Some(Some(_)), Some(None)));
+    let demo_of_one = signs_alone.then(|| {
+        "--demo with --redis but without --key-secret-file: a code's page is heard only by the node that made the code"
+            .to_owned()
     });
 
     let (max_connections, max_internal_connections) = connections?;
@@ -251,13 +268,14 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         advertise: advertise?,
         peer_timeout: peer_timeout?,
         peer_queue: peer_queue?,
-        internal_tokens: internal_tokens?,
+        internal_tokens: internal_tokens?.unwrap_or_default(),
+        key_secrets: key_secrets?,
         threads: threads?,
         demo: demo?,
         log: flags.log,
         log_format: log_format?,
         check: flags.check,
-        warnings: warnings.into_iter().collect(),
+        warnings: long_hold.into_iter().chain(demo_of_one).collect(),
     })
 }
 
@@ -409,7 +427,9 @@ mod tests {
             let mistakes = settings(args).expect_err("a mistake");
             assert_eq!(mistakes.len(), 1, "{mistakes:?}");
         }
-        assert_eq!(settings(&["--hold", "56s"]).expect("good").warnings.len(), 1);
+        for args in [&["--hold", "56s"][..], &["--demo", "--redis", "redis://localhost"]] {
+            assert_eq!(settings(args).expect("good").warnings.len(), 1, "{args:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The demo, served with `--demo` only: a login by QR code that a developer can try, with a page that waits for it, a page
 //! that plays the app on the phone, and what plays the app's backend. Its files are part of the program.
 //!
-//! What it sets, it sets as any backend would ([`Writer`]), under keys of its own alone ([`code`]). Its code holds the key
-//! itself; in earnest another id stands in it, as in `examples/`.
+//! What it sets, it sets as any backend would ([`Writer`]), under ids of its own alone ([`code`]). An id stands in the code; the
+//! signed key that the page polls with stays with the page.
 
 mod addresses;
 mod budget;
@@ -26,6 +26,7 @@ use crate::connection::Request;
 use crate::error::Refusal;
 use crate::listener::Address;
 use crate::response::{self, Response};
+use crate::signing::Signing;
 use crate::writer::{Writer, finish};
 
 /// What stands in the screen's page for the internal listener's address, and for the address that a phone can reach.
@@ -77,6 +78,7 @@ impl Route {
 pub(crate) struct Demo {
     screen: Bytes,
     writer: Arc<Writer>,
+    signing: Arc<Signing>,
     clock: Clock,
     budget: Budget,
 }
@@ -84,7 +86,13 @@ pub(crate) struct Demo {
 impl Demo {
     /// A page that shows how `curl` reaches the internal listener, which may ask for a token, and whose code leads to where
     /// a phone reaches it.
-    pub(crate) fn new(internal: &Address, asks_token: bool, addresses: &Addresses, writer: Arc<Writer>) -> Self {
+    pub(crate) fn new(
+        internal: &Address,
+        asks_token: bool,
+        addresses: &Addresses,
+        writer: Arc<Writer>,
+        signing: Arc<Signing>,
+    ) -> Self {
         let to = match internal {
             Address::Tcp(address) => shell_quoted(&format!("http://{}", addresses::of_this_machine(address))),
             Address::Unix(path) => format!("--unix-socket {} http://localhost", shell_quoted(&path.to_string_lossy())),
@@ -93,7 +101,7 @@ impl Demo {
         let curl = format!("{token}{to}");
         let phone = addresses.phone.as_deref().unwrap_or_default();
         let screen = include_str!("web/demo.html").replace(INTERNAL, &escaped(&curl)).replace(PHONE, &escaped(phone));
-        Self { screen: screen.into(), writer, clock: Clock::default(), budget: Budget::default() }
+        Self { screen: screen.into(), writer, signing, clock: Clock::default(), budget: Budget::default() }
     }
 
     /// Answers at once, but for what is to be stored.
@@ -110,7 +118,7 @@ impl Demo {
         Ok(Either::Left(match route {
             Route::Screen => file(HTML, self.screen.clone()),
             Route::File(content_type, text) => file(content_type, text.into()),
-            Route::Code => code::fresh(now),
+            Route::Code => code::fresh(&self.signing, now),
             Route::Qr => {
                 self.budget.take(now)?;
                 file("image/svg+xml", qr::draw(query)?.into())

@@ -11,8 +11,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::params::{BadForm, Params};
-use crate::clock::millis;
+use self::params::{BadForm, Params, Target};
+use crate::clock::{millis, system_ms};
 use crate::error::{Refusal, What};
 use crate::key::Key;
 use crate::metrics::{GetEnd, Metrics};
@@ -21,6 +21,7 @@ use crate::recovery::Recovery;
 use crate::response::{self, AllowOrigin, Grant, Response};
 use crate::script::Form;
 use crate::shutdown::Drain;
+use crate::signing::{Admitted, NotGood, Signing};
 use crate::status::{Outcome, Seen, Update, Version};
 use crate::store::{Store, StoreError};
 use crate::waiters::{Full, Left, Waiter, Waiters};
@@ -38,6 +39,8 @@ pub(crate) struct Gets {
     pub(crate) drain: Drain,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hold: Duration,
+    /// Where keys have to be signed.
+    pub(crate) signing: Option<Arc<Signing>>,
     pub(crate) resource_policy: HeaderValue,
     pub(crate) allow_origin: AllowOrigin,
 }
@@ -57,6 +60,8 @@ pub(crate) struct Get {
     key: Key,
     last: Version,
     wait: Duration,
+    /// Its wait ends because its key expires.
+    ends_with_key: bool,
     form: Form,
     grant: Grant,
     since: Instant,
@@ -75,14 +80,34 @@ impl Gets {
             Ok(form) => form,
         };
         match params.target(self.hold) {
-            Ok((key, last, wait)) => {
-                Begun::Held(Get { gets: Arc::clone(self), key, last, wait, form, grant, since: Instant::now() })
-            }
+            Ok(Target { key, last, wait }) => match self.admit(key) {
+                Ok(Admitted { id: key, left }) => {
+                    let (gets, since) = (Arc::clone(self), Instant::now());
+                    let ends_with_key = left.is_some_and(|left| left <= wait);
+                    let wait = left.map_or(wait, |left| left.min(wait));
+                    Begun::Held(Get { gets, key, last, wait, ends_with_key, form, grant, since })
+                }
+                Err(why) => self.refuse_key(why, self.answer(&form, &grant, &Outcome::Gone(last), last)),
+            },
             Err((mistake, last)) => {
                 let what = mistake.what();
                 self.refuse(what, self.answer(&form, &grant, &Outcome::Invalid(mistake), last.unwrap_or_default()))
             }
         }
+    }
+
+    fn admit(&self, key: Key) -> Result<Admitted, NotGood> {
+        match &self.signing {
+            Some(signing) => signing.admit(key, system_ms()),
+            None => Ok(Admitted { id: key, left: None }),
+        }
+    }
+
+    fn refuse_key(&self, why: NotGood, response: Response) -> Begun {
+        self.metrics.get_ended(GetEnd::Gone);
+        self.metrics.key_refused(why);
+        debug!(outcome = GetEnd::Gone.as_str(), why = why.as_str(), "get ended");
+        Begun::Answer(response)
     }
 
     fn refuse(&self, what: What, response: Response) -> Begun {
@@ -119,7 +144,7 @@ impl Request for Get {
             Err(end) => end,
             Ok(waiter) => match parked.woken(deadline, wakes).await {
                 Woken::Answered => End::Answered,
-                woken => Box::pin(settle(parked, waiter, woken, Outcome::Timeout, wakes)).await,
+                woken => Box::pin(settle(parked, waiter, woken, get.at_deadline(), wakes)).await,
             },
         };
         match end {
@@ -157,6 +182,11 @@ impl Get {
         let (outcome, route) = (end.as_str(), "/status/get");
         // In no span: it may be the one of the set that ended it.
         debug!(parent: None, listener = "public", route, %key, outcome, held_ms, "get ended");
+    }
+
+    /// What its deadline means.
+    fn at_deadline(&self) -> Outcome {
+        if self.ends_with_key { Outcome::Gone(self.last) } else { Outcome::Timeout }
     }
 
     /// Opens the key; gives the waiter where there is something to wait for.

@@ -16,6 +16,7 @@ use tracing::{Instrument, debug, debug_span};
 
 use crate::auth::{self, Tokens};
 use crate::channel;
+use crate::clock::system_ms;
 use crate::connection::Request;
 use crate::delivery::Delivery;
 use crate::error::{Mistake, Refusal, What, named};
@@ -29,6 +30,7 @@ use crate::receipt::{self, Held, Receipt, Report, Told};
 use crate::response::{self, Response, code, json};
 use crate::router::Router;
 use crate::set::{self, Sets};
+use crate::signing::{Issue, Signing};
 use crate::status::Update;
 use crate::store::{Known, Looked};
 use crate::writer::{Writer, finish};
@@ -43,6 +45,7 @@ const AT_ONE_GO: usize = 16;
 enum Route {
     Set,
     Channel,
+    Issue,
     Look,
     Forget,
     Live,
@@ -57,6 +60,7 @@ impl Route {
         match self {
             Self::Set => "/status/set",
             Self::Channel => "/channel/set",
+            Self::Issue => "/keys",
             Self::Look | Self::Forget => "/keys/{key}",
             Self::Live => "/health/live",
             Self::Ready => "/health/ready",
@@ -70,9 +74,9 @@ impl Route {
         matches!(self, Self::Live | Self::Ready | Self::Path)
     }
 
-    fn table() -> Router<Self> {
+    fn table(signs_keys: bool) -> Router<Self> {
         let row = |route: Self, method| (route.path(), vec![(method, route)]);
-        Router::new([
+        let mut table = vec![
             row(Self::Set, Method::POST),
             row(Self::Channel, Method::POST),
             (Self::Look.path(), vec![(Method::GET, Self::Look), (Method::DELETE, Self::Forget)]),
@@ -80,7 +84,9 @@ impl Route {
             row(Self::Ready, Method::GET),
             row(Self::Path, Method::GET),
             row(Self::Metrics, Method::GET),
-        ])
+        ];
+        table.extend(signs_keys.then(|| row(Self::Issue, Method::POST)));
+        Router::new(table)
     }
 }
 
@@ -93,6 +99,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) tokens: Tokens,
+    /// Where all keys are signed.
+    pub(crate) signing: Option<Arc<Signing>>,
     pub(crate) limits: set::Limits,
     pub(crate) max_body_bytes: usize,
     pub(crate) body_timeout: Duration,
@@ -118,7 +126,7 @@ pub(crate) struct Internal {
 
 impl Internal {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { routes: Route::table(), parts })
+        Arc::new(Self { routes: Route::table(parts.signing.is_some()), parts })
     }
 
     /// Answers one request.
@@ -129,7 +137,7 @@ impl Internal {
         let routed = self.route(&request);
         let route = routed.as_ref().map_or("none", |(route, _)| route.path());
         let span = debug_span!("request", listener = "internal", route);
-        let reads_body = matches!(routed, Ok((Route::Set | Route::Channel, _)));
+        let reads_body = matches!(routed, Ok((Route::Set | Route::Channel | Route::Issue, _)));
         let leaves_body = !reads_body && !request.body().is_end_stream();
         // A body that was not asked for is not worth reading.
         let end = move |answer: Result<Response, Refusal>| {
@@ -143,6 +151,7 @@ impl Internal {
         let answer: BoxFuture<'static, _> = match routed {
             Ok((Route::Set, _)) => Box::pin(async move { end(inner.set(request).await) }),
             Ok((Route::Channel, _)) => Box::pin(async move { end(inner.channel(request).await) }),
+            Ok((Route::Issue, _)) => Box::pin(async move { end(inner.issue(request).await) }),
             Ok((Route::Look, Some(key))) => Box::pin(async move { end(inner.look(&key, request.uri().query()).await) }),
             Ok((Route::Forget, Some(key))) => Box::pin(async move { end(Ok(inner.forget(key).await)) }),
             Ok((route, _)) => return Either::Left(ready(span.in_scope(|| end(self.answer_at_once(route))))),
@@ -159,7 +168,7 @@ impl Internal {
         if !route.is_health() {
             self.parts.tokens.check(request.headers())?;
         }
-        Ok((route, params.get("key").map(parse_path_key).transpose()?))
+        Ok((route, params.get("key").map(|raw| self.parse_key(raw)).transpose()?))
     }
 
     fn answer_at_once(&self, route: Route) -> Result<Response, Refusal> {
@@ -180,7 +189,7 @@ impl Internal {
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
             // These read a body or have a key.
-            Route::Set | Route::Channel | Route::Look | Route::Forget => Err(Refusal::NotFound),
+            Route::Set | Route::Channel | Route::Issue | Route::Look | Route::Forget => Err(Refusal::NotFound),
         }
     }
 
@@ -210,6 +219,16 @@ impl Internal {
             }
         })
         .await)
+    }
+
+    /// Makes a key for a page.
+    async fn issue(&self, request: Request) -> Result<Response, Refusal> {
+        let signing = self.parts.signing.as_ref().ok_or(Refusal::NotFound)?;
+        let content_type = request.headers().get(CONTENT_TYPE).cloned();
+        let body = self.body(request, self.parts.max_body_bytes).await?;
+        let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
+        let issue = Issue::parse(&body, content_type, self.parts.writer.status_ttl)?;
+        Ok(issue.answer(signing, system_ms()))
     }
 
     async fn forget(&self, key: Key) -> Response {
@@ -282,6 +301,12 @@ impl Internal {
         held
     }
 
+    /// Percent-decodes a key that stood in a path.
+    fn parse_key(&self, raw: &str) -> Result<Key, Mistake> {
+        let text = decode(raw.as_bytes(), Plus::Literal).ok_or(What::BadEncoding);
+        named("key", text.and_then(|text| self.parts.limits.key(&text)))
+    }
+
     /// Reads a body within its limits.
     async fn body(&self, request: Request, max: usize) -> Result<Bytes, Refusal> {
         if request.body().size_hint().lower() > max as u64 {
@@ -294,10 +319,4 @@ impl Internal {
             Err(_) => Err(Refusal::BodyTooSlow),
         }
     }
-}
-
-/// Percent-decodes a key that stood in a path.
-fn parse_path_key(raw: &str) -> Result<Key, Mistake> {
-    let text = decode(raw.as_bytes(), Plus::Literal).ok_or(What::BadEncoding);
-    named("key", text.and_then(|text| Key::parse(&text)))
 }

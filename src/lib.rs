@@ -13,6 +13,10 @@
 //! stores it in one atomic step and says which nodes hold waiters; [`delivery`] answers those of this node ([`waiters`])
 //! and tells the others ([`peers`]); the backend gets its [`receipt`].
 //!
+//! # Signed keys
+//! With secrets a get names a key that [`signing`] checks before anything else is asked; what is waited for, set and looked
+//! for is its id.
+//!
 //! # What pages load
 //! [`library`] is `holdfast.js`, which does for a page what it would else write itself; with `--demo`, [`demo`] is a login
 //! by QR code to try. What browsers get of them is in `src/web/`.
@@ -63,6 +67,7 @@ mod server;
 pub mod set;
 mod sharded;
 pub mod shutdown;
+pub mod signing;
 pub mod status;
 mod stop;
 pub mod store;

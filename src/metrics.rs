@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::sharded::lock;
+use crate::signing::NotGood;
 
 /// How a get ended, as `holdfast_gets_total` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ pub struct Metrics {
     registry: Registry,
     gets: [IntCounter; GetEnd::ALL.len()],
     sets: [IntCounter; SetEnd::ALL.len()],
+    keys_refused: [IntCounter; NotGood::ALL.len()],
     connections: IntGaugeVec,
     connections_limit: IntGaugeVec,
     waiters: IntGauge,
@@ -109,6 +111,13 @@ impl Default for Metrics {
             "result",
             SetEnd::ALL.map(SetEnd::as_str),
         );
+        let keys_refused = counters(
+            &registry,
+            "holdfast_keys_refused_total",
+            "Gets refused because their key is not signed, or no longer good.",
+            "reason",
+            NotGood::ALL.map(NotGood::as_str),
+        );
         let connections = by_listener(&registry, "holdfast_connections", "Open connections.");
         let limit = "Connections beyond which new ones wait to be accepted.";
         let connections_limit = by_listener(&registry, "holdfast_connections_limit", limit);
@@ -121,6 +130,7 @@ impl Default for Metrics {
             registry,
             gets,
             sets,
+            keys_refused,
             connections,
             connections_limit,
             waiters,
@@ -143,6 +153,11 @@ impl Metrics {
     /// A set ended.
     pub fn set_ended(&self, end: SetEnd) {
         self.sets[end as usize].inc();
+    }
+
+    /// A get was refused for its key.
+    pub(crate) fn key_refused(&self, why: NotGood) {
+        self.keys_refused[why as usize].inc();
     }
 
     /// The gauge of one listener's open connections, of which it takes at most `limit`.

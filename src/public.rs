@@ -145,6 +145,7 @@ mod tests {
             drain: shutdown::drain().1,
             metrics: Arc::<Metrics>::default(),
             hold: second,
+            signing: None,
             resource_policy: HeaderValue::from_static("cross-origin"),
             allow_origin: AllowOrigin::Any,
         })

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
 use crate::members::{Form, Names, Object, ObjectOf, is_form, read_json, string};
+use crate::signing::is_id;
 use crate::status::{Value, Version};
 
 /// The longest life of a status, a week.
@@ -21,6 +22,8 @@ pub struct Limits {
     pub max_value_bytes: usize,
     /// Sets in one array.
     pub max_batch: usize,
+    /// Keys are signed, so that a status is set under an id.
+    pub ids_only: bool,
 }
 
 /// One good set.
@@ -77,7 +80,7 @@ const MEMBERS: Names<5> = &["key", "value", "ttl", "final", "after"];
 
 fn of_object(object: Object<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
     let [key, value, ttl, is_final, after] = object.values()?;
-    let key = named("key", key.ok_or(What::Missing).and_then(|raw| Key::parse(&string(raw, What::NotPrintable)?)))?;
+    let key = named("key", key.ok_or(What::Missing).and_then(|raw| limits.key(&string(raw, What::NotPrintable)?)))?;
     let value = value.ok_or(What::Missing).and_then(|raw| Value::new(raw, limits.max_value_bytes));
     let value = named("value", value)?;
     rest(key, value, ttl.map(RawValue::get), is_final.map(RawValue::get), after.map(RawValue::get))
@@ -85,7 +88,7 @@ fn of_object(object: Object<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
 
 fn of_form(form: Form<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
     let [key, value, ttl, is_final, after] = form.values()?;
-    let key = named("key", key.required().and_then(Key::parse))?;
+    let key = named("key", key.required().and_then(|text| limits.key(text)))?;
     let value = named("value", value.required().and_then(|text| value_of_text(text, limits)))?;
     let ttl = named("ttl", ttl.optional())?;
     let is_final = named("final", is_final.optional())?;
@@ -131,6 +134,17 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Duration, What> {
 /// millions of empty objects must not become as many places for their members.
 struct AtMost(usize);
 
+impl Limits {
+    /// A key that a page can wait for.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn key(self, text: &str) -> Result<Key, What> {
+        let key = Key::parse(text)?;
+        if self.ids_only && !is_id(text) { Err(What::NotAnId) } else { Ok(key) }
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for AtMost {
     type Value = Vec<Object<'de, 5>>;
 
@@ -163,7 +177,7 @@ impl<'de> Visitor<'de> for AtMost {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_value_bytes: 100, max_batch: 3 };
+    const LIMITS: Limits = Limits { max_value_bytes: 100, max_batch: 3, ids_only: false };
     const FORM: Option<&[u8]> = Some(b"application/x-www-form-urlencoded; charset=utf-8");
 
     fn one(body: &str) -> Result<Set, String> {

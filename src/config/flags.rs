@@ -103,6 +103,9 @@ pub(super) struct Flags {
     /// File with bearer tokens for the internal listener, one a line
     #[arg(long, env = "HOLDFAST_INTERNAL_TOKEN_FILE", value_name = "PATH")]
     pub(super) internal_token_file: Option<String>,
+    /// File with secrets that keys are signed with, one a line of 32 bytes or more; with it only signed keys are good
+    #[arg(long, env = "HOLDFAST_KEY_SECRET_FILE", value_name = "PATH")]
+    pub(super) key_secret_file: Option<String>,
     /// Runtime threads [default: one per core]
     #[arg(long, env = "HOLDFAST_THREADS", value_name = "COUNT")]
     pub(super) threads: Option<String>,

@@ -1,5 +1,5 @@
-//! The demo's keys: `demo.<when it expires, in milliseconds since 1970>.<22 characters>`, so that nothing needs to be
-//! remembered of one, and no other key is ever taken for one.
+//! The demo's ids: `demo-<when it expires, in milliseconds since 1970>-<22 characters>`, so that nothing needs to be
+//! remembered of one, and no other is ever taken for one.
 
 use std::time::Duration;
 
@@ -7,9 +7,11 @@ use hyper::StatusCode;
 use rand::distr::{Alphanumeric, SampleString};
 use serde::Serialize;
 
+use crate::clock::millis;
 use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
 use crate::response::{Response, code, json};
+use crate::signing::{DEMO_PREFIX, Signing};
 
 /// How long a code may be scanned and confirmed.
 const LIFE: Duration = Duration::from_secs(120);
@@ -20,38 +22,40 @@ const MARGIN: Duration = Duration::from_secs(60);
 const RANDOM_CHARS: usize = 22;
 
 /// One that lives from now on, as the page is told of it.
-pub(super) fn fresh(now: u64) -> Response {
+pub(super) fn fresh(signing: &Signing, now: u64) -> Response {
     #[derive(Serialize)]
-    struct Fresh {
+    struct Fresh<'a> {
         code: i32,
         message: &'static str,
+        id: &'a str,
         key: String,
         expires_in_ms: u64,
     }
-    let life = LIFE.as_secs() * 1000;
-    let key = format!("demo.{}.{}", now + life, Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARS));
-    json(
-        StatusCode::OK,
-        &Fresh { code: code::SUCCESS, message: code::message(code::SUCCESS), key, expires_in_ms: life },
-    )
+    let (expires, expires_in_ms) = (now + millis(LIFE), millis(LIFE));
+    let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARS);
+    let id = Key::parse(&format!("{DEMO_PREFIX}{expires}-{random}")).expect("letters, digits and two signs");
+    // What was confirmed in the last moment must still be heard.
+    let key = signing.sign(&id, expires + millis(MARGIN));
+    let (code, message) = (code::SUCCESS, code::message(code::SUCCESS));
+    json(StatusCode::OK, &Fresh { code, message, id: id.as_str(), key, expires_in_ms })
 }
 
-/// Reads a key of the demo; gives it with how long a status under it is to be kept.
+/// Reads an id of the demo; gives it with how long a status under it is to be kept.
 ///
 /// # Errors
 /// That it is none, or has expired.
 pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
-    let expires = expires(text).ok_or(Mistake::new("key", What::NotOfTheDemo))?;
-    let key = named("key", Key::parse(text))?;
+    let expires = expires(text).ok_or(Mistake::new("id", What::NotOfTheDemo))?;
+    let key = named("id", Key::parse(text))?;
     if expires <= now {
         return Err(Refusal::Gone);
     }
-    // Whoever makes up a key of a far future gets no more than others.
+    // Whoever makes up an id of a far future gets no more than others.
     Ok((key, Duration::from_millis(expires - now).min(LIFE) + MARGIN))
 }
 
 fn expires(text: &str) -> Option<u64> {
-    let (expires, random) = text.strip_prefix("demo.")?.split_once('.')?;
+    let (expires, random) = text.strip_prefix(DEMO_PREFIX)?.split_once('-')?;
     let good = random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let digits = expires.bytes().all(|byte| byte.is_ascii_digit()) && !expires.starts_with('0');
     if good && digits { expires.parse().ok() } else { None }
@@ -62,9 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_one_of_the_demo_by_its_form_until_it_expires() {
+    fn an_id_is_one_of_the_demo_by_its_form_until_it_expires() {
         let random = "aG9sZGZhc3QsIGEgZGVtbw";
-        let ttl = |now| parse(&format!("demo.1000000.{random}"), now).map(|(_, ttl)| ttl.as_millis());
+        let ttl = |now| parse(&format!("demo-1000000-{random}"), now).map(|(_, ttl)| ttl.as_millis());
         assert_eq!(ttl(900_000), Ok(160_000));
         assert_eq!(ttl(0), Ok(180_000), "not more than its life and a minute");
         assert_eq!(ttl(999_999), Ok(60_001));
@@ -73,18 +77,18 @@ mod tests {
             "",
             "demo",
             random,
-            &format!("demo..{random}"),
-            &format!("demo.0.{random}"),
-            &format!("demo.+5.{random}"),
-            &format!("demo.99999999999999999999.{random}"),
-            &format!("demo.1000000.{random}x"),
-            &format!("demo.1000000.{}", &random[1..]),
-            &format!("demo.1000000.{}=", &random[1..]),
-            &format!("demo.1000000.{random}.{random}"),
-            &format!("Demo.1000000.{random}"),
-            &format!("order.1000000.{random}"),
+            &format!("demo--{random}"),
+            &format!("demo-0-{random}"),
+            &format!("demo-+5-{random}"),
+            &format!("demo-99999999999999999999-{random}"),
+            &format!("demo-1000000-{random}x"),
+            &format!("demo-1000000-{}", &random[1..]),
+            &format!("demo-1000000-{}=", &random[1..]),
+            &format!("demo-1000000-{random}-{random}"),
+            &format!("Demo-1000000-{random}"),
+            &format!("order-1000000-{random}"),
         ] {
-            assert_eq!(parse(bad, 0), Err(Mistake::new("key", What::NotOfTheDemo).into()), "{bad}");
+            assert_eq!(parse(bad, 0), Err(Mistake::new("id", What::NotOfTheDemo).into()), "{bad}");
         }
     }
 }

@@ -22,13 +22,13 @@ struct State<'a> {
 
 #[derive(Default)]
 struct Params<'a> {
-    key: Given<'a>,
+    id: Given<'a>,
     press: Given<'a>,
     after: Given<'a>,
     name: Given<'a>,
 }
 
-/// Reads what was pressed. The first mistake is told, in the order key, do, after, name.
+/// Reads what was pressed. The first mistake is told, in the order id, do, after, name.
 ///
 /// # Errors
 /// A mistake, or that the code has expired.
@@ -36,15 +36,14 @@ pub(super) fn parse(query: &str, now: u64) -> Result<Set, Refusal> {
     let mut params = Params::default();
     for (name, value) in fields(query.as_bytes(), Plus::Literal) {
         match name.as_deref() {
-            Some("key") => params.key.add(value),
+            Some("id") => params.id.add(value),
             Some("do") => params.press.add(value),
             Some("after") => params.after.add(value),
             Some("name") => params.name.add(value),
             _ => {}
         }
     }
-    let key = named("key", params.key.required())?;
-    let (key, ttl) = code::parse(key, now)?;
+    let (key, ttl) = code::parse(named("id", params.id.required())?, now)?;
     let press = named("do", params.press.required())?;
     let after = params.after.required().and_then(|after| Version::parse(after).ok_or(What::NotAVersion));
     let after = named("after", after)?;
@@ -72,10 +71,10 @@ fn check_name(name: &str) -> Result<&str, What> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "demo.1000000.aG9sZGZhc3QsIGEgZGVtbw";
+    const ID: &str = "demo-1000000-aG9sZGZhc3QsIGEgZGVtbw";
 
     fn told(query: &str) -> Result<(String, bool, u64), String> {
-        let set = parse(&format!("key={KEY}&{query}"), 940_000).map_err(|refusal| refusal.to_string())?;
+        let set = parse(&format!("id={ID}&{query}"), 940_000).map_err(|refusal| refusal.to_string())?;
         let value = String::from_utf8_lossy(set.value.as_bytes()).into_owned();
         Ok((value, set.is_final, set.after.expect("always").get()))
     }
@@ -106,12 +105,12 @@ mod tests {
             ("do=scan&after=-1", "after: not a version"),
             ("do=confirm&after=7&name=", "name: empty"),
             ("do=confirm&after=7&name=%ff", "name: bad percent-encoding"),
-            ("do=scan&after=0&key=k", "key: given twice"),
+            ("do=scan&after=0&id=k", "id: given twice"),
         ] {
             assert_eq!(told(query), Err(message.into()), "{query}");
         }
         let long = format!("do=confirm&after=7&name={}", "%C3%A9".repeat(41));
         assert_eq!(told(&long), Err("name: longer than 40 characters".into()));
-        assert_eq!(parse("do=scan&after=0", 0).map_err(|refusal| refusal.to_string()), Err("key: missing".into()));
+        assert_eq!(parse("do=scan&after=0", 0).map_err(|refusal| refusal.to_string()), Err("id: missing".into()));
     }
 }

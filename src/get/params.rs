@@ -19,6 +19,13 @@ pub(super) struct Params<'a> {
     wait: Given<'a>,
 }
 
+/// What a good get asks for.
+pub(super) struct Target {
+    pub(super) key: Key,
+    pub(super) last: Version,
+    pub(super) wait: Duration,
+}
+
 /// `callback` or `assign` is wrong, so that there is nothing that may be called.
 pub(super) struct BadForm;
 
@@ -55,15 +62,15 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Key, `last` and how long to wait; or the first mistake in that order, with `last` where that is none.
-    pub(super) fn target(&self, hold: Duration) -> Result<(Key, Version, Duration), (Mistake, Option<Version>)> {
+    /// What is asked for; or the first mistake in the order key, last, wait, with `last` where that is none.
+    pub(super) fn target(&self, hold: Duration) -> Result<Target, (Mistake, Option<Version>)> {
         let key = self.key.required().and_then(Key::parse);
         let known = |text| Version::parse(text).filter(|last| *last <= Version::MAX_LAST).ok_or(What::NotAVersion);
         let last = self.last.optional().and_then(|last| last.map_or(Ok(Version::NONE), known));
         let seconds = |text| parse_wait(text).ok_or(What::NotSeconds);
         let wait = self.wait.optional().and_then(|wait| wait.map_or(Ok(hold), seconds));
         match (key, last, wait) {
-            (Ok(key), Ok(last), Ok(wait)) => Ok((key, last, shortened(wait, hold))),
+            (Ok(key), Ok(last), Ok(wait)) => Ok(Target { key, last, wait: shortened(wait, hold) }),
             (Err(what), last, _) => Err((Mistake::new("key", what), last.ok())),
             (_, Err(what), _) => Err((Mistake::new("last", what), None)),
             (_, last, Err(what)) => Err((Mistake::new("wait", what), last.ok())),

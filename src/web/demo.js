@@ -11,7 +11,8 @@
   var PAUSE = 1000;     // ms between two tries to get a code
   var LATE = 3;         // seconds that are waited for what was pressed in the last moment
 
-  var key;              // whoever knows it can read its status, and here also press the phone's buttons
+  var id;               // which login: it stands in the code, and whoever sees that may press the phone's buttons
+  var key;              // what is polled with: it stays here, so that nobody else hears the status
   var watch;            // the wait for its status
   var expires;          // when the code ends, by this browser's clock
   var calm = 'waiting'; // the state that is shown again when a trouble is over
@@ -29,6 +30,7 @@
         starting = setTimeout(start, PAUSE, state);
         return;
       }
+      id = answer.id;
       key = answer.key;
       expires = Date.now() + answer.expires_in_ms;
       showCode();
@@ -113,12 +115,12 @@
   function showCode() {
     var reachable = meta('holdfast-phone');
     var loopback = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
-    var link = (loopback && reachable || location.origin) + '/demo/phone?key=' + encodeURIComponent(key);
+    var link = (loopback && reachable || location.origin) + '/demo/phone?id=' + encodeURIComponent(id);
     byId('loopback').hidden = !loopback || reachable !== '';
     byId('link').href = link;
     byId('qr').src = '/demo/qr.svg?link=' + encodeURIComponent(link);
     byId('curl').textContent = 'curl -d ' +
-      quoted('{"key":' + ascii(JSON.stringify(key)) + ',"value":{"state":"confirmed","user":"Terminal"},"final":true}') +
+      quoted('{"key":' + ascii(JSON.stringify(id)) + ',"value":{"state":"confirmed","user":"Terminal"},"final":true}') +
       ' ' + meta('holdfast-internal') + '/status/set';
   }
 

@@ -5,8 +5,8 @@
 (function () {
   'use strict';
 
-  var key = (/[?&]key=([^&]*)/.exec(location.search) || [])[1];    // as it is: it goes into the next address
-  var kept = 'holdfast-demo ' + key;
+  var id = (/[?&]id=([^&]*)/.exec(location.search) || [])[1];    // as it is: it goes into the next address
+  var kept = 'holdfast-demo ' + id;
   // What a reload must not forget: `after`, `expires`, `done`; and `unsure`, that a try has brought no answer yet, so that it
   // may have been carried out.
   var memory = recall();
@@ -20,7 +20,7 @@
     var wasUnsure = memory.unsure;
     memory.unsure = true;
     keep();
-    post('/demo/phone?key=' + key + '&do=' + button + '&after=' + (memory.after || 0) +
+    post('/demo/phone?id=' + id + '&do=' + button + '&after=' + (memory.after || 0) +
       (button === 'confirm' ? '&name=' + encodeURIComponent(byId('name').value.trim()) : ''), function (answer, request) {
       memory.unsure = !answer || answer.stored === 'unknown' || wasUnsure && answer.code !== 0;
       keep();
@@ -51,7 +51,7 @@
     if (pressed === 'scan') {
       // How long it is good, by the server's clock: a phone's may be wrong by minutes.
       var now = Date.parse(request.getResponseHeader('date')) || Date.now();
-      memory = { after: answer.version, expires: Date.now() + (+key.split('.')[1] - now) };
+      memory = { after: answer.version, expires: Date.now() + (+id.split('-')[1] - now) };
       keep();
       ask();
     } else {
@@ -112,7 +112,7 @@
   };
   byId('refuse').onclick = function () { press('refuse'); };
   byId('retry').onclick = function () { press(pressed); };
-  if (!key) {
+  if (!id) {
     show('noCode');
   } else if (memory.done) {
     show(memory.done);

@@ -84,7 +84,7 @@ var words = (function () {
     wire: '网络通信',
     terminal: '用终端登录',
     terminalNote: '任何语言的后端在用户确认时只做这一件事：发一次 POST，页面就得到状态。',
-    keyNote: '在此演示中，二维码里就是 key 本身。正式使用时请放入另一个 id：看到二维码的人不应得知状态。',
+    keyNote: '二维码里是 id，后端就用它设置状态。本页轮询用的 key 是签过名的 id，只留在本页：看到二维码的人听不到状态。',
     copy: '复制',
     copied: '已复制',
     selected: '已选中',

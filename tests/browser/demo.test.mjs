@@ -25,7 +25,7 @@ const is = async (page, wanted) => {
     throw new Error(`${error.message}, but ${seen}`);
   });
 };
-const keyOf = (link) => new URL(link).searchParams.get("key");
+const idOf = (link) => new URL(link).searchParams.get("id");
 
 /** The screen in a new profile, once its get is held. What its content security policy forbids is an error on the console. */
 async function screen(t, { from = holdfast, prepare, ...options } = {}) {
@@ -42,9 +42,9 @@ const link = (page) => attribute(page, "#link", "href");
 /** Until the page has asked for the next status, and the program holds its get. */
 async function held(page, from = holdfast) {
   await until("a get is asked", async () => /&wait=25$/.test(await page.locator("#wire li:has(.held) .asked").first().textContent({ timeout: 100 }).catch(() => "")));
-  const key = encodeURIComponent(keyOf(await link(page)));
+  const id = encodeURIComponent(idOf(await link(page)));
   await until("the program holds it", async () => {
-    const { waiters = {} } = await (await fetch(`${from.internal}/keys/${key}`)).json();
+    const { waiters = {} } = await (await fetch(`${from.internal}/keys/${id}`)).json();
     return Object.keys(waiters).length > 0;
   });
 }
@@ -74,7 +74,7 @@ async function check(page, what, viewport) {
 test("what_the_phone_confirms_is_on_the_screen_with_the_name_that_was_typed", limit, async (t) => {
   const page = await screen(t);
   await is(page, "waiting");
-  assert.match(await link(page), new RegExp(`^${holdfast.public}/demo/phone\\?key=demo\\.\\d{13}\\.[\\w-]{22}$`));
+  assert.match(await link(page), new RegExp(`^${holdfast.public}/demo/phone\\?id=demo-\\d{13}-[A-Za-z0-9]{22}$`));
   assert.match(await text(page, "#left"), /^(2:00|1:5\d)$/);
   const other = await phone(t, await link(page));
   await is(other, "asking");
@@ -93,10 +93,10 @@ test("what_the_phone_confirms_is_on_the_screen_with_the_name_that_was_typed", li
   assert.equal(await text(page, "#state"), `Signed in as ${name}`);
   assert.equal(await page.locator("#state *").count(), 0, "a name is text");
 
-  const before = keyOf(await link(page));
+  const before = idOf(await link(page));
   await page.click("#again");
   await is(page, "waiting");
-  assert.notEqual(keyOf(await link(page)), before);
+  assert.notEqual(idOf(await link(page)), before);
   await other.reload();
   await is(other, "done");
   assert.deepEqual([page.complaints, other.complaints], [[], []]);
@@ -104,15 +104,15 @@ test("what_the_phone_confirms_is_on_the_screen_with_the_name_that_was_typed", li
 
 test("wire_shows_each_poll_and_each_script_as_it_came", limit, async (t) => {
   const page = await screen(t);
-  const key = keyOf(await link(page));
-  await holdfast.set(key, `{"state":"scanned","more":[1,{"a":null}],"text":"é\\"</script>"}`);
+  const id = idOf(await link(page));
+  await holdfast.set(id, `{"state":"scanned","more":[1,{"a":null}],"text":"é\\"</script>"}`);
   await is(page, "scanned");
   await held(page);
-  await holdfast.set(key, `{"state":"refused"}`, `,"final":true`);
+  await holdfast.set(id, `{"state":"refused"}`, `,"final":true`);
   await is(page, "refused");
   assert.deepEqual((await page.locator("#wire .answered").allTextContents()).reverse(), await Promise.all(page.bodies));
   const asked = (await page.locator("#wire .asked").allTextContents()).reverse();
-  for (const line of asked) assert.match(line, new RegExp(`^GET /status/get\\?key=${key}&callback=holdfast_\\w+&last=\\d+&wait=(0|25)$`));
+  for (const line of asked) assert.match(line, new RegExp(`^GET /status/get\\?key=${id}\\.\\d{13}\\.[\\w-]{43}&callback=holdfast_\\w+&last=\\d+&wait=(0|25)$`));
   assert.match(asked.at(-1), /&last=\d{13}&wait=25$/);
   assert.equal(await page.locator("#wire .held").count(), 0);
   assert.match(await text(page, "#wire .ended"), /^\d+\.\d s later$/);
@@ -132,9 +132,9 @@ test("line_as_shown_signs_in_from_a_terminal", limit, async (t) => {
   assert.equal(await text(page, "#state"), "Signed in as Terminal");
 });
 
-test("a_key_cannot_leave_the_quotes_of_the_shell_line", limit, async (t) => {
-  const key = `a'$(exit)"\\\`!#&;|b%`;
-  const answer = { code: 0, message: "success", key, expires_in_ms: 120000 };
+test("an_id_cannot_leave_the_quotes_of_the_shell_line", limit, async (t) => {
+  const id = `a'$(exit)"\\\`!#&;|b%`;
+  const answer = { code: 0, message: "success", id, key: id, expires_in_ms: 120000 };
   const page = await screen(t, { prepare: (page) => page.route("**/demo/code", (route) => route.fulfill({ json: answer })) });
   assert.equal(JSON.parse(await shell(await text(page, "#curl"))).delivered, 1);
   await is(page, "confirmed");
@@ -203,10 +203,10 @@ test("what_is_pressed_in_the_last_moment_is_on_the_screen", limit, async (t) => 
     await route.fulfill({ response });
   });
   // The poll that is held was asked before: a status that changes nothing brings the next.
-  const key = keyOf(await link(page));
-  const { version } = await holdfast.set(key, `{"state":"scanned"}`);
+  const id = idOf(await link(page));
+  const { version } = await holdfast.set(id, `{"state":"scanned"}`);
   await until("the next is held", async () => (await page.locator("#wire .asked").first().textContent()).includes(`last=${version}&`));
-  await holdfast.set(key, `{"state":"confirmed","user":"Ann"}`, `,"final":true`);
+  await holdfast.set(id, `{"state":"confirmed","user":"Ann"}`, `,"final":true`);
   await until("its script is on its way", () => waits);
   await page.clock.fastForward(121_000);
   await is(page, "confirmed");
@@ -243,13 +243,13 @@ test("a_phone_whose_answer_was_lost_is_not_told_of_another_phone_also_after_a_re
 });
 
 test("a_phone_with_an_expired_code_is_told_by_the_server", limit, async (t) => {
-  const other = await phone(t, `${holdfast.public}/demo/phone?key=demo.1700000000000.aG9sZGZhc3QsIGEgZGVtbw`);
+  const other = await phone(t, `${holdfast.public}/demo/phone?id=demo-1700000000000-aG9sZGZhc3QsIGEgZGVtbw`);
   await is(other, "gone");
   await other.goto(`${holdfast.public}/demo/phone`);
   await is(other, "noCode");
-  await other.goto(`${holdfast.public}/demo/phone?key=order-1`);
+  await other.goto(`${holdfast.public}/demo/phone?id=order-1`);
   await is(other, "mistake");
-  assert.equal(await text(other, "#state"), "That did not work: key: not a key of the demo");
+  assert.equal(await text(other, "#state"), "That did not work: id: not an id of the demo");
 });
 
 test("the_screen_outlives_a_restart_of_the_program", limit, async (t) => {
@@ -327,7 +327,7 @@ test("the_code_leads_a_phone_to_the_address_that_it_reaches", limit, async (t) =
         await route.fulfill({ response, body: (await response.text()).replace(`name="holdfast-phone" content=""`, `name="holdfast-phone" content="${lan}"`) });
       }),
   });
-  assert.match(await link(page), new RegExp(`^${lan}/demo/phone\\?key=demo\\.`));
+  assert.match(await link(page), new RegExp(`^${lan}/demo/phone\\?id=demo-`));
   assert.equal(await decoded(page), await link(page));
   assert.ok(await page.locator("#loopback").isHidden());
   const plain = await screen(t);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Conn, Node, Response, encode, eventually, now_ms, request};
+use crate::support::{Conn, Held, Node, Response, encode, eventually, now_ms, request};
 
 const FILES: [(&str, &str); 8] = [
     ("/demo", "text/html; charset=utf-8"),
@@ -20,9 +20,18 @@ async fn demo() -> Node {
     Node::start(&["--demo"]).await
 }
 
-/// A new code's key.
-async fn code(node: &Node) -> String {
-    node.public("POST", "/demo/code", &[]).await.json()["key"].as_str().expect("a key").to_owned()
+/// A new code: the id that stands in it, and the key that its page polls with.
+async fn code(node: &Node) -> (String, String) {
+    let answer = node.public("POST", "/demo/code", &[]).await.json();
+    let text = |name: &str| answer[name].as_str().expect(name).to_owned();
+    (text("id"), text("key"))
+}
+
+/// A get that is held with a code's key.
+async fn hold(node: &Node, (id, key): &(String, String), last: u64) -> Held {
+    let held = node.open(&format!("key={key}&last={last}")).await;
+    node.wait_key_waiters(id, 1).await;
+    held
 }
 
 async fn press(node: &Node, query: &str) -> Response {
@@ -53,10 +62,31 @@ async fn nothing_of_it_is_there_unless_it_is_switched_on() {
         assert_eq!(node.get(target).await.status, 404, "{target}");
     }
     assert_eq!(node.get("/demo/qr.svg?link=http://a").await.status, 404);
-    let press = format!("/demo/phone?key=demo.{}.{RANDOM}&do=scan&after=0", now_ms() + 60_000);
+    let press = format!("/demo/phone?id=demo-{}-{RANDOM}&do=scan&after=0", now_ms() + 60_000);
     for target in ["/demo/code", &press] {
         assert_eq!(node.public("POST", target, &[]).await.status, 404, "{target}");
     }
+}
+
+#[tokio::test]
+async fn who_sees_the_code_does_not_hear_its_status_and_other_keys_need_no_signature() {
+    let node = demo().await;
+    let code = code(&node).await;
+    let (id, key) = &code;
+    let mut held = hold(&node, &code, 0).await;
+    let (text, signature) = key.rsplit_once('.').unwrap();
+    for seen in [id.clone(), text.to_owned(), format!("{text}.{}", signature.replace(|_| true, "A"))] {
+        let response = node.get(&format!("/status/get?key={seen}")).await;
+        assert_eq!((response.status, response.code()), (410, -4), "{seen}");
+    }
+    assert_eq!(press(&node, &format!("id={id}&do=scan&after=0")).await.json()["delivered"], 1);
+    assert_eq!(held.answer().await.code(), 0);
+    assert_eq!(node.get(&format!("/status/get?key={id}")).await.code(), -4);
+    // The others are as without the demo, and nobody signs them.
+    let mut plain = node.hold("key=demo").await;
+    node.set_ok("demo", "1").await;
+    assert_eq!(plain.answer().await.code(), 0);
+    assert_eq!(node.internal("POST", "/keys", &[], b"").await.status, 404);
 }
 
 #[tokio::test]
@@ -83,15 +113,18 @@ async fn a_code_is_new_each_time_and_lives_for_two_minutes() {
     let response = node.public("POST", "/demo/code", &[]).await;
     assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
     let answer = response.json();
-    let key = answer["key"].as_str().unwrap();
-    let members = format!(r#"{{"code":0,"message":"success","key":"{key}","expires_in_ms":120000}}"#);
+    let (id, key) = (answer["id"].as_str().unwrap(), answer["key"].as_str().unwrap());
+    let members = format!(r#"{{"code":0,"message":"success","id":"{id}","key":"{key}","expires_in_ms":120000}}"#);
     assert_eq!(response.text(), members);
-    let [word, expires, random] = key.split('.').collect::<Vec<_>>()[..] else { panic!("{key}") };
+    let [word, expires, random] = id.split('-').collect::<Vec<_>>()[..] else { panic!("{id}") };
     assert_eq!((word, random.len()), ("demo", 22));
-    assert!(random.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{key}");
+    assert!(random.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{id}");
     let left = expires.parse::<u64>().unwrap() - before;
     assert!((120_000..130_000).contains(&left), "{left}");
-    assert_ne!(code(&node).await, key);
+    // Good for a minute more: what was pressed in the last moment is still heard.
+    let good_until = (expires.parse::<u64>().unwrap() + 60_000).to_string();
+    assert_eq!(key.split('.').collect::<Vec<_>>()[..2], [id, &good_until]);
+    assert_ne!(code(&node).await.0, id);
     let with_body = request("POST", "/demo/code", &[], b"{}");
     assert_eq!(Conn::open(&node.public).await.ask(with_body).await.status, 400);
     // As nginx passes it on: without a length.
@@ -123,9 +156,10 @@ async fn a_link_is_drawn_unless_it_is_none() {
 #[tokio::test]
 async fn what_is_pressed_on_the_phone_is_heard_by_the_held_get() {
     let node = demo().await;
-    let key = code(&node).await;
-    let mut held = node.hold(&format!("key={key}")).await;
-    let scanned = press(&node, &format!("key={key}&do=scan&after=0")).await;
+    let code = code(&node).await;
+    let id = &code.0;
+    let mut held = hold(&node, &code, 0).await;
+    let scanned = press(&node, &format!("id={id}&do=scan&after=0")).await;
     let version = scanned.version();
     let receipt = format!(r#"{{"code":0,"message":"success","version":{version},"delivered":1}}"#);
     assert_eq!((scanned.status, scanned.text()), (200, receipt.as_str()));
@@ -133,9 +167,9 @@ async fn what_is_pressed_on_the_phone_is_heard_by_the_held_get() {
     assert_eq!((&answer["value"], &answer["final"]), (&json!({"state": "scanned"}), &json!(false)));
     assert_eq!(answer["version"], version);
 
-    let mut held = node.hold(&format!("key={key}&last={version}")).await;
+    let mut held = hold(&node, &code, version).await;
     let confirmed =
-        press(&node, &format!("key={key}&do=confirm&after={version}&name={}", encode("小安 & \"Zoë\""))).await;
+        press(&node, &format!("id={id}&do=confirm&after={version}&name={}", encode("小安 & \"Zoë\""))).await;
     assert_eq!((confirmed.status, confirmed.json()["delivered"].as_u64()), (200, Some(1)));
     let answer = held.answer().await.json();
     let value = json!({"state": "confirmed", "user": "小安 & \"Zoë\""});
@@ -149,9 +183,9 @@ async fn refusing_is_final_and_a_name_is_there_by_default() {
     for (press_, value) in
         [("refuse", json!({"state": "refused"})), ("confirm", json!({"state": "confirmed", "user": "Ann"}))]
     {
-        let key = code(&node).await;
-        assert_eq!(press(&node, &format!("key={key}&do={press_}&after=0")).await.status, 200);
-        let known = node.internal("GET", &format!("/keys/{key}"), &[], b"").await.json();
+        let (id, _) = code(&node).await;
+        assert_eq!(press(&node, &format!("id={id}&do={press_}&after=0")).await.status, 200);
+        let known = node.internal("GET", &format!("/keys/{id}"), &[], b"").await.json();
         assert_eq!((&known["value"], &known["final"]), (&value, &json!(true)));
         let left = known["expires_in_ms"].as_u64().unwrap();
         assert!((160_000..=180_000).contains(&left), "kept for a minute more than the code lives: {left}");
@@ -161,36 +195,36 @@ async fn refusing_is_final_and_a_name_is_there_by_default() {
 #[tokio::test]
 async fn a_second_phone_and_a_repeat_are_conflicts() {
     let node = demo().await;
-    let key = code(&node).await;
-    let version = press(&node, &format!("key={key}&do=scan&after=0")).await.version();
-    let second = press(&node, &format!("key={key}&do=scan&after=0")).await;
+    let (id, _) = code(&node).await;
+    let version = press(&node, &format!("id={id}&do=scan&after=0")).await.version();
+    let second = press(&node, &format!("id={id}&do=scan&after=0")).await;
     let conflict = json!({"code": -7, "message": "conflict", "version": version});
     assert_eq!((second.status, second.json()), (409, conflict));
-    let confirm = format!("key={key}&do=confirm&after={version}");
+    let confirm = format!("id={id}&do=confirm&after={version}");
     assert_eq!(press(&node, &confirm).await.status, 200);
     assert_eq!(press(&node, &confirm).await.status, 409);
-    assert_eq!(press(&node, &format!("key={key}&do=refuse&after={version}")).await.status, 409);
+    assert_eq!(press(&node, &format!("id={id}&do=refuse&after={version}")).await.status, 409);
 }
 
 #[tokio::test]
 async fn each_mistake_is_named_and_nothing_is_set() {
     let node = demo().await;
-    let key = code(&node).await;
+    let (id, _) = code(&node).await;
     for (query, mistake) in [
-        ("do=scan&after=0", "key: missing"),
-        ("key=K&key=K&do=scan&after=0", "key: given twice"),
-        ("key=K&after=0", "do: missing"),
-        ("key=K&do=set&after=0", "do: not scan, confirm or refuse"),
-        ("key=K&do=scan", "after: missing"),
-        ("key=K&do=scan&after=x", "after: not a version"),
-        ("key=K&do=confirm&after=0&name=", "name: empty"),
-        ("key=K&do=confirm&after=0&name=%C3%", "name: bad percent-encoding"),
-        (&format!("key=K&do=confirm&after=0&name={}", "x".repeat(41)), "name: longer than 40 characters"),
+        ("do=scan&after=0", "id: missing"),
+        ("id=K&id=K&do=scan&after=0", "id: given twice"),
+        ("id=K&after=0", "do: missing"),
+        ("id=K&do=set&after=0", "do: not scan, confirm or refuse"),
+        ("id=K&do=scan", "after: missing"),
+        ("id=K&do=scan&after=x", "after: not a version"),
+        ("id=K&do=confirm&after=0&name=", "name: empty"),
+        ("id=K&do=confirm&after=0&name=%C3%", "name: bad percent-encoding"),
+        (&format!("id=K&do=confirm&after=0&name={}", "x".repeat(41)), "name: longer than 40 characters"),
     ] {
-        let response = press(&node, &query.replace('K', &key)).await;
+        let response = press(&node, &query.replace('K', &id)).await;
         assert_eq!((response.status, response.json()), (400, json!({"code": -5, "message": mistake})));
     }
-    assert_eq!(node.internal("GET", &format!("/keys/{key}"), &[], b"").await.status, 404);
+    assert_eq!(node.internal("GET", &format!("/keys/{id}"), &[], b"").await.status, 404);
 }
 
 #[tokio::test]
@@ -200,21 +234,22 @@ async fn no_other_key_can_be_touched() {
     for key in [
         "order-1",
         "demo",
-        "demo.",
-        &format!("demo.{later}"),
-        &format!("demo.{later}.{}", &RANDOM[1..]),
-        &format!("demo.{later}.{RANDOM}x"),
-        &format!("demo.{later}.{RANDOM}%20"),
-        &format!("demo.0{later}.{RANDOM}"),
-        &format!("demo.-{later}.{RANDOM}"),
-        &format!("DEMO.{later}.{RANDOM}"),
-        &format!("x%26key=demo.{later}.{RANDOM}"),
+        "demo-",
+        &format!("demo-{later}"),
+        &format!("demo-{later}-{}", &RANDOM[1..]),
+        &format!("demo.{later}.{RANDOM}"),
+        &format!("demo-{later}-{RANDOM}x"),
+        &format!("demo-{later}-{RANDOM}%20"),
+        &format!("demo-0{later}-{RANDOM}"),
+        &format!("demo--{later}-{RANDOM}"),
+        &format!("DEMO-{later}-{RANDOM}"),
+        &format!("x%26id=demo-{later}-{RANDOM}"),
     ] {
         for action in ["scan", "confirm", "refuse"] {
-            let response = press(&node, &format!("key={key}&do={action}&after=0")).await;
+            let response = press(&node, &format!("id={key}&do={action}&after=0")).await;
             assert_eq!(
                 (response.status, response.json()["message"].as_str()),
-                (400, Some("key: not a key of the demo")),
+                (400, Some("id: not an id of the demo")),
                 "{key}"
             );
         }
@@ -226,15 +261,15 @@ async fn no_other_key_can_be_touched() {
 async fn an_expired_code_is_gone() {
     let node = demo().await;
     for expires in [now_ms() - 1, 1] {
-        let response = press(&node, &format!("key=demo.{expires}.{RANDOM}&do=scan&after=0")).await;
+        let response = press(&node, &format!("id=demo-{expires}-{RANDOM}&do=scan&after=0")).await;
         assert_eq!((response.status, response.json()), (410, json!({"code": -4, "message": "gone"})));
     }
-    let soon = format!("demo.{}.{RANDOM}", now_ms() + 30_000);
-    assert_eq!(press(&node, &format!("key={soon}&do=scan&after=0")).await.status, 200);
+    let soon = format!("demo-{}-{RANDOM}", now_ms() + 30_000);
+    assert_eq!(press(&node, &format!("id={soon}&do=scan&after=0")).await.status, 200);
     let left = node.internal("GET", &format!("/keys/{soon}"), &[], b"").await.json()["expires_in_ms"].as_u64().unwrap();
     assert!((80_000..=90_000).contains(&left), "kept for a minute more than it lives: {left}");
-    let made_up = format!("demo.{}.{RANDOM}", now_ms() * 1000);
-    assert_eq!(press(&node, &format!("key={made_up}&do=scan&after=0")).await.status, 200);
+    let made_up = format!("demo-{}-{RANDOM}", now_ms() * 1000);
+    assert_eq!(press(&node, &format!("id={made_up}&do=scan&after=0")).await.status, 200);
     let left = node.internal("GET", &format!("/keys/{made_up}"), &[], b"").await.json();
     assert!(left["expires_in_ms"].as_u64().unwrap() <= 180_000, "and for no other's life: {left}");
 }
@@ -242,8 +277,8 @@ async fn an_expired_code_is_gone() {
 #[tokio::test]
 async fn no_other_site_presses_its_buttons() {
     let node = demo().await;
-    let key = code(&node).await;
-    let target = format!("/demo/phone?key={key}&do=scan&after=0");
+    let (id, _) = code(&node).await;
+    let target = format!("/demo/phone?id={id}&do=scan&after=0");
     for site in ["cross-site", "same-site"] {
         let headers = [("sec-fetch-site", site), ("origin", "https://other.example")];
         let response = node.public("POST", &target, &headers).await;
@@ -256,24 +291,25 @@ async fn no_other_site_presses_its_buttons() {
 #[tokio::test]
 async fn a_set_is_carried_out_though_the_phone_has_left_and_no_log_has_the_key() {
     let node = Node::start(&["--demo", "--log", "trace"]).await;
-    let key = code(&node).await;
-    let mut held = node.hold(&format!("key={key}")).await;
+    let code = code(&node).await;
+    let id = &code.0;
+    let mut held = hold(&node, &code, 0).await;
     // One that leaves before its request was looked at has set nothing: then the next one does.
     let known = async || {
         let mut phone = Conn::open(&node.public).await;
-        phone.send(request("POST", &format!("/demo/phone?key={key}&do=scan&after=0"), &[], b"")).await;
+        phone.send(request("POST", &format!("/demo/phone?id={id}&do=scan&after=0"), &[], b"")).await;
         drop(phone);
-        node.internal("GET", &format!("/keys/{key}"), &[], b"").await.json()["version"].as_u64() > Some(0)
+        node.internal("GET", &format!("/keys/{id}"), &[], b"").await.json()["version"].as_u64() > Some(0)
     };
     eventually(known, "it is set").await;
     assert_eq!(held.answer().await.json()["value"], json!({"state": "scanned"}));
-    for target in [format!("/demo/phone?key={key}"), format!("/demo/qr.svg?link=http://a/{key}")] {
+    for target in [format!("/demo/phone?id={id}"), format!("/demo/qr.svg?link=http://a/{id}")] {
         assert_eq!(node.get(&target).await.status, 200);
     }
-    assert_eq!(press(&node, &format!("key={key}&do=scan&after=0")).await.status, 409);
-    assert_eq!(press(&node, &format!("key={key}&do=nothing&after=0")).await.status, 400);
+    assert_eq!(press(&node, &format!("id={id}&do=scan&after=0")).await.status, 409);
+    assert_eq!(press(&node, &format!("id={id}&do=nothing&after=0")).await.status, 400);
     let log = node.logs().join("\n");
-    let random = key.rsplit('.').next().unwrap();
+    let random = id.rsplit('-').next().unwrap();
     assert!(!log.contains(random) && log.contains("/demo"), "{log}");
 }
 

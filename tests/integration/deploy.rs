@@ -75,12 +75,12 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
         for more in [0, 1] {
             text = text.replace(&format!("110${{n}}{more}"), &format!("$(({base} + {more} + n * 10))"));
         }
-        [("00", 0), ("10", 10), ("20", 20), ("21", 21)]
+        [("00", 0), ("01", 1), ("10", 10), ("20", 20), ("21", 21)]
             .into_iter()
             .fold(text, |text, (name, more)| ports(text, name, more))
     };
     let [start, try_it, end] = commands("Three nodes on one machine").try_into().expect("three blocks");
-    assert_eq!(start.lines().filter(|line| !line.starts_with(' ')).count(), 5, "{start}");
+    assert_eq!(start.lines().filter(|line| !line.starts_with(' ')).count(), 6, "{start}");
     let mut shell = Shell::start();
     let list = scratch.path("try/nodes.conf");
     let (first, rest) = start.split_once('\n').unwrap();
@@ -90,8 +90,9 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
     std::fs::write(&list, here(&std::fs::read_to_string(&list).unwrap())).unwrap();
     shell.type_in(&here(rest)).await;
 
-    let (get, set) = try_it.split_once('\n').unwrap();
-    let now = here(get).replace("key=demo", "key=other&wait=0");
+    let (get, set) = try_it.split_once("\ncurl -d ").unwrap();
+    let set = format!("curl -d {set}");
+    let now = here(get).replace("id=demo", "id=other").replace("&callback=cb", "&wait=0");
     let is_up = async || output(&now).await.contains(r#""code":-1"#);
     eventually(is_up, "a get is answered through nginx").await;
     let keys = format!("curl -s http://127.0.0.1:{}/keys/demo", base + 1);
@@ -100,7 +101,7 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
         async move { output(&get).await }
     });
     eventually(async || output(&keys).await.contains(r#":1}"#), "the get is held").await;
-    let receipt = output(&here(set)).await;
+    let receipt = output(&here(&set)).await;
     assert!(receipt.starts_with(r#"{"code":0,"#) && receipt.ends_with(r#""delivered":1}"#), "{receipt}");
     let script = get.await.unwrap();
     assert!(script.starts_with("/**/typeof cb") && script.contains(r#""value":"hello""#), "{script}");

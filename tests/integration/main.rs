@@ -30,6 +30,7 @@ mod races;
 mod readme;
 mod sets;
 mod settings;
+mod signed_keys;
 mod support;
 mod tokens;
 mod unix;

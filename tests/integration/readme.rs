@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast::response::code;
 
 use crate::settings::{default_of, entries};
-use crate::support::{Launch, Node, Response};
+use crate::support::{Launch, Node, Response, Scratch};
 
 /// A table's rows, each with its cells.
 type Table = Vec<Vec<String>>;
@@ -176,7 +176,9 @@ fn routes(cell: &str) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn the_routes_are_those_of_the_program_each_on_its_listener_alone() {
-    let node = Node::start(&["--demo"]).await;
+    let scratch = Scratch::new();
+    let secrets = scratch.file("secrets", &"x".repeat(32));
+    let node = Node::start(&["--demo", "--key-secret-file", &secrets]).await;
     let rows = table(&["listener", "for", "default address", "routes"]);
     let told: BTreeMap<_, _> = rows.iter().map(|row| (row[0].as_str(), routes(&row[3]))).collect();
     let expected = [("public", 3), ("internal", 8)];

@@ -25,7 +25,7 @@ enum Kind {
 use Kind::{Address, Choice, Duration as Time, File, Filter, Number, Origin, Prefix, Redis, Switch, Url};
 
 /// The contract's settings: flag, default as `--help` shows it, kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 34] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 35] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
@@ -56,6 +56,7 @@ const SETTINGS: [(&str, Option<&str>, Kind); 34] = [
     ("--peer-timeout", Some("1s"), Time),
     ("--peer-queue", Some("10000"), Number),
     ("--internal-token-file", None, File),
+    ("--key-secret-file", None, File),
     ("--threads", Some("one per core"), Number),
     ("--demo", None, Switch),
     ("--log", Some("info"), Filter),

@@ -1,0 +1,80 @@
+//! `POST /keys`: a backend has a key made, for an id of its own or a new one. Pure, but for the chance in a new id.
+
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Signing, is_id};
+use crate::clock::millis;
+use crate::error::{Refusal, What, named};
+use crate::key::Key;
+use crate::members::{Form, Names, ObjectOf, is_form, read_json, string};
+use crate::response::{Response, code, json};
+use crate::set::parse_ttl;
+
+/// The random bytes of a new id.
+const ID_BYTES: usize = 16;
+/// What a request may say.
+const MEMBERS: Names<2> = &["id", "ttl"];
+
+/// A key to be made.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Issue {
+    id: Key,
+    /// How long it is good.
+    ttl: Duration,
+}
+
+impl Issue {
+    /// Reads a body: a JSON object, a form, or nothing. `ttl` is how long a key is good whose request does not say.
+    ///
+    /// # Errors
+    /// The first mistake, in the order id, ttl; or that it is neither JSON nor a form.
+    pub(crate) fn parse(body: &[u8], content_type: Option<&[u8]>, ttl: Duration) -> Result<Self, Refusal> {
+        let (id, asked) = match body.trim_ascii_start().first() {
+            None => (Ok(None), Ok(None)),
+            Some(b'{') => {
+                let [id, ttl] = read_json(body, ObjectOf(MEMBERS), What::NotAnObject)?.values()?;
+                let id = id.map(|raw| string(raw, What::NotAnId).map(|id| id.into_owned())).transpose();
+                (id, Ok(ttl.map(RawValue::get).map(str::to_owned)))
+            }
+            Some(_) if is_form(content_type) => {
+                let [id, ttl] = Form::parse(body, MEMBERS).values()?;
+                let owned = |text: Option<&str>| text.map(str::to_owned);
+                (id.optional().map(owned), ttl.optional().map(owned))
+            }
+            Some(_) => return Err(Refusal::UnknownMediaType),
+        };
+        let id = id.and_then(|id| id.map_or_else(|| Ok(new_id()), |id| parse_id(&id)));
+        let asked = asked.and_then(|text| text.as_deref().map(parse_ttl).transpose());
+        Ok(Self { id: named("id", id)?, ttl: named("ttl", asked)?.unwrap_or(ttl) })
+    }
+
+    /// Makes it, at `now`, in milliseconds since 1970.
+    pub(crate) fn answer(&self, signing: &Signing, now: u64) -> Response {
+        #[derive(Serialize)]
+        struct Issued<'a> {
+            code: i32,
+            message: &'static str,
+            id: &'a str,
+            key: String,
+            expires_in_ms: u64,
+        }
+        let expires_in_ms = millis(self.ttl);
+        let key = signing.sign(&self.id, now + expires_in_ms);
+        let (code, message) = (code::SUCCESS, code::message(code::SUCCESS));
+        json(StatusCode::OK, &Issued { code, message, id: self.id.as_str(), key, expires_in_ms })
+    }
+}
+
+fn new_id() -> Key {
+    let id = BASE64URL_NOPAD.encode(&rand::random::<[u8; ID_BYTES]>());
+    Key::parse(&id).expect("base64url is printable")
+}
+
+fn parse_id(text: &str) -> Result<Key, What> {
+    if is_id(text) { Key::parse(text) } else { Err(What::NotAnId) }
+}
