@@ -2,7 +2,9 @@
 // pasted into a shell.
 
 import assert from "node:assert/strict";
-import { copyFileSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { before, test } from "node:test";
 import { browser, limit, open, packages, program, screenshots, shell, until } from "./harness.mjs";
 import { textOf } from "./qr.mjs";
@@ -252,20 +254,37 @@ test("a_phone_with_an_expired_code_is_told_by_the_server", limit, async (t) => {
   assert.equal(await text(other, "#state"), "That did not work: id: not an id of the demo");
 });
 
-test("the_screen_outlives_a_restart_of_the_program", limit, async (t) => {
-  const old = await program({ t, args: ["--demo", "--drain-quiet", "100ms"] });
+test("the_screen_outlives_a_restart_of_a_program_with_a_secret", limit, async (t) => {
+  const secrets = join(mkdtempSync(join(tmpdir(), "holdfast-")), "secrets");
+  t.after(() => rmSync(dirname(secrets), { recursive: true }));
+  writeFileSync(secrets, "x".repeat(32));
+  const args = ["--demo", "--key-secret-file", secrets];
+  const old = await program({ t, args: [...args, "--drain-quiet", "100ms"] });
   const page = await screen(t, { from: old });
+  const code = await link(page);
   old.terminate();
   await is(page, "retrying");
   assert.equal(await text(page, "#state"), "The server is restarting; trying again");
   await page.screenshot({ path: `${screenshots}desktop-light-retrying.png` });
   assert.equal(await old.exited, 0);
-  const young = await program({ t, args: ["--demo", ...old.listeners] });
+  const young = await program({ t, args: [...args, ...old.listeners] });
   await is(page, "waiting");
   await held(page, young);
+  assert.equal(await link(page), code);
   const other = await phone(t, await link(page));
   await other.tap("#confirm");
   await is(page, "confirmed");
+});
+
+test("after_a_restart_that_forgets_the_secret_there_is_a_new_code", limit, async (t) => {
+  const old = await program({ t, args: ["--demo"] });
+  const page = await screen(t, { from: old });
+  const code = await link(page);
+  await old.kill();
+  const young = await program({ t, args: ["--demo", ...old.listeners] });
+  await is(page, "expired");
+  await until("the new code", async () => (await link(page)) !== code);
+  await held(page, young);
 });
 
 test("without_a_network_both_pages_say_so_and_go_on_when_it_is_back", limit, async (t) => {
