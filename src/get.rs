@@ -1,7 +1,7 @@
 //! One get: its checks, its wait and its answer. Held, it is parked ([`crate::park`]): it waits outside of hyper, and may
 //! be answered by whoever has news.
 
-mod params;
+pub(crate) mod params;
 
 use std::future::Future;
 use std::sync::Arc;

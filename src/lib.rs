@@ -75,3 +75,11 @@ mod stream;
 mod timer;
 pub mod waiters;
 mod writer;
+
+/// What reads the words of strangers and is nobody's outside of this crate: public for `fuzz/` alone, which checks it.
+#[doc(hidden)]
+pub mod fuzzed {
+    pub use crate::get::params::{BadForm, Params};
+    pub use crate::peers::parse_count;
+    pub use crate::store::redis::reply::{parse_known, parse_looked, parse_stored};
+}

@@ -128,20 +128,13 @@ impl Peers {
     /// # Cancel safety
     /// It changes nothing.
     pub(crate) async fn count(&self, lease: &Lease, key: &Key) -> io::Result<u64> {
-        #[derive(Deserialize)]
-        struct Answer {
-            waiters: HashMap<String, u64>,
-        }
         let peer = self.peer(lease)?;
         let encoded = utf8_percent_encode(key.as_str(), NON_ALPHANUMERIC);
         let target = format!("/keys/{encoded}?node={}", peer.id);
         let ask = async { peer.connect().await?.send(&peer, Method::GET, &target, Bytes::new()).await };
         let (status, body) = timeout(self.options.timeout, ask).await??;
         match status {
-            StatusCode::OK => {
-                let answer: Answer = serde_json::from_slice(&body)?;
-                Ok(answer.waiters.get(&lease.name).copied().unwrap_or(0))
-            }
+            StatusCode::OK => Ok(parse_count(&body, &lease.name)?),
             StatusCode::NOT_FOUND | StatusCode::MISDIRECTED_REQUEST => Ok(0),
             status => Err(io::Error::other(format!("answered {status}"))),
         }
@@ -287,6 +280,19 @@ impl Lane {
         // Anything else may be this node's own trouble.
         Err(if error.kind() == io::ErrorKind::ConnectionRefused { Told::Absent } else { Told::Silent })
     }
+}
+
+/// Reads how many waiters the node `name` says that it holds of the key that it was asked about.
+///
+/// # Errors
+/// Where it is another answer.
+pub fn parse_count(answer: &[u8], name: &str) -> serde_json::Result<u64> {
+    #[derive(Deserialize)]
+    struct Answer {
+        waiters: HashMap<String, u64>,
+    }
+    let answer: Answer = serde_json::from_slice(answer)?;
+    Ok(answer.waiters.get(name).copied().unwrap_or(0))
 }
 
 /// How many of these go in one request.

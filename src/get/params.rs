@@ -10,8 +10,8 @@ use crate::script::{Callback, Form, Variable};
 use crate::status::Version;
 
 /// The parameters of a get, as they were given. Any other is ignored, whatever it holds.
-#[derive(Default)]
-pub(super) struct Params<'a> {
+#[derive(Debug, Default)]
+pub struct Params<'a> {
     key: Given<'a>,
     callback: Given<'a>,
     assign: Given<'a>,
@@ -20,18 +20,24 @@ pub(super) struct Params<'a> {
 }
 
 /// What a good get asks for.
-pub(super) struct Target {
-    pub(super) key: Key,
-    pub(super) last: Version,
-    pub(super) wait: Duration,
+#[derive(Debug)]
+pub struct Target {
+    /// The key.
+    pub key: Key,
+    /// What the page knows already.
+    pub last: Version,
+    /// How long it waits.
+    pub wait: Duration,
 }
 
 /// `callback` or `assign` is wrong, so that there is nothing that may be called.
-pub(super) struct BadForm;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadForm;
 
 impl<'a> Params<'a> {
     /// Reads a query.
-    pub(super) fn parse(query: &'a str) -> Self {
+    #[must_use]
+    pub fn parse(query: &'a str) -> Self {
         let mut params = Self::default();
         for (name, value) in fields(query.as_bytes(), Plus::Literal) {
             let given = match name.as_deref() {
@@ -48,12 +54,16 @@ impl<'a> Params<'a> {
     }
 
     /// Whether a script is asked for, good or not.
-    pub(super) fn wants_script(&self) -> bool {
+    #[must_use]
+    pub fn wants_script(&self) -> bool {
         self.callback != Given::Missing || self.assign != Given::Missing
     }
 
     /// In what form the answer is wanted.
-    pub(super) fn form(&self) -> Result<Form, BadForm> {
+    ///
+    /// # Errors
+    /// Where `callback` or `assign` is wrong.
+    pub fn form(&self) -> Result<Form, BadForm> {
         match (&self.callback, &self.assign) {
             (Given::Missing, Given::Missing) => Ok(Form::Json),
             (Given::Once(name), Given::Missing) => Callback::parse(name).map(Form::Jsonp).ok_or(BadForm),
@@ -62,8 +72,11 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// What is asked for; or the first mistake in the order key, last, wait, with `last` where that is none.
-    pub(super) fn target(&self, hold: Duration) -> Result<Target, (Mistake, Option<Version>)> {
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// The first mistake in the order key, last, wait, with `last` where that is none.
+    pub fn target(&self, hold: Duration) -> Result<Target, (Mistake, Option<Version>)> {
         let key = self.key.required().and_then(Key::parse);
         let known = |text| Version::parse(text).filter(|last| *last <= Version::MAX_LAST).ok_or(What::NotAVersion);
         let last = self.last.optional().and_then(|last| last.map_or(Ok(Version::NONE), known));

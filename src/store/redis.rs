@@ -8,6 +8,7 @@ mod conn;
 mod connect;
 mod link;
 mod look;
+pub(crate) mod reply;
 mod script;
 mod sentinel;
 mod url;
@@ -16,20 +17,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind, Value as Reply, from_redis_value};
-use serde_json::value::RawValue;
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
 use self::link::Link;
+use self::reply::{parse_known, parse_looked, parse_number, parse_stored};
 use self::script::{Argument, Script, Scripts};
 pub use self::url::Target;
-use super::{Known, Looked, MIN_GONE_TTL, Put, StoreError, Stored};
+use super::{Looked, MIN_GONE_TTL, Put, StoreError, Stored};
 use crate::clock::{Clock, millis};
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::status::{Seen, Status, Update, Value, Version};
+use crate::status::{Seen, Status, Update};
 
 /// A lease outlives the wait that it is for by this: a page that is answered at its deadline is still found there.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
@@ -130,24 +131,13 @@ impl Redis {
 
     async fn write(&self, key: &Key, args: &[&dyn Argument]) -> Result<Stored, StoreError> {
         let (reply, process) = self.run(&self.scripts.write, key, args).await?;
-        let kind = reply.get(1).and_then(bytes);
-        match (kind, reply.get(2).and_then(version)) {
-            (Some(b"stored"), Some(version)) => {
-                let ttl = reply.get(3).and_then(number).map(Duration::from_millis).unwrap_or_default();
-                let leases = parse_leases(reply.get(4..).unwrap_or_default());
-                Ok(Stored { version, ttl, leases, process })
-            }
-            (Some(b"conflict"), Some(version)) => Err(StoreError::Conflict(version)),
-            (Some(b"full"), _) => Err(StoreError::Full),
-            _ => Err(StoreError::Unknown),
-        }
+        parse_stored(&reply, process)
     }
 
     /// See [`Store::look`](super::Store::look).
     pub(super) async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
         let (reply, _) = self.run(&self.scripts.look, key, &[]).await?;
-        let known = parse_known(&reply).ok_or(StoreError::Unavailable)?;
-        Ok(Looked { known, leases: parse_leases(reply.get(5..).unwrap_or_default()) })
+        parse_looked(&reply).ok_or(StoreError::Unavailable)
     }
 
     /// See [`Store::drop_lease`](super::Store::drop_lease).
@@ -161,7 +151,7 @@ impl Redis {
     }
 
     /// Runs a script, within the limits on time and on commands under way; tells by which process.
-    async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<(Vec<Reply>, u64), StoreError> {
+    async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<(Vec<Value>, u64), StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Unavailable) };
         let Some((mut conn, process)) = self.link.conn() else { return Err(StoreError::Unavailable) };
         let key = format!("{}{}", self.options.prefix, key.as_str());
@@ -175,7 +165,7 @@ impl Redis {
                 return Err(StoreError::Unknown);
             }
         };
-        if let Some(now) = reply.first().and_then(number) {
+        if let Some(now) = reply.first().and_then(parse_number) {
             self.clock.saw(now);
         }
         Ok((reply, process))
@@ -234,47 +224,4 @@ fn link_options(options: &Options, name: &str) -> link::Options {
     // No key of a page has a space.
     let canary = format!("{}canary {name}", options.prefix);
     link::Options { target: options.target.clone(), timeout: options.timeout, canary }
-}
-
-/// What a script tells of a status: `now, version, left, value, final`; `None` if it is in no form of ours, so that
-/// what others wrote into Redis harms nothing.
-fn parse_known(reply: &[Reply]) -> Option<Option<Known>> {
-    let version = match reply.get(1) {
-        Some(reply) => version(reply)?,
-        None => Version::NONE,
-    };
-    if version == Version::NONE {
-        return Some(None);
-    }
-    let expires_in = Duration::from_millis(number(reply.get(2)?)?);
-    let update = match reply.get(3).and_then(bytes) {
-        Some(json) => {
-            let raw: &RawValue = serde_json::from_slice(json).ok()?;
-            let value = Value::new(raw, usize::MAX).ok()?;
-            Update::Status(Status { version, value, is_final: reply.get(4).and_then(bytes) == Some(b"1") })
-        }
-        None => Update::Gone(version),
-    };
-    Some(Some(Known { update, expires_in }))
-}
-
-/// Names and ends in turn.
-fn parse_leases(replies: &[Reply]) -> Vec<Lease> {
-    let lease = |pair: &[Reply]| Lease::parse(str::from_utf8(bytes(&pair[0])?).ok()?, number(&pair[1])?);
-    replies.chunks_exact(2).filter_map(lease).collect()
-}
-
-fn bytes(reply: &Reply) -> Option<&[u8]> {
-    match reply {
-        Reply::BulkString(bytes) => Some(bytes),
-        _ => None,
-    }
-}
-
-fn number(reply: &Reply) -> Option<u64> {
-    from_redis_value(reply.clone()).ok()
-}
-
-fn version(reply: &Reply) -> Option<Version> {
-    number(reply).and_then(Version::new)
 }
