@@ -19,6 +19,7 @@ use holdfast::store::{Put, Store};
 use holdfast::waiters::{Taker, Waiters};
 use serde_json::value::RawValue;
 use tikv_jemallocator::Jemalloc;
+use tokio::time::Instant;
 
 /// As holdfast has it.
 #[global_allocator]
@@ -115,7 +116,7 @@ mod waiters {
     struct Nobody;
 
     impl Taker for Nobody {
-        fn take(&self, update: &Update, _: bool) {
+        fn take(&self, update: &Update, _: Option<Instant>, _: bool) {
             black_box(update.version());
         }
     }

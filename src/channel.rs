@@ -1,6 +1,7 @@
 //! The body of a channel set: what one node tells another for the waiters that the other holds. Pure.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -8,6 +9,9 @@ use serde_json::value::RawValue;
 use crate::error::{Mistake, What, named};
 use crate::key::Key;
 use crate::status::{Status, Update, Value, Version};
+
+/// An age above this is not believed: nothing is on its way for so long.
+const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// A message to one node. Members it does not know are ignored: nodes of two versions work side by side while one
 /// replaces the other.
@@ -30,7 +34,13 @@ struct Entry<'a> {
     is_final: bool,
     #[serde(default)]
     gone: bool,
+    #[serde(default)]
+    age_us: Option<u64>,
 }
+
+/// An update as it is told: of which key, and how long ago its set was accepted, where that is known. The way to the
+/// other node is not part of it.
+pub type Aged<K = Key, U = Update> = (K, U, Option<Duration>);
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
@@ -41,7 +51,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 ///
 /// # Errors
 /// The first mistake.
-pub fn parse(body: &[u8]) -> Result<(String, Vec<(Key, Update)>), Mistake> {
+pub fn parse(body: &[u8]) -> Result<(String, Vec<Aged>), Mistake> {
     let message: Message<'_> = serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let what = if error.is_data() { What::WrongShape { line, column } } else { What::NotJson { line, column } };
@@ -53,29 +63,33 @@ pub fn parse(body: &[u8]) -> Result<(String, Vec<(Key, Update)>), Mistake> {
 }
 
 impl Entry<'_> {
-    fn check(&self, max_value_bytes: usize) -> Result<(Key, Update), Mistake> {
+    fn check(&self, max_value_bytes: usize) -> Result<Aged, Mistake> {
         let key = named("key", Key::parse(&self.key))?;
         let version = Version::new(self.version).filter(|version| *version > Version::NONE);
         let version = version.ok_or(Mistake::new("version", What::NotAVersion))?;
+        let age = self.age_us.map(Duration::from_micros).filter(|age| *age <= MAX_AGE);
         if self.gone {
-            return Ok((key, Update::Gone(version)));
+            return Ok((key, Update::Gone(version), age));
         }
         let value = self.value.ok_or(What::Missing).and_then(|raw| Value::new(raw, max_value_bytes));
         let value = named("value", value)?;
-        Ok((key, Update::Status(Status { version, value, is_final: self.is_final })))
+        Ok((key, Update::Status(Status { version, value, is_final: self.is_final }), age))
     }
 }
 
 /// Writes a message for the node `to`.
 #[must_use]
-pub fn render(to: &str, updates: &[(Key, Update)]) -> Vec<u8> {
+pub fn render<'a>(to: &str, updates: impl IntoIterator<Item = Aged<&'a Key, &'a Update>>) -> Vec<u8> {
     let quoted = |text: &str| serde_json::to_string(text).expect("any text is a JSON string");
     let mut json = format!(r#"{{"to":{},"updates":["#, quoted(to)).into_bytes();
-    for (index, (key, update)) in updates.iter().enumerate() {
+    for (index, (key, update, age)) in updates.into_iter().enumerate() {
         if index > 0 {
             json.push(b',');
         }
         json.extend(format!(r#"{{"key":{},"version":{},"#, quoted(key.as_str()), update.version()).into_bytes());
+        if let Some(age) = age {
+            json.extend(format!(r#""age_us":{},"#, age.as_micros()).into_bytes());
+        }
         match update {
             Update::Status(status) => {
                 json.extend_from_slice(br#""value":"#);
@@ -112,11 +126,11 @@ mod tests {
         let version = |number| Version::new(number).expect("good");
         let value = Value::new(serde_json::from_str(r#"{"a": null}"#).expect("JSON"), 100).expect("good");
         let updates = [
-            (key("a\"b"), Update::Status(Status { version: version(7), value, is_final: true })),
-            (key("c"), Update::Gone(version(8))),
+            (key("a\"b"), Update::Status(Status { version: version(7), value, is_final: true }), None),
+            (key("c"), Update::Gone(version(8)), Some(Duration::from_micros(250))),
         ];
-        let json = render("n1", &updates);
-        let expected = r#"{"to":"n1","updates":[{"key":"a\"b","version":7,"value":{"a": null},"final":true},{"key":"c","version":8,"gone":true}]}"#;
+        let json = render("n1", updates.iter().map(|(key, update, age)| (key, update, *age)));
+        let expected = r#"{"to":"n1","updates":[{"key":"a\"b","version":7,"value":{"a": null},"final":true},{"key":"c","version":8,"age_us":250,"gone":true}]}"#;
         assert_eq!(String::from_utf8_lossy(&json), expected);
         assert_eq!(parse(&json), Ok(("n1".into(), updates.to_vec())));
     }

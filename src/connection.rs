@@ -490,7 +490,7 @@ mod tests {
             });
             sleep(SECOND * 200).await;
             let answered = Instant::now();
-            parked.take(&Update::Gone(StatusVersion::new(7).expect("good")), true);
+            parked.take(&Update::Gone(StatusVersion::new(7).expect("good")), None, true);
             assert!(task.await.expect("it waits for all of this"), "there is no next request");
             let rested = answered.elapsed();
             assert!(rested >= idle && rested < idle + SECOND / 10, "{rested:?} instead of {idle:?}");

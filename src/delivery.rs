@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::key::Key;
@@ -33,7 +34,7 @@ pub(crate) struct Delivered {
 
 impl Delivery {
     /// Gives an update to this node's waiters and has the others told, at once and side by side; gives what waits for
-    /// what came of it.
+    /// what came of it. `since`: when the set that made the update was accepted, where that is known.
     ///
     /// # Cancel safety
     /// Dropped, the others are told all the same.
@@ -42,10 +43,12 @@ impl Delivery {
         key: &Key,
         update: &Update,
         leases: Vec<Lease>,
+        since: Option<Instant>,
     ) -> impl Future<Output = Delivered> + Send + use<> {
-        let mut delivered = Delivered { waiters: self.waiters.deliver(key, update), unreachable: Vec::new() };
+        let mut delivered =
+            Delivered { waiters: self.waiters.deliver_since(key, update, since), unreachable: Vec::new() };
         let others = leases.into_iter().filter(|lease| lease.name != self.name);
-        let told: Vec<_> = others.map(|lease| self.tell(lease, key, update)).collect();
+        let told: Vec<_> = others.map(|lease| self.tell(lease, key, update, since)).collect();
         async move {
             for (unreachable, waiters) in join_all(told).await {
                 delivered.waiters = delivered.waiters.saturating_add(waiters);
@@ -63,8 +66,9 @@ impl Delivery {
         lease: Lease,
         key: &Key,
         update: &Update,
+        since: Option<Instant>,
     ) -> impl Future<Output = (Option<String>, usize)> + Send + use<> {
-        let told = self.peers.tell(&lease, key, update);
+        let told = self.peers.tell(&lease, key, update, since);
         let (store, key) = (Arc::clone(&self.store), key.clone());
         async move {
             let told = told.await;

@@ -158,6 +158,10 @@ impl Request for Get {
         self.ended(GetEnd::Left);
     }
 
+    fn woken(&self, after: Duration) {
+        self.gets.metrics.woken(after);
+    }
+
     fn wait(&self) -> Duration {
         self.wait
     }
@@ -546,7 +550,7 @@ mod tests {
     struct Broken;
 
     impl Taker for Broken {
-        fn take(&self, _: &Update, _: bool) {
+        fn take(&self, _: &Update, _: Option<Instant>, _: bool) {
             panic!("this panic is meant");
         }
     }

@@ -11,7 +11,7 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, debug_span};
 
 use crate::auth::{self, Tokens};
@@ -237,6 +237,7 @@ impl Internal {
     }
 
     async fn channel(&self, request: Request) -> Result<Response, Refusal> {
+        let came = Instant::now();
         // Other nodes' batches, and values as long as a set's body may bring them, with what is around them here.
         let body = self.body(request, self.parts.max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES).await?;
         let (to, updates) = channel::parse(&body)?;
@@ -245,11 +246,12 @@ impl Internal {
         }
         let waiters = &self.parts.delivery.waiters;
         let mut delivered = Vec::with_capacity(updates.len());
-        for (index, (key, update)) in updates.iter().enumerate() {
+        for (index, (key, update, age)) in updates.iter().enumerate() {
             if index % AT_ONE_GO == AT_ONE_GO - 1 {
                 yield_now().await;
             }
-            delivered.push(waiters.deliver(key, update));
+            let since = age.and_then(|age| came.checked_sub(age));
+            delivered.push(waiters.deliver_since(key, update, since));
         }
         Ok(json(StatusCode::OK, &Told { code: code::SUCCESS, delivered }))
     }

@@ -2,8 +2,12 @@
 //! asked when the metrics are read.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::core::Metric;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::sharded::lock;
 use crate::signing::NotGood;
@@ -78,6 +82,22 @@ impl SetEnd {
     }
 }
 
+/// How long a page may have waited for a set to come through: from within a core to what nobody should see.
+const WAKE_SECONDS: [f64; 17] = [
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// What a node has done so far: for who computes rates and quantiles of the difference of two.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Totals {
+    /// Gets ended, however.
+    pub gets: u64,
+    /// Sets ended, however.
+    pub sets: u64,
+    /// Of `holdfast_wake_seconds`: an upper bound in seconds, and how many took at most so long. The last has no bound.
+    pub wakes: Vec<(f64, u64)>,
+}
+
 /// All metrics of a node.
 #[derive(Debug)]
 pub struct Metrics {
@@ -89,6 +109,7 @@ pub struct Metrics {
     connections_limit: IntGaugeVec,
     waiters: IntGauge,
     waiting_keys: IntGauge,
+    wakes: Histogram,
     log_lines_dropped: IntCounter,
     /// What it counts so far: the log's own count is only read.
     log_lines_told: Mutex<usize>,
@@ -123,6 +144,9 @@ impl Default for Metrics {
         let connections_limit = by_listener(&registry, "holdfast_connections_limit", limit);
         let waiters = gauge(&registry, "holdfast_waiters", "Gets held now.");
         let waiting_keys = gauge(&registry, "holdfast_waiting_keys", "Keys that a get is held for now.");
+        let help = "Seconds from a set that was accepted to the answer written to one who waited for it; the way between \
+                    two nodes is not in it.";
+        let wakes = histogram(&registry, "holdfast_wake_seconds", help, &WAKE_SECONDS);
         let dropped = "Log lines thrown away because the log was not read fast enough.";
         let log_lines_dropped = IntCounter::new("holdfast_log_lines_dropped_total", dropped).expect(GOOD);
         registry.register(Box::new(log_lines_dropped.clone())).expect(GOOD);
@@ -135,6 +159,7 @@ impl Default for Metrics {
             connections_limit,
             waiters,
             waiting_keys,
+            wakes,
             log_lines_dropped,
             log_lines_told: Mutex::default(),
         }
@@ -158,6 +183,22 @@ impl Metrics {
     /// A get was refused for its key.
     pub(crate) fn key_refused(&self, why: NotGood) {
         self.keys_refused[why as usize].inc();
+    }
+
+    /// The answer to a set was written so long after that was accepted.
+    pub fn woken(&self, after: Duration) {
+        self.wakes.observe(after.as_secs_f64());
+    }
+
+    /// What there is to compute rates and quantiles of.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let sum = |counters: &[IntCounter]| counters.iter().map(IntCounter::get).sum();
+        let wakes = self.wakes.metric();
+        let wakes = wakes.get_histogram();
+        let buckets = wakes.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
+        let all = (f64::INFINITY, wakes.get_sample_count());
+        Totals { gets: sum(&self.gets), sets: sum(&self.sets), wakes: buckets.chain([all]).collect() }
     }
 
     /// The gauge of one listener's open connections, of which it takes at most `limit`.
@@ -198,6 +239,13 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     gauge
 }
 
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    let histogram = Histogram::with_opts(options).expect(GOOD);
+    registry.register(Box::new(histogram.clone())).expect(GOOD);
+    histogram
+}
+
 /// One counter for each label, made now: so that none is missing before its first event, and none is looked up.
 fn counters<const N: usize>(
     registry: &Registry,
@@ -214,6 +262,22 @@ fn counters<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn totals_are_sums_and_cumulative_buckets_that_end_with_all() {
+        let metrics = Metrics::default();
+        assert_eq!((metrics.totals().gets, metrics.totals().sets), (0, 0));
+        for micros in [20, 60, 3_000, 60_000_000] {
+            metrics.woken(Duration::from_micros(micros));
+        }
+        metrics.get_ended(GetEnd::Left);
+        metrics.get_ended(GetEnd::Success);
+        metrics.set_ended(SetEnd::Busy);
+        let Totals { gets, sets, wakes } = metrics.totals();
+        assert_eq!((gets, sets, wakes.len()), (2, 1, WAKE_SECONDS.len() + 1));
+        let at_most = |seconds| wakes.iter().find(|(bound, _)| *bound >= seconds).map(|(_, count)| *count);
+        assert_eq!([50e-6, 1e-3, 5e-3, 10.0, 11.0].map(at_most), [1, 2, 3, 3, 4].map(Some));
+    }
 
     #[test]
     fn each_ending_has_its_own_counter() {

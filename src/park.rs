@@ -63,6 +63,9 @@ pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
     /// Notes that its client left. Called once, and then there is no answer.
     fn left(&self);
 
+    /// Notes that the answer to the set that ended its wait was written so long after that was accepted.
+    fn woken(&self, _after: Duration) {}
+
     /// How long it may wait.
     fn wait(&self) -> Duration;
 
@@ -137,14 +140,22 @@ struct State {
 #[derive(Debug)]
 enum Phase {
     /// The store is being asked; what is given meanwhile is kept. What is seldom is on the heap.
-    Opening(Option<Box<Update>>),
-    Waiting,
+    Opening(Option<Box<News>>),
+    /// Where its own task has taken what it is to answer with: when the set that made that was accepted.
+    Waiting(Option<Instant>),
     /// Its own task is to answer with this.
-    Given(Box<Update>),
+    Given(Box<News>),
     Answered {
         at: Instant,
         then: Then,
     },
+}
+
+/// An update, and when the set that made it was accepted, where that is known.
+#[derive(Debug)]
+struct News {
+    update: Update,
+    since: Option<Instant>,
 }
 
 /// What is to be done behind an answer.
@@ -200,8 +211,9 @@ impl<R: Request> Parked<R> {
     /// The key is open: from here on an update is written as it is given. One that came before.
     pub(crate) fn opened(&self) -> Option<Update> {
         let mut state = lock(&self.state);
-        match replace(&mut state.phase, Phase::Waiting) {
-            Phase::Opening(given) => given.map(|update| *update),
+        match replace(&mut state.phase, Phase::Waiting(None)) {
+            Phase::Opening(Some(given)) => Some(state.accept(*given)),
+            Phase::Opening(None) => None,
             phase => {
                 state.phase = phase;
                 None
@@ -218,6 +230,7 @@ impl<R: Request> Parked<R> {
     /// Writes what the socket takes of the answer; gives who is to be woken.
     fn write(&self, state: &mut State, outcome: &Outcome) -> Option<Waker> {
         let stream = state.stream.as_ref().expect(STILL_HERE);
+        let since = if let Phase::Waiting(since) = state.phase { since } else { None };
         let (bytes, closes) = encode(self.request.answer(outcome), self.exchange, self.stop.state() != Course::Open);
         let then = match stream.try_write(&bytes) {
             Ok(written) if written == bytes.len() && closes => Then::Close,
@@ -227,7 +240,11 @@ impl<R: Request> Parked<R> {
             Err(_) => Then::Drop,
         };
         let wakes = state.wants_to_know || !matches!(then, Then::Rest);
-        state.phase = Phase::Answered { at: Instant::now(), then };
+        let at = Instant::now();
+        if let Some(since) = since.filter(|_| !matches!(then, Then::Drop)) {
+            self.request.woken(at - since);
+        }
+        state.phase = Phase::Answered { at, then };
         state.task.take().filter(|_| wakes)
     }
 
@@ -278,7 +295,8 @@ impl<R: Request> Parked<R> {
             let mut state = lock(&self.state);
             state.wants_to_know = true;
             if let Phase::Opening(given @ Some(_)) = &mut state.phase {
-                return Poll::Ready(given.take().map(|update| *update));
+                let given = given.take();
+                return Poll::Ready(given.map(|given| state.accept(*given)));
             }
             match state.is_over(cx) {
                 Some(Woken::Given(update)) => Poll::Ready(Some(update)),
@@ -361,16 +379,20 @@ impl<R: Request> Parked<R> {
 
 impl<R: Request> Taker for Parked<R> {
     /// Written at once, or by its own task.
-    fn take(&self, update: &Update, at_once: bool) {
+    fn take(&self, update: &Update, since: Option<Instant>, at_once: bool) {
         let mut state = lock(&self.state);
+        let news = || Box::new(News { update: update.clone(), since });
         let task = match &mut state.phase {
-            Phase::Waiting if at_once => self.write(&mut state, &update.clone().into()),
+            Phase::Waiting(accepted) if at_once => {
+                *accepted = since;
+                self.write(&mut state, &update.clone().into())
+            }
             Phase::Opening(given) => {
-                *given = Some(Box::new(update.clone()));
+                *given = Some(news());
                 state.task.take()
             }
             phase => {
-                *phase = Phase::Given(Box::new(update.clone()));
+                *phase = Phase::Given(news());
                 state.task.take()
             }
         };
@@ -387,17 +409,23 @@ impl State {
         match &self.phase {
             Phase::Answered { .. } => return Some(Woken::Answered),
             Phase::Given(_) => {
-                if let Phase::Given(update) = replace(&mut self.phase, Phase::Waiting) {
-                    return Some(Woken::Given(*update));
+                if let Phase::Given(given) = replace(&mut self.phase, Phase::Waiting(None)) {
+                    return Some(Woken::Given(self.accept(*given)));
                 }
             }
-            Phase::Opening(_) | Phase::Waiting => {}
+            Phase::Opening(_) | Phase::Waiting(_) => {}
         }
         match &mut self.task {
             Some(task) => task.clone_from(cx.waker()),
             task => *task = Some(cx.waker().clone()),
         }
         None
+    }
+
+    /// The task is to answer with what it was given.
+    fn accept(&mut self, News { update, since }: News) -> Update {
+        self.phase = Phase::Waiting(since);
+        update
     }
 
     /// Whether the client has closed its side.

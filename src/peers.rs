@@ -82,6 +82,8 @@ pub(crate) struct Peers {
 struct Job {
     key: Key,
     update: Update,
+    /// When the set that made it was accepted, where that is known.
+    since: Option<Instant>,
     told: oneshot::Sender<Told>,
 }
 
@@ -105,9 +107,10 @@ impl Peers {
         lease: &Lease,
         key: &Key,
         update: &Update,
+        since: Option<Instant>,
     ) -> impl Future<Output = Told> + use<> {
         let (told, answer) = oneshot::channel();
-        let mut job = Job { key: key.clone(), update: update.clone(), told };
+        let mut job = Job { key: key.clone(), update: update.clone(), since, told };
         // A line that has just ended is made anew, once.
         for _ in 0..2 {
             let Some(line) = self.line(lease).filter(|_| !self.is_skipped(&lease.name)) else { break };
@@ -221,8 +224,7 @@ impl Lane {
         if self.peers.is_skipped(&self.name) {
             return answer(jobs, |_| Told::Silent);
         }
-        let updates: Vec<_> = jobs.iter().map(|job| (job.key.clone(), job.update.clone())).collect();
-        let told = self.exchange(&updates, Instant::now() + self.peers.options.timeout).await;
+        let told = self.exchange(&jobs, Instant::now() + self.peers.options.timeout).await;
         answer(jobs, |index| match &told {
             Ok(delivered) => Told::Delivered(delivered.get(index).copied().unwrap_or(0)),
             Err(told) => *told,
@@ -231,7 +233,8 @@ impl Lane {
 
     /// One request and its answer; once more where a connection that was kept turns out to be closed. Where the node
     /// had carried it out already, the second answer counts too few.
-    async fn exchange(&mut self, updates: &[(Key, Update)], deadline: Instant) -> Result<Vec<usize>, Told> {
+    async fn exchange(&mut self, jobs: &[Job], deadline: Instant) -> Result<Vec<usize>, Told> {
+        let updates = jobs.iter().map(|job| (&job.key, &job.update, job.since.map(|since| since.elapsed())));
         let body = Bytes::from(channel::render(&self.peer.id, updates));
         let (status, answer) = loop {
             let (mut link, is_kept) = match self.link.take().filter(|link| !link.sender.is_closed()) {
@@ -257,7 +260,7 @@ impl Lane {
                 }
             }
         };
-        match (status, channel::parse_delivered(&answer, updates.len())) {
+        match (status, channel::parse_delivered(&answer, jobs.len())) {
             (StatusCode::OK, Some(delivered)) => Ok(delivered),
             (StatusCode::MISDIRECTED_REQUEST, _) => Err(Told::Replaced),
             (status, _) => {
@@ -332,7 +335,8 @@ impl Peer {
     /// # Cancel safety
     /// Dropped, the updates may have been told or not.
     pub(crate) async fn tell(&self, updates: &[(Key, Update)], limit: Duration) -> io::Result<Vec<usize>> {
-        let body = Bytes::from(channel::render(&self.id, updates));
+        let untimed = updates.iter().map(|(key, update)| (key, update, None));
+        let body = Bytes::from(channel::render(&self.id, untimed));
         let exchange = async { self.connect().await?.send(self, Method::POST, "/channel/set", body).await };
         let (status, answer) = timeout(limit, exchange).await??;
         if status != StatusCode::OK {

@@ -217,7 +217,7 @@ impl Recovery {
                     Ok(Stored { leases, process, .. }) => {
                         missing.fetch_add(1, Ordering::Relaxed);
                         if !ttl.is_zero() {
-                            self.delivery.deliver(&key, &update, leases).await;
+                            self.delivery.deliver(&key, &update, leases, None).await;
                         }
                         process
                     }
@@ -242,7 +242,7 @@ impl Recovery {
             .for_each_concurrent(self.side_by_side, async |key| match self.delivery.store.look(&key).await {
                 Ok(looked) => {
                     if let Some(known) = looked.known {
-                        self.delivery.deliver(&key, &known.update, looked.leases).await;
+                        self.delivery.deliver(&key, &known.update, looked.leases, None).await;
                     }
                 }
                 Err(_) => {

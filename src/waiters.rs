@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::key::{Key, KeyHasher};
 use crate::sharded::{Sharded, lock, shrink};
@@ -22,13 +23,13 @@ const AT_ONCE: usize = 16;
 /// Who waits, and is given the update that ends the wait.
 pub trait Taker: Debug + Send + Sync {
     /// Takes the update. Called once at most, by the delivery that took the waiter out of the registry, with no lock of
-    /// the registry held. Without `at_once` it is to be quick.
-    fn take(&self, update: &Update, at_once: bool);
+    /// the registry held. `since`: see [`Waiters::deliver_since`]. Without `at_once` it is to be quick.
+    fn take(&self, update: &Update, since: Option<Instant>, at_once: bool);
 }
 
 /// An update for who waits elsewhere.
 impl Taker for Mutex<Option<oneshot::Sender<Update>>> {
-    fn take(&self, update: &Update, _: bool) {
+    fn take(&self, update: &Update, _: Option<Instant>, _: bool) {
         if let Some(wake) = lock(self).take() {
             // Nobody may be there any more.
             let _ = wake.send(update.clone());
@@ -135,6 +136,11 @@ impl Waiters {
 
     /// Gives an update to each waiter of `key` that does not know this version yet; tells how many.
     pub fn deliver(&self, key: &Key, update: &Update) -> usize {
+        self.deliver_since(key, update, None)
+    }
+
+    /// The same, and tells when the set that made the update was accepted.
+    pub fn deliver_since(&self, key: &Key, update: &Update, since: Option<Instant>) -> usize {
         let version = update.version();
         let mut shard = self.by_key.lock(key);
         let Some(waiters) = shard.get_mut(key) else { return 0 };
@@ -145,7 +151,7 @@ impl Waiters {
         drop(shard);
         self.held.fetch_sub(woken.len(), Ordering::Relaxed);
         for (index, held) in woken.iter().enumerate() {
-            held.taker.take(update, index < AT_ONCE);
+            held.taker.take(update, since, index < AT_ONCE);
         }
         woken.len()
     }
@@ -292,7 +298,7 @@ mod tests {
     struct Taken(Mutex<Vec<(Update, bool)>>);
 
     impl Taker for Taken {
-        fn take(&self, update: &Update, at_once: bool) {
+        fn take(&self, update: &Update, _: Option<Instant>, at_once: bool) {
             lock(&self.0).push((update.clone(), at_once));
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{Instrument, debug};
 
 use crate::delivery::Delivery;
@@ -32,11 +33,13 @@ impl Writer {
     /// Stores a status, then has it delivered to the key's waiters: in this order, see `get`'s argument. Only what is
     /// stored is delivered: what the backend is told did not happen, no page sees. Gives what waits for the receipt.
     pub(crate) async fn put(&self, set: Set) -> impl Future<Output = Receipt> + Send + use<> {
+        let accepted = Instant::now();
         let Set { key, value, ttl, is_final, after } = set;
         let put = Put { value, is_final, ttl: ttl.unwrap_or(self.status_ttl), after };
         let stored = self.delivery.store.put(&key, &put).await;
         let Put { value, is_final, .. } = put;
-        let receipt = self.deliver(&key, stored, move |version| Update::Status(Status { version, value, is_final }));
+        let receipt =
+            self.deliver(&key, stored, accepted, move |version| Update::Status(Status { version, value, is_final }));
         let metrics = Arc::clone(&self.metrics);
         async move {
             let receipt = receipt.await;
@@ -48,8 +51,9 @@ impl Writer {
 
     /// Deletes what is known, and has the key's waiters told.
     pub(crate) async fn forget(&self, key: &Key) -> Receipt {
+        let accepted = Instant::now();
         let stored = self.delivery.store.forget(key).await;
-        let receipt = self.deliver(key, stored, Update::Gone).await;
+        let receipt = self.deliver(key, stored, accepted, Update::Gone).await;
         debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "deleted");
         receipt
     }
@@ -64,13 +68,14 @@ impl Writer {
         &self,
         key: &Key,
         stored: Result<Stored, StoreError>,
+        accepted: Instant,
         update: U,
     ) -> impl Future<Output = Receipt> + Send + use<U> {
         let done = match stored {
             Ok(Stored { version, ttl, leases, process }) => {
                 let update = update(version);
                 self.recovery.confirmed(key, &update, ttl, process);
-                Ok((version, self.delivery.deliver(key, &update, leases)))
+                Ok((version, self.delivery.deliver(key, &update, leases, Some(accepted))))
             }
             Err(error) => {
                 if error == StoreError::Unknown {

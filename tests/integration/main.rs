@@ -22,6 +22,7 @@ mod keys;
 mod library;
 mod limits;
 mod logs;
+mod metrics;
 mod model;
 mod nginx;
 mod nodes;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast::response::code;
 
+use crate::metrics::families;
 use crate::settings::{default_of, entries};
 use crate::support::{Launch, Node, Response, Scratch};
 
@@ -118,44 +119,26 @@ async fn the_codes_are_those_of_the_program_with_their_messages_and_http_statuse
     assert!(conflict[1].contains(&told), "{conflict:?}");
 }
 
-/// Each metric's type and the names of its labels.
-type Metrics = BTreeMap<String, (String, Vec<String>)>;
-
-/// The metrics of an answer of `/metrics`, and the values of each label.
-fn metrics(text: &str) -> (Metrics, BTreeMap<String, BTreeSet<String>>) {
-    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    let mut metrics: Metrics = types.map(|(name, kind)| (name.to_owned(), (kind.to_owned(), Vec::new()))).collect();
-    let mut values: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let sample = line.rsplit_once(' ').expect("a sample").0;
-        let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
-        let labels: Vec<_> = labels.map(|(label, value)| (label.to_owned(), value.trim_matches('"'))).collect();
-        for (label, value) in &labels {
-            values.entry(label.clone()).or_default().insert((*value).to_owned());
-        }
-        let (_, names) = metrics.get_mut(name).unwrap_or_else(|| panic!("no type: {line}"));
-        *names = labels.into_iter().map(|(label, _)| label).collect();
-    }
-    (metrics, values)
-}
-
 #[tokio::test]
-async fn the_metrics_are_those_of_the_program_with_their_types_and_labels() {
+async fn the_metrics_are_those_of_the_program_with_their_types_labels_and_values() {
     let node = Node::start(&[]).await;
-    let (mut there, values) = metrics(node.internal("GET", "/metrics", &[], b"").await.text());
-    let mut told: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let mut there = families(node.internal("GET", "/metrics", &[], b"").await.text());
     for row in table(&["metric", "type", "meaning"]) {
         let metric = code_of(&row[0]).unwrap_or_else(|| panic!("no metric: {row:?}"));
         let (name, label) = metric.trim_end_matches('}').split_once('{').unwrap_or((metric, ""));
-        let (kind, labels) = there.remove(name).unwrap_or_else(|| panic!("{name}: not in /metrics, or told twice"));
-        assert_eq!((row[1].as_str(), label), (kind.as_str(), labels.join(",").as_str()), "{name}");
-        if !label.is_empty() {
-            told.entry(label.to_owned()).or_default().extend(code_spans(&row[2]).into_iter().map(str::to_owned));
-        }
+        let family = there.remove(name).unwrap_or_else(|| panic!("{name}: not in /metrics, or told twice"));
+        let labels: Vec<_> = family.samples.iter().flat_map(|sample| &sample.labels).collect();
+        let mut names: Vec<_> = labels.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "le").collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!((row[1].as_str(), label), (family.kind.as_str(), names.join(",").as_str()), "{name}");
+        let is_listed = |label: &str| !["le", "version"].contains(&label);
+        let values = labels.iter().filter(|(label, _)| is_listed(label)).map(|(_, value)| value.as_str());
+        let told = code_spans(&row[2]).into_iter().filter(|span| !span.starts_with("--"));
+        let (told, values): (BTreeSet<_>, BTreeSet<_>) = (told.collect(), values.collect());
+        assert_eq!(told, values, "{name}: the values of its labels, as told and as they are");
     }
     assert!(there.is_empty(), "not in README.md: {there:#?}");
-    assert_eq!(told, values, "the labels with their values, as told and as they are");
 }
 
 /// The routes that a cell tells: "`GET` and `DELETE /keys/{key}`", "`GET /health/live`".
