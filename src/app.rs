@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::advertise::{self, NoAddress};
@@ -153,7 +153,7 @@ pub async fn run(
         // Asked before they are answered, and done while they are.
         let leave = node.recovery.leave();
         trigger.begin();
-        tokio::spawn(leave);
+        leave
     };
     Ok(end(signals, settings.drain_grace, begin_drain, servers).await)
 }
@@ -174,23 +174,33 @@ struct Servers {
     stop_internal: oneshot::Sender<Instant>,
 }
 
-/// Waits for a signal, then drains: first all who wait are answered and the public listener ends, then the internal
-/// one, through which operators watch the drain and backends set to the last.
-async fn end(mut signals: Signals, grace: Duration, begin_drain: impl FnOnce(), mut servers: Servers) -> Ended {
+/// Waits for a signal, then drains: first all who wait are answered, their leases are taken away and the public listener
+/// ends, then the internal one, through which operators watch the drain, backends set to the last, and peers are answered
+/// while there are leases.
+async fn end<L: Future<Output = ()>>(
+    mut signals: Signals,
+    grace: Duration,
+    begin_drain: impl FnOnce() -> L,
+    mut servers: Servers,
+) -> Ended {
     let signal = tokio::select! {
         signal = signals.next() => signal,
         _ = &mut servers.public => return Ended::Broken,
         _ = &mut servers.internal => return Ended::Broken,
     };
     info!(signal, ?grace, "draining");
-    begin_drain();
+    let leave = begin_drain();
     let deadline = Instant::now() + grace;
     let drained = async {
+        let public_deadline = deadline - grace / INTERNAL_GRACE_PART;
         // An error says that the listener's task panicked, and so has ended.
-        let _ = servers.stop_public.send(deadline - grace / INTERNAL_GRACE_PART);
-        let cut_public = servers.public.await.unwrap_or_default();
+        let _ = servers.stop_public.send(public_deadline);
+        let (cut_public, left) = tokio::join!(servers.public, timeout_at(public_deadline, leave));
+        if left.is_err() {
+            warn!("some leases of this node stay until they end by themselves");
+        }
         let _ = servers.stop_internal.send(deadline);
-        cut_public + servers.internal.await.unwrap_or_default()
+        cut_public.unwrap_or_default() + servers.internal.await.unwrap_or_default()
     };
     tokio::select! {
         cut_off = drained => {

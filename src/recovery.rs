@@ -158,7 +158,7 @@ impl Recovery {
     }
 
     /// Takes away the leases of all that is held now, for a drain: sets need not find out one by one that this node is
-    /// gone. What is not done when the node ends, ends by itself.
+    /// gone. What is not done when the grace is over, ends by itself.
     pub(crate) fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
         let (store, keys) = (Arc::clone(&self.delivery.store), self.delivery.waiters.unopened(u64::MAX));
         let side_by_side = self.side_by_side;

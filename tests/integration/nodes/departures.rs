@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{leases, poll, settle, status};
+use super::{is_of_key, leases, poll, settle, status};
 use crate::sets::{check, check_done};
-use crate::support::{Launch, Nodes, Redis, Scratch, eventually, free_port, wait_connected};
+use crate::support::{Launch, Nodes, Proxy, Redis, Scratch, Weather, eventually, free_port, wait_connected};
 
 #[tokio::test]
 async fn a_drained_node_leaves_no_lease_and_its_pages_go_on_elsewhere() {
@@ -28,6 +28,50 @@ async fn a_drained_node_leaves_no_lease_and_its_pages_go_on_elsewhere() {
     }
     nodes.replace(0).await;
     settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_until_the_leases_of_all_that_was_held_are_gone() {
+    const KEYS: usize = 1200;
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into()).await;
+    let mut nodes = Nodes::start(1, &format!("redis://127.0.0.1:{}", proxy.port), &[]).await;
+    let mut held = Vec::new();
+    for key in 0..KEYS {
+        held.push(nodes[0].open(&format!("key=k{key}")).await);
+    }
+    let count = async || {
+        let names = redis.names().await;
+        names.iter().filter(|name| is_of_key(name)).count()
+    };
+    eventually(async || count().await == KEYS, "a lease for each").await;
+    // Far longer for all leases than the pages need to be answered, and the quiet that ends the drain.
+    proxy.set(Weather::Delay(Duration::from_millis(20)));
+    nodes[0].signal("TERM").await;
+    for held in &mut held {
+        assert_eq!(held.answer().await.code(), -2);
+    }
+    assert_eq!(nodes[0].wait_exit().await.code(), Some(0));
+    for key in 0..KEYS {
+        assert_eq!(leases(&redis, &format!("k{key}")).await, Vec::<String>::new(), "k{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_ends_in_its_grace_where_redis_does_not_answer() {
+    let redis = Redis::start(&[]).await;
+    let mut nodes = Nodes::start(1, &redis.url(), &["--drain-grace", "2s", "--redis-timeout", "60s"]).await;
+    let mut held = nodes.hold(0, "key=k").await;
+    redis.signal("STOP").await;
+    let begun = Instant::now();
+    nodes[0].signal("TERM").await;
+    assert_eq!(held.answer().await.code(), -2);
+    assert_eq!(nodes[0].wait_exit().await.code(), Some(0));
+    let took = begun.elapsed();
+    assert!((1800..10_000).contains(&took.as_millis()), "not the grace: {took:?}");
+    redis.signal("CONT").await;
+    let told = nodes[0].logs().iter().any(|line| line.contains("leases of this node stay"));
+    assert!(told, "{:?}", nodes[0].logs());
 }
 
 #[tokio::test]
