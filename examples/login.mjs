@@ -1,14 +1,16 @@
 // Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.py is the same in Python.
 //
-//     holdfast                                          (it listens on 127.0.0.1:11000 and 11001)
+//     openssl rand -base64 32 > key-secret              (holdfast and this file sign keys with it)
+//     holdfast --key-secret-file key-secret             (it listens on 127.0.0.1:11000 and 11001)
 //     npm install uqr && node examples/login.mjs        (then open http://127.0.0.1:8000/)
 //
 // A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
-// secrets, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
-// key is what the screen's page polls with; the ticket that comes then is good once, for a minute, with the cookie of
-// the browser that showed the code.
+// names, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
+// key, which is that id signed, is what the screen's page polls with; the ticket that comes then is good once, for a minute,
+// with the cookie of the browser that showed the code.
 
-import { randomBytes } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -20,6 +22,7 @@ const HOST = env.HOST ?? "127.0.0.1";
 const PUBLIC = (env.HOLDFAST_PUBLIC ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
 const INTERNAL = (env.HOLDFAST_INTERNAL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
 const TOKEN = env.HOLDFAST_TOKEN;                                   // what --internal-token-file of holdfast holds
+const KEY_SECRET = env.KEY_SECRET_FILE ?? "key-secret";              // what --key-secret-file of holdfast names
 const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds that a code is good for
 const TICKET_LIFE = 60, SESSION_LIFE = 3600;
 let { ORIGIN } = env;                                               // how browsers reach us, as in https://example.com
@@ -28,6 +31,16 @@ let { ORIGIN } = env;                                               // how brows
 const { renderSVG } = (() => {
   try { return createRequire(`${process.cwd()}/`)("uqr"); } catch {
     console.error("login.mjs: the package uqr is missing: npm install uqr");
+    process.exit(1);
+  }
+})();
+
+const SECRET = (() => {
+  try {
+    return readFileSync(KEY_SECRET, "utf8").trim().split(/\s/)[0] || exit("it is empty");     // of several the first signs
+  } catch ({ message }) { return exit(message); }
+  function exit(why) {
+    console.error(`login.mjs: no secret in ${KEY_SECRET} (${why}): openssl rand -base64 32 > ${KEY_SECRET}`);
     process.exit(1);
   }
 })();
@@ -52,11 +65,17 @@ class Memory {
   get(name) { const found = this.#entries.get(name); return found?.until > performance.now() ? found.entry : undefined; }
   take(name) { const entry = this.get(name); this.#entries.delete(name); return entry; }
 }
-const logins = new Memory(LOGIN_LIFE);          // id -> { key, browser, phone, version, ticket, over, turn }
+const logins = new Memory(LOGIN_LIFE);          // id -> { id, browser, phone, version, ticket, over, turn }
 const tickets = new Memory(TICKET_LIFE);        // ticket -> { browser, user }
 const sessions = new Memory(SESSION_LIFE);      // session -> { user }
 
 // --- holdfast -----------------------------------------------------------------------------------------------------------
+
+// The key to wait with for what is set under an id: README.md, "Sign by yourself".
+function keyOf(id, life) {
+  const signed = `${id}.${Date.now() + life * 1000}`;
+  return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+}
 
 async function ask(method, path, body) {
   const headers = { "content-type": "application/json", ...(TOKEN && { authorization: `Bearer ${TOKEN}` }) };
@@ -72,13 +91,13 @@ async function ask(method, path, body) {
 // Sets a status after the one of version `after`, and returns its version. Out of reach (503), full (507), no answer, or
 // `"stored":"unknown"`: it is tried again, which can do no harm, as the second of two sets with the same `after` is a
 // conflict. With somebody else's, or, where the first was stored after all, with our own: a look tells which.
-async function setStatus(key, value, more) {
+async function setStatus(id, value, more) {
   for (const pause of [0, 100, 200, 400, 800]) {
     await sleep(pause);
-    const told = await ask("POST", "/status/set", JSON.stringify({ key, value, ...more }));
+    const told = await ask("POST", "/status/set", JSON.stringify({ key: id, value, ...more }));
     if (told.status === 200) return told.version;
     if (told.status === 409) {
-      const known = await ask("GET", `/keys/${key}`);
+      const known = await ask("GET", `/keys/${id}`);
       if (known.status === 200 && isDeepStrictEqual(known.value, value)) return known.version;
       if (known.status === 200 || known.status === 404) throw new Refusal(409, "This code has been answered already.");
     } else if (told.status > 0 && told.status < 500) {
@@ -92,8 +111,9 @@ async function setStatus(key, value, more) {
 
 // One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
 function showCode({ cookies }) {
-  const browser = cookies.browser ?? random(), key = random();
-  const id = logins.put(random(), { key, browser, turn: Promise.resolve() });
+  const browser = cookies.browser ?? random(), id = random();
+  logins.put(id, { id, browser, turn: Promise.resolve() });
+  const key = keyOf(id, LOGIN_LIFE + TICKET_LIFE);                  // what is confirmed in the last moment is still heard
   const link = `${ORIGIN}/app?id=${id}`;
   const values = { base: PUBLIC, key, life: LOGIN_LIFE, link, qr: renderSVG(link, { ecc: "M", border: 4 }) };
   return page(LOGIN, values, cookie("browser", browser, LOGIN_LIFE + TICKET_LIFE));
@@ -140,7 +160,7 @@ function scanned({ fields, cookies }) {
     if (login.phone !== cookies.phone) throw new Refusal(409, "Another phone has scanned this code.");
     if (login.over) throw new Refusal(410, login.over.told);
     // Kept for as long as the login may last from now, or the next status would find nothing to come after.
-    login.version ??= await setStatus(login.key, { state: "scanned" }, { after: 0, ttl: LOGIN_LIFE });
+    login.version ??= await setStatus(login.id, { state: "scanned" }, { after: 0, ttl: LOGIN_LIFE });
     return text(200, "Scanned.");
   });
 }
@@ -152,7 +172,7 @@ function carryOut({ fields, cookies }, state, told, prepare) {
   return inTurn(login, async () => {
     if (!login.over) {                          // looked at only now: another press may have had its turn
       const value = { state, ...prepare(login) };
-      await setStatus(login.key, value, { after: login.version, final: true, ttl: TICKET_LIFE });
+      await setStatus(login.id, value, { after: login.version, final: true, ttl: TICKET_LIFE });
       login.over = { state, told };
     }
     if (login.over.state !== state) throw new Refusal(409, "This code has been answered already.");

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.mjs is the same in Node.
 
-    holdfast                                              (it listens on 127.0.0.1:11000 and 11001)
+    openssl rand -base64 32 > key-secret                  (holdfast and this file sign keys with it)
+    holdfast --key-secret-file key-secret                 (it listens on 127.0.0.1:11000 and 11001)
     pip install segno && python3 examples/login.py        (then open http://127.0.0.1:8000/)
 
 A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
-secrets, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
-key is what the screen's page polls with; the ticket that comes then is good once, for a minute, with the cookie of
-the browser that showed the code.
+names, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
+key, which is that id signed, is what the screen's page polls with; the ticket that comes then is good once, for a minute,
+with the cookie of the browser that showed the code.
 """
 
+import base64
+import hashlib
+import hmac
 import html
 import json
 import re
@@ -35,9 +39,17 @@ HOST = environ.get("HOST", "127.0.0.1")
 PUBLIC = environ.get("HOLDFAST_PUBLIC", "http://127.0.0.1:11000").rstrip("/")         # for pages
 INTERNAL = environ.get("HOLDFAST_INTERNAL", "http://127.0.0.1:11001").rstrip("/")     # for us alone
 TOKEN = environ.get("HOLDFAST_TOKEN")                               # what --internal-token-file of holdfast holds
+KEY_SECRET = environ.get("KEY_SECRET_FILE", "key-secret")            # what --key-secret-file of holdfast names
 LOGIN_LIFE = int(environ.get("LOGIN_LIFE", 300))                    # seconds that a code is good for
 TICKET_LIFE, SESSION_LIFE = 60, 3600
 ORIGIN = environ.get("ORIGIN")                                      # how browsers reach us, as in https://example.com
+
+
+try:
+    with open(KEY_SECRET) as lines:
+        SECRET = next(filter(None, map(str.strip, lines)))          # of several the first signs
+except (OSError, StopIteration) as error:
+    sys.exit(f"login.py: no secret in {KEY_SECRET} ({error}): openssl rand -base64 32 > {KEY_SECRET}")
 
 
 def random():
@@ -85,7 +97,7 @@ sessions = Memory(SESSION_LIFE)     # session -> user
 
 class Login:
     def __init__(self, browser):
-        self.browser, self.key, self.lock = browser, random(), threading.Lock()
+        self.browser, self.id, self.lock = browser, random(), threading.Lock()
         self.phone = self.version = self.ticket = None
         self.over = None            # what the phone has answered, once it is carried out: ("confirmed" or "refused", text)
 
@@ -93,6 +105,13 @@ class Login:
 # --- holdfast -----------------------------------------------------------------------------------------------------------
 
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))       # the internal listener is behind no proxy
+
+
+def key_of(id, life):
+    """The key to wait with for what is set under an id: README.md, "Sign by yourself"."""
+    signed = f"{id}.{int((time.time() + life) * 1000)}"
+    signature = hmac.digest(SECRET.encode(), signed.encode(), hashlib.sha256)
+    return f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
 
 def ask(method, path, body=None):
@@ -110,17 +129,17 @@ def ask(method, path, body=None):
         return 0, {}
 
 
-def set_status(key, value, **more):
+def set_status(id, value, **more):
     """Sets a status after the one of version `after`, and returns its version. Out of reach (503), full (507), no answer,
     or `"stored":"unknown"`: it is tried again, which can do no harm, as the second of two sets with the same `after` is a
     conflict. With somebody else's, or, where the first was stored after all, with our own: a look tells which."""
     for pause in 0, 0.1, 0.2, 0.4, 0.8:
         time.sleep(pause)
-        status, told = ask("POST", "/status/set", json.dumps({"key": key, "value": value, **more}).encode())
+        status, told = ask("POST", "/status/set", json.dumps({"key": id, "value": value, **more}).encode())
         if status == 200:
             return told["version"]
         if status == 409:
-            status, known = ask("GET", f"/keys/{key}")
+            status, known = ask("GET", f"/keys/{id}")
             if status == 200 and known["value"] == value:
                 return known["version"]
             if status in (200, 404):
@@ -136,9 +155,10 @@ def show_code(fields, cookies):
     # One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
     browser = cookies.get("browser") or random()
     login = Login(browser)
-    link = f"{ORIGIN}/app?id={logins.put(random(), login)}"
+    link = f"{ORIGIN}/app?id={logins.put(login.id, login)}"
+    key = key_of(login.id, LOGIN_LIFE + TICKET_LIFE)                # what is confirmed in the last moment is still heard
     qr = segno.make(link, micro=False, error="m").svg_inline(omitsize=True, dark="#000", light="#fff")
-    return page(LOGIN, {"base": PUBLIC, "key": login.key, "life": LOGIN_LIFE, "link": link, "qr": qr},
+    return page(LOGIN, {"base": PUBLIC, "key": key, "life": LOGIN_LIFE, "link": link, "qr": qr},
                 cookie("browser", browser, LOGIN_LIFE + TICKET_LIFE))
 
 
@@ -181,7 +201,7 @@ def scanned(fields, cookies):
         if login.over:
             raise Refusal(410, login.over[1])
         # Kept for as long as the login may last from now, or the next status would find nothing to come after.
-        login.version = login.version or set_status(login.key, {"state": "scanned"}, after=0, ttl=LOGIN_LIFE)
+        login.version = login.version or set_status(login.id, {"state": "scanned"}, after=0, ttl=LOGIN_LIFE)
     return text(200, "Scanned.")
 
 
@@ -193,7 +213,7 @@ def carry_out(fields, cookies, state, told, prepare):
     with login.lock:
         if not login.over:                                          # looked at only now: another press may have had the lock
             value = {"state": state, **prepare(login)}
-            set_status(login.key, value, after=login.version, final=True, ttl=TICKET_LIFE)
+            set_status(login.id, value, after=login.version, final=True, ttl=TICKET_LIFE)
             login.over = state, told
         if login.over[0] != state:
             raise Refusal(409, "This code has been answered already.")

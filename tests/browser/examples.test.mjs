@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, get } from "node:http";
 import { tmpdir } from "node:os";
-import { before, test } from "node:test";
+import { after, before, test } from "node:test";
 import { browser, example, examples, html, limit, open, packages, program, site, tab, until } from "./harness.mjs";
 import { textOf } from "./qr.mjs";
 
@@ -16,13 +16,18 @@ const commands = {
   node: [process.execPath, `${examples}login.mjs`],
 };
 const start = (language, { env, ...more } = {}) =>
-  example({ command: commands[language], ...more, env: { HOLDFAST_PUBLIC: holdfast.public, HOLDFAST_INTERNAL: holdfast.internal, ...env } });
+  example({ command: commands[language], ...more, env: { HOLDFAST_PUBLIC: signing.public, HOLDFAST_INTERNAL: signing.internal, KEY_SECRET_FILE: secrets, ...env } });
 
-let chromium, holdfast, other;
+// The pages that wait name any key; the logins sign theirs.
+let chromium, holdfast, signing, other;
+const directory = mkdtempSync(`${tmpdir()}/holdfast-examples-`);
+const secrets = `${directory}/key-secret`;
+writeFileSync(secrets, "the-first-secret-signs-as-holdfast-has-it\nanother-secret-that-verifies-as-well-as-it\n");
+after(() => rmSync(directory, { recursive: true }));
 const logins = {};
 before(async () => {
-  [chromium, holdfast, other] = await Promise.all([
-    browser(), program(), site({ "/plain.html": pageOf("plain.html"), "/jquery.html": pageOf("jquery.html") }),
+  [chromium, holdfast, signing, other] = await Promise.all([
+    browser(), program(), program({ args: ["--key-secret-file", secrets] }), site({ "/plain.html": pageOf("plain.html"), "/jquery.html": pageOf("jquery.html") }),
   ]);
   for (const language of Object.keys(commands)) logins[language] = await start(language);
 });
@@ -109,7 +114,7 @@ async function between(t, pass) {
     let body = "";
     for await (const chunk of request) body += chunk;
     const giveOn = async () => {
-      const answer = await fetch(holdfast.internal + request.url, body ? { method: "POST", body } : {});
+      const answer = await fetch(signing.internal + request.url, body ? { method: "POST", body } : {});
       return [answer.status, await answer.text()];
     };
     const [status, told, isCut = false] = await pass(body, giveOn);
@@ -123,21 +128,21 @@ async function between(t, pass) {
 
 const signedIn = async (page) => JSON.parse((await ask(page, "/me"))[1]).user;
 
-/** A code as a program sees it, without a browser: its id and key, and a phone that has opened its link but runs no script. */
+/** A code as a program sees it, without a browser: its id, and a phone that has opened its link but runs no script. */
 async function codeOf(origin) {
   const body = await (await fetch(origin)).text();
-  const [, id] = body.match(/\/app\?id=([\w-]{22})/), [, key] = body.match(/data-key="([\w-]{22})"/);
+  const [, id] = body.match(/\/app\?id=([\w-]{22})/);
   const opened = await fetch(`${origin}/app?id=${id}`);
   assert.equal(opened.status, 200);
   const cookie = opened.headers.get("set-cookie").split(";")[0];
   const post = (path, headers) => fetch(origin + path, { method: "POST", body: new URLSearchParams({ id }), headers: { cookie, ...headers } });
-  return { key, post };
+  return { id, post };
 }
 
 /** Listens as the page does, from elsewhere: the first value newer than `last` under the key of this screen. */
 async function overhear(screen, last = 0) {
   const key = await screen.locator("main").getAttribute("data-key");
-  const answer = await (await fetch(holdfast.get({ key, last }))).json();
+  const answer = await (await fetch(signing.get({ key, last }))).json();
   assert.equal(answer.code, 0);
   return answer;
 }
@@ -151,8 +156,9 @@ for (const language of Object.keys(commands)) {
     assert.match(link, /^http:\/\/127\.0\.0\.1:\d+\/app\?id=[\w-]{22}$/);
     assert.equal(link, await screen.locator("#code a").getAttribute("href"));
     const key = await screen.locator("main").getAttribute("data-key");
-    assert.match(key, /^[\w-]{22}$/);
-    assert.ok(!link.includes(key), "the key is not in the code");
+    const id = new URL(link).searchParams.get("id");
+    assert.match(key, new RegExp(`^${id}\\.\\d{13}\\.[\\w-]{43}$`));
+    assert.equal((await (await fetch(signing.get({ key: id }))).json()).code, -4, "who sees the code hears nothing");
 
     const phone = await scan(t, link);
     await is(screen, "scanned");
@@ -219,8 +225,8 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_opening_the_link_without_running_its_script_changes_nothing`, limit, async () => {
-    const { key } = await codeOf(logins[language].origin);
-    assert.equal((await fetch(`${holdfast.internal}/keys/${key}`)).status, 404);
+    const { id } = await codeOf(logins[language].origin);
+    assert.equal((await fetch(`${signing.internal}/keys/${id}`)).status, 404);
   });
 
   test(`${language}_post_from_another_site_is_refused`, limit, async () => {
@@ -234,8 +240,9 @@ for (const language of Object.keys(commands)) {
 
   test(`${language}_phone_is_told_of_a_status_that_came_between`, limit, async (t) => {
     const screen = await screenOf(t);
-    const phone = await scan(t, await photograph(screen));
-    await holdfast.set(await screen.locator("main").getAttribute("data-key"), `{"state":"refused"}`);
+    const link = await photograph(screen);
+    const phone = await scan(t, link);
+    await signing.set(new URL(link).searchParams.get("id"), `{"state":"refused"}`);
     await press(phone, "Confirm");
     await shows(phone, "#told", "This code has been answered already.");
     await is(screen, "refused");
@@ -358,10 +365,8 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_shows_holdfast_its_token`, limit, async (t) => {
-    const directory = mkdtempSync(`${tmpdir()}/holdfast-examples-`);
-    t.after(() => rmSync(directory, { recursive: true }));
     writeFileSync(`${directory}/tokens`, "of-the-examples\n");
-    const guarded = await program({ t, args: ["--internal-token-file", `${directory}/tokens`] });
+    const guarded = await program({ t, args: ["--internal-token-file", `${directory}/tokens`, "--key-secret-file", secrets] });
     const env = { HOLDFAST_PUBLIC: guarded.public, HOLDFAST_INTERNAL: guarded.internal };
     const screen = await screenOf(t, await start(language, { t, env: { ...env, HOLDFAST_TOKEN: "of-the-examples" } }));
     await scan(t, await photograph(screen));

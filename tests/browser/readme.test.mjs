@@ -1,7 +1,8 @@
 // README.md's pages, run as they are written there: only the address of holdfast is another.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { before, beforeEach, test } from "node:test";
 import { blank, browser, html, limit, open, program, site, until } from "./harness.mjs";
 
@@ -78,31 +79,36 @@ test("page_by_assignment_reads_the_status", limit, async (t) => {
 });
 
 test("login_in_twenty_lines_signs_in", limit, async (t) => {
-  const login = block("## A QR login in twenty lines", "html");
+  const directory = mkdtempSync(`${tmpdir()}/holdfast-readme-`);
+  t.after(() => rmSync(directory, { recursive: true }));
+  writeFileSync(`${directory}/secret`, "of-the-tests-of-readme-and-long-enough");
+  const signing = await program({ t, args: ["--key-secret-file", `${directory}/secret`] });
+  const login = block("## A QR login in twenty lines", "html").replaceAll(holdfast.public, signing.public);
   assert.equal(login.trimEnd().split("\n").length, 20);
   // What README.md leaves to the backend.
-  const keys = [];
+  const ids = [];
   const redeemed = [];
   const page = await open(t, chromium, `${other.localhost}/elsewhere`);
-  await page.route("**/login/code", (route) => {
-    keys.push(`login-${keys.length}`);
-    return route.fulfill({ json: { key: keys.at(-1), svg: `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="code"></svg>` } });
+  await page.route("**/login/code", async (route) => {
+    const { id, key } = await (await fetch(`${signing.internal}/keys`, { method: "POST" })).json();
+    ids.push(id);
+    return route.fulfill({ json: { key, svg: `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="code"></svg>` } });
   });
   await page.route("**/login", (route) => (redeemed.push(route.request().postData()), route.fulfill({ status: 204 })));
   pages["/login-page"] = [html, blank + login];
   await page.goto(`${other.localhost}/login-page`);
-  await holdfast.waiters(1);
+  await signing.waiters(1);
 
   // Refused: a new code.
-  const first = await holdfast.set(keys[0], `{"state":"scanned"}`, `,"after":0`);
+  const first = await signing.set(ids[0], `{"state":"scanned"}`, `,"after":0`);
   await until("it is shown", async () => (await page.textContent("#state")) === "scanned");
-  await assert.rejects(holdfast.set(keys[0], `{"state":"scanned"}`, `,"after":0`), /409/, "a second phone");
-  await holdfast.set(keys[0], `{"state":"refused"}`, `,"after":${first.version},"final":true`);
-  await until("a new code", () => keys.length === 2);
+  await assert.rejects(signing.set(ids[0], `{"state":"scanned"}`, `,"after":0`), /409/, "a second phone");
+  await signing.set(ids[0], `{"state":"refused"}`, `,"after":${first.version},"final":true`);
+  await until("a new code", () => ids.length === 2);
 
-  await holdfast.waiters(1);
-  const { version } = await holdfast.set(keys[1], `{"state":"scanned"}`, `,"after":0`);
-  await holdfast.set(keys[1], `{"state":"confirmed","ticket":"t-81f3"}`, `,"after":${version},"final":true`);
+  await signing.waiters(1);
+  const { version } = await signing.set(ids[1], `{"state":"scanned"}`, `,"after":0`);
+  await signing.set(ids[1], `{"state":"confirmed","ticket":"t-81f3"}`, `,"after":${version},"final":true`);
   await page.waitForURL(`${other.localhost}/`);
   assert.deepEqual(redeemed, ["t-81f3"]);
   assert.deepEqual(page.complaints, []);
