@@ -38,6 +38,33 @@ async fn a_client_with_too_many_gets_a_second_is_answered_429() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_are_refused_where_the_list_of_referers_is_on() {
+    let node = Node::start(&[]).await;
+    let off = Nginx::start([&node.public]).await;
+    let site = Site::new("nodes.conf").nodes([&node.public]);
+    let on =
+        site.change("# valid_referers", "valid_referers").change("# if ($invalid_referer)", "if ($invalid_referer)");
+    let on = on.start().await;
+    let own = format!("https://{NAME}/login");
+    for (referer, listed) in [
+        // holdfast.js says none.
+        ("", true),
+        (&own, true),
+        ("https://www.example.com/", true),
+        ("https://a.b.example.com:8443/", true),
+        ("https://other.example/", false),
+        ("https://push.example.com.other.example/", false),
+        ("https://other.example/?push.example.com", false),
+        ("https://example.com@other.example/", false),
+    ] {
+        for (nginx, status) in [(&off, 200), (&on, if listed { 200 } else { 403 })] {
+            let asked = nginx.ask("/status/get?key=k&wait=0", &["-e", referer]).await;
+            assert_eq!(asked.status, status, "{referer}: {asked:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn five_hundred_pages_of_one_address_that_come_back_at_once_meet_no_limit() {
     let node = Node::start(&[]).await;
     let nginx = Nginx::start([&node.public]).await;
