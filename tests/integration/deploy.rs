@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::process::{Command as StdCommand, Stdio};
+use std::process::{Command as StdCommand, Output, Stdio};
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -114,6 +114,37 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
     for port in [base, base + 10, base + 20, redis, nginx] {
         assert!(TcpListener::bind(("127.0.0.1", port)).is_ok(), "{port} is free again");
     }
+}
+
+/// The unit, with the program that is under test, and another line in its section of the service.
+fn unit(scratch: &Scratch, line: &str) -> String {
+    let unit = std::fs::read_to_string(format!("{ROOT}/deploy/holdfast.service")).unwrap();
+    let unit = unit.replace("/usr/local/bin/holdfast", env!("CARGO_BIN_EXE_holdfast"));
+    scratch.file("holdfast.service", &unit.replace("[Service]\n", &format!("[Service]\n{line}\n")))
+}
+
+fn systemd_analyze(args: &[&str]) -> Output {
+    let output = StdCommand::new("systemd-analyze").args(args).output();
+    output.expect("systemd-analyze; `make deps` installs it")
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes_and_exposes_little() {
+    let scratch = Scratch::new();
+    let verify = |line: &str| {
+        let output = systemd_analyze(&["verify", "--man=no", &unit(&scratch, line)]);
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(verify(""), (true, String::new()));
+    // That is what a mistake looks like: said, and no failure.
+    assert!(verify("Bogus=yes").1.contains("Bogus"));
+    // In tenths. Of 10, what has nothing set has 9.6; of ours 0.9 is the network and unix sockets.
+    let is_within = |limit: &str, line: &str| {
+        let limit = format!("--threshold={limit}");
+        systemd_analyze(&["security", "--offline=true", &limit, &unit(&scratch, line)]).status.success()
+    };
+    assert!(is_within("13", ""));
+    assert!(!is_within("5", ""));
 }
 
 #[tokio::test]
