@@ -5,7 +5,7 @@ SHELL = /bin/sh
 # The debug binary as an absolute path, wherever cargo was told to put it.
 HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
 
-.PHONY: help build web deps test test-browser test-long test-all lint
+.PHONY: help build web deps test test-browser test-long test-all lint deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -41,3 +41,6 @@ lint: ## formatting, clippy and docs, warnings denied
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+deny: ## licences, doubled versions, sources and, where it is reachable, the known weaknesses of what is built in
+	@.ci/deny
