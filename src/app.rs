@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ use crate::config::Settings;
 use crate::connection::Handling;
 use crate::delivery::Delivery;
 use crate::demo::{Addresses, Demo};
+use crate::exposure;
 use crate::get::Gets;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
-use crate::internal::{Internal, Parts};
+use crate::inbound::Inbound;
+use crate::internal::{Internal, Parts, max_channel_bytes};
 use crate::listener::{Address, Listener};
 use crate::metrics::Metrics;
 use crate::park::Never;
@@ -92,7 +95,11 @@ pub enum Ended {
 pub async fn check(settings: &Settings) -> Result<(), StartError> {
     for (flag, address) in [("--public", &settings.public), ("--internal", &settings.internal)] {
         let resolved = address.resolve().await;
-        resolved.map_err(|error| StartError::Failed(format!("{flag} {address} cannot be resolved"), error))?;
+        let resolved =
+            resolved.map_err(|error| StartError::Failed(format!("{flag} {address} cannot be resolved"), error))?;
+        if flag == "--internal" {
+            check_exposure(settings, &resolved)?;
+        }
     }
     if let Some(options) = &settings.redis {
         advertise::find(settings.advertise.as_ref(), &settings.internal, &options.target).await?;
@@ -100,6 +107,16 @@ pub async fn check(settings: &Settings) -> Result<(), StartError> {
         checked.map_err(|why| StartError::Failed(format!("--redis {}", options.target), io::Error::other(why)))?;
     }
     Ok(())
+}
+
+/// Refuses an internal listener that others may reach and that asks for no token.
+fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), StartError> {
+    let is_guarded = settings.internal_without_token || settings.internal_tokens.first().is_some();
+    if is_guarded || !addresses.iter().any(|address| exposure::is_public(address.ip())) {
+        return Ok(());
+    }
+    let given = settings.internal.to_string();
+    Err(StartError::Mistake(format!("--internal '{}': {}", given.escape_debug(), exposure::MISTAKE)))
 }
 
 /// Runs a node until a signal has ended it.
@@ -113,6 +130,8 @@ pub async fn run(
     let signals = Signals::new().map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
+    // As it is bound: of a name's addresses it is one. Who connects meanwhile is not accepted.
+    check_exposure(&settings, &internal_address.resolve().await.unwrap_or_default())?;
     let (trigger, drain) = shutdown::drain();
     let node = Node::new(&settings, internal_address.clone(), drain).await?;
     let demo = if settings.demo { Some(Addresses::of(&public_address).await) } else { None };
@@ -349,6 +368,7 @@ impl Node {
     ) -> Parts {
         let signing = signing.filter(|signing| signing.is_of_all());
         let ids_only = signing.is_some();
+        let max_channel_bytes = settings.max_inbound_bytes.max(max_channel_bytes(settings.max_body_bytes));
         Parts {
             node: self.id.clone(),
             delivery: Arc::clone(&self.delivery),
@@ -359,6 +379,8 @@ impl Node {
             signing,
             limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch, ids_only },
             max_body_bytes: settings.max_body_bytes,
+            set_bodies: Inbound::new(settings.max_inbound_bytes),
+            channel_bodies: Inbound::new(max_channel_bytes),
             body_timeout: settings.body_timeout,
             log_lines_dropped: Box::new(lines_dropped),
         }

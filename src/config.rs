@@ -6,6 +6,7 @@
 mod flags;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::flags::Flags;
 use crate::auth::Tokens;
+use crate::exposure;
 use crate::listener::Address;
 use crate::response::AllowOrigin;
 use crate::set::MAX_TTL_SECONDS;
@@ -28,6 +30,8 @@ const RESERVED_FILES: u64 = 32;
 /// Of the rest, this part is the internal listener's, up to so many.
 const INTERNAL_PART: u64 = 8;
 const MAX_INTERNAL_CONNECTIONS: u64 = 1024;
+/// Bodies of the greatest length that may be under way together.
+const LONGEST_BODIES: usize = 8;
 /// A hold above this is cut by proxies' defaults (nginx and many load balancers: 60 s).
 const LONG_HOLD: Duration = Duration::from_secs(55);
 
@@ -45,6 +49,7 @@ pub struct Settings {
     pub status_ttl: Duration,
     pub max_value_bytes: usize,
     pub max_body_bytes: usize,
+    pub max_inbound_bytes: usize,
     pub max_batch: usize,
     pub max_statuses: usize,
     pub max_status_bytes: usize,
@@ -68,6 +73,7 @@ pub struct Settings {
     pub peer_queue: usize,
     pub internal_tokens: Tokens,
     pub key_secrets: Option<Secrets>,
+    pub internal_without_token: bool,
     pub threads: usize,
     pub demo: bool,
     pub log: String,
@@ -166,6 +172,10 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     let status_ttl = check.duration("status-ttl", &flags.status_ttl, SECOND..=Duration::from_secs(MAX_TTL_SECONDS));
     let max_value_bytes = check.number("max-value-bytes", &flags.max_value_bytes, many.clone());
     let max_body_bytes = check.number("max-body-bytes", &flags.max_body_bytes, many.clone());
+    let max_inbound_bytes = match &flags.max_inbound_bytes {
+        Some(bytes) => check.number("max-inbound-bytes", bytes, many.clone()),
+        None => max_body_bytes.map(|bytes| bytes.saturating_mul(LONGEST_BODIES)),
+    };
     let max_batch = check.number("max-batch", &flags.max_batch, many.clone());
     let max_statuses = check.number("max-statuses", &flags.max_statuses, many.clone());
     let max_status_bytes = check.number("max-status-bytes", &flags.max_status_bytes, many.clone());
@@ -192,6 +202,8 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     let peer_queue = check.number("peer-queue", &flags.peer_queue, 1..=1 << 24);
     let internal_tokens = check.file("internal-token-file", flags.internal_token_file.as_deref(), Tokens::parse);
     let key_secrets = check.file("key-secret-file", flags.key_secret_file.as_deref(), Secrets::parse);
+    let without_token =
+        check.one_of("internal-without-token", &flags.internal_without_token, &[("true", true), ("false", false)]);
     let threads = match &flags.threads {
         Some(threads) => check.number("threads", threads, 1..=1024),
         None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
@@ -215,6 +227,12 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     {
         check.checked::<()>("max-value-bytes", &value.to_string(), Err(format!("more than --max-body-bytes {body}")));
     }
+    if let (Some(body), Some(inbound)) = (max_body_bytes, max_inbound_bytes)
+        && body > inbound
+    {
+        let mistake = Err(format!("less than --max-body-bytes {body}"));
+        check.checked::<()>("max-inbound-bytes", &inbound.to_string(), mistake);
+    }
     if let (Some(quiet), Some(grace)) = (drain_quiet, drain_grace)
         && quiet > grace
     {
@@ -227,6 +245,12 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     if let (Some(Address::Unix(_)), Some(Some(_)), None) = (&internal, &redis, &flags.advertise) {
         let mistake = "other nodes do not reach a unix socket: give --advertise http://host:port too";
         check.checked::<()>("internal", &flags.internal, Err(mistake.into()));
+    }
+    // A name is looked up at the start.
+    let is_public = flags.internal.parse().is_ok_and(|address: SocketAddr| exposure::is_public(address.ip()));
+    let asks_token = internal_tokens.as_ref().is_none_or(Option::is_some);
+    if is_public && !asks_token && without_token == Some(false) {
+        check.checked::<()>("internal", &flags.internal, Err(exposure::MISTAKE.into()));
     }
     let long_hold = hold.filter(|hold| *hold > LONG_HOLD).map(|_| {
         let hold = &flags.hold;
@@ -248,6 +272,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         status_ttl: status_ttl?,
         max_value_bytes: max_value_bytes?,
         max_body_bytes: max_body_bytes?,
+        max_inbound_bytes: max_inbound_bytes?,
         max_batch: max_batch?,
         max_statuses: max_statuses?,
         max_status_bytes: max_status_bytes?,
@@ -270,6 +295,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         peer_queue: peer_queue?,
         internal_tokens: internal_tokens?.unwrap_or_default(),
         key_secrets: key_secrets?,
+        internal_without_token: without_token?,
         threads: threads?,
         demo: demo?,
         log: flags.log,
@@ -420,6 +446,8 @@ mod tests {
             &["--max-value-bytes", "9000000"],
             &["--max-connections", "20000"],
             &["--internal", "127.0.0.1:11000"],
+            &["--internal", "0.0.0.0:11001"],
+            &["--max-inbound-bytes", "8388607"],
             &["--status-ttl", "1500ms"],
             &["--hold", "1s", "--hold", "2s"],
             &["--hold"],

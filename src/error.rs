@@ -151,6 +151,8 @@ pub enum Refusal {
     Unauthorized,
     /// A body longer than this many bytes; the connection ends.
     BodyTooLong(usize),
+    /// There is no room for a body now; the connection ends.
+    NoRoom,
     /// The body did not come in time; the connection ends.
     BodyTooSlow,
     /// The body broke off or its framing is wrong; the connection ends.
@@ -187,7 +189,7 @@ impl fmt::Display for Refusal {
             Self::UnknownCoding => f.write_str("unknown transfer coding"),
             Self::NotFound => f.write_str("not found"),
             Self::Gone => f.write_str("gone"),
-            Self::Busy => f.write_str("busy"),
+            Self::Busy | Self::NoRoom => f.write_str("busy"),
             Self::MethodNotAllowed(_) => f.write_str("method not allowed"),
             Self::Forbidden => f.write_str("forbidden"),
             Self::Unauthorized => f.write_str("unauthorized"),

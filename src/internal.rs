@@ -4,9 +4,8 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, join_all};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use futures_util::stream::{self, StreamExt};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -22,6 +21,7 @@ use crate::delivery::Delivery;
 use crate::error::{Mistake, Refusal, What, named};
 use crate::head;
 use crate::health::Health;
+use crate::inbound::{Inbound, Taken};
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::metrics::{Metrics, SetEnd};
@@ -38,6 +38,8 @@ use crate::writer::{Writer, finish};
 /// Other nodes' messages are taken up to this, however small bodies of sets have to be.
 const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
 const CHANNEL_MARGIN_BYTES: usize = 4096;
+/// Nodes that are asked side by side who waits for a key there.
+const ASKED_AT_ONCE: usize = 64;
 /// Updates that are delivered before other connections of this core have their turn: each may write some answers.
 const AT_ONE_GO: usize = 16;
 
@@ -103,6 +105,10 @@ pub(crate) struct Parts {
     pub(crate) signing: Option<Arc<Signing>>,
     pub(crate) limits: set::Limits,
     pub(crate) max_body_bytes: usize,
+    /// Room for the bodies of sets.
+    pub(crate) set_bodies: Inbound,
+    /// And for other nodes' messages, which sets cannot take.
+    pub(crate) channel_bodies: Inbound,
     pub(crate) body_timeout: Duration,
     pub(crate) log_lines_dropped: Box<dyn LinesDropped>,
 }
@@ -195,14 +201,19 @@ impl Internal {
 
     async fn set(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = self.body(request, self.parts.max_body_bytes).await;
-        let body = body.inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
+        let body = self.body(request, self.parts.max_body_bytes, &self.parts.set_bodies).await;
+        let (body, taken) = body.inspect_err(|refusal| {
+            let is_busy = *refusal == Refusal::NoRoom;
+            self.parts.metrics.set_ended(if is_busy { SetEnd::Busy } else { SetEnd::Invalid });
+        })?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let sets = set::parse(&body, content_type, self.parts.limits)
             .inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
         drop(body);
         let writer = Arc::clone(&self.parts.writer);
         Ok(finish(async move {
+            // To the end, also where the client is gone by then.
+            let _taken = taken;
             match sets {
                 Sets::One(set) => writer.put(set).await.await.into_response(),
                 Sets::Many(sets) => {
@@ -225,7 +236,7 @@ impl Internal {
     async fn issue(&self, request: Request) -> Result<Response, Refusal> {
         let signing = self.parts.signing.as_ref().ok_or(Refusal::NotFound)?;
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = self.body(request, self.parts.max_body_bytes).await?;
+        let (body, _taken) = self.body(request, self.parts.max_body_bytes, &self.parts.set_bodies).await?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let issue = Issue::parse(&body, content_type, self.parts.writer.status_ttl)?;
         Ok(issue.answer(signing, system_ms()))
@@ -239,7 +250,8 @@ impl Internal {
     async fn channel(&self, request: Request) -> Result<Response, Refusal> {
         let came = Instant::now();
         // Other nodes' batches, and values as long as a set's body may bring them, with what is around them here.
-        let body = self.body(request, self.parts.max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES).await?;
+        let max = max_channel_bytes(self.parts.max_body_bytes);
+        let (body, _taken) = self.body(request, max, &self.parts.channel_bodies).await?;
         let (to, updates) = channel::parse(&body)?;
         if to != self.parts.node {
             return Err(Refusal::Misdirected);
@@ -283,9 +295,10 @@ impl Internal {
     async fn held(&self, key: &Key, leases: &[Lease]) -> Held {
         let Delivery { name, waiters, peers, .. } = &*self.parts.delivery;
         let others = leases.iter().filter(|lease| lease.name != *name);
-        let asked = others.map(async |lease| (lease, peers.count(lease, key).await));
+        let asked: Vec<_> = others.map(async |lease| (lease, peers.count(lease, key).await)).collect();
+        let mut counts = stream::iter(asked).buffered(ASKED_AT_ONCE);
         let mut held = Held::default();
-        for (lease, count) in join_all(asked).await {
+        while let Some((lease, count)) = counts.next().await {
             match count {
                 Ok(0) => {}
                 Ok(count) => drop(held.waiters.insert(lease.name.clone(), count)),
@@ -310,15 +323,16 @@ impl Internal {
     }
 
     /// Reads a body within its limits.
-    async fn body(&self, request: Request, max: usize) -> Result<Bytes, Refusal> {
+    async fn body(&self, request: Request, max: usize, room: &Inbound) -> Result<(Vec<u8>, Taken), Refusal> {
         if request.body().size_hint().lower() > max as u64 {
             return Err(Refusal::BodyTooLong(max));
         }
-        match timeout(self.parts.body_timeout, Limited::new(request.into_body(), max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLong(max)),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
-            Err(_) => Err(Refusal::BodyTooSlow),
-        }
+        let read = timeout(self.parts.body_timeout, room.read(request.into_body(), max)).await;
+        read.unwrap_or(Err(Refusal::BodyTooSlow))
     }
+}
+
+/// The longest message of another node, where bodies of sets have this limit.
+pub(crate) fn max_channel_bytes(max_body_bytes: usize) -> usize {
+    max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES
 }

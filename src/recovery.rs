@@ -252,7 +252,10 @@ impl Recovery {
             .await;
         let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
         let settled = left.is_empty();
-        lock(&self.doubted).extend(left);
+        let mut doubted = lock(&self.doubted);
+        let room = MAX_DOUBTED.saturating_sub(doubted.len());
+        doubted.extend(left.into_iter().take(room));
+        drop(doubted);
         settled
     }
 }

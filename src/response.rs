@@ -223,19 +223,21 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::Forbidden => (StatusCode::FORBIDDEN, false),
         Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, false),
         Refusal::BodyTooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, true),
+        Refusal::NoRoom => (StatusCode::INSUFFICIENT_STORAGE, true),
         Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, true),
         Refusal::UnknownMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, false),
         Refusal::Misdirected => (StatusCode::MISDIRECTED_REQUEST, false),
     };
     let code = match refusal {
         Refusal::Gone => code::GONE,
-        Refusal::Busy => code::BUSY,
+        Refusal::Busy | Refusal::NoRoom => code::BUSY,
         _ => code::INVALID,
     };
-    let retry_after_ms = (*refusal == Refusal::Busy).then(|| retry_after_ms(0));
+    let retry_after_ms = (code == code::BUSY).then(|| retry_after_ms(0));
     let mut response = json(status, &Plain { code, message: &refusal.to_string(), retry_after_ms });
     let headers = response.headers_mut();
-    if let Some(ms) = retry_after_ms {
+    // A 507 says it in its body alone, as that of a full store.
+    if let (Refusal::Busy, Some(ms)) = (refusal, retry_after_ms) {
         headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
     }
     match refusal {

@@ -30,6 +30,10 @@ pub(super) struct Flags {
     /// Longest body of an internal request
     #[arg(long, env = "HOLDFAST_MAX_BODY_BYTES", default_value = "8388608", value_name = "BYTES")]
     pub(super) max_body_bytes: String,
+    /// Most bytes of bodies under way, the first 16 KiB of each not counted; beyond, they are refused with 507. What nodes
+    /// tell each other has as much for itself [default: eight of the longest bodies]
+    #[arg(long, env = "HOLDFAST_MAX_INBOUND_BYTES", value_name = "BYTES")]
+    pub(super) max_inbound_bytes: Option<String>,
     /// Most sets in one array
     #[arg(long, env = "HOLDFAST_MAX_BATCH", default_value = "1000", value_name = "COUNT")]
     pub(super) max_batch: String,
@@ -106,6 +110,10 @@ pub(super) struct Flags {
     /// File with secrets that keys are signed with, one a line of 32 bytes or more; with it only signed keys are good
     #[arg(long, env = "HOLDFAST_KEY_SECRET_FILE", value_name = "PATH")]
     pub(super) key_secret_file: Option<String>,
+    /// Serve the internal listener to a public address without a token
+    #[arg(long, env = "HOLDFAST_INTERNAL_WITHOUT_TOKEN", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true)]
+    pub(super) internal_without_token: String,
     /// Runtime threads [default: one per core]
     #[arg(long, env = "HOLDFAST_THREADS", value_name = "COUNT")]
     pub(super) threads: Option<String>,

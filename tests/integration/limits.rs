@@ -7,6 +7,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::sets::room;
 use crate::support::{Address, Conn, Held, Launch, Node, PATIENCE, Scratch, eventually, long, request};
 
 /// Descriptors that this process and the program under test need where thousands of connections are made.
@@ -206,6 +207,61 @@ async fn without_descriptors_it_does_not_spin_and_serves_again_when_there_are() 
     prlimit(&node, "1024").await;
     check_served(waiting).await;
     node.quiet().await;
+}
+
+#[tokio::test]
+async fn without_descriptors_a_drain_answers_all_and_ends() {
+    let mut node = Node::start(&["--drain-quiet", "100ms"]).await;
+    let mut held = node.hold("key=held").await;
+    let waiting = starve(&node).await;
+    node.signal("TERM").await;
+    assert_eq!(held.answer().await.code(), -2);
+    held.conn.expect_close().await;
+    // What the held one had is enough to accept those that wait, one after the other.
+    for mut conn in waiting {
+        // A few may have been let in before.
+        assert!(matches!(conn.read_response().await.code(), -1 | -2));
+        conn.expect_close().await;
+    }
+    assert_eq!(node.wait_exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn at_all_limits_at_once_operators_are_answered_sets_go_on_and_the_drain_ends() {
+    let limits = ["--max-connections", "4", "--max-waiters", "3", "--max-waiters-per-key", "3", "--max-statuses", "2"];
+    let times = ["--body-timeout", "10m", "--drain-quiet", "100ms", "--drain-grace", "3s"];
+    let mut node = Node::start(&[&limits[..], &room::ROOM, &times].concat()).await;
+    for key in ["a", "b"] {
+        node.set_ok(key, "1").await;
+    }
+    let mut held = Vec::new();
+    for key in ["w", "w", "x"] {
+        held.push(hold_in_the_end(&node, key).await);
+    }
+    let mut last = Conn::open(&node.public).await;
+    let busy = request("GET", "/status/get?key=w", &[], b"");
+    eventually(async || last.ask(&busy).await.code() == -3, "no room for a waiter").await;
+    let mut beyond = Conn::open(&node.public).await;
+    beyond.send(short_poll()).await;
+    assert!(beyond.is_silent_for(Duration::from_millis(100)).await, "no room for a connection");
+    assert_eq!(node.set(r#"{"key":"c","value":1}"#).await.status, 507, "no room for a status");
+    let slow_body = room::fill(&node).await;
+
+    for route in ["/health/live", "/health/ready", "/metrics", "/keys/a"] {
+        assert_eq!(node.internal("GET", route, &[], b"").await.status, 200, "{route}");
+    }
+    let path = async || node.internal("GET", "/health/path", &[], b"").await.status == 200;
+    eventually(path, "the node's own status goes the whole way").await;
+    node.set_ok("a", "3").await;
+    node.delete_ok("a").await;
+    node.set_ok("a", "4").await;
+    node.signal("TERM").await;
+    for held in &mut held {
+        assert_eq!(held.answer().await.code(), -2);
+    }
+    assert_eq!(beyond.read_response().await.code(), -2);
+    assert_eq!(node.wait_exit().await.code(), Some(0));
+    drop(slow_body);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod bodies;
 mod bounds;
 mod mistakes;
+pub(crate) mod room;
 mod routes;
 
 use std::collections::BTreeMap;

@@ -25,13 +25,14 @@ enum Kind {
 use Kind::{Address, Choice, Duration as Time, File, Filter, Number, Origin, Prefix, Redis, Switch, Url};
 
 /// The contract's settings: flag, default as `--help` shows it, kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 35] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 37] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
     ("--status-ttl", Some("300s"), Time),
     ("--max-value-bytes", Some("65536"), Number),
     ("--max-body-bytes", Some("8388608"), Number),
+    ("--max-inbound-bytes", Some("eight of the longest bodies"), Number),
     ("--max-batch", Some("1000"), Number),
     ("--max-statuses", Some("1000000"), Number),
     ("--max-status-bytes", Some("1073741824"), Number),
@@ -57,6 +58,7 @@ const SETTINGS: [(&str, Option<&str>, Kind); 35] = [
     ("--peer-queue", Some("10000"), Number),
     ("--internal-token-file", None, File),
     ("--key-secret-file", None, File),
+    ("--internal-without-token", None, Switch),
     ("--threads", Some("one per core"), Number),
     ("--demo", None, Switch),
     ("--log", Some("info"), Filter),
@@ -248,9 +250,11 @@ async fn values_out_of_range_are_refused_and_the_limits_are_not() {
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused() {
-    let contradictions: [(&[&str], &str); 6] = [
+    let contradictions: [(&[&str], &str); 8] = [
         (&["--drain-quiet", "11s"], "--drain-quiet"),
         (&["--max-value-bytes", "10", "--max-body-bytes", "9"], "--max-value-bytes"),
+        (&["--max-inbound-bytes", "8388607"], "--max-inbound-bytes"),
+        (&["--max-body-bytes", "70000", "--max-inbound-bytes", "69999"], "--max-inbound-bytes"),
         (&["--public", "127.0.0.1:11000", "--internal", "127.0.0.1:11000"], "--internal"),
         (&["--public", "unix:/run/x.sock", "--internal", "unix:/run/x.sock"], "--internal"),
         (&["--max-connections", "999999999999"], "--max-connections"),
@@ -299,13 +303,14 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 25] = [
+    let good: [(&str, &[&str]); 27] = [
         ("--public", &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"]),
         ("--internal", &["127.0.0.1:0", "0.0.0.0:11001", "unix:/run/i.sock"]),
         ("--hold", &["1s", "2m", "1m 30s"]),
         ("--status-ttl", &["1s", "7days", "1h"]),
         ("--max-value-bytes", &["1", "65536"]),
         ("--max-body-bytes", &["70000", "1000000000"]),
+        ("--max-inbound-bytes", &["1000000000", "9000000000000000000"]),
         ("--max-batch", &["1", "100000"]),
         ("--max-statuses", &["1", "1000000000000"]),
         ("--max-status-bytes", &["1", "1000000000000"]),
@@ -321,6 +326,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
         ("--allow-origin", &["*", "https://a.example", "https://a.example,http://[::1]:3000"]),
         ("--resource-policy", &["cross-origin", "same-site", "same-origin"]),
         ("--internal-token-file", &[&tokens]),
+        ("--internal-without-token", &["true", "false"]),
         ("--threads", &["1", "2"]),
         ("--demo", &["true", "false"]),
         ("--log", &["error", "debug", "holdfast=trace,warn"]),
@@ -332,7 +338,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
             let value = values[round % values.len()];
             variables = variables.env(&variable(flag), value);
             match *flag {
-                "--demo" => flags.push(flag),
+                "--demo" | "--internal-without-token" => flags.push(flag),
                 _ => flags.extend([flag, value]),
             }
         }

@@ -78,7 +78,8 @@ async fn a_drain_ends_in_its_grace_where_redis_does_not_answer() {
 async fn a_node_on_all_addresses_is_reached_at_that_of_the_way_to_redis() {
     let redis = Redis::start(&[]).await;
     let port = free_port();
-    let everywhere = Launch::new(&["--internal", &format!("0.0.0.0:{port}"), "--hold", "9s"]);
+    let address = format!("0.0.0.0:{port}");
+    let everywhere = Launch::new(&["--internal", &address, "--internal-without-token", "--hold", "9s"]);
     let everywhere = everywhere.env("HOLDFAST_REDIS", &redis.url()).start().await;
     wait_connected(&everywhere).await;
     let nodes = Nodes::start(1, &redis.url(), &[]).await;

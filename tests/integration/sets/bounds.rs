@@ -6,7 +6,7 @@ use super::{FORM, assert_known, assert_unknown, check, check_done, check_refused
 use crate::support::{Node, Response, eventually};
 
 /// `{"code":-3,...,"retry_after_ms":N}`: the store is full.
-fn check_full(response: &Response) {
+pub(super) fn check_full(response: &Response) {
     let ms = response.json()["retry_after_ms"].as_u64().unwrap_or_else(|| panic!("{response:?}"));
     assert!((100..=1000).contains(&ms), "{ms} with hardly a waiter");
     check(response, 507, &format!(r#"{{"code":-3,"message":"busy","retry_after_ms":{ms}}}"#));

@@ -76,12 +76,73 @@ async fn a_listener_that_cannot_bind_names_its_address_and_flag() {
     let unknown = format!("{}.example:80", "a".repeat(64));
     for flag in ["--public", "--internal"] {
         for address in [in_use.as_str(), &unknown, "192.0.2.1:80"] {
-            assert_failed(&run(&[flag, address]).await, &[flag, address]);
+            assert_failed(&run(&[flag, address, "--internal-without-token"]).await, &[flag, address]);
         }
         assert_failed(&run(&["--check", flag, &unknown]).await, &[flag, &unknown]);
         // A check binds nothing: it is run beside the node that it is for.
         assert_good(&run(&["--check", flag, &in_use]).await);
     }
+}
+
+/// The start is refused, as is the check, and what to do is named.
+async fn assert_exposed(args: &[&str]) {
+    for args in [args, &[args, &["--check"]].concat()] {
+        let finished = run(args).await;
+        assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(64), ""), "{args:?}: {finished:?}");
+        let last = finished.stderr.lines().last().unwrap_or_default();
+        for part in ["holdfast: --internal '", args[1], "--internal-token-file", "--internal-without-token"] {
+            assert!(last.contains(part), "{args:?}: {finished:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_internal_listener_that_others_may_reach_is_a_mistake_without_a_token() {
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", "one");
+    // All addresses of the machine; one of the internet's; and names of both (an old way to write a number) that take nobody
+    // to look up.
+    for address in
+        ["0.0.0.0:0", "[::]:0", "[::ffff:0.0.0.0]:0", "8.8.8.8:80", "[2001:db8::1]:80", "192.0.2.1:80", "0:0"]
+    {
+        assert_exposed(&["--internal", address]).await;
+        assert_exposed(&["--internal", address, "--internal-without-token=false"]).await;
+        for guard in [&["--internal-token-file", &tokens][..], &["--internal-without-token"]] {
+            assert_good(&run(&[&["--check", "--internal", address], guard].concat()).await);
+        }
+    }
+    let by_variable =
+        Launch::new(&["--check", "--internal", "0.0.0.0:0"]).env("HOLDFAST_INTERNAL_WITHOUT_TOKEN", "true");
+    assert_good(&by_variable.run().await);
+    // Told beside other mistakes.
+    assert_mistakes(&run(&["--internal", "0.0.0.0:0", "--hold=x"]).await, &["--internal", "--hold"]);
+    let unreadable = run(&["--internal", "0.0.0.0:0", "--internal-token-file", "/nonexistent/tokens"]).await;
+    assert_mistakes(&unreadable, &["--internal-token-file"]);
+}
+
+#[tokio::test]
+async fn an_internal_listener_of_this_machine_or_a_private_network_needs_no_token() {
+    let scratch = Scratch::new();
+    let socket = scratch.socket("internal");
+    for address in [
+        "127.0.0.1:0",
+        "127.9.9.9:0",
+        "localhost:0",
+        "[::1]:0",
+        "10.1.2.3:80",
+        "172.31.0.1:80",
+        "192.168.1.5:80",
+        "169.254.1.1:80",
+        "100.64.0.1:80",
+        "[fd00::5]:80",
+        "[fe80::5]:80",
+        "[::ffff:10.1.2.3]:80",
+        &socket,
+    ] {
+        assert_good(&run(&["--check", "--internal", address]).await);
+    }
+    // Nor does any public one, which is for everybody.
+    assert_good(&run(&["--check", "--public", "0.0.0.0:0"]).await);
 }
 
 #[tokio::test]
