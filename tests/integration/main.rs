@@ -29,6 +29,7 @@ mod nodes;
 mod params;
 mod races;
 mod readme;
+mod security;
 mod sets;
 mod settings;
 mod signed_keys;

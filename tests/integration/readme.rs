@@ -9,15 +9,21 @@ use crate::settings::{default_of, entries};
 use crate::support::{Launch, Node, Response, Scratch};
 
 /// A table's rows, each with its cells.
-type Table = Vec<Vec<String>>;
+pub(crate) type Table = Vec<Vec<String>>;
 
 /// The one table of README.md that has this header.
 ///
 /// # Panics
 /// If there is none, or several, or a row has another number of cells.
 fn table(header: &[&str]) -> Table {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
-    let lines: Vec<_> = readme.lines().collect();
+    table_of("README.md", header)
+}
+
+/// The same of another file of the project.
+pub(crate) fn table_of(file: &str, header: &[&str]) -> Table {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = std::fs::read_to_string(path).expect(file);
+    let lines: Vec<_> = text.lines().collect();
     let is_header = |at: &usize| lines[*at].starts_with('|') && cells(lines[*at]) == header;
     let found: Vec<_> = (0..lines.len()).filter(is_header).collect();
     assert_eq!(found.len(), 1, "tables with the header {header:?}, by line: {found:?}");
@@ -36,7 +42,7 @@ fn cells(line: &str) -> Vec<String> {
 }
 
 /// What stands between backticks, in order.
-fn code_spans(cell: &str) -> Vec<&str> {
+pub(crate) fn code_spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
