@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Mistake, What, named};
 use crate::key::Key;
+use crate::object::Object;
 use crate::status::{Status, Update, Value, Version};
 
 /// An age above this is not believed: nothing is on its way for so long.
@@ -20,7 +21,7 @@ struct Message<'a> {
     #[serde(borrow)]
     to: Cow<'a, str>,
     #[serde(borrow)]
-    updates: Vec<Entry<'a>>,
+    updates: Vec<Object<Entry<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,12 +53,14 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 /// # Errors
 /// The first mistake.
 pub fn parse(body: &[u8]) -> Result<(String, Vec<Aged>), Mistake> {
-    let message: Message<'_> = serde_json::from_slice(body).map_err(|error| {
+    let Object(message): Object<Message<'_>> = serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let what = if error.is_data() { What::WrongShape { line, column } } else { What::NotJson { line, column } };
         Mistake::new("body", what)
     })?;
-    let check = |(index, entry): (usize, &Entry<'_>)| entry.check(body.len()).map_err(|mistake| mistake.at(index));
+    let check = |(index, Object(entry)): (usize, &Object<Entry<'_>>)| {
+        entry.check(body.len()).map_err(|mistake| mistake.at(index))
+    };
     let updates = message.updates.iter().enumerate().map(check).collect::<Result<_, _>>()?;
     Ok((message.to.into_owned(), updates))
 }
@@ -111,7 +114,7 @@ pub fn parse_delivered(answer: &[u8], count: usize) -> Option<Vec<usize>> {
         code: i32,
         delivered: Vec<u32>,
     }
-    let Answer { code, delivered } = serde_json::from_slice(answer).ok()?;
+    let Object(Answer { code, delivered }) = serde_json::from_slice(answer).ok()?;
     let delivered: Vec<_> = delivered.into_iter().map(|waiters| waiters as usize).collect();
     (code == 0 && delivered.len() == count).then_some(delivered)
 }
@@ -148,7 +151,16 @@ mod tests {
         assert_eq!(parse(r#"[{"key":"k","version":0,"gone":true}]"#), Err("[0] version: not a version".into()));
         assert_eq!(parse(r#"[{"key":"","version":1,"gone":true}]"#), Err("[0] key: empty".into()));
         assert!(parse(r#"[{"key":"k"}]"#).is_err_and(|message| message.starts_with("body: not of the form")));
+        assert!(
+            parse(r#"[["k",1,null,false,true]]"#).is_err_and(|message| message.starts_with("body: not of the form"))
+        );
         assert!(parse(r"[").is_err_and(|message| message.starts_with("body: not JSON")));
+    }
+
+    #[test]
+    fn an_array_in_place_of_an_object_is_refused() {
+        let message = parse(br#"["n1",[]]"#).map_err(|mistake| mistake.to_string());
+        assert_eq!(message, Err("body: not of the form it should have (line 1, column 0)".into()));
     }
 
     #[test]
@@ -160,6 +172,7 @@ mod tests {
             br#"{"code":0,"delivered":[2,99999999999]}"#,
             br#"{"code":-6,"delivered":[2,0]}"#,
             br#"{"code":0}"#,
+            b"[0,[2,0]]",
             b"<html>",
             b"",
         ] {

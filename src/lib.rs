@@ -55,6 +55,7 @@ pub mod listener;
 pub mod log;
 mod members;
 pub mod metrics;
+mod object;
 mod park;
 mod peers;
 mod public;

@@ -28,6 +28,7 @@ use crate::channel;
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::listener::{Address, Stream};
+use crate::object::Object;
 use crate::sharded::lock;
 use crate::status::Update;
 
@@ -294,7 +295,7 @@ pub fn parse_count(answer: &[u8], name: &str) -> serde_json::Result<u64> {
     struct Answer {
         waiters: HashMap<String, u64>,
     }
-    let answer: Answer = serde_json::from_slice(answer)?;
+    let Object(answer): Object<Answer> = serde_json::from_slice(answer)?;
     Ok(answer.waiters.get(name).copied().unwrap_or(0))
 }
 
