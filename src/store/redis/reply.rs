@@ -18,7 +18,7 @@ use crate::store::{Known, Looked, StoreError, Stored};
 pub fn parse_stored(reply: &[Reply], process: u64) -> Result<Stored, StoreError> {
     let kind = reply.get(1).and_then(bytes);
     match (kind, reply.get(2).and_then(version)) {
-        (Some(b"stored"), Some(version)) => {
+        (Some(b"stored"), Some(version)) if version > Version::NONE => {
             let ttl = reply.get(3).and_then(parse_number).map(Duration::from_millis).unwrap_or_default();
             Ok(Stored { version, ttl, leases: parse_leases(reply.get(4..).unwrap_or_default()), process })
         }
@@ -76,5 +76,20 @@ fn bytes(reply: &Reply) -> Option<&[u8]> {
     match reply {
         Reply::BulkString(bytes) => Some(bytes),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_stored_without_a_version() {
+        let stored =
+            |version| parse_stored(&[Reply::Int(9), Reply::BulkString(b"stored".into()), Reply::Int(version)], 1);
+        assert_eq!(stored(5).map(|stored| stored.version.get()), Ok(5));
+        for none in [0, -1, 1 << 53] {
+            assert_eq!(stored(none), Err(StoreError::Unknown), "{none}");
+        }
     }
 }
