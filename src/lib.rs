@@ -82,7 +82,7 @@ mod writer;
 /// What reads the words of strangers and is nobody's outside of this crate: public for `fuzz/` alone, which checks it.
 #[doc(hidden)]
 pub mod fuzzed {
-    pub use crate::get::params::{BadForm, Params};
+    pub use crate::get::params::{BadForm, Params, Target};
     pub use crate::peers::parse_count;
     pub use crate::store::redis::reply::{parse_known, parse_looked, parse_stored};
 }

@@ -1,12 +1,9 @@
 //! Names of callbacks and assignments: those that real clients make are called, hostile ones are refused and not echoed.
 
+use crate::fuzz::checks::RESERVED;
 use crate::support::{Conn, Node, Response, assert_golden, encode, request};
 
 const TIMEOUT: &str = r#"{"code":-1,"message":"timeout","value":null,"version":0,"final":false}"#;
-
-const RESERVED: &str = "break case catch class const continue debugger default delete do else enum export extends false \
-     finally for function if import in instanceof new null return super switch this throw true try typeof var void while \
-     with await let static yield implements interface package private protected public";
 
 /// The script that calls `name`, as the contract composes it.
 fn call(name: &str) -> String {

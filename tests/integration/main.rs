@@ -17,6 +17,7 @@ mod channel;
 mod demo;
 mod deploy;
 mod drain;
+mod fuzz;
 mod health;
 mod keys;
 mod library;

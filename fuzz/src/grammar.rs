@@ -1,0 +1,77 @@
+//! The grammars of README.md, as regular expressions.
+
+use std::sync::LazyLock;
+
+use regex_lite::Regex;
+
+/// The words that begin no callback and are no variable.
+pub const RESERVED: &str = "break case catch class const continue debugger default delete do else enum export extends false \
+     finally for function if import in instanceof new null return super switch this throw true try typeof var void while \
+     with await let static yield implements interface package private protected public";
+
+/// The greatest version, and the greatest that a page may say it knows.
+pub(crate) const MAX_VERSION: u64 = (1 << 53) - 1;
+pub(crate) const MAX_LAST: u64 = MAX_VERSION - (1 << 20);
+
+/// What is wrong with a key; `None` where it is one.
+pub(crate) fn key_mistake(text: &str) -> Option<&'static str> {
+    static PRINTABLE: LazyLock<Regex> = LazyLock::new(|| regex("^[!-~]*$"));
+    match text.len() {
+        0 => Some("empty"),
+        129.. => Some("longer than 128 bytes"),
+        _ if !PRINTABLE.is_match(text) => Some("not printable ASCII"),
+        _ if ["", "."].contains(&&text[1..]) && text.starts_with('.') => Some("a dot segment"),
+        _ => None,
+    }
+}
+
+/// Whether a page may have `name` called.
+pub(crate) fn is_callback(name: &str) -> bool {
+    static SEGMENTS: LazyLock<Regex> = LazyLock::new(|| {
+        let segment = r"[A-Za-z_$][A-Za-z0-9_$]*(\[[0-9]{1,5}\]){0,4}";
+        regex(&format!(r"^{segment}(\.{segment})*$"))
+    });
+    let first = name.split(['.', '[']).next().unwrap_or_default();
+    name.len() <= 128 && SEGMENTS.is_match(name) && !is_reserved(first)
+}
+
+/// Whether a page may have `name` assigned.
+pub(crate) fn is_variable(name: &str) -> bool {
+    static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| regex("^[A-Za-z_$][A-Za-z0-9_$]*$"));
+    name.len() <= 64 && IDENTIFIER.is_match(name) && !is_reserved(name) && name != "location"
+}
+
+fn is_reserved(word: &str) -> bool {
+    RESERVED.split_ascii_whitespace().any(|reserved| reserved == word)
+}
+
+/// A whole number from 0 to `most` without leading zeros.
+pub(crate) fn whole_number(text: &str, most: u64) -> Option<u64> {
+    static DIGITS: LazyLock<Regex> = LazyLock::new(|| regex("^(0|[1-9][0-9]{0,19})$"));
+    DIGITS.is_match(text).then(|| text.parse().ok()).flatten().filter(|number| *number <= most)
+}
+
+/// A time to live in seconds.
+pub(crate) fn ttl(text: &str) -> Option<u64> {
+    static DIGITS: LazyLock<Regex> = LazyLock::new(|| regex("^0*([1-9][0-9]{0,5})$"));
+    let digits = DIGITS.captures(text)?.get(1)?.as_str();
+    digits.parse().ok().filter(|seconds| *seconds <= 604_800)
+}
+
+/// A number of seconds in milliseconds.
+pub(crate) fn wait_ms(text: &str) -> Option<u64> {
+    static DIGITS: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9]{1,6}(\.[0-9]{1,3})?$"));
+    // Exact: these are far fewer digits than a double has.
+    DIGITS.is_match(text).then(|| (text.parse::<f64>().expect("digits") * 1000.0).round() as u64)
+}
+
+/// Whether a mistake is told without anything of its input but a name: short, and nothing that could be markup.
+pub(crate) fn is_dull(message: &str) -> bool {
+    static DULL: LazyLock<Regex> =
+        LazyLock::new(|| regex(r"^(\[[0-9]+\] )?[A-Za-z0-9_]{1,32}: [A-Za-z0-9 ,()_-]{1,80}$"));
+    DULL.is_match(message)
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a good pattern")
+}
