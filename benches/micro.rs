@@ -178,7 +178,7 @@ mod store {
 
     fn empty() -> Store {
         let limits = Limits { max_statuses: 2 * KEYS, max_bytes: 1 << 30, max_floors: KEYS };
-        Store::Memory(Memory::new(limits))
+        Store::Memory(Memory::new(limits, Arc::default()))
     }
 
     fn set() -> Put {

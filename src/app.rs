@@ -22,7 +22,7 @@ use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
 use crate::inbound::Inbound;
 use crate::internal::{Internal, Parts, max_channel_bytes};
 use crate::listener::{Address, Listener};
-use crate::metrics::Metrics;
+use crate::metrics::{Limit, Metrics, Side};
 use crate::park::Never;
 use crate::peers::{self, Peer, Peers};
 use crate::public::Public;
@@ -309,28 +309,35 @@ impl Node {
             None => internal,
         };
         let name = format!("{id}@{}", address.url());
+        let metrics = Arc::<Metrics>::default();
         let store = Arc::new(match &settings.redis {
-            Some(options) => Store::Redis(Redis::start(options.clone(), &name)),
-            None => Store::Memory(Memory::new(memory::Limits {
-                max_statuses: settings.max_statuses + OWN_STATUSES,
-                max_bytes: settings.max_status_bytes + OWN_BYTES,
-                max_floors: settings.max_waiters,
-            })),
+            Some(options) => Store::Redis(Redis::start(options.clone(), &name, Arc::clone(&metrics))),
+            None => {
+                let limits = memory::Limits {
+                    max_statuses: settings.max_statuses + OWN_STATUSES,
+                    max_bytes: settings.max_status_bytes + OWN_BYTES,
+                    max_floors: settings.max_waiters,
+                };
+                Store::Memory(Memory::new(limits, Arc::clone(&metrics)))
+            }
         });
         let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
-        let peers = Peers::new(peers::Options {
+        let options = peers::Options {
             token: settings.internal_tokens.first(),
             timeout: settings.peer_timeout,
             queue: settings.peer_queue,
-        });
+        };
+        let peers = Peers::new(options, Arc::clone(&metrics));
         let delivery = Arc::new(Delivery { name, waiters, store, peers });
         let in_flight = settings.redis.as_ref().map_or(0, |options| options.in_flight);
+        let (hold, resend) = (settings.hold, settings.resend);
+        let recovery = Recovery::new(Arc::clone(&delivery), Arc::clone(&metrics), hold, resend, in_flight);
         Ok(Self {
             id,
             address,
-            recovery: Recovery::new(Arc::clone(&delivery), settings.hold, settings.resend, in_flight),
+            recovery,
             delivery,
-            metrics: Arc::default(),
+            metrics,
             health: Arc::new(Health::new(drain.clone(), settings.redis.is_some())),
             drain,
         })
@@ -406,14 +413,20 @@ impl Node {
     ) -> server::Options {
         let timeouts =
             Timeouts { head: settings.head_timeout, idle: settings.idle_timeout, write: settings.write_timeout };
+        let is_public = name == PUBLIC;
+        let (side, limit) =
+            if is_public { (Side::Public, Limit::Connections) } else { (Side::Internal, Limit::InternalConnections) };
         server::Options {
             name,
             max_connections,
             timeouts,
             quiet,
             // A page that closes its side has left. A backend may close it behind a set, which it wants done.
-            answers_half_closed: name == INTERNAL,
-            connections: self.metrics.connections(name, max_connections),
+            answers_half_closed: !is_public,
+            connections: self.metrics.connections(side, max_connections),
+            accepted: self.metrics.accepted(side),
+            limit,
+            metrics: Arc::clone(&self.metrics),
         }
     }
 }

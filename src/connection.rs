@@ -2,7 +2,9 @@
 //!
 //! Generic over what answers; it knows no key and no script.
 
+use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -18,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
 use crate::listener::Stream;
+use crate::metrics::{Drop, Limit, Metrics};
 use crate::park::{self, Exchange, Parked, Wakes};
 use crate::response::Response;
 use crate::self_wakes::SelfWakes;
@@ -51,6 +54,7 @@ pub(crate) struct Shared<H> {
     pub(crate) http1: http1::Builder,
     pub(crate) timeouts: Timeouts,
     pub(crate) stop: Arc<Stop>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// That a request is held, as the error that makes hyper give its connection back.
@@ -80,7 +84,13 @@ where
     async move {
         while let Some((parked, mut wakes)) = speaks.await {
             P::hold(&parked, &mut wakes).await;
-            let Some((stream, ahead)) = parked.rest(&shared.timeouts, &mut wakes).await else { break };
+            let (stream, ahead) = match parked.rest(&shared.timeouts, &mut wakes).await {
+                Ok(next) => next,
+                Err(why) => {
+                    shared.metrics.refused(None, why);
+                    break;
+                }
+            };
             drop(parked);
             speaks = Box::pin(speak(stream, ahead, Arc::clone(&shared), wakes));
         }
@@ -150,6 +160,9 @@ where
     })
     .await;
     let Some(ended) = ended else {
+        if !closing {
+            shared.metrics.dropped(if phase.is_idle() { Drop::IdleTimeout } else { Drop::HeadTimeout });
+        }
         debug!("a head or an idle connection took too long");
         return None;
     };
@@ -173,12 +186,25 @@ where
         Err(error) => error.is_parse(),
     };
     if let Err(error) = ended {
+        let (limit, drop) = why(&error);
+        shared.metrics.refused(limit, drop);
         debug!(%error, "connection ended");
     }
     if answered {
         linger(&mut stream).await;
     }
     None
+}
+
+/// What hyper ended a connection for, as metrics tell it.
+fn why(error: &hyper::Error) -> (Option<Limit>, Option<Drop>) {
+    let io = || error.source()?.downcast_ref::<io::Error>().map(io::Error::kind);
+    match () {
+        () if error.is_parse_too_large() => (Some(Limit::HeadBytes), Some(Drop::TooLong)),
+        () if error.is_parse() => (None, Some(Drop::BadHead)),
+        () if io() == Some(io::ErrorKind::TimedOut) => (None, Some(Drop::WriteTimeout)),
+        () => (None, None),
+    }
 }
 
 /// How a request wants its connection to go on (RFC 9112, 9.3).
@@ -259,7 +285,8 @@ mod tests {
     {
         let (stream, client) = UnixStream::pair().expect("a pair of sockets");
         let stop = Arc::<Stop>::default();
-        let shared = Shared { handler, http1: http1(false), timeouts, stop: Arc::clone(&stop) };
+        let (stop_, metrics) = (Arc::clone(&stop), Arc::default());
+        let shared = Shared { handler, http1: http1(false), timeouts, stop: stop_, metrics };
         tokio::spawn(serve(Stream::Unix(stream), Arc::new(shared), ()));
         (client, stop)
     }
@@ -486,7 +513,7 @@ mod tests {
             let held = Arc::clone(&parked);
             let task = tokio::spawn(async move {
                 <Patient as park::Request>::hold(&held, &mut wakes).await;
-                held.rest(&Timeouts { idle, ..patient() }, &mut wakes).await.is_none()
+                held.rest(&Timeouts { idle, ..patient() }, &mut wakes).await.is_err()
             });
             sleep(SECOND * 200).await;
             let answered = Instant::now();

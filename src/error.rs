@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::metrics::{Drop, Limit};
+
 /// One mistake in what a request says: which parameter or member, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -39,6 +41,15 @@ impl Mistake {
     #[must_use]
     pub const fn what(&self) -> What {
         self.what
+    }
+
+    /// Which limit of the program's it is over.
+    fn limit(&self) -> Option<Limit> {
+        match self.what {
+            What::LongerThan(_) if self.name == "value" => Some(Limit::ValueBytes),
+            What::MoreThan(_) => Some(Limit::Batch),
+            _ => None,
+        }
     }
 
     /// The same mistake, in the element `index` of an array.
@@ -170,6 +181,31 @@ impl Refusal {
         match self {
             Self::Mistake(mistake) => mistake.what().to_string(),
             refusal => refusal.to_string(),
+        }
+    }
+}
+
+impl Refusal {
+    /// Which limit of the program's the request was over.
+    #[must_use]
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Mistake(mistake) => mistake.limit(),
+            Self::TargetTooLong => Some(Limit::HeadBytes),
+            Self::BodyTooLong(_) => Some(Limit::BodyBytes),
+            Self::Busy => Some(Limit::Demo),
+            _ => None,
+        }
+    }
+
+    /// Why the connection ends, where it does for what its client did.
+    #[must_use]
+    pub const fn drops(&self) -> Option<Drop> {
+        match self {
+            Self::BadHead(_) | Self::UnknownCoding => Some(Drop::BadHead),
+            Self::TargetTooLong | Self::BodyTooLong(_) => Some(Drop::TooLong),
+            Self::BodyTooSlow => Some(Drop::BodyTimeout),
+            _ => None,
         }
     }
 }

@@ -15,7 +15,7 @@ use self::params::{BadForm, Params, Target};
 use crate::clock::{millis, system_ms};
 use crate::error::{Refusal, What};
 use crate::key::Key;
-use crate::metrics::{GetEnd, Metrics};
+use crate::metrics::{GetEnd, Limit, Metrics};
 use crate::park::{Parked, Request, Wakes, Woken};
 use crate::recovery::Recovery;
 use crate::response::{self, AllowOrigin, Grant, Response};
@@ -181,8 +181,10 @@ enum End {
 impl Get {
     /// Counts and logs how it ended: by whoever ended it.
     fn ended(&self, end: GetEnd) {
+        let held = self.since.elapsed();
         self.gets.metrics.get_ended(end);
-        let (key, held_ms) = (self.key.hashed(), millis(self.since.elapsed()));
+        self.gets.metrics.held(held);
+        let (key, held_ms) = (self.key.hashed(), millis(held));
         let (outcome, route) = (end.as_str(), "/status/get");
         // In no span: it may be the one of the set that ended it.
         debug!(parent: None, listener = "public", route, %key, outcome, held_ms, "get ended");
@@ -191,6 +193,14 @@ impl Get {
     /// What its deadline means.
     fn at_deadline(&self) -> Outcome {
         if self.ends_with_key { Outcome::Gone(self.last) } else { Outcome::Timeout }
+    }
+
+    fn busy(&self, full: Full) -> End {
+        self.gets.metrics.limit_hit(match full {
+            Full::Node => Limit::Waiters,
+            Full::Key => Limit::WaitersPerKey,
+        });
+        End::With(Outcome::Busy)
     }
 
     /// Opens the key; gives the waiter where there is something to wait for.
@@ -220,7 +230,7 @@ impl Get {
         // Where the store is out of reach, or was and has lost the lease, the get stays registered, and `recovery`
         // opens its key in a later epoch: that open is then the one of the argument.
         let taker = Arc::<Parked<Self>>::clone(parked);
-        let waiter = waiters.register(&self.key, self.last, taker).map_err(|Full| End::With(Outcome::Busy))?;
+        let waiter = waiters.register(&self.key, self.last, taker).map_err(|full| self.busy(full))?;
         let epoch = store.epoch();
         let open = async { (epoch, store.open(&self.key, seen, self.wait).await) };
         open_for(parked, waiter, open, || recovery.not_opened(), deadline, wakes).await

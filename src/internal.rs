@@ -24,7 +24,7 @@ use crate::health::Health;
 use crate::inbound::{Inbound, Taken};
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::metrics::{Metrics, SetEnd};
+use crate::metrics::{Metrics, Now, SetEnd};
 use crate::query::{Plus, decode, fields};
 use crate::receipt::{self, Held, Receipt, Report, Told};
 use crate::response::{self, Response, code, json};
@@ -145,9 +145,11 @@ impl Internal {
         let span = debug_span!("request", listener = "internal", route);
         let reads_body = matches!(routed, Ok((Route::Set | Route::Channel | Route::Issue, _)));
         let leaves_body = !reads_body && !request.body().is_end_stream();
+        let metrics = Arc::clone(&self.parts.metrics);
         // A body that was not asked for is not worth reading.
         let end = move |answer: Result<Response, Refusal>| {
             let response = answer.unwrap_or_else(|refusal| {
+                metrics.refused(refusal.limit(), refusal.drops());
                 debug!(refusal = refusal.logged(), "refused");
                 response::refusal(&refusal)
             });
@@ -189,13 +191,32 @@ impl Internal {
                 Err(parts) => Report::unwell(Some(parts)),
             }),
             Route::Metrics => {
-                let Parts { delivery, metrics, log_lines_dropped, .. } = &self.parts;
-                let waiters = &delivery.waiters;
-                let text = metrics.text(waiters.len(), waiters.keys(), log_lines_dropped());
+                let text = self.parts.metrics.text(&self.now());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
             // These read a body or have a key.
             Route::Set | Route::Channel | Route::Issue | Route::Look | Route::Forget => Err(Refusal::NotFound),
+        }
+    }
+
+    /// What the metrics ask.
+    fn now(&self) -> Now {
+        let Parts { delivery, writer, health, log_lines_dropped, .. } = &self.parts;
+        let Delivery { waiters, peers, store, .. } = &**delivery;
+        let (peers, peer_queue) = peers.queued();
+        let (doubted, confirmed) = writer.recovery.queued();
+        Now {
+            waiters: waiters.len(),
+            waiters_limit: waiters.max(),
+            waiting_keys: waiters.keys(),
+            peers,
+            peer_queue,
+            doubted,
+            confirmed,
+            is_ready: health.ready().is_ok(),
+            is_path_healthy: health.path().is_ok(),
+            log_lines_dropped: log_lines_dropped(),
+            store: store.now(),
         }
     }
 

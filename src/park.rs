@@ -37,6 +37,7 @@ use tokio::time::{Instant, timeout};
 
 use self::encode::encode;
 use crate::listener::Stream;
+use crate::metrics::Drop;
 use crate::response::Response;
 use crate::sharded::lock;
 use crate::status::{Outcome, Update};
@@ -308,55 +309,66 @@ impl<R: Request> Parked<R> {
     }
 
     /// Does what is to be done behind the answer, and waits for the next request: gives the stream back with its first
-    /// bytes; `None` where the connection is at its end.
+    /// bytes.
+    ///
+    /// # Errors
+    /// The connection is at its end; and why, where the node ends it before its client did.
     ///
     /// # Cancel safety
     /// To be dropped is to close at once.
-    pub(crate) async fn rest(&self, timeouts: &Timeouts, wakes: &mut Wakes) -> Option<(Stream, Bytes)> {
-        let (then, mut since) = lock(&self.state).answered()?;
+    pub(crate) async fn rest(&self, timeouts: &Timeouts, wakes: &mut Wakes) -> Result<(Stream, Bytes), Option<Drop>> {
+        let (then, mut since) = lock(&self.state).answered().ok_or(None)?;
         let closes = match then {
             Then::Rest => false,
             Then::Close => true,
             Then::Write(left) => {
                 // On the heap, as all that is seldom.
-                let closes = Box::pin(self.write_slowly(left, timeouts.write)).await.ok()?;
+                let written = Box::pin(self.write_slowly(left, timeouts.write)).await;
+                let is_late = |error: io::Error| error.kind() == io::ErrorKind::TimedOut;
+                let closes = written.map_err(|error| is_late(error).then_some(Drop::WriteTimeout))?;
                 since = Instant::now();
                 closes
             }
-            Then::Drop => return None,
+            Then::Drop => return Err(None),
         };
-        lock(&self.state).look_anew().ok()?;
+        lock(&self.state).look_anew().map_err(|_| None)?;
         let ahead = if closes { None } else { self.next(since + timeouts.idle, wakes).await? };
         let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
         if let Some(ahead) = ahead {
-            return Some((stream, ahead));
+            return Ok((stream, ahead));
         }
         Box::pin(async move { linger(&mut stream).await }).await;
-        None
+        Err(None)
     }
 
-    /// Waits for bytes of the next request. `Some(None)`: there are to be none, and the connection ends well; `None`: it
-    /// was idle for too long, or broke.
+    /// Waits for bytes of the next request. `None`: there are to be none, and the connection ends well.
+    ///
+    /// # Errors
+    /// It was idle for too long, or broke.
     // Not `async`, as `woken`.
-    fn next<'a>(&'a self, deadline: Instant, wakes: &'a mut Wakes) -> impl Future<Output = Option<Option<Bytes>>> + 'a {
+    fn next<'a>(
+        &'a self,
+        deadline: Instant,
+        wakes: &'a mut Wakes,
+    ) -> impl Future<Output = Result<Option<Bytes>, Option<Drop>>> + 'a {
         poll_fn(move |cx| {
             let mut state = lock(&self.state);
             if !state.ahead.is_empty() {
-                return Poll::Ready(Some(Some(take(&mut state.ahead).into())));
+                return Poll::Ready(Ok(Some(take(&mut state.ahead).into())));
             }
             // Read, and not only looked at: that a socket is said to be readable means little.
             let mut bytes = [MaybeUninit::uninit(); FIRST_BYTES];
             let mut bytes = ReadBuf::uninit(&mut bytes);
             match Pin::new(state.stream.as_mut().expect(STILL_HERE)).poll_read(cx, &mut bytes) {
-                Poll::Ready(Ok(())) if bytes.filled().is_empty() => return Poll::Ready(Some(None)),
-                Poll::Ready(Ok(())) => return Poll::Ready(Some(Some(Bytes::copy_from_slice(bytes.filled())))),
-                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(())) if bytes.filled().is_empty() => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(Some(Bytes::copy_from_slice(bytes.filled())))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(None)),
                 Poll::Pending => {}
             }
             if wakes.stop.poll(cx) == Course::Closed {
-                return Poll::Ready(Some(None));
+                return Poll::Ready(Ok(None));
             }
-            wakes.timer.poll(deadline, cx).map(|()| None)
+            wakes.timer.poll(deadline, cx).map(|()| Err(Some(Drop::IdleTimeout)))
         })
     }
 

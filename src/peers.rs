@@ -28,6 +28,7 @@ use crate::channel;
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::listener::{Address, Stream};
+use crate::metrics::{Forward, Limit, Metrics};
 use crate::object::Object;
 use crate::sharded::lock;
 use crate::status::Update;
@@ -69,10 +70,22 @@ pub(crate) enum Told {
     Silent,
 }
 
+impl Told {
+    const fn as_metrics_tell(self) -> Forward {
+        match self {
+            Self::Delivered(_) => Forward::Delivered,
+            Self::Replaced => Forward::Replaced,
+            Self::Absent => Forward::Absent,
+            Self::Silent => Forward::Silent,
+        }
+    }
+}
+
 /// All other nodes.
 #[derive(Debug)]
 pub(crate) struct Peers {
     options: Options,
+    metrics: Arc<Metrics>,
     /// By the node's name.
     lines: Mutex<HashMap<String, mpsc::Sender<Job>>>,
     /// Nodes that took too long, by name, and until when they are passed over.
@@ -95,8 +108,8 @@ impl std::fmt::Debug for Job {
 }
 
 impl Peers {
-    pub(crate) fn new(options: Options) -> Arc<Self> {
-        Arc::new(Self { options, lines: Mutex::default(), skipped: Mutex::default() })
+    pub(crate) fn new(options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { options, metrics, lines: Mutex::default(), skipped: Mutex::default() })
     }
 
     /// Has the node that a lease names told of an update, at once; gives what waits for what becomes of it.
@@ -114,11 +127,22 @@ impl Peers {
         let mut job = Job { key: key.clone(), update: update.clone(), since, told };
         // A line that has just ended is made anew, once.
         for _ in 0..2 {
-            let Some(line) = self.line(lease).filter(|_| !self.is_skipped(&lease.name)) else { break };
+            if self.is_skipped(&lease.name) {
+                self.metrics.forwarded(Forward::Skipped, 1);
+                break;
+            }
+            let Some(line) = self.line(lease) else {
+                self.full(Limit::Peers);
+                break;
+            };
             match line.try_send(job) {
                 Err(mpsc::error::TrySendError::Closed(unsent)) => job = unsent,
                 // Where it was refused, it is dropped, and that is the answer.
-                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => break,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    self.full(Limit::PeerQueue);
+                    break;
+                }
+                Ok(()) => break,
             }
         }
         async { answer.await.unwrap_or(Told::Silent) }
@@ -142,6 +166,18 @@ impl Peers {
             StatusCode::NOT_FOUND | StatusCode::MISDIRECTED_REQUEST => Ok(0),
             status => Err(io::Error::other(format!("answered {status}"))),
         }
+    }
+
+    /// How many nodes there are lines to, and how many updates wait for them.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let lines = lock(&self.lines);
+        let open = || lines.values().filter(|line| !line.is_closed());
+        (open().count(), open().map(|line| line.max_capacity() - line.capacity()).sum())
+    }
+
+    fn full(&self, limit: Limit) {
+        self.metrics.limit_hit(limit);
+        self.metrics.forwarded(Forward::Full, 1);
     }
 
     /// The queue of a node; `None` where there are too many nodes.
@@ -223,9 +259,13 @@ impl Lane {
 
     async fn tell(&mut self, jobs: Vec<Job>) {
         if self.peers.is_skipped(&self.name) {
+            self.peers.metrics.forwarded(Forward::Skipped, jobs.len());
             return answer(jobs, |_| Told::Silent);
         }
         let told = self.exchange(&jobs, Instant::now() + self.peers.options.timeout).await;
+        self.peers
+            .metrics
+            .forwarded(told.as_ref().map_or_else(|told| told.as_metrics_tell(), |_| Forward::Delivered), jobs.len());
         answer(jobs, |index| match &told {
             Ok(delivered) => Told::Delivered(delivered.get(index).copied().unwrap_or(0)),
             Err(told) => *told,

@@ -94,6 +94,7 @@ impl Public {
             Ok(Either::Left(response)) => Either::Left(ready(response)),
             Ok(Either::Right(response)) => Either::Right(response),
             Err(refusal) => {
+                self.gets.metrics.refused(refusal.limit(), refusal.drops());
                 debug!(refusal = refusal.logged(), "refused");
                 Either::Left(ready(grant().apply(response::refusal(&refusal))))
             }
@@ -133,17 +134,18 @@ mod tests {
     fn gets() -> Arc<Gets> {
         let second = Duration::from_secs(1);
         let limits = Limits { max_statuses: 1, max_bytes: 1000, max_floors: 1 };
-        let store = Arc::new(Store::Memory(Memory::new(limits)));
+        let metrics = Arc::<Metrics>::default();
+        let store = Arc::new(Store::Memory(Memory::new(limits, Arc::clone(&metrics))));
         let waiters = Waiters::new(1, 1);
-        let peers = Peers::new(peers::Options { token: None, timeout: second, queue: 1 });
+        let peers = Peers::new(peers::Options { token: None, timeout: second, queue: 1 }, Arc::clone(&metrics));
         let (store_, waiters_) = (Arc::clone(&store), Arc::clone(&waiters));
         let delivery = Arc::new(Delivery { name: String::new(), waiters: waiters_, store: store_, peers });
         Arc::new(Gets {
             waiters,
             store,
-            recovery: Recovery::new(delivery, second, second, 1),
+            recovery: Recovery::new(delivery, Arc::clone(&metrics), second, second, 1),
             drain: shutdown::drain().1,
-            metrics: Arc::<Metrics>::default(),
+            metrics,
             hold: second,
             signing: None,
             resource_policy: HeaderValue::from_static("cross-origin"),
@@ -160,7 +162,8 @@ mod tests {
         let timeouts = Timeouts { head: second, idle: second, write: second };
         let public = Public::new(gets(), None);
         let handler = move |request: Request| public.answer(&request);
-        let shared = Shared { handler, http1: http1(false), timeouts, stop: Arc::<Stop>::default() };
+        let shared =
+            Shared { handler, http1: http1(false), timeouts, stop: Arc::<Stop>::default(), metrics: Arc::default() };
         let task = serve(Stream::Unix(stream), Arc::new(shared), ());
         let (task, get) = (size_of_val(&task), size_of::<crate::park::Parked<Get>>());
         assert!(task <= 304 && get <= 256, "{task} bytes, and {get} for the get");

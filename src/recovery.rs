@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::delivery::Delivery;
 use crate::expiring::Expiring;
 use crate::key::Key;
+use crate::metrics::{Limit, Metrics};
 use crate::sharded::lock;
 use crate::status::{Update, Version};
 use crate::store::{Store, StoreError, Stored};
@@ -41,6 +42,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Recovery {
     delivery: Arc<Delivery>,
+    metrics: Arc<Metrics>,
     /// How long a get may be held, and so a lease last.
     hold: Duration,
     /// How long what was confirmed is kept.
@@ -75,9 +77,16 @@ struct Entry {
 }
 
 impl Recovery {
-    pub(crate) fn new(delivery: Arc<Delivery>, hold: Duration, resend: Duration, in_flight: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        delivery: Arc<Delivery>,
+        metrics: Arc<Metrics>,
+        hold: Duration,
+        resend: Duration,
+        in_flight: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             delivery,
+            metrics,
             hold,
             resend,
             side_by_side: (in_flight / 2).clamp(1, MAX_SIDE_BY_SIDE),
@@ -102,7 +111,10 @@ impl Recovery {
         let now = Instant::now();
         let entry = Entry { update: update.clone(), ends: now + ttl, process };
         // Also beyond its own end: something older may be put again by another node.
-        lock(&self.confirmed).insert(key, entry, now, now + self.resend);
+        let let_go = lock(&self.confirmed).insert(key, entry, now, now + self.resend);
+        if let_go {
+            self.metrics.limit_hit(Limit::Confirmed);
+        }
         // It may have been an earlier one's last word, which came when all of that was put again already.
         if redis.presence().now().process > process {
             self.wanted.notify_one();
@@ -112,11 +124,20 @@ impl Recovery {
     /// Nobody knows whether a set of this key was stored.
     pub(crate) fn doubt(&self, key: &Key) {
         let mut doubted = lock(&self.doubted);
-        if doubted.len() < MAX_DOUBTED {
+        let has_room = doubted.len() < MAX_DOUBTED;
+        if has_room {
             doubted.insert(key.clone());
         }
         drop(doubted);
+        if !has_room {
+            self.metrics.limit_hit(Limit::Doubted);
+        }
         self.wanted.notify_one();
+    }
+
+    /// How many keys are doubted, and how many updates are kept to be put again.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (lock(&self.doubted).len(), lock(&self.confirmed).updates.len())
     }
 
     /// Watches Redis, and puts right what there is to.
@@ -190,6 +211,7 @@ impl Recovery {
                             waiters.deliver(&key, &update);
                         }
                         waiters.opened(&key, unopened.before, epoch);
+                        self.metrics.opened_again();
                         self.has_progressed.store(true, Ordering::Relaxed);
                     }
                     Err(_) => all.store(false, Ordering::Relaxed),
@@ -229,6 +251,7 @@ impl Recovery {
             })
             .await;
         let (all, missing) = (all.into_inner(), missing.into_inner());
+        self.metrics.put_again(missing);
         warn!(count, missing, all, "put again what this node had confirmed");
         all
     }
@@ -261,27 +284,30 @@ impl Recovery {
 }
 
 impl Confirmed {
-    /// Keeps an entry until `until`; lets the oldest go where there are too many.
-    fn insert(&mut self, key: &Key, entry: Entry, now: Instant, until: Instant) {
+    /// Keeps an entry until `until`; lets the oldest go where there are too many, and tells whether it did.
+    fn insert(&mut self, key: &Key, entry: Entry, now: Instant, until: Instant) -> bool {
         while let Some((_, old)) = self.updates.pop_expired(now) {
             self.bytes -= old.update.value_bytes();
         }
         let old = self.updates.peek(key);
         if old.is_some_and(|old| old.update.version() >= entry.update.version()) {
-            return;
+            return false;
         }
         self.bytes -= old.map_or(0, |old| old.update.value_bytes());
         self.bytes += entry.update.value_bytes();
         self.least_process = self.least_process.min(entry.process);
         self.updates.insert(key, entry, until);
+        let mut has_let_go = false;
         while self.updates.len() > MAX_CONFIRMED || self.bytes > MAX_CONFIRMED_BYTES {
-            let Some((_, oldest)) = self.updates.pop_first() else { return };
+            let Some((_, oldest)) = self.updates.pop_first() else { break };
+            has_let_go = true;
             self.bytes -= oldest.update.value_bytes();
             if self.told_at.is_none_or(|at| at + TELL_INTERVAL < now) {
                 self.told_at = Some(now);
                 warn!(MAX_CONFIRMED, MAX_CONFIRMED_BYTES, "too many sets to keep each for --resend");
             }
         }
+        has_let_go
     }
 
     /// What only processes before this one are known to have had.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use prometheus::IntGauge;
+use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use crate::connection::{Handling, Request, Shared, http1, serve};
 use crate::listener::{Listener, Stream};
+use crate::metrics::{Limit, Metrics};
 use crate::park;
 use crate::response::Response;
 use crate::stop::{State, Stop};
@@ -39,6 +40,11 @@ pub(crate) struct Options {
     pub(crate) answers_half_closed: bool,
     /// How many connections are open.
     pub(crate) connections: IntGauge,
+    /// And were.
+    pub(crate) accepted: IntCounter,
+    /// What it is that is hit where there are too many.
+    pub(crate) limit: Limit,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Serves until `stop` says by when all must have ended; then goes on accepting until no connection came for
@@ -62,6 +68,7 @@ where
         http1: http1(options.answers_half_closed),
         timeouts: options.timeouts,
         stop: Arc::<Stop>::default(),
+        metrics: Arc::clone(&options.metrics),
     };
     let server = Server {
         slots: Arc::new(Semaphore::new(options.max_connections)),
@@ -125,6 +132,7 @@ where
                 }
                 // The system's: at once it would fail again, and again.
                 Err(error) => {
+                    self.options.metrics.limit_hit(Limit::OpenFiles);
                     warn!(%error, listener = self.options.name, ?rest, "cannot accept");
                     sleep(rest).await;
                     rest = (rest * 2).min(MAX_ACCEPT_REST);
@@ -138,6 +146,7 @@ where
             self.full.store(false, Ordering::Relaxed);
             return slot;
         }
+        self.options.metrics.limit_hit(self.options.limit);
         // Told once, until there was room again.
         if !self.full.swap(true, Ordering::Relaxed) {
             let limit = self.options.max_connections;
@@ -185,6 +194,7 @@ where
     fn spawn(&self, stream: Stream, slot: OwnedSemaphorePermit) {
         let open = Open { gauge: self.options.connections.clone(), _slot: slot };
         open.gauge.inc();
+        self.options.accepted.inc();
         tokio::spawn(serve(stream, Arc::clone(&self.shared), open));
     }
 }
@@ -244,6 +254,9 @@ mod tests {
             quiet: Duration::ZERO,
             answers_half_closed: false,
             connections: IntGauge::new("connections", "connections").expect("a good name"),
+            accepted: IntCounter::new("accepted", "accepted").expect("a good name"),
+            limit: Limit::Connections,
+            metrics: Arc::default(),
         };
         let connections = options.connections.clone();
         let (stop, stopped) = oneshot::channel();

@@ -10,10 +10,11 @@
 pub mod memory;
 pub mod redis;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::key::Key;
 use crate::lease::Lease;
+use crate::metrics::{CallEnd, Metrics, StoreNow, Verb};
 use crate::status::{Seen, Update, Value, Version};
 use memory::Memory;
 use redis::Redis;
@@ -87,6 +88,17 @@ pub enum StoreError {
     Unknown,
 }
 
+impl StoreError {
+    const fn as_metrics_tell(&self) -> CallEnd {
+        match self {
+            Self::Conflict(_) => CallEnd::Conflict,
+            Self::Full => CallEnd::Full,
+            Self::Unavailable => CallEnd::Unavailable,
+            Self::Unknown => CallEnd::Unknown,
+        }
+    }
+}
+
 impl Store {
     /// Gets begin: gives what is newer than the least that they know, if anything is. Where one of them still waits
     /// then, every version made while it does, for at least `hold`, is greater than what it knows, and this node is
@@ -98,14 +110,16 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
     pub async fn open(&self, key: &Key, seen: Seen, hold: Duration) -> Result<Option<Update>, StoreError> {
-        match self {
+        let began = Instant::now();
+        let opened = match self {
             Self::Memory(memory) => memory.open(key, seen, hold),
-            // What is not known to be open is not open.
-            Self::Redis(redis) => Box::pin(redis.open(key, seen, hold)).await.map_err(|error| match error {
-                StoreError::Unknown => StoreError::Unavailable,
-                error => error,
-            }),
-        }
+            Self::Redis(redis) => Box::pin(redis.open(key, seen, hold)).await,
+        };
+        // What is not known to be open is not open.
+        self.counted(Verb::Open, began, opened).map_err(|error| match error {
+            StoreError::Unknown => StoreError::Unavailable,
+            error => error,
+        })
     }
 
     /// Stores a status under the key's next version.
@@ -116,10 +130,12 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
     pub async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
-        match self {
+        let began = Instant::now();
+        let stored = match self {
             Self::Memory(memory) => memory.put(key, put),
             Self::Redis(redis) => Box::pin(redis.put(key, put)).await,
-        }
+        };
+        self.counted(Verb::Put, began, stored)
     }
 
     /// Gives what is under the key.
@@ -130,10 +146,12 @@ impl Store {
     /// # Cancel safety
     /// It changes nothing.
     pub async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
-        match self {
+        let began = Instant::now();
+        let looked = match self {
             Self::Memory(memory) => Ok(Looked { known: memory.look(key), leases: Vec::new() }),
             Self::Redis(redis) => Box::pin(redis.look(key)).await,
-        }
+        };
+        self.counted(Verb::Look, began, looked)
     }
 
     /// Deletes: leaves a mark with the key's next version for what was left of the time to live, at least
@@ -145,10 +163,12 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
     pub async fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
-        match self {
+        let began = Instant::now();
+        let stored = match self {
             Self::Memory(memory) => memory.forget(key),
             Self::Redis(redis) => Box::pin(redis.forget(key)).await,
-        }
+        };
+        self.counted(Verb::Forget, began, stored)
     }
 
     /// Stores once more, with its version, what an earlier Redis confirmed and this one may not have. No verb of
@@ -160,10 +180,9 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
     pub(crate) async fn put_again(&self, key: &Key, update: &Update, ttl: Duration) -> Result<Stored, StoreError> {
-        match self {
-            Self::Memory(_) => Err(StoreError::Conflict(update.version())),
-            Self::Redis(redis) => Box::pin(redis.put_again(key, update, ttl)).await,
-        }
+        let Self::Redis(redis) = self else { return Err(StoreError::Conflict(update.version())) };
+        let began = Instant::now();
+        self.counted(Verb::PutAgain, began, Box::pin(redis.put_again(key, update, ttl)).await)
     }
 
     /// Takes away the lease of a node that is no more, unless it was renewed meanwhile.
@@ -174,10 +193,9 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
     pub(crate) async fn drop_lease(&self, key: &Key, lease: &Lease) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => Box::pin(redis.drop_lease(key, lease)).await,
-        }
+        let Self::Redis(redis) = self else { return Ok(()) };
+        let began = Instant::now();
+        self.counted(Verb::DropLease, began, Box::pin(redis.drop_lease(key, lease)).await)
     }
 
     /// Takes away this node's own lease.
@@ -188,10 +206,9 @@ impl Store {
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
     pub(crate) async fn leave(&self, key: &Key) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(redis) => Box::pin(redis.leave(key)).await,
-        }
+        let Self::Redis(redis) = self else { return Ok(()) };
+        let began = Instant::now();
+        self.counted(Verb::Leave, began, Box::pin(redis.leave(key)).await)
     }
 
     /// Waits until the store can be asked.
@@ -203,6 +220,24 @@ impl Store {
             let mut presence = redis.presence();
             while !presence.now().is_there && presence.changed().await {}
         }
+    }
+
+    /// How it is, for the metrics.
+    pub(crate) fn now(&self) -> StoreNow {
+        match self {
+            Self::Memory(memory) => memory.now(),
+            Self::Redis(redis) => redis.now(),
+        }
+    }
+
+    /// Counts a call, which passes through.
+    fn counted<T>(&self, verb: Verb, began: Instant, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        let metrics: &Metrics = match self {
+            Self::Memory(memory) => memory.metrics(),
+            Self::Redis(redis) => redis.metrics(),
+        };
+        metrics.called(verb, done.as_ref().map_or_else(StoreError::as_metrics_tell, |_| CallEnd::Ok), began.elapsed());
+        done
     }
 
     /// The epoch: what was opened in an earlier one has to be opened again.

@@ -68,8 +68,13 @@ pub(crate) struct Unopened {
 }
 
 /// A limit on waiters is reached.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Of the whole node.
+    Node,
+    /// Of one key.
+    Key,
+}
 
 impl Waiters {
     /// A registry that holds at most `max` waiters, and `max_per_key` of one key.
@@ -92,7 +97,7 @@ impl Waiters {
         // Counted before it is there, so that many at once cannot exceed the limit together.
         if self.held.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.held.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full);
+            return Err(Full::Node);
         }
         self.insert(key, last, self.max_per_key, taker)
     }
@@ -123,7 +128,7 @@ impl Waiters {
             }
             drop(shard);
             self.held.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full);
+            return Err(Full::Key);
         }
         if waiters.is_empty() {
             // Most keys have one waiter, and a vector's first growth would make room for four.
@@ -164,6 +169,11 @@ impl Waiters {
     /// How many waiters there are.
     pub fn len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// How many there may be.
+    pub fn max(&self) -> usize {
+        self.max
     }
 
     /// Whether nobody waits.
@@ -351,13 +361,13 @@ mod tests {
         let waiters = Waiters::new(3, 2);
         let first = waiters.register(&key("a"), version(0), nobody()).expect("room");
         let _second = waiters.register(&key("a"), version(0), nobody()).expect("room");
-        assert_eq!(waiters.register(&key("a"), version(0), nobody()).err(), Some(Full));
+        assert_eq!(waiters.register(&key("a"), version(0), nobody()).err(), Some(Full::Key));
         let _third = waiters.register(&key("b"), version(0), nobody()).expect("room");
-        assert_eq!(waiters.register(&key("c"), version(0), nobody()).err(), Some(Full));
+        assert_eq!(waiters.register(&key("c"), version(0), nobody()).err(), Some(Full::Node));
         assert_eq!((waiters.len(), waiters.keys()), (3, 2));
         drop(first);
         assert!(waiters.register(&key("a"), version(0), nobody()).is_ok());
-        assert_eq!(Waiters::new(1, 0).register(&key("a"), version(0), nobody()).err(), Some(Full));
+        assert_eq!(Waiters::new(1, 0).register(&key("a"), version(0), nobody()).err(), Some(Full::Key));
     }
 
     #[test]

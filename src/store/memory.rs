@@ -5,6 +5,7 @@
 //! entry whose time is over is not seen from that instant, and taken away by the next [`Memory::sweep`]: one ordered
 //! index a shard, no task an entry.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, next_version};
 use crate::clock::Clock;
 use crate::expiring::Expiring;
 use crate::key::Key;
+use crate::metrics::{Limit, Metrics, StoreNow};
 use crate::sharded::Sharded;
 use crate::status::{Seen, Status, Update, Version};
 
@@ -42,6 +44,17 @@ pub struct Memory {
     bytes: AtomicUsize,
     floors: AtomicUsize,
     limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+/// Why something was not written.
+enum Unwritten {
+    /// The key has this version, and not the one that was asked for.
+    Conflict(Version),
+    /// It would have been over this bound.
+    NoRoom(Limit),
+    /// The numbers are used up.
+    NoVersion,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +68,7 @@ struct Shard {
 impl Memory {
     /// An empty store.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             by_key: Sharded::default(),
             clock: Clock::default(),
@@ -63,6 +76,7 @@ impl Memory {
             bytes: AtomicUsize::new(0),
             floors: AtomicUsize::new(0),
             limits,
+            metrics,
         }
     }
 
@@ -86,6 +100,7 @@ impl Memory {
             shard.floors.insert(key, floor, until.max(now + hold + FLOOR_MARGIN));
             Ok(None)
         } else {
+            self.metrics.limit_hit(Limit::Floors);
             Err(StoreError::Full)
         }
     }
@@ -116,6 +131,18 @@ impl Memory {
         self.by_key.visit(|shard| self.sweep_batch(shard, now));
     }
 
+    /// How it is, for the metrics.
+    pub(super) fn now(&self) -> StoreNow {
+        StoreNow::Memory {
+            statuses: [self.statuses.load(Ordering::Relaxed), self.limits.max_statuses],
+            bytes: [self.bytes.load(Ordering::Relaxed), self.limits.max_bytes],
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Writes what `make` makes of the next version and of the life that was left.
     fn write(
         &self,
@@ -123,14 +150,20 @@ impl Memory {
         after: Option<Version>,
         make: impl Fn(Version, Duration) -> (Update, Duration),
     ) -> Result<Stored, StoreError> {
-        match self.try_write(key, after, &make) {
-            Err(StoreError::Full) => {
-                // What has expired since the last sweep takes no one's room.
-                self.sweep();
-                self.try_write(key, after, &make)
-            }
-            done => done,
+        let mut done = self.try_write(key, after, &make);
+        if let Err(Unwritten::NoRoom(_)) = done {
+            // What has expired since the last sweep takes no one's room.
+            self.sweep();
+            done = self.try_write(key, after, &make);
         }
+        done.map_err(|unwritten| match unwritten {
+            Unwritten::Conflict(version) => StoreError::Conflict(version),
+            Unwritten::NoVersion => StoreError::Full,
+            Unwritten::NoRoom(limit) => {
+                self.metrics.limit_hit(limit);
+                StoreError::Full
+            }
+        })
     }
 
     fn try_write(
@@ -138,7 +171,7 @@ impl Memory {
         key: &Key,
         after: Option<Version>,
         make: &impl Fn(Version, Duration) -> (Update, Duration),
-    ) -> Result<Stored, StoreError> {
+    ) -> Result<Stored, Unwritten> {
         let now = Instant::now();
         let mut shard = self.by_key.lock(key);
         let (stored, left) = shard
@@ -146,34 +179,32 @@ impl Memory {
             .get(key, now)
             .map_or((Version::NONE, Duration::ZERO), |(update, until)| (update.version(), until - now));
         if after.is_some_and(|after| after != stored) {
-            return Err(StoreError::Conflict(stored));
+            return Err(Unwritten::Conflict(stored));
         }
         let floor = shard.floors.get(key, now).map_or(Version::NONE, |(&floor, _)| floor);
-        let version = next_version(stored, floor, self.clock.now()).ok_or(StoreError::Full)?;
+        let version = next_version(stored, floor, self.clock.now()).ok_or(Unwritten::NoVersion)?;
         let (update, ttl) = make(version, left);
         let replaced = shard.known.peek(key).map(|old| cost(key, old));
-        if !self.make_room(replaced, cost(key, &update)) {
-            return Err(StoreError::Full);
-        }
+        self.make_room(replaced, cost(key, &update)).map_err(Unwritten::NoRoom)?;
         shard.known.insert(key, update, now + ttl);
         self.clock.given(version.get());
         Ok(Stored { version, ttl, leases: Vec::new(), process: 0 })
     }
 
-    /// Counts an entry of `new` bytes in place of one of `replaced`, if it fits.
-    fn make_room(&self, replaced: Option<usize>, new: usize) -> bool {
+    /// Counts an entry of `new` bytes in place of one of `replaced`, if it fits; else the bound that it does not.
+    fn make_room(&self, replaced: Option<usize>, new: usize) -> Result<(), Limit> {
         let old = replaced.unwrap_or(0);
         if replaced.is_none() && !reserve(&self.statuses, 1, self.limits.max_statuses) {
-            return false;
+            return Err(Limit::Statuses);
         }
         if new > old && !reserve(&self.bytes, new - old, self.limits.max_bytes) {
             if replaced.is_none() {
                 self.statuses.fetch_sub(1, Ordering::Relaxed);
             }
-            return false;
+            return Err(Limit::StatusBytes);
         }
         self.bytes.fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
-        true
+        Ok(())
     }
 
     /// Takes away at most [`SWEEP_BATCH`] of each kind; tells whether there may be more.
@@ -217,7 +248,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn store(max_statuses: usize, max_bytes: usize) -> Memory {
-        Memory::new(Limits { max_statuses, max_bytes, max_floors: 2 })
+        Memory::new(Limits { max_statuses, max_bytes, max_floors: 2 }, Arc::default())
     }
 
     fn key(text: &str) -> Key {

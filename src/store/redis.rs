@@ -30,6 +30,7 @@ use super::{Looked, MIN_GONE_TTL, Put, StoreError, Stored};
 use crate::clock::{Clock, millis};
 use crate::key::Key;
 use crate::lease::Lease;
+use crate::metrics::{Limit, Metrics, StoreNow};
 use crate::status::{Seen, Status, Update};
 
 /// A lease outlives the wait that it is for by this: a page that is answered at its deadline is still found there.
@@ -58,6 +59,7 @@ pub struct Redis {
     /// What this node knows of Redis's clock.
     clock: Arc<Clock>,
     in_flight: Semaphore,
+    metrics: Arc<Metrics>,
 }
 
 /// Whether there is a Redis, and whether it is the same.
@@ -74,12 +76,13 @@ pub(crate) struct Presence {
 impl Redis {
     /// A store that begins to connect. `name` is the node's, as peers reach it: `<node id>@<address>`.
     #[must_use]
-    pub fn start(options: Options, name: &str) -> Self {
+    pub fn start(options: Options, name: &str, metrics: Arc<Metrics>) -> Self {
         let scripts = Arc::new(Scripts::default());
         let clock = Arc::<Clock>::default();
-        let link = Link::spawn(link_options(&options, name), Arc::clone(&scripts), Arc::clone(&clock));
+        let link =
+            Link::spawn(link_options(&options, name), Arc::clone(&scripts), Arc::clone(&clock), Arc::clone(&metrics));
         let in_flight = Semaphore::new(options.in_flight);
-        Self { link, scripts, options, name: name.to_owned(), clock, in_flight }
+        Self { link, scripts, options, name: name.to_owned(), clock, in_flight, metrics }
     }
 
     /// Connects once and tries all that is needed.
@@ -93,6 +96,19 @@ impl Redis {
     /// How Redis is now, and how it will be.
     pub(crate) fn presence(&self) -> Watch {
         Watch(self.link.state())
+    }
+
+    /// How it is, for the metrics.
+    pub(super) fn now(&self) -> StoreNow {
+        let in_flight = self.options.in_flight;
+        StoreNow::Redis {
+            is_there: self.presence().now().is_there,
+            in_flight: [in_flight - self.in_flight.available_permits(), in_flight],
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// See [`Store::open`](super::Store::open).
@@ -152,7 +168,10 @@ impl Redis {
 
     /// Runs a script, within the limits on time and on commands under way; tells by which process.
     async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<(Vec<Value>, u64), StoreError> {
-        let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Unavailable) };
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            self.metrics.limit_hit(Limit::RedisInFlight);
+            return Err(StoreError::Unavailable);
+        };
         let Some((mut conn, process)) = self.link.conn() else { return Err(StoreError::Unavailable) };
         let key = format!("{}{}", self.options.prefix, key.as_str());
         let run = timeout(self.options.timeout, script.run(&mut conn, &key, args)).await;
@@ -180,7 +199,11 @@ impl Redis {
                 ServerErrorKind::ResponseError | ServerErrorKind::NoPerm | ServerErrorKind::ExecAbort,
             )
             | ErrorKind::Extension => {
-                return if error.code() == Some("OOM") { StoreError::Full } else { StoreError::Unavailable };
+                if error.code() != Some("OOM") {
+                    return StoreError::Unavailable;
+                }
+                self.metrics.limit_hit(Limit::RedisMemory);
+                return StoreError::Full;
             }
             ErrorKind::Server(_) | ErrorKind::ClusterConnectionNotFound => true,
             _ => error.is_connection_refusal(),

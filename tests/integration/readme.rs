@@ -6,7 +6,7 @@ use holdfast::response::code;
 
 use crate::metrics::families;
 use crate::settings::{default_of, entries};
-use crate::support::{Launch, Node, Response, Scratch};
+use crate::support::{Launch, Node, Nodes, Redis, Response, Scratch};
 
 /// A table's rows, each with its cells.
 pub(crate) type Table = Vec<Vec<String>>;
@@ -125,26 +125,40 @@ async fn the_codes_are_those_of_the_program_with_their_messages_and_http_statuse
     assert!(conflict[1].contains(&told), "{conflict:?}");
 }
 
+/// What a limit's name stands in.
+fn limits() -> BTreeSet<String> {
+    let rows = table(&["limit", "what is hit", "what happens then"]);
+    rows.iter().flat_map(|row| code_spans(&row[0])).map(str::to_owned).collect()
+}
+
 #[tokio::test]
 async fn the_metrics_are_those_of_the_program_with_their_types_labels_and_values() {
-    let node = Node::start(&[]).await;
-    let mut there = families(node.internal("GET", "/metrics", &[], b"").await.text());
+    let redis = Redis::start(&[]).await;
+    let of = async |node: &Node| families(node.internal("GET", "/metrics", &[], b"").await.text());
+    let mut alone = of(&Node::start(&[]).await).await;
+    let mut there = of(&Nodes::start(1, &redis.url(), &[]).await[0]).await;
     for row in table(&["metric", "type", "meaning"]) {
         let metric = code_of(&row[0]).unwrap_or_else(|| panic!("no metric: {row:?}"));
         let (name, label) = metric.trim_end_matches('}').split_once('{').unwrap_or((metric, ""));
-        let family = there.remove(name).unwrap_or_else(|| panic!("{name}: not in /metrics, or told twice"));
+        let families = (alone.remove(name), there.remove(name));
+        let has = (families.0.is_some(), families.1.is_some());
+        let only = (row[2].starts_with("embedded store only: "), row[2].starts_with("with `--redis` only: "));
+        assert_eq!(has, (!only.1, !only.0), "{name}: where it is");
+        let family = families.0.or(families.1).unwrap_or_else(|| panic!("{name}: not in /metrics, or told twice"));
         let labels: Vec<_> = family.samples.iter().flat_map(|sample| &sample.labels).collect();
-        let mut names: Vec<_> = labels.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "le").collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!((row[1].as_str(), label), (family.kind.as_str(), names.join(",").as_str()), "{name}");
+        let names: BTreeSet<_> = labels.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "le").collect();
+        let told: BTreeSet<_> = label.split(',').filter(|label| !label.is_empty()).collect();
+        assert_eq!((row[1].as_str(), told), (family.kind.as_str(), names), "{name}");
         let is_listed = |label: &str| !["le", "version"].contains(&label);
-        let values = labels.iter().filter(|(label, _)| is_listed(label)).map(|(_, value)| value.as_str());
-        let told = code_spans(&row[2]).into_iter().filter(|span| !span.starts_with("--"));
-        let (told, values): (BTreeSet<_>, BTreeSet<_>) = (told.collect(), values.collect());
-        assert_eq!(told, values, "{name}: the values of its labels, as told and as they are");
+        let values = labels.iter().filter(|(label, _)| is_listed(label)).map(|(_, value)| value.clone());
+        let is_value = |span: &&str| !span.starts_with("--") && !span.starts_with('/');
+        let told = match label {
+            "limit" => limits(),
+            _ => code_spans(&row[2]).into_iter().filter(is_value).map(str::to_owned).collect(),
+        };
+        assert_eq!(told, values.collect(), "{name}: the values of its labels, as told and as they are");
     }
-    assert!(there.is_empty(), "not in README.md: {there:#?}");
+    assert!(alone.is_empty() && there.is_empty(), "not in README.md: {alone:#?} {there:#?}");
 }
 
 /// The routes that a cell tells: "`GET` and `DELETE /keys/{key}`", "`GET /health/live`".

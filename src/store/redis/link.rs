@@ -17,6 +17,7 @@ use super::look::{Canary, Found, look};
 use super::script::Scripts;
 use super::url::Target;
 use crate::clock::{Clock, millis};
+use crate::metrics::Metrics;
 
 /// How often a link is looked at that nobody complains of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,13 +63,21 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts the task that owns the link. It ends when the link is dropped.
-    pub(super) fn spawn(options: Options, scripts: Arc<Scripts>, clock: Arc<Clock>) -> Self {
+    pub(super) fn spawn(options: Options, scripts: Arc<Scripts>, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
         let (sender, state) = watch::channel(State::default());
         let complaints = Arc::new(Notify::new());
         let canary = Canary { key: options.canary.clone(), version: 0 };
         let masters = HashSet::new();
-        let owner =
-            Owner { options, scripts, clock, state: sender, complaints: Arc::clone(&complaints), masters, canary };
+        let owner = Owner {
+            options,
+            scripts,
+            clock,
+            metrics,
+            state: sender,
+            complaints: Arc::clone(&complaints),
+            masters,
+            canary,
+        };
         tokio::spawn(owner.run());
         Self { state, complaints }
     }
@@ -105,6 +114,7 @@ struct Owner {
     scripts: Arc<Scripts>,
     /// What this node remembers of Redis's clock.
     clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
     state: watch::Sender<State>,
     complaints: Arc<Notify>,
     /// The masters of the last look.
@@ -169,11 +179,15 @@ impl Owner {
         }
         let is_first = self.masters.is_empty();
         let is_another = self.meet(found) == Gone::Statuses && !is_first;
+        if is_another {
+            self.metrics.redis_is_another();
+        }
         let master = match &connected.told_by {
             ToldBy::Sentinels(_, master) => Some(tracing::field::display(master)),
             _ => None,
         };
         info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
+        self.metrics.redis_connected();
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
             state.epoch += 1;
@@ -209,7 +223,10 @@ impl Owner {
             };
             let has_settled = settles.take_if(|at| *at <= began).is_some();
             match gone {
-                Gone::Statuses => warn!("another Redis process, or an emptied one"),
+                Gone::Statuses => {
+                    self.metrics.redis_is_another();
+                    warn!("another Redis process, or an emptied one");
+                }
                 Gone::Leases => warn!("Redis's clock was set forward"),
                 Gone::Nothing => {}
             }
