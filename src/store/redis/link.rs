@@ -66,7 +66,7 @@ impl Link {
     pub(super) fn spawn(options: Options, scripts: Arc<Scripts>, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
         let (sender, state) = watch::channel(State::default());
         let complaints = Arc::new(Notify::new());
-        let canary = Canary { key: options.canary.clone(), version: 0 };
+        let canary = Canary::new(options.canary.clone());
         let masters = HashSet::new();
         let owner = Owner {
             options,
@@ -105,7 +105,7 @@ impl Link {
 /// A text for people, without a password.
 pub(super) async fn check(options: Options, scripts: Arc<Scripts>) -> Result<(), String> {
     let mut connected = connect(&options.target, options.timeout).await?;
-    let mut canary = Canary { key: options.canary, version: 0 };
+    let mut canary = Canary::new(options.canary);
     look(&mut connected, &mut canary, &scripts.write, options.timeout).await.map(drop)
 }
 

@@ -1,6 +1,7 @@
 //! A look at Redis: whether commands are carried out, by masters, with the scripts, and by which processes.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -16,6 +17,8 @@ use super::url::Host;
 
 /// The life of the canary.
 const CANARY_TTL_MS: u64 = 60_000;
+/// How often a look tries to write it: behind what is known, behind a write of its own that came late, and anew.
+const CANARY_TRIES: usize = 4;
 
 /// What a look found.
 pub(super) struct Found {
@@ -35,9 +38,11 @@ pub(super) struct Found {
 /// A hash of this node's own, by which an emptied Redis is noticed, and one in which the scripts may not be run.
 #[derive(Debug)]
 pub(super) struct Canary {
-    pub(super) key: String,
-    /// What was written last; 0: nothing yet.
-    pub(super) version: i64,
+    key: String,
+    /// The last that is known to be written; 0: nothing yet, or not any more.
+    version: i64,
+    /// What was written was not there any more, and no look has told it yet.
+    is_gone: bool,
 }
 
 /// Looks at Redis.
@@ -53,7 +58,8 @@ pub(super) async fn look(
     let Connected { conn, told_by } = connected;
     let mut asked = conn.clone();
     let (infos, written) = tokio::join!(infos(&mut asked, told_by, limit), canary.write(conn, write, limit));
-    let ((infos, has_other_masters), (now, canary_is_gone)) = (infos?, written?);
+    let ((infos, has_other_masters), now) = (infos?, written?);
+    let canary_is_gone = mem::take(&mut canary.is_gone);
     let (masters, policies) = (HashSet::new(), HashSet::new());
     let mut found = Found { masters, policies, now, canary_is_gone, has_other_masters };
     for info in infos {
@@ -69,29 +75,37 @@ pub(super) async fn look(
 }
 
 impl Canary {
-    /// Writes it, as long as it is what it was; gives Redis's time, and whether it was not.
-    async fn write(&mut self, conn: &mut Conn, write: &Script, limit: Duration) -> Result<(Option<u64>, bool), String> {
-        for is_second in [false, true] {
+    /// One that was not written yet.
+    pub(super) const fn new(key: String) -> Self {
+        Self { key, version: 0, is_gone: false }
+    }
+
+    /// Writes it, as long as it is what it was, and notes whether it was not; gives Redis's time.
+    async fn write(&mut self, conn: &mut Conn, write: &Script, limit: Duration) -> Result<Option<u64>, String> {
+        for _ in 0..CANARY_TRIES {
             let after: &dyn Argument = if self.version == 0 { &"" } else { &self.version };
             let args: [&dyn Argument; 7] = [&CANARY_TTL_MS, after, &0, &"", &"", &0, &"1"];
             let is_cluster = matches!(conn, Conn::Cluster(_));
             let answer = match timeout(limit, write.run(conn, &self.key, &args)).await {
                 Ok(Ok(answer)) => answer,
                 // Of a cluster only those keys are out of reach whose master has failed, and the canary is one key.
-                Ok(Err(error)) if is_cluster && is_of_one_node(&error) => return Ok((None, false)),
-                Err(_) if is_cluster => return Ok((None, false)),
+                Ok(Err(error)) if is_cluster && is_of_one_node(&error) => return Ok(None),
+                Err(_) if is_cluster => return Ok(None),
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err("it does not answer in time".into()),
             };
-            let number = |at: usize| answer.get(at).and_then(|value| from_redis_value(value.clone()).ok());
-            if let Some(Value::BulkString(kind)) = answer.get(1)
-                && kind == b"stored"
-            {
-                self.version = number(2).unwrap_or(0);
-                return Ok((number(0).and_then(|now: i64| now.try_into().ok()), is_second));
+            let number = |at: usize| answer.get(at).and_then(|value| from_redis_value::<i64>(value.clone()).ok());
+            let (kind, version) = (answer.get(1), number(2).unwrap_or(0));
+            if matches!(kind, Some(Value::BulkString(kind)) if kind == b"stored") {
+                self.version = version;
+                return Ok(number(0).and_then(|now| now.try_into().ok()));
             }
-            // Once more, whatever is there now, which may be nothing.
-            self.version = 0;
+            // What is newer is a write of its own that was carried out and whose answer did not come in time: nobody else
+            // writes here, and each write but the first is carried out only behind what was known. Behind it, then.
+            let is_own = self.version != 0 && version > self.version;
+            // Else anew, whatever is there now, which may be nothing.
+            self.version = if is_own { version } else { 0 };
+            self.is_gone |= !is_own;
         }
         Err("the canary cannot be written".into())
     }

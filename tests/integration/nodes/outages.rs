@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{check_told, no_status, poll, set_stored, settle, status};
+use super::{PREFIX, check_told, no_status, poll, set_stored, settle, status};
 use crate::sets::check_done;
 use crate::support::{Held, Launch, Node, Nodes, Proxy, Redis, Response, Weather, eventually};
 
@@ -219,5 +219,40 @@ async fn nodes_start_without_redis_and_begin_when_it_is_there() {
     redis.start_again().await;
     let receipt = set_stored(&nodes[0], "k", "1").await;
     check_told(&mut held, &receipt, "1").await;
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_answers_too_late_is_the_same_redis_when_it_answers_in_time() {
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into()).await;
+    let nodes = Nodes::start(1, &format!("redis://127.0.0.1:{}", proxy.port), &ARGS).await;
+    let name = format!("{PREFIX}canary {}", nodes.name(0).await);
+    let written = async || redis.hash(&name).await["v"].clone();
+    let is_up = async |up: f64| {
+        eventually(async || nodes[0].metric("holdfast_redis_up").await == up, &format!("whether it is there: {up}"))
+            .await;
+    };
+    nodes[0].set_ok("k", "1").await;
+    for weather in [Weather::Delay(Duration::from_millis(400)), Weather::Freeze] {
+        let before = written().await;
+        proxy.set(weather);
+        is_up(0.0).await;
+        if weather == Weather::Freeze {
+            proxy.set(Weather::Pass);
+        }
+        // What it wrote at its last look was carried out, and it did not hear of that.
+        eventually(async || written().await != before, "the late write is carried out").await;
+        proxy.set(Weather::Pass);
+        is_up(1.0).await;
+    }
+    assert!(nodes[0].metric("holdfast_redis_connections_total").await > 1.0);
+    assert_eq!(nodes[0].metric("holdfast_redis_other_processes_total").await, 0.0);
+    assert_eq!(nodes[0].metric("holdfast_recovery_statuses_put_total").await, 0.0);
+    // An emptied one is noticed all the same.
+    redis.command(&["FLUSHALL"]).await;
+    let noticed = async || nodes[0].metric("holdfast_recovery_statuses_put_total").await == 1.0;
+    eventually(noticed, "the status is put again").await;
+    assert_eq!(nodes[0].metric("holdfast_redis_other_processes_total").await, 1.0);
     settle(&nodes, &redis, 300).await;
 }
