@@ -25,6 +25,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod model;
+mod monitoring;
 mod nginx;
 mod nodes;
 mod params;
