@@ -59,7 +59,8 @@ pub(crate) struct Get {
     gets: Arc<Gets>,
     key: Key,
     last: Version,
-    wait: Duration,
+    /// How long it may wait; in ms, for the size.
+    wait_ms: u32,
     /// Its wait ends because its key expires.
     ends_with_key: bool,
     form: Form,
@@ -85,7 +86,9 @@ impl Gets {
                     let (gets, since) = (Arc::clone(self), Instant::now());
                     let ends_with_key = left.is_some_and(|left| left <= wait);
                     let wait = left.map_or(wait, |left| left.min(wait));
-                    Begun::Held(Get { gets, key, last, wait, ends_with_key, form, grant, since })
+                    // What is shorter than a millisecond is nobody's; a hold is ten minutes at most.
+                    let wait_ms = wait.as_millis().try_into().unwrap_or(u32::MAX);
+                    Begun::Held(Get { gets, key, last, wait_ms, ends_with_key, form, grant, since })
                 }
                 Err(why) => self.refuse_key(why, self.answer(&form, &grant, &Outcome::Gone(last), last)),
             },
@@ -138,7 +141,7 @@ impl Request for Get {
 
     async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
         let get = &parked.request;
-        let deadline = get.since + get.wait;
+        let deadline = get.since + get.wait();
         // What is short is on the heap, and so no part of what a task costs in its long wait.
         let end = match Box::pin(get.begin(parked, deadline, wakes)).await {
             Err(end) => end,
@@ -163,7 +166,7 @@ impl Request for Get {
     }
 
     fn wait(&self) -> Duration {
-        self.wait
+        Duration::from_millis(self.wait_ms.into())
     }
 }
 
@@ -207,7 +210,7 @@ impl Get {
     async fn begin(&self, parked: &Arc<Parked<Self>>, deadline: Instant, wakes: &mut Wakes) -> Result<Waiter, End> {
         let Gets { waiters, store, recovery, drain, .. } = &*self.gets;
         let seen = Seen::from(self.last);
-        if self.wait.is_zero() || drain.begun() {
+        if self.wait_ms == 0 || drain.begun() {
             let opened = tokio::select! {
                 biased;
                 opened = store.open(&self.key, seen, Duration::ZERO) => opened,
@@ -232,7 +235,7 @@ impl Get {
         let taker = Arc::<Parked<Self>>::clone(parked);
         let waiter = waiters.register(&self.key, self.last, taker).map_err(|full| self.busy(full))?;
         let epoch = store.epoch();
-        let open = async { (epoch, store.open(&self.key, seen, self.wait).await) };
+        let open = async { (epoch, store.open(&self.key, seen, self.wait()).await) };
         open_for(parked, waiter, open, || recovery.not_opened(), deadline, wakes).await
     }
 }
