@@ -193,6 +193,7 @@ impl Refusal {
             Self::Mistake(mistake) => mistake.limit(),
             Self::TargetTooLong => Some(Limit::HeadBytes),
             Self::BodyTooLong(_) => Some(Limit::BodyBytes),
+            Self::NoRoom => Some(Limit::InboundBytes),
             Self::Busy => Some(Limit::Demo),
             _ => None,
         }
@@ -203,7 +204,7 @@ impl Refusal {
     pub const fn drops(&self) -> Option<Drop> {
         match self {
             Self::BadHead(_) | Self::UnknownCoding => Some(Drop::BadHead),
-            Self::TargetTooLong | Self::BodyTooLong(_) => Some(Drop::TooLong),
+            Self::TargetTooLong | Self::BodyTooLong(_) | Self::NoRoom => Some(Drop::TooLong),
             Self::BodyTooSlow => Some(Drop::BodyTimeout),
             _ => None,
         }

@@ -150,6 +150,8 @@ labels! {
         Floors => "floors",
         HeadBytes => "head_bytes",
         BodyBytes => "body_bytes",
+        /// Bodies that are under way together.
+        InboundBytes => "inbound_bytes",
         ValueBytes => "value_bytes",
         Batch => "batch",
         RedisInFlight => "redis_in_flight",

@@ -74,6 +74,7 @@ async fn a_long_body_without_room_is_refused_at_once_and_what_is_short_or_of_a_n
     let node = Node::start(&[&ROOM[..], &PATIENT].concat()).await;
     let mut slow = fill(&node).await;
     assert!(node.metric(r#"holdfast_sets_total{result="busy"}"#).await >= 1.0);
+    assert!(node.metric(r#"holdfast_limit_hits_total{limit="inbound_bytes"}"#).await >= 1.0);
     let mut held = node.hold("key=short").await;
     for length in [30, 1_000, 16 * 1024] {
         check_done(&node.set(body("other", length)).await, 0);
