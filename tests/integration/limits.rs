@@ -3,19 +3,11 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::sets::room;
-use crate::support::{Address, Conn, Held, Launch, Node, PATIENCE, Scratch, eventually, long, request};
-
-/// Descriptors that this process and the program under test need where thousands of connections are made.
-fn allow_many_files() {
-    let limit = rlimit::increase_nofile_limit(u64::MAX).expect("a limit");
-    let needed = if long() { 20_000 } else { 8_192 };
-    assert!(limit >= needed, "an open-file limit of {limit}: these tests need {needed}");
-}
+use crate::support::{Address, Conn, Held, Launch, Node, PATIENCE, Scratch, eventually, long, many_files, request};
 
 fn short_poll() -> Vec<u8> {
     request("GET", "/status/get?key=k&wait=0", &[], b"")
@@ -149,15 +141,6 @@ async fn a_waiter_that_leaves_makes_room_for_the_next() {
     node.quiet().await;
 }
 
-async fn prlimit(node: &Node, soft: &str) {
-    let args = ["--pid", &node.pid().to_string(), &format!("--nofile={soft}:")];
-    assert!(Command::new("prlimit").args(args).status().await.expect("prlimit").success(), "{args:?}");
-}
-
-fn open_files(node: &Node) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count()
-}
-
 /// Processor time that the node took so far.
 fn cpu_time(node: &Node) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
@@ -169,7 +152,7 @@ fn cpu_time(node: &Node) -> Duration {
 /// Leaves the node without a descriptor, and gives eight connections that have asked for an answer and the close. Eight,
 /// as a few may still find one: of the harness's connections, and of the node's to itself, some may just be ending.
 async fn starve(node: &Node) -> Vec<Conn> {
-    prlimit(node, &open_files(node).to_string()).await;
+    node.limit_open_files(node.open_files()).await;
     let mut waiting = Vec::new();
     for _ in 0..8 {
         let mut conn = Conn::open(&node.public).await;
@@ -204,7 +187,7 @@ async fn without_descriptors_it_does_not_spin_and_serves_again_when_there_are() 
     let set = request("POST", "/status/set", &[], br#"{"key":"held","value":1}"#);
     assert_eq!(internal.ask(set).await.code(), 0);
     assert_eq!(held.answer().await.code(), 0);
-    prlimit(&node, "1024").await;
+    node.limit_open_files(1024).await;
     check_served(waiting).await;
     node.quiet().await;
 }
@@ -322,7 +305,7 @@ async fn an_open_file_limit_that_is_too_small_is_a_mistake_that_names_it() {
 /// Stopped, the program accepts nothing: all of them are in the backlog at once.
 #[tokio::test]
 async fn a_thousand_that_come_at_once_are_all_served() {
-    allow_many_files();
+    let _files = many_files(1_000).await;
     let node = Node::start(&[]).await;
     let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let most = somaxconn.trim().parse::<usize>().unwrap().min(1000);
@@ -362,7 +345,7 @@ async fn connect_many(address: &Address, count: usize, asked: impl Fn(usize) -> 
 
 #[tokio::test]
 async fn two_thousand_idle_connections_leave_nothing() {
-    allow_many_files();
+    let _files = many_files(2_000).await;
     let node = Node::start(&["--head-timeout", "60s"]).await;
     let streams = connect_many(&node.public, 2_000, |_| Vec::new()).await;
     wait_connections(&node, 2_000).await;
@@ -370,12 +353,6 @@ async fn two_thousand_idle_connections_leave_nothing() {
     drop(streams);
     wait_connections(&node, 0).await;
     node.quiet().await;
-}
-
-fn resident_bytes(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).expect("kB").parse::<u64>().unwrap() * 1024
 }
 
 /// Waits, for as long as thousands may take, until the node has `count` waiters.
@@ -392,17 +369,18 @@ async fn wait_many_waiters(node: &Node, count: usize) {
 /// `HOLDFAST_TEST_LONG=1` for 15,000.
 #[tokio::test]
 async fn the_memory_of_a_waiter_is_bounded_also_the_second_time() {
-    allow_many_files();
     let count = if long() { 15_000 } else { 2_000 };
+    let _files = many_files(count).await;
+    let count = count as usize;
     let node = Node::start(&["--hold", "10m"]).await;
-    let before = resident_bytes(&node);
+    let before = node.resident_bytes();
     for round in ["first", "second"] {
         let streams = connect_many(&node.public, count, |number| {
             request("GET", &format!("/status/get?key=key-{number}&callback=cb"), &[("accept", "*/*")], b"")
         })
         .await;
         wait_many_waiters(&node, count).await;
-        let each = resident_bytes(&node).saturating_sub(before) / count as u64;
+        let each = node.resident_bytes().saturating_sub(before) / count as u64;
         eprintln!("{round} round: {count} waiters, {each} bytes of resident memory each");
         assert!(each < 40 * 1024, "{each} bytes a waiter");
         drop(streams);

@@ -89,7 +89,7 @@ async fn check_told(held: &mut Held, receipt: &Response, value: &str) {
 
 /// At the end of a test: nobody waits on any node, and nothing in Redis is there for ever, or for longer than it may:
 /// `ttl` seconds at most, and leases a little longer than the hold.
-async fn settle(nodes: &Nodes, redis: &Redis, ttl: u64) {
+pub(crate) async fn settle(nodes: &Nodes, redis: &Redis, ttl: u64) {
     nodes.quiet().await;
     assert_eq!(redis.immortal().await, Vec::<String>::new());
     for name in redis.names().await {

@@ -5,13 +5,16 @@
 #![allow(dead_code, unused_imports, reason = "a harness may offer more than today's tests use")]
 
 mod authority;
+mod clock;
 mod conn;
+mod files;
 mod golden;
 mod launch;
 pub(crate) mod nginx;
 mod node;
 mod nodes;
 mod port;
+mod process;
 mod proxy;
 mod redis;
 mod redis_cluster;
@@ -25,7 +28,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, sleep};
 
 pub(crate) use authority::Authority;
+pub(crate) use clock::Clock;
 pub(crate) use conn::{Address, Conn, encode, request};
+pub(crate) use files::many_files;
 pub(crate) use golden::{assert_golden, masked};
 pub(crate) use launch::{Finished, Launch};
 pub(crate) use nginx::Nginx;

@@ -138,17 +138,11 @@ async fn small_reader(address: &Address) -> TcpStream {
     timeout(PATIENCE, socket.connect(address.tcp())).await.expect("in time").expect("a connection")
 }
 
-fn resident_bytes(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).expect("kB").parse::<u64>().unwrap() * 1024
-}
-
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off_and_costs_no_memory() {
     let node = Node::start(&["--write-timeout", "500ms"]).await;
     node.set_ok("k", &format!("\"{}\"", "x".repeat(65_534))).await;
-    let before = resident_bytes(&node);
+    let before = node.resident_bytes();
     let mut streams = Vec::new();
     for _ in 0..4 {
         let mut stream = small_reader(&node.public).await;
@@ -159,7 +153,7 @@ async fn a_client_that_never_reads_is_cut_off_and_costs_no_memory() {
     }
     let mut most = 0;
     let cut_off = async || {
-        most = most.max(resident_bytes(&node));
+        most = most.max(node.resident_bytes());
         public_connections(&node).await == 0.0
     };
     eventually(cut_off, "who does not read is cut off").await;

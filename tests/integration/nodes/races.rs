@@ -5,7 +5,7 @@
 
 mod backend;
 mod page;
-mod world;
+pub(super) mod world;
 
 use std::time::Duration;
 

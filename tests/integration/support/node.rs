@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request};
@@ -79,6 +80,11 @@ impl Node {
     /// All log lines so far, oldest first.
     pub(crate) fn logs(&self) -> Vec<String> {
         self.log.lines()
+    }
+
+    /// Stops to read its log, so that the pipe fills; or goes on.
+    pub(crate) fn stall_log(&self, is_stalled: bool) {
+        self.log.is_stalled.send_replace(is_stalled);
     }
 
     /// Sends a signal by name, as in `TERM`.
@@ -238,14 +244,20 @@ fn canonical(name: &str) -> String {
 
 /// What a process wrote, line by line, bounded.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<VecDeque<String>>>);
+struct Log {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    /// Nothing more is read for now.
+    is_stalled: Arc<watch::Sender<bool>>,
+}
 
 impl Log {
     async fn keep(self, pipe: impl AsyncRead + Unpin) {
         let mut pipe = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while matches!(pipe.read_until(b'\n', &mut line).await, Ok(1..)) {
-            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut line, mut is_stalled) = (Vec::new(), self.is_stalled.subscribe());
+        while is_stalled.wait_for(|is_stalled| !is_stalled).await.is_ok()
+            && matches!(pipe.read_until(b'\n', &mut line).await, Ok(1..))
+        {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
             if lines.len() > MAX_LINES {
                 lines.pop_front();
@@ -255,7 +267,7 @@ impl Log {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The address in the line that says that `listener` listens, in either log format.
@@ -273,6 +285,6 @@ impl Log {
                 if is_it { field("address=").map(Address::parse) } else { None }
             }
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(of_line)
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(of_line)
     }
 }

@@ -12,8 +12,9 @@ const DEFAULTS: [[&str; 2]; 2] = [["--hold", "9s"], ["--drain-quiet", "100ms"]];
 /// Nodes over one Redis; `nodes[1]` is one of them.
 pub(crate) struct Nodes {
     nodes: Vec<Node>,
-    launch: Launch,
-    /// Where each is started, also again.
+    /// How each is started, also again.
+    launches: Vec<Launch>,
+    /// Where each is.
     places: Vec<[String; 2]>,
 }
 
@@ -38,23 +39,31 @@ impl Nodes {
     }
 
     /// The same, where there is no Redis yet.
-    pub(crate) async fn launch_without_redis(count: usize, mut launch: Launch) -> Self {
-        for [flag, value] in DEFAULTS {
-            launch = launch.or(flag, value);
-        }
-        let place = || [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
-        let mut this = Self { nodes: Vec::new(), launch, places: (0..count).map(|_| place()).collect() };
-        for at in 0..count {
-            let node = this.start_one(at).await;
+    pub(crate) async fn launch_without_redis(count: usize, launch: Launch) -> Self {
+        Self::launch_at(Self::places(count), vec![launch; count]).await
+    }
+
+    /// Where `count` nodes may be: the public and the internal address of each.
+    pub(crate) fn places(count: usize) -> Vec<[String; 2]> {
+        (0..count).map(|_| [(); 2].map(|()| format!("127.0.0.1:{}", free_port()))).collect()
+    }
+
+    /// Starts a node at each place, each in its own way.
+    pub(crate) async fn launch_at(places: Vec<[String; 2]>, launches: Vec<Launch>) -> Self {
+        let with_defaults =
+            |launch: Launch| DEFAULTS.iter().fold(launch, |launch, [flag, value]| launch.or(flag, value));
+        let launches = launches.into_iter().map(with_defaults).collect();
+        let mut this = Self { nodes: Vec::new(), launches, places };
+        for at in 0..this.places.len() {
+            let node = this.launch_of(at).start().await;
             this.nodes.push(node);
         }
         this
     }
 
-    async fn start_one(&self, at: usize) -> Node {
+    fn launch_of(&self, at: usize) -> Launch {
         let [public, internal] = &self.places[at];
-        let launch = self.launch.clone().env("HOLDFAST_PUBLIC", public).env("HOLDFAST_INTERNAL", internal);
-        launch.start().await
+        self.launches[at].clone().env("HOLDFAST_PUBLIC", public).env("HOLDFAST_INTERNAL", internal)
     }
 
     /// Ends one at once, without a word.
@@ -65,8 +74,13 @@ impl Nodes {
 
     /// Starts another where one was that has ended.
     pub(crate) async fn replace(&mut self, at: usize) {
-        self.nodes[at] = self.start_one(at).await;
+        self.nodes[at] = self.launch_of(at).start().await;
         wait_connected(&self.nodes[at]).await;
+    }
+
+    /// The same, where it cannot become ready for now.
+    pub(crate) async fn replace_unready(&mut self, at: usize) {
+        self.nodes[at] = self.launch_of(at).start_unready().await;
     }
 
     /// How leases and peers name a node.

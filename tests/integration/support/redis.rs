@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::process::{Child, Command};
 
 use super::node::signal;
-use super::{Authority, PATIENCE, Reply, Resp, Scratch, eventually, free_port};
+use super::{Authority, Clock, PATIENCE, Reply, Resp, Scratch, clock, eventually, free_port};
 
 /// A server, or a sentinel, which is one too.
 pub(crate) struct Redis {
@@ -44,18 +44,13 @@ impl Redis {
 
     /// One whose clock is `seconds` ahead, or behind.
     pub(crate) async fn start_with_clock(seconds: i64, args: &[&str]) -> Self {
-        // The wrapper knows where the library is, but stays in between, so that the process id would be its own.
-        let print = Command::new("faketime").args(["-f", "+0s", "printenv", "LD_PRELOAD"]).output().await;
-        let print = print.unwrap_or_else(|error| panic!("faketime: {error}; `make deps` installs it"));
-        let library = String::from_utf8_lossy(&print.stdout).trim().to_owned();
-        // Redis' own allocator asks for the time while the library is being set up, and then both wait for ever:
-        // take the one of the C library.
-        let envs = vec![
-            ("LD_PRELOAD", format!("{library}:libc.so.6")),
-            ("FAKETIME", format!("{seconds:+}s")),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ];
-        Self::launch(args, envs, Scratch::new()).await
+        let envs = [("FAKETIME", format!("{seconds:+}s")), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())];
+        Self::launch(args, under(&clock::library().await, envs), Scratch::new()).await
+    }
+
+    /// One whose clock is this.
+    pub(crate) async fn start_by(clock: &Clock, args: &[&str]) -> Self {
+        Self::launch(args, under(&clock::library().await, clock.envs()), Scratch::new()).await
     }
 
     /// One that speaks TLS on [`Redis::tls_port`] and plain on [`Redis::port`], with a certificate for 127.0.0.1.
@@ -202,6 +197,14 @@ impl Redis {
         };
         eventually(up, "the replica follows its master").await;
     }
+}
+
+/// What a server is run with so that faketime's library is under it.
+fn under<const N: usize>(library: &str, envs: [(&'static str, String); N]) -> Vec<(&'static str, String)> {
+    // Redis' own allocator asks for the time while the library is being set up, and then both wait for ever:
+    // take the one of the C library.
+    let preload = ("LD_PRELOAD", format!("{library}:libc.so.6"));
+    envs.into_iter().filter(|(name, _)| *name != "LD_PRELOAD").chain([preload]).collect()
 }
 
 impl RedisLaunch {

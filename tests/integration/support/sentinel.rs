@@ -121,7 +121,8 @@ impl Sentinels {
     /// Asks for a failover while all is well, and waits until another is the master.
     pub(crate) async fn failover(&self) {
         let old = self.named().await;
-        self.sentinels[0].command(&["SENTINEL", "FAILOVER", NAME]).await;
+        // Where one is under way already, that is as good.
+        let _ = self.sentinels[0].try_command(&["SENTINEL", "FAILOVER", NAME]).await;
         self.wait_other_master(old).await;
     }
 
@@ -130,6 +131,15 @@ impl Sentinels {
         let port = self.named().await;
         self.redis.iter_mut().find(|redis| redis.port == port).expect("one of ours").kill().await;
         port
+    }
+
+    /// Starts a server that was killed where it was, empty, and waits until it follows the master of now.
+    pub(crate) async fn restart_as_replica(&mut self, port: u16) {
+        self.redis.iter_mut().find(|redis| redis.port == port).expect("one of ours").start_again().await;
+        // The sentinels would do that too, some seconds later.
+        let master = self.named().await.to_string();
+        self.server(port).command(&["REPLICAOF", "127.0.0.1", &master]).await;
+        self.server(port).wait_in_sync().await;
     }
 
     /// Waits until the sentinels name another master than the one on `old`, and it is one.

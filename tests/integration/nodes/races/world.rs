@@ -14,7 +14,7 @@ use crate::support::{MAX_ELECTION, Nodes, PATIENCE};
 
 const KEYS: usize = 10;
 /// How long sets may be refused, and [`Shared::recovery`]: an election of sentinels may be within it.
-pub(super) const RECOVERY: Duration = MAX_ELECTION.saturating_add(PATIENCE);
+pub(crate) const RECOVERY: Duration = MAX_ELECTION.saturating_add(PATIENCE);
 pub(super) const PAGES_PER_KEY: usize = 2;
 
 /// The name of a key.
@@ -24,7 +24,7 @@ pub(super) fn key(at: usize) -> String {
 
 /// What may happen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Tolerance {
+pub(crate) enum Tolerance {
     /// Nothing that was confirmed may be lost.
     None,
     /// Something may, and is counted.
@@ -61,7 +61,7 @@ pub(super) struct Key {
 
 /// How often what happened.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     pub(super) asked: u64,
     pub(super) statuses: u64,
     pub(super) deletions: u64,
@@ -72,7 +72,7 @@ pub(super) struct Tally {
     /// Gets whose connection ended without an answer: their node was killed.
     pub(super) broken: u64,
     pub(super) set: u64,
-    pub(super) confirmed: u64,
+    pub(crate) confirmed: u64,
     pub(super) refused: u64,
     pub(super) unknown: u64,
     /// Values that were seen with two versions: a set that was done twice.
@@ -81,13 +81,13 @@ pub(super) struct Tally {
     pub(super) doubled: u64,
     /// Updates whose version is not above that of one which was confirmed before they were sent.
     pub(super) behind: u64,
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// From a backend's first try until all pages have what was confirmed.
     pub(super) until_seen: Vec<Duration>,
 }
 
 /// Where everything happens.
-pub(super) struct World {
+pub(crate) struct World {
     name: &'static str,
     shared: Arc<Shared>,
     pages: JoinSet<()>,
@@ -121,7 +121,7 @@ impl Shared {
 
 impl World {
     /// Lets pages and backends begin.
-    pub(super) fn begin(name: &'static str, nodes: &Nodes) -> Self {
+    pub(crate) fn begin(name: &'static str, nodes: &Nodes) -> Self {
         Self::begin_with(name, nodes, RECOVERY)
     }
 
@@ -146,7 +146,7 @@ impl World {
     }
 
     /// Lets each backend set once more, which must be stored and seen; then ends all, and checks what they saw.
-    pub(super) async fn end(self, tolerance: Tolerance) -> Tally {
+    pub(crate) async fn end(self, tolerance: Tolerance) -> Tally {
         self.shared.is_ending.store(true, Ordering::Relaxed);
         self.backends.join_all().await;
         self.shared.is_over.store(true, Ordering::Relaxed);
