@@ -14,6 +14,7 @@ mod answers;
 mod bad_http;
 mod callbacks;
 mod channel;
+mod chaos;
 mod demo;
 mod deploy;
 mod drain;

@@ -1,0 +1,106 @@
+//! Chaos: pages and backends work at a steady pace while a schedule drawn from a seed kills, freezes, cuts off and
+//! starves nodes and Redis, both sides at the same time. All is written down ([`record`]), and at the end the promises
+//! are held against that ([`judge`]).
+//!
+//! `HOLDFAST_CHAOS_SECONDS` says how long (4, or 120 in the long form), `HOLDFAST_CHAOS_SEED` repeats a schedule:
+//! `HOLDFAST_CHAOS_SECONDS=600 cargo test --test integration chaos:: -- --nocapture --test-threads=1`
+
+mod clients;
+mod judge;
+mod record;
+mod schedule;
+mod stage;
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::nodes::settle;
+use crate::support::{Nodes, Redis, eventually, long, now_ms};
+use clients::Work;
+use judge::judge;
+use schedule::{Form, Schedule};
+
+const NODES: usize = 3;
+const KEYS: usize = 12;
+const PAGES_PER_KEY: usize = 2;
+/// The log is loud, so that one which nobody reads is full soon.
+const ARGS: [&str; 8] = ["--hold", "5s", "--status-ttl", "120s", "--drain-grace", "1s", "--log", "debug"];
+const TTL: u64 = 120;
+
+/// A number of the environment.
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_promises_hold_in_chaos_over_one_redis() {
+    run(Form::Plain).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_promises_hold_in_chaos_over_sentinels() {
+    run(Form::Sentinel).await;
+}
+
+async fn run(form: Form) {
+    let seconds = from_env("HOLDFAST_CHAOS_SECONDS").unwrap_or(if long() { 120 } else { 4 });
+    let seed = from_env("HOLDFAST_CHAOS_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    println!("chaos over {form:?} for {seconds} s: HOLDFAST_CHAOS_SEED={seed}");
+    let (mut node_side, mut redis_side) = stage::start(form).await;
+    let places = node_side.nodes.iter().map(|node| [node.public.tcp(), node.internal.tcp()]).collect();
+    let work = Work::begin(places);
+    let clients = &*work.clients;
+    let is_over = || clients.log.now() >= Duration::from_secs(seconds);
+    let to_nodes = async {
+        let mut schedule = Schedule::new(seed, form);
+        while !is_over() {
+            let (at, event) = schedule.next_of_node();
+            node_side.suffer(at, event, clients).await;
+        }
+    };
+    let to_redis = async {
+        let mut schedule = Schedule::new(!seed, form);
+        while !is_over() {
+            redis_side.suffer(schedule.next_of_redis(), clients).await;
+        }
+    };
+    tokio::join!(to_nodes, to_redis);
+    node_side.nodes.wait_connected().await;
+    // Some time in which all is well.
+    sleep(Duration::from_secs(1)).await;
+    let clients = work.end().await;
+
+    let verdict = judge(&clients.log.entries());
+    println!("  {verdict:?}");
+    assert!(verdict.broken.is_empty(), "seed {seed}, {} broken: {:#?}", verdict.broken.len(), verdict.broken);
+    assert!(verdict.confirmed > 20 && verdict.statuses > 20, "hardly anything happened: {verdict:?}");
+    let redis = redis_side.redis.master().await;
+    wait_no_lease(redis).await;
+    settle(&node_side.nodes, redis, TTL).await;
+    check_all_is_well(&node_side.nodes).await;
+}
+
+/// Waits until nobody holds a lease that is in force.
+async fn wait_no_lease(redis: &Redis) {
+    let none = async || {
+        for key in 0..KEYS {
+            let fields = redis.hash(&format!("holdfast:1:chaos-{key}")).await;
+            let mut leases = fields.iter().filter(|(field, _)| field.contains('@'));
+            if leases.any(|(_, ends)| ends.parse::<u64>().expect("milliseconds") > now_ms()) {
+                return false;
+            }
+        }
+        true
+    };
+    eventually(none, "no lease is left").await;
+}
+
+/// Each node tells each.
+async fn check_all_is_well(nodes: &Nodes) {
+    for at in 0..NODES {
+        let mut held = nodes.hold(at, &format!("key=after-{at}")).await;
+        let version = nodes[(at + 1) % NODES].set_ok(&format!("after-{at}"), "1").await;
+        assert_eq!(held.answer().await.version(), version);
+    }
+}
