@@ -20,6 +20,7 @@ mod deploy;
 mod drain;
 mod fuzz;
 mod health;
+mod hostile;
 mod keys;
 mod library;
 mod limits;
