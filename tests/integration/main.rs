@@ -37,6 +37,7 @@ mod security;
 mod sets;
 mod settings;
 mod signed_keys;
+mod soak;
 mod support;
 mod tokens;
 mod unix;

@@ -1,0 +1,126 @@
+//! A soak: after very many cycles of a get and a set, with clients that leave at random, a node holds what it held before.
+//!
+//! The node does not tell how many tasks it has, so what is measured is what each would keep: memory, descriptors, threads.
+//! The figures are printed: `HOLDFAST_TEST_LONG=1 cargo test --test integration soak -- --nocapture --test-threads=1`
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::nodes::settle;
+use crate::races::clients::{Answer, LEAVINGS, LONG, Place, stir};
+use crate::support::{Node, Nodes, Redis, long};
+
+/// Pages and backends side by side.
+const LANES: usize = 16;
+/// What is kept for a while is soon over, so that it is as much at the end as it was at the beginning.
+const ARGS: [&str; 6] = ["--hold", "2s", "--resend", "1s", "--redis-timeout", "10s"];
+/// How long the holds, the leases and the statuses take to end.
+const REST: Duration = Duration::from_secs(4);
+
+/// How many cycles, after a fifth as many that warm up: `HOLDFAST_SOAK_CYCLES`.
+fn cycles() -> usize {
+    let given = std::env::var("HOLDFAST_SOAK_CYCLES").ok();
+    given.map_or(if long() { 200_000 } else { 4_000 }, |text| text.parse().expect("a number"))
+}
+
+/// What memory may grow by: what it differs by from one moment to the next, and a third of a leak of 100 bytes a cycle.
+fn bound() -> u64 {
+    1_500_000 + 33 * cycles() as u64
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    resident: u64,
+    own: u64,
+    files: usize,
+    threads: u64,
+}
+
+impl Held {
+    /// What there is when nothing is under way.
+    async fn by(node: &Node) -> Self {
+        node.quiet().await;
+        sleep(REST).await;
+        let mut least = Self::now(node);
+        for _ in 0..20 {
+            sleep(Duration::from_millis(50)).await;
+            let now = Self::now(node);
+            // The node's own probe comes and goes.
+            least.resident = least.resident.min(now.resident);
+            least.own = least.own.min(now.own);
+            least.files = least.files.min(now.files);
+            least.threads = least.threads.min(now.threads);
+        }
+        least
+    }
+
+    fn now(node: &Node) -> Self {
+        let (resident, own) = (node.resident_bytes(), node.own_bytes());
+        Self { resident, own, files: node.open_files(), threads: node.threads() }
+    }
+}
+
+/// Runs `count` cycles on keys that were never used before.
+async fn run(node: &Node, count: usize, round: &'static str) {
+    let mut lanes = JoinSet::new();
+    for lane in 0..LANES {
+        let place = Place::new(node, String::new());
+        lanes.spawn(async move {
+            let (mut page, mut backend) = (place.page().await, place.backend().await);
+            for cycle in 0..count / LANES {
+                let key = format!("{round}-{lane}-{cycle}");
+                backend.key.clone_from(&key);
+                let leaves = rand::random_range(0..4) == 0;
+                if leaves {
+                    let leaving = LEAVINGS[rand::random_range(0..LEAVINGS.len())];
+                    let mut leaver = place.with_key(key.clone()).page_to_leave(leaving).await;
+                    leaver.ask(0, Duration::from_secs(1)).await;
+                    stir(Duration::from_micros(500)).await;
+                    leaver.leave().await;
+                }
+                page.key = key;
+                page.ask(0, LONG).await;
+                let receipt = backend.set_with(cycle, r#","ttl":1"#).await;
+                let mut answer = page.answer().await;
+                // On a busy machine the hold may end before the set begins; and a second later there is no status.
+                if answer == Answer::timeout(0) {
+                    answer = page.poll_for(0, Duration::ZERO).await;
+                }
+                assert!(answer == Answer::status(receipt.version, cycle) || answer == Answer::timeout(0), "{answer:?}");
+            }
+            page.end().await;
+        });
+    }
+    lanes.join_all().await;
+}
+
+async fn soak(node: &Node, store: &str) {
+    // Until all pools and queues are as large as they get.
+    run(node, cycles() / 5, "warm").await;
+    let before = Held::by(node).await;
+    let begun = Instant::now();
+    run(node, cycles(), "soak").await;
+    let took = begun.elapsed();
+    let after = Held::by(node).await;
+    println!("{} cycles in {took:?}, {store}: before {before:?}, after {after:?}", cycles());
+    for (what, before, after) in [("RSS", before.resident, after.resident), ("PSS", before.own, after.own)] {
+        let grown = after.saturating_sub(before);
+        assert!(grown < bound(), "{what} grew by {grown} bytes: {before}, then {after}");
+    }
+    assert!(after.files <= before.files + 2, "descriptors stay: {before:?}, then {after:?}");
+    assert!(after.threads <= before.threads, "threads stay: {before:?}, then {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_and_its_redis_hold_what_they_held_after_very_many_cycles() {
+    let redis = Redis::start(&[]).await;
+    let (node, nodes) = (Node::start(&ARGS).await, Nodes::start(1, &redis.url(), &ARGS).await);
+    tokio::join!(soak(&node, "embedded store"), soak(&nodes[0], "Redis"));
+    let is_of_cycle = |name: &String| name.contains("warm-") || name.contains("soak-");
+    let keys: Vec<_> = redis.names().await.into_iter().filter(is_of_cycle).collect();
+    assert_eq!(keys, Vec::<String>::new(), "keys stay");
+    settle(&nodes, &redis, 1).await;
+}
