@@ -18,6 +18,7 @@ mod order;
 mod outages;
 mod peers;
 mod races;
+mod recoveries;
 mod topologies;
 mod write_back;
 
