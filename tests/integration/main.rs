@@ -15,6 +15,7 @@ mod bad_http;
 mod callbacks;
 mod channel;
 mod chaos;
+mod clock;
 mod demo;
 mod deploy;
 mod drain;
