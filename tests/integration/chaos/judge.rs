@@ -411,7 +411,7 @@ mod tests {
         let verdict = found(&log);
         assert!(verdict.broken.is_empty() && verdict.of_two_masters == 1, "{verdict:?}");
         let clock = fault(100, 300, Harm::RedisClock(Duration::from_secs(5)), false);
-        only(&found(&[&good()[..], &behind, &[clock.clone()]].concat()));
+        only(&found(&[&good()[..], &behind, std::slice::from_ref(&clock)].concat()));
         let forgot = fault(400, 500, Harm::RedisForgot(Time::ZERO), false);
         let verdict = found(&[&good()[..], &behind, &[clock, forgot.clone()]].concat());
         assert!(verdict.broken.is_empty() && verdict.of_two_clocks == 1, "{verdict:?}");

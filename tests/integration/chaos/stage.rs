@@ -33,7 +33,7 @@ pub(super) struct RedisSide {
 
 /// One alone, or behind sentinels.
 pub(super) enum AnyRedis {
-    Plain(Redis, Clock),
+    Plain(Box<Redis>, Clock),
     Sentinel(Sentinels),
 }
 
@@ -42,7 +42,7 @@ impl AnyRedis {
         match form {
             Form::Plain => {
                 let clock = Clock::new().await;
-                Self::Plain(Redis::start_by(&clock, &[]).await, clock)
+                Self::Plain(Box::new(Redis::start_by(&clock, &[]).await), clock)
             }
             Form::Sentinel => Self::Sentinel(Sentinels::start(2, &[]).await),
         }

@@ -9,15 +9,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::{Node, request};
+use crate::support::{Node, long, request};
 
 /// A status whose answers fill what there is for them.
 const BIG: &str = "big";
 const BIG_BYTES: usize = 16_000;
 /// Answers that are asked for and never read.
 const UNREAD: usize = 8;
-/// Connections that are made side by side.
-const BURST: usize = 200;
 
 /// What a connection holds.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +41,8 @@ impl Holders {
         node.set_ok(BIG, &format!("\"{}\"", "x".repeat(BIG_BYTES))).await;
         let (to, mut tasks) = (node.public.tcp(), JoinSet::new());
         for number in 0..count {
-            tasks.spawn(hold_on(to, KINDS[number % KINDS.len()]));
-            if number % BURST == 0 {
-                sleep(Duration::from_millis(20)).await;
-            }
+            let first = rand::random_range(Duration::ZERO..spread());
+            tasks.spawn(hold_on(to, KINDS[number % KINDS.len()], first));
         }
         Self(tasks)
     }
@@ -56,7 +52,14 @@ impl Holders {
     }
 }
 
-async fn hold_on(to: SocketAddr, kind: Kind) {
+/// They begin all over this time. In the long form it is that in which a node ends those that it can: else all would end in
+/// the same second, again and again.
+fn spread() -> Duration {
+    Duration::from_secs(if long() { 10 } else { 1 })
+}
+
+async fn hold_on(to: SocketAddr, kind: Kind, first: Duration) {
+    sleep(first).await;
     loop {
         // However it ends.
         let _ = hold(to, kind).await;
