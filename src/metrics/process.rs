@@ -1,5 +1,5 @@
-//! What the system says of the process, under the names that Prometheus's own libraries give it. Where it does not say, the
-//! last word stays.
+//! What the system says of the process, under the names that Prometheus's own libraries give it, and what the runtime says.
+//! Where nothing is said, the last word stays.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, Gauge, IntGauge};
 use rlimit::Resource;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::Handle;
 
 use super::families::Families;
 use super::saturated;
@@ -18,6 +19,7 @@ pub(super) struct Process {
     max_files: IntGauge,
     resident_bytes: IntGauge,
     cpu_seconds: Counter,
+    tasks: IntGauge,
 }
 
 impl Process {
@@ -29,6 +31,8 @@ impl Process {
             max_files: families.gauge("process_max_fds", "How many may be open."),
             resident_bytes: families.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM."),
             cpu_seconds: families.counter("process_cpu_seconds_total", "CPU time of the process, user and system."),
+            tasks: families
+                .gauge("holdfast_tasks", "Tasks of the runtime: one for each connection, and some of the node's."),
         }
     }
 
@@ -41,6 +45,9 @@ impl Process {
         }
         if let Some(bytes) = resident_bytes() {
             self.resident_bytes.set(saturated(bytes));
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            self.tasks.set(saturated(runtime.metrics().num_alive_tasks()));
         }
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let more = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9 - self.cpu_seconds.get();

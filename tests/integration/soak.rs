@@ -1,6 +1,6 @@
 //! A soak: after very many cycles of a get and a set, with clients that leave at random, a node holds what it held before.
 //!
-//! The node does not tell how many tasks it has, so what is measured is what each would keep: memory, descriptors, threads.
+//! Memory, descriptors, threads, and the tasks of its runtime.
 //! The figures are printed: `HOLDFAST_TEST_LONG=1 cargo test --test integration soak -- --nocapture --test-threads=1`
 
 use std::time::Duration;
@@ -33,10 +33,10 @@ fn bound() -> u64 {
 /// What a node holds.
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    resident: u64,
     own: u64,
     files: usize,
     threads: u64,
+    tasks: f64,
 }
 
 impl Held {
@@ -44,22 +44,22 @@ impl Held {
     async fn by(node: &Node) -> Self {
         node.quiet().await;
         sleep(REST).await;
-        let mut least = Self::now(node);
+        let mut least = Self::now(node).await;
         for _ in 0..20 {
             sleep(Duration::from_millis(50)).await;
-            let now = Self::now(node);
+            let now = Self::now(node).await;
             // The node's own probe comes and goes.
-            least.resident = least.resident.min(now.resident);
             least.own = least.own.min(now.own);
             least.files = least.files.min(now.files);
             least.threads = least.threads.min(now.threads);
+            least.tasks = least.tasks.min(now.tasks);
         }
         least
     }
 
-    fn now(node: &Node) -> Self {
-        let (resident, own) = (node.resident_bytes(), node.own_bytes());
-        Self { resident, own, files: node.open_files(), threads: node.threads() }
+    async fn now(node: &Node) -> Self {
+        let tasks = node.metric("holdfast_tasks").await;
+        Self { own: node.own_bytes(), files: node.open_files(), threads: node.threads(), tasks }
     }
 }
 
@@ -106,12 +106,11 @@ async fn soak(node: &Node, store: &str) {
     let took = begun.elapsed();
     let after = Held::by(node).await;
     println!("{} cycles in {took:?}, {store}: before {before:?}, after {after:?}", cycles());
-    for (what, before, after) in [("RSS", before.resident, after.resident), ("PSS", before.own, after.own)] {
-        let grown = after.saturating_sub(before);
-        assert!(grown < bound(), "{what} grew by {grown} bytes: {before}, then {after}");
-    }
+    let grown = after.own.saturating_sub(before.own);
+    assert!(grown < bound(), "memory grew by {grown} bytes: {before:?}, then {after:?}");
     assert!(after.files <= before.files + 2, "descriptors stay: {before:?}, then {after:?}");
     assert!(after.threads <= before.threads, "threads stay: {before:?}, then {after:?}");
+    assert!(after.tasks <= before.tasks + 2.0, "tasks stay: {before:?}, then {after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

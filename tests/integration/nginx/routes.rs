@@ -165,7 +165,7 @@ async fn the_demo_can_be_used_through_nginx_and_not_by_another_site() {
             nginx.ask(target, &[version, "-X", "POST", "-H", &format!("sec-fetch-site: {site}")]).await
         };
         let code = post("/demo/code", "same-origin").await;
-        let press = format!("/demo/phone?key={}&do=scan&after=0", code.json()["key"].as_str().unwrap());
+        let press = format!("/demo/phone?id={}&do=scan&after=0", code.json()["id"].as_str().unwrap());
         assert_eq!(post(&press, "cross-site").await.status, 403, "{version}");
         assert_eq!(post(&press, "same-origin").await.code(), 0, "{version}");
         assert_eq!(nginx.ask("/demo/qr.svg?link=http://a", &[version]).await.status, 200, "{version}");

@@ -128,18 +128,12 @@ async fn room_comes_back_however_a_body_ends() {
     }
 }
 
-fn resident_bytes(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).expect("kB").parse::<u64>().unwrap() * 1024
-}
-
 #[tokio::test]
 async fn many_long_bodies_at_once_take_no_more_memory_than_their_room_and_sets_go_on() {
     const MIB: usize = 1024 * 1024;
     let node = Node::start(&[&["--max-inbound-bytes", "8388608"], &PATIENT[..]].concat()).await;
     node.set_ok("k", "1").await;
-    let before = resident_bytes(&node);
+    let before = node.resident_bytes();
     let mut bodies = JoinSet::new();
     for _ in 0..100 {
         let address = node.internal.clone();
@@ -154,7 +148,7 @@ async fn many_long_bodies_at_once_take_no_more_memory_than_their_room_and_sets_g
     let _bodies = bodies.join_all().await;
     let busy = async || node.metric(r#"holdfast_sets_total{result="busy"}"#).await >= 90.0;
     eventually(busy, "all but eight are refused").await;
-    let taken = resident_bytes(&node).saturating_sub(before) as usize;
+    let taken = node.resident_bytes().saturating_sub(before) as usize;
     assert!(taken < 48 * MIB, "{taken} bytes for 100 bodies of a megabyte, with room for eight");
     for number in 0..20 {
         let mut held = node.hold(&format!("key=k-{number}")).await;

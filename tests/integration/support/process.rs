@@ -10,9 +10,9 @@ impl Node {
         self.number("status", "VmRSS:") * 1024
     }
 
-    /// Resident memory without its share of what other processes map too.
+    /// Resident memory without what is mapped from files, of which the kernel keeps now more and now less in RAM.
     pub(crate) fn own_bytes(&self) -> u64 {
-        self.number("smaps_rollup", "Pss:") * 1024
+        self.number("status", "RssAnon:") * 1024
     }
 
     pub(crate) fn threads(&self) -> u64 {
