@@ -23,6 +23,7 @@ use crate::inbound::Inbound;
 use crate::internal::{Internal, Parts, max_channel_bytes};
 use crate::listener::{Address, Listener};
 use crate::metrics::{Limit, Metrics, Side};
+use crate::nodes::Nodes;
 use crate::park::Never;
 use crate::peers::{self, Peer, Peers};
 use crate::public::Public;
@@ -163,6 +164,7 @@ pub async fn run(
 
     tokio::spawn(sweep(Arc::clone(&node.delivery.store)));
     tokio::spawn(Arc::clone(&node.recovery).run());
+    tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
     tokio::spawn(node.probe(&settings).run());
     node.health.started();
     info!("ready");
@@ -296,6 +298,7 @@ struct Node {
     address: Address,
     delivery: Arc<Delivery>,
     recovery: Arc<Recovery>,
+    nodes: Arc<Nodes>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     drain: Drain,
@@ -336,6 +339,7 @@ impl Node {
             id,
             address,
             recovery,
+            nodes: Nodes::new(Arc::clone(&delivery.store)),
             delivery,
             metrics,
             health: Arc::new(Health::new(drain.clone(), settings.redis.is_some())),

@@ -1,6 +1,6 @@
 //! Affinity: which nodes hold waiters of a key. Pure.
 
-/// That a node may hold waiters of a key.
+/// That a node may hold waiters of a key; or, in the list of all nodes, that it is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The node, as `<node id>@<address>`.

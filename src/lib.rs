@@ -23,7 +23,8 @@
 //!
 //! # Several nodes
 //! They share a Redis ([`store::redis`]) that keeps statuses, and binds each key to the nodes that wait for it. What
-//! it forgets, or misses while it is gone, is put right by [`recovery`].
+//! it forgets, or misses while it is gone, is put right by [`recovery`]. It lists the nodes, too, so that each knows the
+//! others ([`nodes`]).
 //!
 //! # Words
 //! A *key* is what is waited for. A *status* is what is known under it: a *value*, its *version*, *final* or not. A
@@ -55,6 +56,7 @@ pub mod listener;
 pub mod log;
 mod members;
 pub mod metrics;
+mod nodes;
 mod object;
 mod park;
 mod peers;

@@ -211,6 +211,30 @@ impl Store {
         self.counted(Verb::Leave, began, Box::pin(redis.leave(key)).await)
     }
 
+    /// Keeps this node on the list of those that share the store, for `stay`; gives `most` others at most.
+    ///
+    /// # Errors
+    /// Where nobody knows whether it is on it, and who else is.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been carried out or not.
+    pub(crate) async fn attend(&self, stay: Duration, most: usize) -> Result<Vec<Lease>, StoreError> {
+        let Self::Redis(redis) = self else { return Ok(Vec::new()) };
+        let began = Instant::now();
+        self.counted(Verb::Attend, began, Box::pin(redis.attend(stay, most)).await)
+    }
+
+    /// Takes this node off that list.
+    ///
+    /// # Errors
+    /// Where it may still be on it; its stay ends by itself.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been carried out or not.
+    pub(crate) async fn depart(&self) -> Result<(), StoreError> {
+        self.attend(Duration::ZERO, 0).await.map(drop)
+    }
+
     /// Waits until the store can be asked.
     ///
     /// # Cancel safety

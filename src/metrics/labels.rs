@@ -109,6 +109,7 @@ labels! {
         PutAgain => "put_again",
         DropLease => "drop_lease",
         Leave => "leave",
+        Attend => "attend",
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use self::link::Link;
-use self::reply::{parse_known, parse_looked, parse_number, parse_stored};
+use self::reply::{parse_known, parse_looked, parse_nodes, parse_number, parse_stored};
 use self::script::{Argument, Script, Scripts};
 pub use self::url::Target;
 use super::{Looked, MIN_GONE_TTL, Put, StoreError, Stored};
@@ -35,6 +35,9 @@ use crate::status::{Seen, Status, Update};
 
 /// A lease outlives the wait that it is for by this: a page that is answered at its deadline is still found there.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
+
+/// The hash that lists the nodes. No key of a page has a space.
+const NODES: &str = "all nodes";
 
 /// How Redis is used.
 #[derive(Clone, Debug)]
@@ -166,14 +169,31 @@ impl Redis {
         self.run(&self.scripts.drop, key, &[&self.name, &""]).await.map(drop)
     }
 
-    /// Runs a script, within the limits on time and on commands under way; tells by which process.
+    /// See [`Store::attend`](super::Store::attend).
+    pub(super) async fn attend(&self, stay: Duration, most: usize) -> Result<Vec<Lease>, StoreError> {
+        let args: [&dyn Argument; 3] = [&self.name, &millis(stay), &most];
+        let (reply, _) = self.run_on(&self.scripts.nodes, NODES, &args).await?;
+        Ok(parse_nodes(&reply))
+    }
+
+    /// Runs a script on a page's key.
     async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<(Vec<Value>, u64), StoreError> {
+        self.run_on(script, key.as_str(), args).await
+    }
+
+    /// Runs a script, within the limits on time and on commands under way; tells by which process.
+    async fn run_on(
+        &self,
+        script: &Script,
+        key: &str,
+        args: &[&dyn Argument],
+    ) -> Result<(Vec<Value>, u64), StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             self.metrics.limit_hit(Limit::RedisInFlight);
             return Err(StoreError::Unavailable);
         };
         let Some((mut conn, process)) = self.link.conn() else { return Err(StoreError::Unavailable) };
-        let key = format!("{}{}", self.options.prefix, key.as_str());
+        let key = format!("{}{key}", self.options.prefix);
         let run = timeout(self.options.timeout, script.run(&mut conn, &key, args)).await;
         let reply = match run {
             Ok(Ok(reply)) => reply,

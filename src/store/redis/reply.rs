@@ -57,6 +57,12 @@ pub fn parse_known(reply: &[Reply]) -> Option<Option<Known>> {
     Some(Some(Known { update, expires_in }))
 }
 
+/// Which nodes are there: `now, name, its end, ...`.
+#[must_use]
+pub(crate) fn parse_nodes(reply: &[Reply]) -> Vec<Lease> {
+    parse_leases(reply.get(1..).unwrap_or_default())
+}
+
 /// Names and ends in turn.
 fn parse_leases(replies: &[Reply]) -> Vec<Lease> {
     let lease = |pair: &[Reply]| Lease::parse(str::from_utf8(bytes(&pair[0])?).ok()?, parse_number(&pair[1])?);

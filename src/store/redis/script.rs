@@ -65,6 +65,8 @@ pub(super) struct Scripts {
     pub(super) look: Script,
     /// A lease that nobody holds goes.
     pub(super) drop: Script,
+    /// Who is there.
+    pub(super) nodes: Script,
 }
 
 impl Default for Scripts {
@@ -74,6 +76,7 @@ impl Default for Scripts {
             write: Script::new(&[include_str!("leases.lua"), include_str!("write.lua")]),
             look: Script::new(&[include_str!("leases.lua"), include_str!("look.lua")]),
             drop: Script::new(&[include_str!("drop.lua")]),
+            nodes: Script::new(&[include_str!("nodes.lua")]),
         }
     }
 }

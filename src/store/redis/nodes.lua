@@ -1,0 +1,24 @@
+-- A node says that it is there, or that it goes, and is told who else is there. The hash has a field for each node, its
+-- name, with the end of its stay. ARGV: its name; its stay in ms, 0 where it goes; how many others it is told of at most.
+-- Gives {now, name, its end, ...}.
+
+-- No stay is longer than a minute: one whose end is further away was written before the clock was set back.
+local MAX_STAY = 60000
+local own, stay, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local found = {now}
+for _, name in ipairs(call('HKEYS', key)) do
+  local ends = tonumber(call('HGET', key, name)) or 0
+  if ends <= now or ends > now + MAX_STAY then
+    call('HDEL', key, name)
+  elseif name ~= own and #found < 2 * most then
+    found[#found + 1] = name
+    found[#found + 1] = ends
+  end
+end
+if stay > 0 then
+  call('HSET', key, own, digits(now + stay))
+  call('PEXPIREAT', key, digits(now + stay))
+else
+  call('HDEL', key, own)
+end
+return found
