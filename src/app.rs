@@ -20,8 +20,10 @@ use crate::exposure;
 use crate::get::Gets;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
 use crate::inbound::Inbound;
+use crate::inside::Inside;
 use crate::internal::{Internal, Parts, max_channel_bytes};
 use crate::listener::{Address, Listener};
+use crate::log::Recent;
 use crate::metrics::{Limit, Metrics, Side};
 use crate::nodes::Nodes;
 use crate::park::Never;
@@ -127,6 +129,7 @@ fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), S
 pub async fn run(
     settings: Settings,
     lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
+    recent: Recent,
 ) -> Result<Ended, StartError> {
     let signals = Signals::new().map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
@@ -134,7 +137,7 @@ pub async fn run(
     // As it is bound: of a name's addresses it is one. Who connects meanwhile is not accepted.
     check_exposure(&settings, &internal_address.resolve().await.unwrap_or_default())?;
     let (trigger, drain) = shutdown::drain();
-    let node = Node::new(&settings, internal_address.clone(), drain).await?;
+    let node = Node::new(&settings, internal_address.clone(), drain, recent).await?;
     let demo = if settings.demo { Some(Addresses::of(&public_address).await) } else { None };
     tell_start(&settings, &node, demo.as_ref());
     // Who connects meanwhile waits in the backlog, and is not told that Redis is gone because it was not there yet.
@@ -165,6 +168,7 @@ pub async fn run(
     tokio::spawn(sweep(Arc::clone(&node.delivery.store)));
     tokio::spawn(Arc::clone(&node.recovery).run());
     tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
+    tokio::spawn(Arc::clone(&node.inside).run());
     tokio::spawn(node.probe(&settings).run());
     node.health.started();
     info!("ready");
@@ -301,11 +305,12 @@ struct Node {
     nodes: Arc<Nodes>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    inside: Arc<Inside>,
     drain: Drain,
 }
 
 impl Node {
-    async fn new(settings: &Settings, internal: Address, drain: Drain) -> Result<Self, StartError> {
+    async fn new(settings: &Settings, internal: Address, drain: Drain, recent: Recent) -> Result<Self, StartError> {
         let id = format!("{:032x}", rand::random::<u128>());
         let address = match &settings.redis {
             Some(options) => advertise::find(settings.advertise.as_ref(), &internal, &options.target).await?,
@@ -335,14 +340,19 @@ impl Node {
         let in_flight = settings.redis.as_ref().map_or(0, |options| options.in_flight);
         let (hold, resend) = (settings.hold, settings.resend);
         let recovery = Recovery::new(Arc::clone(&delivery), Arc::clone(&metrics), hold, resend, in_flight);
+        let nodes = Nodes::new(Arc::clone(&delivery.store));
+        let health = Arc::new(Health::new(drain.clone(), settings.redis.is_some()));
+        let own = (id.as_str(), address.url());
+        let inside = Inside::new(own, &delivery, &nodes, &metrics, &health, recent);
         Ok(Self {
             id,
             address,
             recovery,
-            nodes: Nodes::new(Arc::clone(&delivery.store)),
+            nodes,
             delivery,
             metrics,
-            health: Arc::new(Health::new(drain.clone(), settings.redis.is_some())),
+            health,
+            inside,
             drain,
         })
     }
@@ -386,6 +396,7 @@ impl Node {
             writer,
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
+            inside: Arc::clone(&self.inside),
             tokens: settings.internal_tokens.clone(),
             signing,
             limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch, ids_only },
@@ -403,6 +414,8 @@ impl Node {
             health: Arc::clone(&self.health),
             waiters: Arc::clone(&self.delivery.waiters),
             store: Arc::clone(&self.delivery.store),
+            nodes: Arc::clone(&self.nodes),
+            peers: Arc::clone(&self.delivery.peers),
             own: Peer { id: self.id.clone(), address: self.address.clone(), token },
             name: settings.redis.is_some().then(|| self.delivery.name.clone()),
         }

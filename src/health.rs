@@ -1,20 +1,28 @@
 //! What a node says of itself: that it lives, that it is ready for a load balancer's requests, and that a status
 //! really goes the whole way.
 //!
-//! For the last it sends itself one every few seconds: register, open, put, the own address, the waiter. A ping
-//! would not notice a node whose sets are stored and heard by nobody.
+//! For the last it sends itself one every few seconds: register, open, put, the own address, the waiter; and tells the other
+//! nodes of it. A ping would not notice a node whose sets are stored and heard by nobody.
+
+mod reach;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use futures_util::future::join_all;
+use hyper::StatusCode;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
+use self::reach::Reach;
 use crate::key::Key;
-use crate::peers::Peer;
+use crate::lease::Lease;
+use crate::nodes::Nodes;
+use crate::peers::{Peer, Peers};
 use crate::sharded::lock;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
@@ -31,6 +39,12 @@ const PROBE_TTL: Duration = Duration::from_secs(60);
 /// For how long it is leased: longer than its steps take.
 const PROBE_HOLD: Duration = Duration::from_secs(10);
 
+/// A node that could not use its store for this long, while a peer could, is worse off than that. It is two probes: one that
+/// failed may be a moment's load, and where the store goes for all, each notices within one.
+const STORE_GAP: Duration = Duration::from_secs(6);
+/// Peers that are asked whether they can use the store.
+const MAX_ASKED: usize = 5;
+
 /// The node's own status takes a place in an embedded store; the store is made larger by this.
 pub(crate) const OWN_STATUSES: usize = 1;
 pub(crate) const OWN_BYTES: usize = memory::ENTRY_BYTES + 256;
@@ -39,6 +53,7 @@ pub(crate) const OWN_BYTES: usize = memory::ENTRY_BYTES + 256;
 #[derive(Debug)]
 pub(crate) struct Health {
     started: AtomicBool,
+    born: Instant,
     drain: Drain,
     path: Mutex<PathState>,
     /// Whether other nodes may have to reach this one.
@@ -53,6 +68,10 @@ struct PathState {
     reached_at: Option<Instant>,
     /// Whether the last try failed.
     is_missed: bool,
+    /// When this node last used its store.
+    stored_at: Option<Instant>,
+    /// When, by their own word, a peer last did; asked only where this node cannot.
+    peer_stored_at: Option<Instant>,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -62,17 +81,29 @@ pub(crate) struct Parts {
     lease: &'static str,
     address: &'static str,
     waiter: &'static str,
+    peers: &'static str,
+    /// The addresses of peers that do not hear what they are told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreachable: Vec<String>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { store: "not tried", lease: "not tried", address: "not tried", waiter: "not tried" }
+        let untried = "not tried";
+        Self {
+            store: untried,
+            lease: untried,
+            address: untried,
+            waiter: untried,
+            peers: untried,
+            unreachable: Vec::new(),
+        }
     }
 }
 
 impl Health {
     pub(crate) fn new(drain: Drain, has_peers: bool) -> Self {
-        Self { started: AtomicBool::new(false), drain, path: Mutex::default(), has_peers }
+        Self { started: AtomicBool::new(false), born: Instant::now(), drain, path: Mutex::default(), has_peers }
     }
 
     /// Both listeners are up.
@@ -82,7 +113,8 @@ impl Health {
 
     /// Whether a load balancer should send requests; else, where it is for another reason than a start or a drain, how
     /// far the last status came. One that other nodes do not reach as itself cannot do what they can: what is set
-    /// there would not come to its waiters. That the store is gone is no such reason: it is gone for all.
+    /// there would not come to its waiters. Nor can one that does not reach the store, where a peer does; that the store
+    /// is gone for all is no such reason.
     pub(crate) fn ready(&self) -> Result<(), Option<Parts>> {
         if !self.started.load(Ordering::Relaxed) || self.drain.begun() {
             return Err(None);
@@ -90,16 +122,22 @@ impl Health {
         let path = lock(&self.path);
         // One try that failed may be a moment's load.
         let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
-        if is_reached || !self.has_peers { Ok(()) } else { Err(Some(path.parts.clone())) }
+        let is_as_good = is_reached && !path.is_cut_off(self.born);
+        if is_as_good || !self.has_peers { Ok(()) } else { Err(Some(path.parts.clone())) }
     }
 
-    /// Whether a status went the whole way lately; else how far the last one came.
+    /// Whether a status went the whole way lately, and all peers hear what they are told; else how far the last one came.
     pub(crate) fn path(&self) -> Result<(), Parts> {
         let path = lock(&self.path);
         match path.good_at {
-            Some(at) if at.elapsed() <= PROBE_GOOD => Ok(()),
+            Some(at) if at.elapsed() <= PROBE_GOOD && path.parts.unreachable.is_empty() => Ok(()),
             _ => Err(path.parts.clone()),
         }
+    }
+
+    /// How long ago this node used its store.
+    pub(crate) fn store_used_ago(&self) -> Option<Duration> {
+        lock(&self.path).stored_at.map(|at| at.elapsed())
     }
 
     fn note(&self, parts: Parts, good: bool) {
@@ -123,6 +161,30 @@ impl Health {
         }
         path.is_missed = reached.is_err();
     }
+
+    fn note_store(&self) {
+        let mut path = lock(&self.path);
+        path.stored_at = Some(Instant::now());
+        path.peer_stored_at = None;
+    }
+
+    fn note_peer_store(&self, at: Instant) {
+        let mut path = lock(&self.path);
+        let was_cut_off = path.is_cut_off(self.born);
+        path.peer_stored_at = path.peer_stored_at.max(Some(at));
+        if path.is_cut_off(self.born) && !was_cut_off {
+            error!("this node cannot use its store, and another one can: it is not ready");
+        }
+    }
+}
+
+impl PathState {
+    /// Whether a peer used the store lately, and this node, alive since `born`, did not for longer.
+    fn is_cut_off(&self, born: Instant) -> bool {
+        let own = self.stored_at.unwrap_or(born);
+        let is_later = |peer: &Instant| peer.saturating_duration_since(own) > STORE_GAP;
+        self.peer_stored_at.filter(is_later).is_some_and(|peer| peer.elapsed() <= PROBE_GOOD)
+    }
 }
 
 /// What sends a node's own status.
@@ -130,6 +192,8 @@ pub(crate) struct Probe {
     pub(crate) health: Arc<Health>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) store: Arc<Store>,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) peers: Arc<Peers>,
     /// This node, at the address that others know.
     pub(crate) own: Peer,
     /// Its name in leases, where the store is shared.
@@ -146,21 +210,52 @@ impl Probe {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let key = Key::parse(&format!("holdfast-path-{}", self.own.id)).expect("an id is made of hex digits");
         let mut last = Version::NONE;
+        let mut reach = Reach::new(Arc::clone(&self.nodes), Arc::clone(&self.peers), key.clone());
         loop {
             ticks.tick().await;
             let mut parts = Parts::default();
-            let arrived = self.send(&key, last, &mut parts).await;
-            last = arrived.unwrap_or(last);
-            self.health.note(parts, arrived.is_some());
+            let sent = self.send(&key, &mut last, &mut parts);
+            let (has_arrived, (peers, unreachable)) = tokio::join!(sent, reach.tell());
+            parts.peers = match peers {
+                0 => "none",
+                _ if unreachable.is_empty() => "ok",
+                _ => "failed",
+            };
+            parts.unreachable = unreachable;
+            self.health.note(parts, has_arrived);
         }
     }
 
-    /// Sends one, in the order of a get and of a set; gives its version if it arrived. The steps of `get` and
-    /// `internal` stand here once more because each has to be told apart where it fails.
-    async fn send(&self, key: &Key, last: Version, parts: &mut Parts) -> Option<Version> {
-        let (waiter, update) = self.waiters.register_own(key, last);
-        // One that was stored by a probe which then failed is no failure of this one.
-        parts.lease = if self.store.open(key, last.into(), PROBE_HOLD).await.is_ok() { "ok" } else { "failed" };
+    /// Asks some peers when they last used the store, which this node cannot.
+    async fn ask_peers(&self) {
+        let mut others = self.nodes.others();
+        others.shuffle(&mut rand::rng());
+        let answers = others.iter().take(MAX_ASKED).map(|other| self.ask_peer(other));
+        if let Some(at) = join_all(answers).await.into_iter().flatten().max() {
+            self.health.note_peer_store(at);
+        }
+    }
+
+    async fn ask_peer(&self, peer: &Lease) -> Option<Instant> {
+        let asked_at = Instant::now();
+        let target = format!("/nodes?node={}&samples=0", peer.node_and_url().0);
+        let (status, answer) = self.peers.ask(peer, &target, Some(PROBE_TIMEOUT)).await.ok()?;
+        let ago = used_ago(&answer).filter(|_| status == StatusCode::OK)?;
+        asked_at.checked_sub(ago)
+    }
+
+    /// Sends one, in the order of a get and of a set; tells whether it arrived, and notes in `last` what is stored. The
+    /// steps of `get` and `internal` stand here once more because each has to be told apart where it fails.
+    async fn send(&self, key: &Key, last: &mut Version, parts: &mut Parts) -> bool {
+        let (waiter, update) = self.waiters.register_own(key, *last);
+        let mut opened = self.store.open(key, (*last).into(), PROBE_HOLD).await;
+        // One that was stored by a probe which heard no answer: a key is leased to who knows what is under it.
+        if let Ok(Some(newer)) = opened {
+            *last = newer.version();
+            opened = self.store.open(key, (*last).into(), PROBE_HOLD).await;
+        }
+        let is_open = opened.is_ok();
+        parts.lease = if is_open { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");
@@ -168,6 +263,7 @@ impl Probe {
         let stored = self.store.put(key, &put).await;
         let updates: Vec<_> = match &stored {
             Ok(Stored { version, leases, .. }) => {
+                *last = *version;
                 if self.name.as_ref().is_some_and(|name| !leases.iter().any(|lease| lease.name == *name)) {
                     parts.lease = "failed";
                 }
@@ -177,15 +273,38 @@ impl Probe {
             Err(_) => Vec::new(),
         };
         parts.store = if stored.is_ok() { "ok" } else { "failed" };
+        if is_open && stored.is_ok() {
+            self.health.note_store();
+        } else {
+            self.ask_peers().await;
+        }
         let told = self.own.tell(&updates, PROBE_TIMEOUT).await;
         self.health.note_address(&told, &self.own);
         parts.address = if told.is_ok() { "ok" } else { "failed" };
-        let (Ok(Stored { version, .. }), Ok(_)) = (stored, told) else { return None };
+        let (Ok(Stored { version, .. }), Ok(_)) = (stored, told) else { return false };
         match timeout(PROBE_TIMEOUT, update).await {
             Ok(Ok(update)) if update.version() == version => parts.waiter = "ok",
             Ok(Ok(_)) => parts.waiter = "another status came",
             Ok(Err(_)) | Err(_) => parts.waiter = "nothing came",
         }
-        (parts.lease == "ok" && parts.waiter == "ok").then_some(version)
+        parts.lease == "ok" && parts.waiter == "ok"
     }
+}
+
+/// How long ago a node used its store, by its report.
+fn used_ago(report: &[u8]) -> Option<Duration> {
+    #[derive(Deserialize)]
+    struct Answer {
+        nodes: Vec<Node>,
+    }
+    #[derive(Deserialize)]
+    struct Node {
+        store: Store,
+    }
+    #[derive(Deserialize)]
+    struct Store {
+        used_ms_ago: Option<u64>,
+    }
+    let Answer { nodes } = serde_json::from_slice(report).ok()?;
+    nodes.first()?.store.used_ms_ago.map(Duration::from_millis)
 }

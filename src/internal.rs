@@ -1,5 +1,6 @@
 //! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
 
+use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::error::{Mistake, Refusal, What, named};
 use crate::head;
 use crate::health::Health;
 use crate::inbound::{Inbound, Taken};
+use crate::inside::Inside;
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::metrics::{Metrics, Now, SetEnd};
@@ -54,6 +56,7 @@ enum Route {
     Ready,
     Path,
     Metrics,
+    Nodes,
 }
 
 impl Route {
@@ -68,6 +71,7 @@ impl Route {
             Self::Ready => "/health/ready",
             Self::Path => "/health/path",
             Self::Metrics => "/metrics",
+            Self::Nodes => "/nodes",
         }
     }
 
@@ -86,6 +90,7 @@ impl Route {
             row(Self::Ready, Method::GET),
             row(Self::Path, Method::GET),
             row(Self::Metrics, Method::GET),
+            row(Self::Nodes, Method::GET),
         ];
         table.extend(signs_keys.then(|| row(Self::Issue, Method::POST)));
         Router::new(table)
@@ -100,6 +105,7 @@ pub(crate) struct Parts {
     pub(crate) writer: Arc<Writer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
+    pub(crate) inside: Arc<Inside>,
     pub(crate) tokens: Tokens,
     /// Where all keys are signed.
     pub(crate) signing: Option<Arc<Signing>>,
@@ -161,6 +167,7 @@ impl Internal {
             Ok((Route::Channel, _)) => Box::pin(async move { end(inner.channel(request).await) }),
             Ok((Route::Issue, _)) => Box::pin(async move { end(inner.issue(request).await) }),
             Ok((Route::Look, Some(key))) => Box::pin(async move { end(inner.look(&key, request.uri().query()).await) }),
+            Ok((Route::Nodes, _)) => Box::pin(async move { end(inner.nodes(request.uri().query()).await) }),
             Ok((Route::Forget, Some(key))) => Box::pin(async move { end(Ok(inner.forget(key).await)) }),
             Ok((route, _)) => return Either::Left(ready(span.in_scope(|| end(self.answer_at_once(route))))),
             Err(refusal) => return Either::Left(ready(span.in_scope(|| end(Err(refusal))))),
@@ -195,7 +202,9 @@ impl Internal {
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
             // These read a body or have a key.
-            Route::Set | Route::Channel | Route::Issue | Route::Look | Route::Forget => Err(Refusal::NotFound),
+            Route::Set | Route::Channel | Route::Issue | Route::Look | Route::Forget | Route::Nodes => {
+                Err(Refusal::NotFound)
+            }
         }
     }
 
@@ -292,14 +301,9 @@ impl Internal {
     /// What is known of a key, and who waits for it. With `?node=<id>`, which is how nodes ask each other, only whom
     /// this node holds, if it is that node.
     async fn look(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
-        let asked = fields(query.unwrap_or_default().as_bytes(), Plus::Literal)
-            .find_map(|(name, value)| (name.as_deref() == Some("node")).then_some(value));
-        if asked.as_ref().is_some_and(|node| node.as_deref() != Some(&self.parts.node)) {
-            return Err(Refusal::Misdirected);
-        }
-        let looked = match asked {
-            Some(_) => Looked::default(),
-            None => match self.parts.delivery.store.look(key).await {
+        let looked = match self.is_asked_alone(query)? {
+            true => Looked::default(),
+            false => match self.parts.delivery.store.look(key).await {
                 Ok(looked) => looked,
                 Err(error) => return Ok(self.parts.writer.failed(error).into_response()),
             },
@@ -310,6 +314,23 @@ impl Internal {
             return Err(Refusal::NotFound);
         }
         Ok(json(StatusCode::OK, &receipt::Looked::new(key, looked.known.as_ref(), held)))
+    }
+
+    /// What goes on here and, unless this node is asked alone, on its peers; with `?samples=N` fewer looks than are kept.
+    async fn nodes(&self, query: Option<&str>) -> Result<Response, Refusal> {
+        let samples = parameter(query, "samples").flatten().and_then(|samples| samples.parse().ok());
+        let samples = samples.unwrap_or(usize::MAX);
+        let inside = &self.parts.inside;
+        Ok(if self.is_asked_alone(query)? { inside.own(samples) } else { inside.all(samples).await })
+    }
+
+    /// Whether `?node=<id>` asks for what this node alone knows.
+    fn is_asked_alone(&self, query: Option<&str>) -> Result<bool, Refusal> {
+        match parameter(query, "node") {
+            None => Ok(false),
+            Some(node) if node.as_deref() == Some(&self.parts.node) => Ok(true),
+            Some(_) => Err(Refusal::Misdirected),
+        }
     }
 
     /// Who waits for a key: here, and by their own word on the nodes with leases.
@@ -356,4 +377,10 @@ impl Internal {
 /// The longest message of another node, where bodies of sets have this limit.
 pub(crate) fn max_channel_bytes(max_body_bytes: usize) -> usize {
     max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES
+}
+
+/// The first parameter of this name, if there is one; `None` in it where its encoding is bad.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Option<Cow<'a, str>>> {
+    fields(query.unwrap_or_default().as_bytes(), Plus::Literal)
+        .find_map(|(given, value)| (given.as_deref() == Some(name)).then_some(value))
 }

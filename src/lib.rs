@@ -48,6 +48,7 @@ mod get;
 mod head;
 mod health;
 mod inbound;
+mod inside;
 mod internal;
 pub mod key;
 pub mod lease;

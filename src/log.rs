@@ -1,14 +1,20 @@
 //! Where log lines go: to standard error, through a bounded queue and a thread of its own. Where nobody reads them
 //! fast enough, lines are thrown away and counted; nothing else stops.
 
+mod recent;
+
 use std::io;
 use std::panic;
 use std::str::FromStr;
 
 use tracing::error;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
+pub(crate) use self::recent::Line;
+pub use self::recent::Recent;
 use crate::config::LogFormat;
 
 /// Lines that wait to be written; beyond them, lines are thrown away.
@@ -18,6 +24,7 @@ const QUEUED_LINES: usize = 10_000;
 #[derive(Debug)]
 pub struct Log {
     dropped: ErrorCounter,
+    recent: Recent,
     _writer: WorkerGuard,
 }
 
@@ -33,18 +40,27 @@ impl Log {
         let dropped = writer.error_counter();
         let filter = EnvFilter::from_str(filter).expect("the filter is checked with the settings");
         let lines = fmt().with_env_filter(filter).with_writer(writer);
+        let recent = Recent::default();
         match format {
-            LogFormat::Text => lines.with_ansi(false).init(),
-            LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),
+            LogFormat::Text => lines.with_ansi(false).finish().with(recent.clone()).init(),
+            LogFormat::Json => {
+                lines.json().flatten_event(true).with_span_list(false).finish().with(recent.clone()).init()
+            }
         }
         // The default hook writes to standard error itself, and waits where nobody reads.
         panic::set_hook(Box::new(|panic| error!(%panic, "a task panicked; its request ends")));
-        Self { dropped, _writer: guard }
+        Self { dropped, recent, _writer: guard }
     }
 
     /// Tells how many lines were thrown away so far.
     pub fn lines_dropped(&self) -> impl Fn() -> usize + Send + Sync + use<> {
         let dropped = self.dropped.clone();
         move || dropped.dropped_lines()
+    }
+
+    /// The last warnings and errors, now and later.
+    #[must_use]
+    pub fn recent(&self) -> Recent {
+        self.recent.clone()
     }
 }

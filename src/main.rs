@@ -55,7 +55,7 @@ fn start(settings: Settings, open_files: u64) -> ExitCode {
     }
     let log = Log::start(&settings.log, settings.log_format);
     tracing::info!(open_files, "the open-file limit");
-    let ended = runtime.block_on(app::run(settings, log.lines_dropped()));
+    let ended = runtime.block_on(app::run(settings, log.lines_dropped(), log.recent()));
     // Connections that outlived the grace are not waited for.
     runtime.shutdown_background();
     drop(log);

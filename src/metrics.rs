@@ -248,6 +248,11 @@ impl Metrics {
         self.connections[of].clone()
     }
 
+    /// The open connections of one listener.
+    pub(crate) fn open_connections(&self, of: Side) -> i64 {
+        self.connections[of].get()
+    }
+
     /// The counter of a listener's connections.
     #[must_use]
     pub fn accepted(&self, of: Side) -> IntCounter {

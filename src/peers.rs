@@ -156,11 +156,9 @@ impl Peers {
     /// # Cancel safety
     /// It changes nothing.
     pub(crate) async fn count(&self, lease: &Lease, key: &Key) -> io::Result<u64> {
-        let peer = self.peer(lease)?;
         let encoded = utf8_percent_encode(key.as_str(), NON_ALPHANUMERIC);
-        let target = format!("/keys/{encoded}?node={}", peer.id);
-        let ask = async { peer.connect().await?.send(&peer, Method::GET, &target, Bytes::new()).await };
-        let (status, body) = timeout(self.options.timeout, ask).await??;
+        let target = format!("/keys/{encoded}?node={}", lease.node_and_url().0);
+        let (status, body) = self.ask(lease, &target, None).await?;
         match status {
             StatusCode::OK => Ok(parse_count(&body, &lease.name)?),
             StatusCode::NOT_FOUND | StatusCode::MISDIRECTED_REQUEST => Ok(0),
@@ -178,6 +176,36 @@ impl Peers {
     fn full(&self, limit: Limit) {
         self.metrics.limit_hit(limit);
         self.metrics.forwarded(Forward::Full, 1);
+    }
+
+    /// Asks the node that a lease names for `target`, for at most `limit` where that is shorter than usual; gives its
+    /// answer.
+    ///
+    /// # Errors
+    /// Where it does not answer in time.
+    ///
+    /// # Cancel safety
+    /// Asked or not, it changes nothing.
+    pub(crate) async fn ask(
+        &self,
+        lease: &Lease,
+        target: &str,
+        limit: Option<Duration>,
+    ) -> io::Result<(StatusCode, Bytes)> {
+        let peer = self.peer(lease)?;
+        let ask = async { peer.connect().await?.send(&peer, Method::GET, target, Bytes::new()).await };
+        timeout(limit.unwrap_or(Duration::MAX).min(self.options.timeout), ask).await?
+    }
+
+    /// Tells a node of updates apart from all others that it is told of: see [`Peer::tell`].
+    ///
+    /// # Errors
+    /// Those of [`Peer::tell`].
+    ///
+    /// # Cancel safety
+    /// Dropped, the updates may have been told or not.
+    pub(crate) async fn tell_apart(&self, lease: &Lease, updates: &[(Key, Update)], limit: Duration) -> io::Result<()> {
+        self.peer(lease)?.tell(updates, limit).await.map(drop)
     }
 
     /// The queue of a node; `None` where there are too many nodes.

@@ -61,7 +61,7 @@ async fn path_is_200_as_long_as_the_node_s_own_status_goes_the_whole_way() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(start.elapsed() > Duration::from_secs(5), "one that failed is no alarm: {:?}", start.elapsed());
-    let parts = r#"{"store":"ok","lease":"ok","address":"failed","waiter":"not tried"}"#;
+    let parts = r#"{"store":"ok","lease":"ok","address":"failed","waiter":"not tried","peers":"none"}"#;
     let bad = format!(r#"{{"code":-6,"message":"unavailable","parts":{parts}}}"#);
     assert_eq!(path_status(&mut conn).await, (503, bad));
     check(&conn.ask(request("GET", "/health/ready", &[], b"")).await, 200, GOOD);

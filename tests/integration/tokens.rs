@@ -15,6 +15,7 @@ fn guarded(id: &str) -> Vec<(&'static str, &'static str, String)> {
         ("GET", "/keys/k", String::new()),
         ("DELETE", "/keys/k", String::new()),
         ("GET", "/metrics", String::new()),
+        ("GET", "/nodes", String::new()),
     ]
 }
 

@@ -59,7 +59,7 @@ pub fn parse_known(reply: &[Reply]) -> Option<Option<Known>> {
 
 /// Which nodes are there: `now, name, its end, ...`.
 #[must_use]
-pub(crate) fn parse_nodes(reply: &[Reply]) -> Vec<Lease> {
+pub(super) fn parse_nodes(reply: &[Reply]) -> Vec<Lease> {
     parse_leases(reply.get(1..).unwrap_or_default())
 }
 

@@ -1,0 +1,212 @@
+//! A look inside, for operators: what this node tells of itself, and what its peers tell.
+
+mod history;
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::join_all;
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::debug;
+
+use self::history::{Counts, History, Sample};
+use crate::clock::{millis, system_ms};
+use crate::delivery::Delivery;
+use crate::health::{Health, Parts};
+use crate::lease::Lease;
+use crate::log::{Line, Recent};
+use crate::metrics::{Label, Metrics, Side};
+use crate::nodes::Nodes;
+use crate::response::{Response, code, json};
+use crate::sharded::lock;
+use crate::store::Store;
+
+/// What is needed to tell of it.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    started: Instant,
+    node: String,
+    /// Where peers reach it, or what stands for that.
+    address: String,
+    delivery: Arc<Delivery>,
+    nodes: Arc<Nodes>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    recent: Recent,
+    history: Mutex<History>,
+}
+
+/// What one node tells of itself.
+#[derive(Serialize)]
+struct Report<'a> {
+    node: &'a str,
+    address: &'a str,
+    version: &'static str,
+    /// By its own clock, in ms since 1970.
+    now: u64,
+    uptime_ms: u64,
+    ready: bool,
+    path: bool,
+    /// How far the last status came, where one of the two is not so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<Parts>,
+    store: StoreReport,
+    waiters: usize,
+    keys: usize,
+    connections: Connections,
+    wake_p50_ms: Option<f64>,
+    wake_p99_ms: Option<f64>,
+    errors: Vec<Line>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Serialize)]
+struct StoreReport {
+    kind: &'static str,
+    /// There is a connection; an embedded store needs none.
+    connected: bool,
+    /// How long ago this node last used it, for a status of its own.
+    used_ms_ago: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Connections {
+    public: i64,
+    internal: i64,
+}
+
+/// The answer: several reports, and who did not answer.
+#[derive(Serialize)]
+struct Answer {
+    code: i32,
+    message: &'static str,
+    nodes: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreachable: Vec<String>,
+}
+
+impl Inside {
+    /// Of a node that starts now.
+    pub(crate) fn new(
+        (node, address): (&str, String),
+        delivery: &Arc<Delivery>,
+        nodes: &Arc<Nodes>,
+        metrics: &Arc<Metrics>,
+        health: &Arc<Health>,
+        recent: Recent,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            node: node.to_owned(),
+            address,
+            delivery: Arc::clone(delivery),
+            nodes: Arc::clone(nodes),
+            metrics: Arc::clone(metrics),
+            health: Arc::clone(health),
+            recent,
+            history: Mutex::new(History::new(metrics.totals())),
+        })
+    }
+
+    /// Looks at the counters every few seconds.
+    ///
+    /// # Cancel safety
+    /// To be dropped is how it ends.
+    pub(crate) async fn run(self: Arc<Self>) {
+        // Not at the moments when the node's own status is under way, which is a waiter too: every three seconds.
+        let mut ticks = interval_at(Instant::now() + history::INTERVAL / 4, history::INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let counts = self.counts();
+            lock(&self.history).add(system_ms(), counts, self.metrics.totals());
+        }
+    }
+
+    /// This node's report, with `samples` looks at most.
+    pub(crate) fn own(&self, samples: usize) -> Response {
+        answer(vec![self.report(samples)], Vec::new())
+    }
+
+    /// This node's report and those of its peers, asked side by side.
+    ///
+    /// # Cancel safety
+    /// It changes nothing.
+    pub(crate) async fn all(&self, samples: usize) -> Response {
+        let others = self.nodes.others();
+        let asked = join_all(others.iter().map(|other| self.ask(other, samples))).await;
+        let (mut reports, mut unreachable) = (vec![self.report(samples)], Vec::new());
+        for (other, report) in others.iter().zip(asked) {
+            match report {
+                Some(report) => reports.push(report),
+                None => unreachable.push(other.node_and_url().1.to_owned()),
+            }
+        }
+        answer(reports, unreachable)
+    }
+
+    async fn ask(&self, other: &Lease, samples: usize) -> Option<Box<RawValue>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            nodes: Vec<Box<RawValue>>,
+        }
+        let (node, peer) = other.node_and_url();
+        let asked = self.delivery.peers.ask(other, &format!("/nodes?node={node}&samples={samples}"), None).await;
+        match asked {
+            Ok((StatusCode::OK, body)) => serde_json::from_slice::<Answer>(&body).ok()?.nodes.into_iter().next(),
+            Ok((status, _)) => {
+                debug!(%status, peer, "a node does not tell of itself");
+                None
+            }
+            Err(error) => {
+                debug!(%error, peer, "a node does not tell of itself");
+                None
+            }
+        }
+    }
+
+    fn report(&self, samples: usize) -> Box<RawValue> {
+        let (ready, path) = (self.health.ready(), self.health.path());
+        let Counts { waiters, keys, .. } = self.counts();
+        let history = lock(&self.history);
+        let (samples, [wake_p50_ms, wake_p99_ms]) = (history.last(samples), history.wake_ms());
+        drop(history);
+        let [public, internal] = [Side::Public, Side::Internal].map(|side| self.metrics.open_connections(side));
+        let (kind, connected) = match &*self.delivery.store {
+            Store::Memory(_) => ("memory", true),
+            Store::Redis(redis) => ("redis", redis.presence().now().is_there),
+        };
+        let report = Report {
+            node: &self.node,
+            address: &self.address,
+            version: env!("CARGO_PKG_VERSION"),
+            now: system_ms(),
+            uptime_ms: millis(self.started.elapsed()),
+            ready: ready.is_ok(),
+            path: path.is_ok(),
+            parts: path.err().or(ready.err().flatten()),
+            store: StoreReport { kind, connected, used_ms_ago: self.health.store_used_ago().map(millis) },
+            waiters,
+            keys,
+            connections: Connections { public, internal },
+            wake_p50_ms,
+            wake_p99_ms,
+            errors: self.recent.lines(),
+            samples,
+        };
+        to_raw_value(&report).expect("strings and numbers")
+    }
+
+    fn counts(&self) -> Counts {
+        let waiters = &self.delivery.waiters;
+        let connections = Side::ALL.iter().map(|side| self.metrics.open_connections(*side)).sum();
+        Counts { waiters: waiters.len(), keys: waiters.keys(), connections }
+    }
+}
+
+fn answer(nodes: Vec<Box<RawValue>>, unreachable: Vec<String>) -> Response {
+    let message = code::message(code::SUCCESS);
+    json(StatusCode::OK, &Answer { code: code::SUCCESS, message, nodes, unreachable })
+}

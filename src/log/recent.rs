@@ -1,0 +1,140 @@
+//! The last warnings and errors of this process, for who looks inside: what the log has, in memory and few.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use crate::clock::system_ms;
+use crate::sharded::lock;
+
+/// Lines that are kept.
+const MAX_LINES: usize = 20;
+/// What is kept of one.
+const MAX_LINE_BYTES: usize = 400;
+
+/// One line; what is said again and again is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Line {
+    /// When it was said last, in ms since 1970.
+    at: u64,
+    level: &'static str,
+    text: String,
+    times: u64,
+}
+
+/// Keeps them. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Recent(Arc<Mutex<VecDeque<Line>>>);
+
+impl Recent {
+    /// The lines, the newest first.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        lock(&self.0).iter().rev().cloned().collect()
+    }
+
+    fn keep(&self, level: &'static str, text: String) {
+        let at = system_ms();
+        let mut lines = lock(&self.0);
+        // Two that take turns are two.
+        let times = match lines.iter().position(|line| line.level == level && line.text == text) {
+            Some(again) => lines.remove(again).map_or(1, |line| line.times + 1),
+            None => 1,
+        };
+        lines.push_back(Line { at, level, text, times });
+        if lines.len() > MAX_LINES {
+            lines.pop_front();
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Recent {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            _ => return,
+        };
+        let mut line = Writing(String::new());
+        event.record(&mut line);
+        self.keep(level, line.0);
+    }
+}
+
+/// A line as it is written: the message and the fields, cut off where there is more than is kept.
+struct Writing(String);
+
+impl Writing {
+    fn push(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let gap = if self.0.is_empty() { "" } else { " " };
+        // Writing into a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.0, "{gap}{value}"),
+            name => write!(self.0, "{gap}{name}={value}"),
+        };
+        let end = self.0.floor_char_boundary(MAX_LINE_BYTES);
+        self.0.truncate(end);
+    }
+}
+
+impl Visit for Writing {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, format_args!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{error, info, subscriber, warn};
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::registry;
+
+    use super::*;
+
+    fn texts(recent: &Recent) -> Vec<(&'static str, String, u64)> {
+        recent.lines().into_iter().map(|line| (line.level, line.text, line.times)).collect()
+    }
+
+    #[test]
+    fn the_last_warnings_and_errors_are_kept_and_what_repeats_is_one() {
+        let recent = Recent::default();
+        subscriber::with_default(registry().with(recent.clone()), || {
+            warn!(peer = "a:1", count = 2, "a node is slow");
+            info!("all is well");
+            for why in ["one", "two", "one"] {
+                error!(%why, "no Redis");
+            }
+        });
+        let kept = [
+            ("error", "no Redis why=one".to_owned(), 2),
+            ("error", "no Redis why=two".to_owned(), 1),
+            ("warn", "a node is slow peer=a:1 count=2".to_owned(), 1),
+        ];
+        assert_eq!(texts(&recent), kept);
+    }
+
+    #[test]
+    fn lines_are_few_and_short() {
+        let recent = Recent::default();
+        subscriber::with_default(registry().with(recent.clone()), || {
+            for number in 0..50 {
+                warn!(number, "{}", "\u{e9}".repeat(1000));
+            }
+        });
+        let lines = recent.lines();
+        assert!(lines.iter().all(|line| line.text.len() <= MAX_LINE_BYTES && line.text.starts_with('\u{e9}')));
+        // Cut off, they are all the same.
+        assert_eq!((lines.len(), lines[0].times), (1, 50));
+        subscriber::with_default(registry().with(recent.clone()), || (0..50).for_each(|number| warn!(number, "short")));
+        assert_eq!((recent.lines().len(), recent.lines()[0].text.as_str()), (MAX_LINES, "short number=49"));
+    }
+}
