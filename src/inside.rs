@@ -1,6 +1,7 @@
 //! A look inside, for operators: what this node tells of itself, and what its peers tell.
 
 mod history;
+mod page;
 
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::debug;
 
 use self::history::{Counts, History, Sample};
+pub(crate) use self::page::{Page, shows_pages};
 use crate::clock::{millis, system_ms};
 use crate::delivery::Delivery;
 use crate::health::{Health, Parts};

@@ -23,7 +23,7 @@ use crate::error::{Mistake, Refusal, What, named};
 use crate::head;
 use crate::health::Health;
 use crate::inbound::{Inbound, Taken};
-use crate::inside::Inside;
+use crate::inside::{Inside, Page, shows_pages};
 use crate::key::Key;
 use crate::lease::Lease;
 use crate::metrics::{Metrics, Now, SetEnd};
@@ -57,6 +57,9 @@ enum Route {
     Path,
     Metrics,
     Nodes,
+    Page,
+    /// The page, for who shows no good token: it asks for one. In no table.
+    AskToken,
 }
 
 impl Route {
@@ -72,6 +75,7 @@ impl Route {
             Self::Path => "/health/path",
             Self::Metrics => "/metrics",
             Self::Nodes => "/nodes",
+            Self::Page | Self::AskToken => "/",
         }
     }
 
@@ -91,6 +95,7 @@ impl Route {
             row(Self::Path, Method::GET),
             row(Self::Metrics, Method::GET),
             row(Self::Nodes, Method::GET),
+            row(Self::Page, Method::GET),
         ];
         table.extend(signs_keys.then(|| row(Self::Issue, Method::POST)));
         Router::new(table)
@@ -133,12 +138,13 @@ impl std::fmt::Debug for dyn LinesDropped {
 #[derive(Debug)]
 pub(crate) struct Internal {
     routes: Router<Route>,
+    page: Page,
     parts: Parts,
 }
 
 impl Internal {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { routes: Route::table(parts.signing.is_some()), parts })
+        Arc::new(Self { routes: Route::table(parts.signing.is_some()), page: Page::default(), parts })
     }
 
     /// Answers one request.
@@ -181,7 +187,12 @@ impl Internal {
         let (route, params) = self.routes.find(request.method(), request.uri().path())?;
         auth::refuse_pages(request.headers())?;
         if !route.is_health() {
-            self.parts.tokens.check(request.headers())?;
+            match self.parts.tokens.check(request.headers()) {
+                Err(_) if matches!(route, Route::Page) && shows_pages(request.headers()) => {
+                    return Ok((Route::AskToken, None));
+                }
+                checked => checked?,
+            }
         }
         Ok((route, params.get("key").map(|raw| self.parse_key(raw)).transpose()?))
     }
@@ -201,7 +212,9 @@ impl Internal {
                 let text = self.parts.metrics.text(&self.now());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
-            // These read a body or have a key.
+            Route::Page => Ok(self.page.answer()),
+            Route::AskToken => Ok(response::unauthorized(self.page.answer())),
+            // These read a body, have a key, or ask others.
             Route::Set | Route::Channel | Route::Issue | Route::Look | Route::Forget | Route::Nodes => {
                 Err(Refusal::NotFound)
             }

@@ -62,6 +62,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(crate) const SCRIPT_TYPE: &str = "application/javascript; charset=utf-8";
 const SCRIPT: HeaderValue = HeaderValue::from_static(SCRIPT_TYPE);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The least and the most that a page is told to wait before it asks again.
@@ -245,7 +246,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         Refusal::Unauthorized => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(WWW_AUTHENTICATE, BEARER);
         }
         _ => {}
     }
@@ -305,6 +306,13 @@ pub(crate) fn file(content_type: &'static str, body: Bytes) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// The same, to who has not shown that it may have more.
+pub(crate) fn unauthorized(mut response: Response) -> Response {
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    response.headers_mut().insert(WWW_AUTHENTICATE, BEARER);
     response
 }
 

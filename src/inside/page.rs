@@ -1,0 +1,96 @@
+//! The page that draws what [`Inside`](super::Inside) tells. It is one answer that needs no other, runs under a policy that
+//! lets it ask this node alone, and has no data in it: so it may be shown to who has no token yet, and asks for one.
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, REFERRER_POLICY};
+use ring::digest::{SHA256, digest};
+
+use crate::response::{self, Response};
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page, put together.
+#[derive(Debug)]
+pub(crate) struct Page {
+    html: Bytes,
+    policy: HeaderValue,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self::new(
+            include_str!("../web/inside.html"),
+            include_str!("../web/inside.css"),
+            include_str!("../web/inside.js"),
+        )
+    }
+}
+
+impl Page {
+    fn new(html: &str, style: &str, script: &str) -> Self {
+        let hash = |text: &str| format!("'sha256-{}'", BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref()));
+        // With trusted types not even a mistake of the script could make text into elements.
+        let policy = format!(
+            "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; frame-ancestors 'none'; \
+             base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+            hash(script),
+            hash(style)
+        );
+        Self {
+            html: html.replace("{{style}}", style).replace("{{script}}", script).into(),
+            policy: HeaderValue::try_from(policy).expect("base64 and words"),
+        }
+    }
+
+    /// The page.
+    pub(crate) fn answer(&self) -> Response {
+        let mut response = response::file(HTML, self.html.clone());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, self.policy.clone());
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        response
+    }
+}
+
+/// Whether who asks shows pages: a browser that goes somewhere cannot send a token along.
+pub(crate) fn shows_pages(request: &HeaderMap) -> bool {
+    let mut types = request.get_all(ACCEPT).iter().flat_map(|accept| accept.as_bytes().split(|&byte| byte == b','));
+    types.any(|one| {
+        let name = one.split(|&byte| byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"text/html")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_policy_lets_run_is_what_stands_between_the_tags() {
+        let page = Page::default();
+        let html = str::from_utf8(&page.html).expect("UTF-8");
+        let policy = page.policy.to_str().expect("ASCII");
+        for tag in ["style", "script"] {
+            let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+            assert_eq!((html.matches(&open).count(), html.matches(&close).count()), (1, 1), "{tag}");
+            let text = html.split_once(&open).expect("one").1.split_once(&close).expect("one").0;
+            let hash = BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref());
+            assert!(policy.contains(&format!("{tag}-src 'sha256-{hash}'")), "{policy}");
+        }
+        // Browsers read it otherwise than it is written.
+        assert!(!html.contains('\r'));
+    }
+
+    #[test]
+    fn a_browser_that_goes_somewhere_shows_pages() {
+        let asked = |accept: &'static str| HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        for yes in ["text/html", "application/xhtml+xml,Text/HTML;q=0.9", "a/b, text/html , */*;q=0.8"] {
+            assert!(shows_pages(&asked(yes)), "{yes}");
+        }
+        for no in ["*/*", "application/json", "text/*", "text/htmlx", ""] {
+            assert!(!shows_pages(&asked(no)), "{no}");
+        }
+        assert!(!shows_pages(&HeaderMap::new()));
+    }
+}
