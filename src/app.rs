@@ -167,7 +167,7 @@ pub async fn run(
 
     tokio::spawn(sweep(Arc::clone(&node.delivery.store)));
     tokio::spawn(Arc::clone(&node.recovery).run());
-    tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
+    let listed = tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
     tokio::spawn(Arc::clone(&node.inside).run());
     tokio::spawn(node.probe(&settings).run());
     node.health.started();
@@ -178,7 +178,8 @@ pub async fn run(
         // Asked before they are answered, and done while they are.
         let leave = node.recovery.leave();
         trigger.begin();
-        leave
+        // An error says that the task panicked, and so has ended.
+        async { drop(tokio::join!(leave, listed)) }
     };
     Ok(end(signals, settings.drain_grace, begin_drain, servers).await)
 }
@@ -341,7 +342,7 @@ impl Node {
         let (hold, resend) = (settings.hold, settings.resend);
         let recovery = Recovery::new(Arc::clone(&delivery), Arc::clone(&metrics), hold, resend, in_flight);
         let nodes = Nodes::new(Arc::clone(&delivery.store));
-        let health = Arc::new(Health::new(drain.clone(), settings.redis.is_some()));
+        let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), settings.redis.is_some()));
         let own = (id.as_str(), address.url());
         let inside = Inside::new(own, &delivery, &nodes, &metrics, &health, recent);
         Ok(Self {

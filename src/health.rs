@@ -39,8 +39,9 @@ const PROBE_TTL: Duration = Duration::from_secs(60);
 /// For how long it is leased: longer than its steps take.
 const PROBE_HOLD: Duration = Duration::from_secs(10);
 
-/// A node that could not use its store for this long, while a peer could, is worse off than that. It is two probes: one that
-/// failed may be a moment's load, and where the store goes for all, each notices within one.
+/// A node that could not renew its place in the list of nodes for this long, while a peer could, is worse off than that. It is
+/// three times what lies between two renewals: one that failed may be a moment's load, and where the store goes for all, it
+/// goes for each within one.
 const STORE_GAP: Duration = Duration::from_secs(6);
 /// Peers that are asked whether they can use the store.
 const MAX_ASKED: usize = 5;
@@ -53,8 +54,8 @@ pub(crate) const OWN_BYTES: usize = memory::ENTRY_BYTES + 256;
 #[derive(Debug)]
 pub(crate) struct Health {
     started: AtomicBool,
-    born: Instant,
     drain: Drain,
+    nodes: Arc<Nodes>,
     path: Mutex<PathState>,
     /// Whether other nodes may have to reach this one.
     has_peers: bool,
@@ -68,9 +69,7 @@ struct PathState {
     reached_at: Option<Instant>,
     /// Whether the last try failed.
     is_missed: bool,
-    /// When this node last used its store.
-    stored_at: Option<Instant>,
-    /// When, by their own word, a peer last did; asked only where this node cannot.
+    /// When, by its own word, a peer last used the store; asked only where this node cannot.
     peer_stored_at: Option<Instant>,
 }
 
@@ -102,8 +101,8 @@ impl Default for Parts {
 }
 
 impl Health {
-    pub(crate) fn new(drain: Drain, has_peers: bool) -> Self {
-        Self { started: AtomicBool::new(false), born: Instant::now(), drain, path: Mutex::default(), has_peers }
+    pub(crate) fn new(drain: Drain, nodes: Arc<Nodes>, has_peers: bool) -> Self {
+        Self { started: AtomicBool::new(false), drain, nodes, path: Mutex::default(), has_peers }
     }
 
     /// Both listeners are up.
@@ -122,7 +121,7 @@ impl Health {
         let path = lock(&self.path);
         // One try that failed may be a moment's load.
         let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
-        let is_as_good = is_reached && !path.is_cut_off(self.born);
+        let is_as_good = is_reached && !path.is_cut_off(self.nodes.renewed_at());
         if is_as_good || !self.has_peers { Ok(()) } else { Err(Some(path.parts.clone())) }
     }
 
@@ -133,11 +132,6 @@ impl Health {
             Some(at) if at.elapsed() <= PROBE_GOOD && path.parts.unreachable.is_empty() => Ok(()),
             _ => Err(path.parts.clone()),
         }
-    }
-
-    /// How long ago this node used its store.
-    pub(crate) fn store_used_ago(&self) -> Option<Duration> {
-        lock(&self.path).stored_at.map(|at| at.elapsed())
     }
 
     fn note(&self, parts: Parts, good: bool) {
@@ -162,26 +156,20 @@ impl Health {
         path.is_missed = reached.is_err();
     }
 
-    fn note_store(&self) {
-        let mut path = lock(&self.path);
-        path.stored_at = Some(Instant::now());
-        path.peer_stored_at = None;
-    }
-
     fn note_peer_store(&self, at: Instant) {
+        let own = self.nodes.renewed_at();
         let mut path = lock(&self.path);
-        let was_cut_off = path.is_cut_off(self.born);
+        let was_cut_off = path.is_cut_off(own);
         path.peer_stored_at = path.peer_stored_at.max(Some(at));
-        if path.is_cut_off(self.born) && !was_cut_off {
+        if path.is_cut_off(own) && !was_cut_off {
             error!("this node cannot use its store, and another one can: it is not ready");
         }
     }
 }
 
 impl PathState {
-    /// Whether a peer used the store lately, and this node, alive since `born`, did not for longer.
-    fn is_cut_off(&self, born: Instant) -> bool {
-        let own = self.stored_at.unwrap_or(born);
+    /// Whether a peer used the store lately, and this node, which did last at `own`, did not for longer.
+    fn is_cut_off(&self, own: Instant) -> bool {
         let is_later = |peer: &Instant| peer.saturating_duration_since(own) > STORE_GAP;
         self.peer_stored_at.filter(is_later).is_some_and(|peer| peer.elapsed() <= PROBE_GOOD)
     }
@@ -223,11 +211,15 @@ impl Probe {
             };
             parts.unreachable = unreachable;
             self.health.note(parts, has_arrived);
+            self.compare().await;
         }
     }
 
-    /// Asks some peers when they last used the store, which this node cannot.
-    async fn ask_peers(&self) {
+    /// Asks some peers when they last used the store, where this node cannot.
+    async fn compare(&self) {
+        if self.nodes.renewed_at().elapsed() <= STORE_GAP {
+            return;
+        }
         let mut others = self.nodes.others();
         others.shuffle(&mut rand::rng());
         let answers = others.iter().take(MAX_ASKED).map(|other| self.ask_peer(other));
@@ -254,8 +246,7 @@ impl Probe {
             *last = newer.version();
             opened = self.store.open(key, (*last).into(), PROBE_HOLD).await;
         }
-        let is_open = opened.is_ok();
-        parts.lease = if is_open { "ok" } else { "failed" };
+        parts.lease = if opened.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");
@@ -273,11 +264,6 @@ impl Probe {
             Err(_) => Vec::new(),
         };
         parts.store = if stored.is_ok() { "ok" } else { "failed" };
-        if is_open && stored.is_ok() {
-            self.health.note_store();
-        } else {
-            self.ask_peers().await;
-        }
         let told = self.own.tell(&updates, PROBE_TIMEOUT).await;
         self.health.note_address(&told, &self.own);
         parts.address = if told.is_ok() { "ok" } else { "failed" };
@@ -303,8 +289,8 @@ fn used_ago(report: &[u8]) -> Option<Duration> {
     }
     #[derive(Deserialize)]
     struct Store {
-        used_ms_ago: Option<u64>,
+        used_ms_ago: u64,
     }
     let Answer { nodes } = serde_json::from_slice(report).ok()?;
-    nodes.first()?.store.used_ms_ago.map(Duration::from_millis)
+    nodes.first().map(|node| Duration::from_millis(node.store.used_ms_ago))
 }

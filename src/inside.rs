@@ -69,8 +69,8 @@ struct StoreReport {
     kind: &'static str,
     /// There is a connection; an embedded store needs none.
     connected: bool,
-    /// How long ago this node last used it, for a status of its own.
-    used_ms_ago: Option<u64>,
+    /// How long ago this node last used it, to renew its place in the list of nodes.
+    used_ms_ago: u64,
 }
 
 #[derive(Serialize)]
@@ -189,7 +189,7 @@ impl Inside {
             ready: ready.is_ok(),
             path: path.is_ok(),
             parts: path.err().or(ready.err().flatten()),
-            store: StoreReport { kind, connected, used_ms_ago: self.health.store_used_ago().map(millis) },
+            store: StoreReport { kind, connected, used_ms_ago: millis(self.nodes.renewed_at().elapsed()) },
             waiters,
             keys,
             connections: Connections { public, internal },

@@ -2,7 +2,7 @@
 //! of the others; leases tell only of nodes that hold waiters of a key.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
@@ -23,18 +23,32 @@ const MAX_OTHERS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Nodes {
     store: Arc<Store>,
+    born: Instant,
+    seen: Mutex<Seen>,
+}
+
+/// The last look at the list.
+#[derive(Debug, Default)]
+struct Seen {
     /// In the order of their names.
-    others: Mutex<Vec<Lease>>,
+    others: Vec<Lease>,
+    at: Option<Instant>,
 }
 
 impl Nodes {
     pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { store, others: Mutex::default() })
+        Arc::new(Self { store, born: Instant::now(), seen: Mutex::default() })
     }
 
     /// Those that were there at the last look. While the store is out of reach nothing better is known.
     pub(crate) fn others(&self) -> Vec<Lease> {
-        lock(&self.others).clone()
+        lock(&self.seen).others.clone()
+    }
+
+    /// When this node last renewed its place; before the first time, when it began to try. All nodes do it in the same place:
+    /// so it tells what this node can do that others can, also where only some keys of a cluster are out of reach.
+    pub(crate) fn renewed_at(&self) -> Instant {
+        lock(&self.seen).at.unwrap_or(self.born)
     }
 
     /// Keeps this node on the list until it drains.
@@ -56,7 +70,8 @@ impl Nodes {
     async fn renew(&self) {
         let Ok(mut now) = self.store.attend(STAY, MAX_OTHERS).await else { return };
         now.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let before = std::mem::replace(&mut *lock(&self.others), now.clone());
+        let seen = Seen { others: now.clone(), at: Some(Instant::now()) };
+        let before = std::mem::replace(&mut *lock(&self.seen), seen).others;
         let is_in = |nodes: &[Lease], node: &Lease| nodes.iter().any(|other| other.name == node.name);
         for node in now.iter().filter(|node| !is_in(&before, node)) {
             debug!(node = node.name, "another node is there");

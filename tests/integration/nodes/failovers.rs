@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::inside::wait_all_known;
 use super::{PREFIX, check_told, poll, set_stored, settle, status};
 use crate::sets::check_done;
-use crate::support::{Held, Nodes, RedisCluster, Sentinels, eventually};
+use crate::support::{Held, Nodes, RedisCluster, Sentinels, eventually, long};
 
 /// Longer than a failover of these tests.
 const ARGS: [&str; 2] = ["--hold", "15s"];
@@ -76,6 +77,7 @@ async fn one_sentinel_of_three_may_be_gone_also_at_the_start() {
     let url = sentinels.url();
     sentinels.sentinels[0].kill().await;
     let nodes = Nodes::start(2, &url, &ARGS).await;
+    wait_all_known(&nodes).await;
     let mut held = nodes.hold(0, "key=k").await;
     let version = check_done(&nodes[1].set(r#"{"key":"k","value":1}"#).await, 1);
     assert_eq!(held.answer().await.text(), status(version, "1"));
@@ -86,6 +88,7 @@ async fn one_sentinel_of_three_may_be_gone_also_at_the_start() {
 async fn a_cluster_holds_the_keys_on_all_its_masters() {
     let mut cluster = RedisCluster::start(&[]).await;
     let nodes = Nodes::start(3, &cluster.url(), &ARGS).await;
+    wait_all_known(&nodes).await;
     let mut used = [false; 6];
     for at in 0..24 {
         // In one slot by a tag, or in any.
@@ -143,7 +146,11 @@ async fn a_frozen_master_of_a_cluster_takes_only_its_own_keys_out_of_use() {
     }
     cluster.redis[frozen].signal("STOP").await;
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(4) {
+    // In the long form for longer than a node is ready that alone is cut off.
+    while begun.elapsed() < Duration::from_secs(if long() { 20 } else { 4 }) {
+        for node in &*nodes {
+            assert_eq!(node.internal("GET", "/health/ready", &[], b"").await.status, 200, "it is so for all");
+        }
         let refused = nodes[0].set(r#"{"key":"k0","value":1}"#).await;
         assert_eq!((refused.status, refused.code()), (503, -6), "{refused:?}");
         for key in &others[..4] {

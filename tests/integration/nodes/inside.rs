@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::settle;
 use crate::channel::node_id;
 use crate::sets::check;
-use crate::support::{Conn, Launch, Node, Nodes, Redis, RedisCluster, Scratch, Sentinels, eventually, request};
+use crate::support::{Conn, Launch, Node, Nodes, Redis, Scratch, eventually, request};
 
 /// The list of all nodes in Redis.
 const LIST: &str = "holdfast:1:all nodes";
@@ -84,6 +84,57 @@ async fn a_node_alone_tells_of_itself() {
     assert_eq!(without_token.status, 401);
     let from_a_page = node.internal("GET", "/nodes", &[("origin", "http://a.example")], b"").await;
     assert_eq!(from_a_page.status, 403);
+}
+
+#[tokio::test]
+async fn the_page_is_one_answer_under_a_strict_policy_also_over_a_unix_socket() {
+    let scratch = Scratch::new();
+    let (file, socket) = (scratch.file("tokens", "secret-token\n"), scratch.socket("internal"));
+    let launch = Launch::new(&["--internal-token-file", &file, "--internal", &socket]);
+    let node = launch.bearer("secret-token").start().await;
+    let page = node.internal("GET", "/", &[("accept", "*/*")], b"").await;
+    assert_eq!(page.status, 200);
+    let mut names = page.header_names();
+    names.sort();
+    let expected = [
+        "cache-control",
+        "content-length",
+        "content-security-policy",
+        "content-type",
+        "date",
+        "referrer-policy",
+        "x-content-type-options",
+    ];
+    assert_eq!(names, expected);
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("content-type", "text/html; charset=utf-8"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(page.header(name), Some(value));
+    }
+    let policy = page.header("content-security-policy").expect("a policy");
+    let directives: Vec<_> = policy.split("; ").collect();
+    for directive in ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "form-action 'none'"] {
+        assert!(directives.contains(&directive), "{policy}");
+    }
+    assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+    assert!(!page.text().contains(" src=") && !page.text().contains("{{"), "it loads nothing more");
+
+    // Without a token a browser is shown the same page, which has nothing of the node in it, and others are not.
+    let ask =
+        async |headers: &[(&str, &str)]| Conn::open(&node.internal).await.ask(request("GET", "/", headers, b"")).await;
+    let asked = ask(&[("accept", "text/html,application/xhtml+xml;q=0.9")]).await;
+    assert_eq!((asked.status, asked.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!((asked.text(), asked.header("content-security-policy")), (page.text(), Some(policy)));
+    for headers in [&[][..], &[("accept", "application/json")], &[("authorization", "Bearer wrong")]] {
+        let refused = ask(headers).await;
+        assert_eq!((refused.status, refused.text()), (401, r#"{"code":-5,"message":"unauthorized"}"#));
+    }
+    assert_eq!(node.internal("POST", "/", &[], b"").await.status, 405);
+    let from_elsewhere = ask(&[("accept", "text/html"), ("sec-fetch-site", "cross-site")]).await;
+    assert_eq!(from_elsewhere.status, 403);
 }
 
 #[tokio::test]
@@ -168,17 +219,14 @@ async fn a_list_with_nonsense_in_it_is_mended() {
     assert_eq!(redis.immortal().await, Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn nodes_over_sentinels_and_over_a_cluster_know_each_other() {
-    let known = async |url: String| {
-        let nodes = Nodes::start(2, &url, &[]).await;
-        let ids = [node_id(&nodes[0]).await, node_id(&nodes[1]).await];
-        for node in &*nodes {
-            wait_nodes(node, &[&ids[0], &ids[1]]).await;
-        }
-    };
-    tokio::join!(async { known(RedisCluster::start(&[]).await.url()).await }, async {
-        let sentinels = Sentinels::start(1, &[]).await;
-        known(sentinels.url()).await;
-    });
+/// Waits until each node knows all: whatever Redis it is.
+pub(super) async fn wait_all_known(nodes: &Nodes) {
+    let mut ids = Vec::new();
+    for node in &**nodes {
+        ids.push(node_id(node).await);
+    }
+    let all: Vec<_> = ids.iter().map(String::as_str).collect();
+    for node in &**nodes {
+        wait_nodes(node, &all).await;
+    }
 }
