@@ -77,8 +77,9 @@ impl Writing {
             "message" => write!(self.0, "{gap}{value}"),
             name => write!(self.0, "{gap}{name}={value}"),
         };
-        let end = self.0.floor_char_boundary(MAX_LINE_BYTES);
-        self.0.truncate(end);
+        let most = MAX_LINE_BYTES.min(self.0.len());
+        let end = (0..=most).rev().find(|&at| self.0.is_char_boundary(at));
+        self.0.truncate(end.unwrap_or(0));
     }
 }
 
