@@ -345,17 +345,7 @@ impl Node {
         let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), settings.redis.is_some()));
         let own = (id.as_str(), address.url());
         let inside = Inside::new(own, &delivery, &nodes, &metrics, &health, recent);
-        Ok(Self {
-            id,
-            address,
-            recovery,
-            nodes,
-            delivery,
-            metrics,
-            health,
-            inside,
-            drain,
-        })
+        Ok(Self { id, address, recovery, nodes, delivery, metrics, health, inside, drain })
     }
 
     fn gets(&self, settings: &Settings, signing: Option<Arc<Signing>>) -> Arc<Gets> {
