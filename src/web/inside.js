@@ -375,7 +375,7 @@
   const sum = (value) => (all) => all.filter((node) => !node.silent).reduce((total, node) => total + (value(node) ?? 0), 0);
   const worst = (value) => (all) => all.reduce((most, node) => Math.max(most ?? 0, value(node) ?? 0) || null, null);
   const charts = [
-    { title: 'Waiters', unit: '', fields: ['waiters'], format: (value) => number(value), total: sum((node) => node.report.waiters), least: 1 },
+    { title: 'Waiters', unit: '', fields: ['waiters'], format: (value) => number(value), total: sum((node) => node.report.waiters), least: 3 },
     { title: 'Gets', unit: 'a second', fields: ['gets_per_s'], format: rate, total: sum((node) => last(node).gets_per_s), least: 1 },
     { title: 'Sets', unit: 'a second', fields: ['sets_per_s'], format: rate, total: sum((node) => last(node).sets_per_s), least: 1 },
     { title: 'Wake', unit: 'p99, dotted p50', fields: ['wake_p99_ms', 'wake_p50_ms'], format: (value, axis) => axis && value === 0 ? '0' : latency(value), total: worst((node) => node.report.wake_p99_ms), least: 1 },
