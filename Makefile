@@ -5,14 +5,11 @@ SHELL = /bin/sh
 # The debug binary as an absolute path, wherever cargo was told to put it.
 HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
 
-.PHONY: help build web deps test test-browser test-long test-all lint deny fuzz fuzz-keep
+.PHONY: help build web deps test test-browser test-long test-all lint deny fuzz
 
 # How long each target is fuzzed, and which are.
 FUZZ_SECONDS = 60
 FUZZ_TARGETS = query key callback script set_body channel_body peer_answer redis_reply
-# No sanitizer: what these find is in unsafe code, and we have none. So inputs are tried at more than twice the pace, and
-# stable Rust will do, where a sanitizer needs a nightly one (or RUSTC_BOOTSTRAP=1).
-FUZZ = cargo fuzz run --sanitizer none
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -52,18 +49,15 @@ lint: ## formatting, clippy and docs, warnings denied
 	@cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || \
 	{ echo 'fuzz/Cargo.lock is behind: cargo update --manifest-path fuzz/Cargo.toml -p holdfast'; exit 1; }
 
+# No sanitizer: what these find is in unsafe code, and we have none. So inputs are tried faster, and stable Rust will do, where
+# a sanitizer needs a nightly one (or RUSTC_BOOTSTRAP=1).
 # What is found to lead somewhere new stays in fuzz/corpus for the next run, and is not committed.
 fuzz: ## each fuzz target for FUZZ_SECONDS (60): FUZZ_TARGETS='key query' for some of them
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
 	@set -e; for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target; \
-		$(FUZZ) $$target fuzz/corpus/$$target fixtures/fuzz/$$target -- \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fixtures/fuzz/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1; \
-	done
-
-fuzz-keep: ## the few finds of `make fuzz` that go where nothing in fixtures/fuzz does, into it
-	@set -e; for target in $(FUZZ_TARGETS); do \
-		$(FUZZ) $$target fixtures/fuzz/$$target fuzz/corpus/$$target -- -merge=1 -set_cover_merge=1; \
 	done
 
 deny: ## licences, doubled versions, sources and, where it is reachable, the known weaknesses of what is built in
