@@ -35,7 +35,7 @@ test-browser: deps ## the browser tests alone
 
 # Modules of the integration tests that ask `long()`: the others have done all they can in `make test`.
 test-long: deps ## only the tests that have a long form, in that form
-	@modules=$$(grep -rlw 'long()' tests/integration | sed -n '/support/!s,tests/integration/\([a-z0-9_]*\).*,\1::,p' | sort -u); \
+	@modules=$$(grep -rlw 'long()' tests/integration | sed -n '/support/!{s,tests/integration/,,;s,\.rs$$,::,;s,/,::,g;p;}' | sort -u); \
 	if [ -z "$$modules" ]; then echo 'no test has a long form'; exit 0; fi; \
 	set -x; HOLDFAST_TEST_LONG=1 cargo test --locked --test integration -- $$modules
 

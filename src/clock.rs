@@ -50,7 +50,8 @@ impl Clock {
     pub fn known(&self) -> u64 {
         match self.offset.load(Ordering::Relaxed) {
             0 => 0,
-            offset => offset + millis(self.start.elapsed()),
+            // What another clock shows may be anything.
+            offset => offset.saturating_add(millis(self.start.elapsed())),
         }
     }
 

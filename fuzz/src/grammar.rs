@@ -75,3 +75,10 @@ pub(crate) fn is_dull(message: &str) -> bool {
 fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a good pattern")
 }
+
+/// Whether a key has the form of a signed one. The last character of a signature has two bits that are always 0.
+pub(crate) fn is_signed(text: &str) -> bool {
+    static SIGNED: LazyLock<Regex> =
+        LazyLock::new(|| regex("^[A-Za-z0-9_-]{1,64}[.]([0-9]+)[.][A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"));
+    SIGNED.captures(text).is_some_and(|parts| parts[1].parse::<u64>().is_ok())
+}

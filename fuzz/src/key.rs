@@ -1,9 +1,12 @@
-//! Keys, as they come after percent-decoding and before it.
+//! Keys, as they come after percent-decoding and before it, and as they are where they have to be signed.
+
+use std::sync::LazyLock;
 
 use holdfast::key::Key;
 use holdfast::query::{Plus, decode};
+use holdfast::signing::{NotGood, Secrets, Signing};
 
-use super::grammar::key_mistake;
+use super::grammar::{is_signed, key_mistake};
 
 /// A key is what the grammar says, is kept as it is, and does not show itself.
 pub fn check(input: &[u8]) {
@@ -23,5 +26,19 @@ fn check_text(text: &str) {
     assert_eq!(Key::parse(text).as_ref(), Ok(&key));
     let shown = format!("{key:?}");
     assert_eq!(shown, format!("Key({})", key.hashed()));
+    check_signed(&key);
     assert!(shown.len() == 17 && shown[4..16].bytes().all(|byte| byte.is_ascii_hexdigit()), "{shown}");
+}
+
+/// Nobody knows the secret: no key is good, and what has the form of one is forged. With it a key of any id is.
+fn check_signed(key: &Key) {
+    static SIGNING: LazyLock<Signing> =
+        LazyLock::new(|| Signing::of_all(Secrets::parse("of-the-fuzzer-which-does-not-look").expect("long enough")));
+    let why = SIGNING.admit(key.clone(), 0).expect_err("no secret");
+    let expected = if is_signed(key.as_str()) { NotGood::Forged } else { NotGood::Unsigned };
+    assert_eq!(why, expected);
+    if let Ok(signed) = Key::parse(&SIGNING.sign(key, 7)) {
+        let admitted = SIGNING.admit(signed.clone(), 6);
+        assert_eq!(admitted.is_ok_and(|admitted| admitted.id == *key), is_signed(signed.as_str()));
+    }
 }
