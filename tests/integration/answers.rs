@@ -265,7 +265,7 @@ async fn an_unknown_route_is_a_404_whatever_the_method() {
             assert_golden("not-found", &response);
         }
     }
-    for target in ["/", "/status", "/status/set/", "/keys/", "/keys/a/b", "/health", "/health/", "/health/dead"] {
+    for target in ["/nodes/", "/status", "/status/set/", "/keys/", "/keys/a/b", "/health", "/health/", "/health/dead"] {
         let response = node.internal("GET", target, &[], b"").await;
         assert_eq!((response.status, response.text()), (404, r#"{"code":-5,"message":"not found"}"#), "{target}");
     }
@@ -274,9 +274,17 @@ async fn an_unknown_route_is_a_404_whatever_the_method() {
 #[tokio::test]
 async fn a_route_of_one_listener_is_a_404_on_the_other() {
     let node = Node::start(&["--demo"]).await;
-    for target in
-        ["/status/set", "/channel/set", "/keys/k", "/health/live", "/health/ready", "/health/path", "/metrics"]
-    {
+    for target in [
+        "/status/set",
+        "/channel/set",
+        "/keys/k",
+        "/health/live",
+        "/health/ready",
+        "/health/path",
+        "/metrics",
+        "/nodes",
+        "/",
+    ] {
         assert_eq!(node.get(target).await.status, 404, "{target}");
     }
     for target in ["/status/get?key=k&wait=0", "/demo", "/holdfast.js"] {

@@ -3,7 +3,7 @@
 use super::{check_done, check_headers, check_refused, poll};
 use crate::support::{Conn, Node, request};
 
-const INTERNAL: [(&str, &str, &str); 8] = [
+const INTERNAL: [(&str, &str, &str); 10] = [
     ("POST", "/status/set", "POST"),
     ("POST", "/channel/set", "POST"),
     ("GET", "/keys/k", "DELETE, GET"),
@@ -12,6 +12,8 @@ const INTERNAL: [(&str, &str, &str); 8] = [
     ("GET", "/health/ready", "GET"),
     ("GET", "/health/path", "GET"),
     ("GET", "/metrics", "GET"),
+    ("GET", "/nodes", "GET"),
+    ("GET", "/", "GET"),
 ];
 
 #[tokio::test]
@@ -57,7 +59,7 @@ async fn a_route_of_one_listener_is_a_404_on_the_other() {
         }
     }
     for target in
-        ["/", "/status", "/status/set/", "/Status/Set", "//status/set", "/keys", "/keys/", "/keys/a/b", "/health"]
+        ["/nodes/", "/status", "/status/set/", "/Status/Set", "//status/set", "/keys", "/keys/", "/keys/a/b", "/health"]
     {
         check_refused(&node.internal("GET", target, &[], b"").await, 404, "not found");
         check_refused(&node.internal("POST", target, &[], b"{}").await, 404, "not found");
