@@ -12,10 +12,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::advertise::{self, NoAddress};
+use crate::auth::{self, Hosts};
 use crate::config::Settings;
 use crate::connection::Handling;
 use crate::delivery::Delivery;
-use crate::demo::{Addresses, Demo};
+use crate::demo::{self, Addresses, Demo};
 use crate::exposure;
 use crate::get::Gets;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
@@ -188,8 +189,17 @@ pub async fn run(
 fn signing(settings: &Settings) -> Option<Signing> {
     match &settings.key_secrets {
         Some(secrets) => Some(Signing::of_all(secrets.clone())),
-        None => settings.demo.then(Signing::of_the_demo),
+        None => settings.demo.then(|| Signing::only_of(demo::is_id)),
     }
+}
+
+/// By what names backends and other nodes call the internal listener.
+fn hosts(settings: &Settings, advertised: &Address) -> Hosts {
+    let own = [&settings.internal, advertised].into_iter().filter_map(|address| match address {
+        Address::Tcp(address) => Some(auth::host_of(address).to_owned()),
+        Address::Unix(_) => None,
+    });
+    Hosts::new(own.chain(settings.internal_hosts.iter().cloned()))
 }
 
 /// The two listeners at work.
@@ -389,6 +399,7 @@ impl Node {
             health: Arc::clone(&self.health),
             inside: Arc::clone(&self.inside),
             tokens: settings.internal_tokens.clone(),
+            hosts: hosts(settings, &self.address),
             signing,
             limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch, ids_only },
             max_body_bytes: settings.max_body_bytes,

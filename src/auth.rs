@@ -1,6 +1,9 @@
-//! Who may use the internal listener: those who know a token, where tokens are set; and no page.
+//! Who may use the internal listener: those who know a token, where tokens are set; and no page, also none whose site has
+//! given its name the address of this listener.
 
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, ORIGIN};
+use std::net::Ipv4Addr;
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use subtle::ConstantTimeEq;
 
 use crate::error::Refusal;
@@ -89,6 +92,34 @@ pub(crate) fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
     if from_elsewhere { Err(Refusal::Forbidden) } else { Ok(()) }
 }
 
+/// The names by which the internal listener may be asked for what it knows, where it asks for no token. A site can give its own name this
+/// listener's address (DNS rebinding); then its pages are of the same origin, and may read the answers. But they call it by
+/// that name, which is none of ours.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// These, besides addresses, `localhost`, and names without a dot, which no site can have.
+    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
+    }
+
+    /// Checks by what name a request calls. It has one host, and that is well-formed.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(host) = headers.get(HOST) else { return Ok(()) };
+        let name = host.to_str().map(host_of).map(str::to_ascii_lowercase).map_err(|_| Refusal::Forbidden)?;
+        let is_address = name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok();
+        let is_local = !name.contains('.') || name.ends_with(".localhost");
+        if is_address || is_local || self.0.contains(&name) { Ok(()) } else { Err(Refusal::Forbidden) }
+    }
+}
+
+/// The host of `host:port`.
+pub(crate) fn host_of(authority: &str) -> &str {
+    let end = if authority.starts_with('[') { authority.find(']').map(|at| at + 1) } else { authority.find(':') };
+    &authority[..end.unwrap_or(authority.len())]
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
@@ -116,5 +147,35 @@ mod tests {
         assert!(Tokens::parse(" \n\n").is_err());
         assert!(Tokens::parse("a b").is_err_and(|message| !message.contains("a b")));
         assert_eq!(format!("{:?}", Tokens::parse("secret").expect("good")), "Tokens(1)");
+    }
+
+    #[test]
+    fn a_name_that_a_site_may_have_is_not_ours_unless_it_is_said_to_be() {
+        let hosts = Hosts::new(["Push-1.Example.com".to_owned()]);
+        let admits =
+            |host: &'static str| hosts.check(&HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))])).is_ok();
+        for ours in [
+            "127.0.0.1:11001",
+            "10.0.0.9",
+            "[::1]:11001",
+            "localhost:11001",
+            "LOCALHOST",
+            "a.localhost",
+            "holdfast:11001",
+            "push-1.example.com:11001",
+        ] {
+            assert!(admits(ours), "{ours}");
+        }
+        for other in [
+            "evil.example:11001",
+            "push-1.example.com.",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "0x7f.1",
+            "127.1",
+        ] {
+            assert!(!admits(other), "{other}");
+        }
+        assert!(hosts.check(&HeaderMap::new()).is_ok(), "HTTP/1.0");
     }
 }

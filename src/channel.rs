@@ -1,8 +1,10 @@
 //! The body of a channel set: what one node tells another for the waiters that the other holds. Pure.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -11,6 +13,8 @@ use crate::key::Key;
 use crate::object::Object;
 use crate::status::{Status, Update, Value, Version};
 
+/// The most updates of one message: eight times what a node sends at once.
+const MAX_UPDATES: usize = 4096;
 /// An age above this is not believed: nothing is on its way for so long.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
@@ -20,7 +24,7 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 struct Message<'a> {
     #[serde(borrow)]
     to: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "bounded")]
     updates: Vec<Object<Entry<'a>>>,
 }
 
@@ -42,6 +46,32 @@ struct Entry<'a> {
 /// An update as it is told: of which key, and how long ago its set was accepted, where that is known. The way to the
 /// other node is not part of it.
 pub type Aged<K = Key, U = Update> = (K, U, Option<Duration>);
+
+/// Reads no more than there may be: millions of small ones would take many times the body's length.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Object<Entry<'de>>>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<Object<Entry<'de>>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "up to {MAX_UPDATES} updates")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+            let mut updates = Vec::new();
+            while let Some(update) = elements.next_element()? {
+                if updates.len() == MAX_UPDATES {
+                    return Err(A::Error::invalid_length(MAX_UPDATES + 1, &self));
+                }
+                updates.push(update);
+            }
+            Ok(updates)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded)
+}
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
@@ -155,6 +185,16 @@ mod tests {
             parse(r#"[["k",1,null,false,true]]"#).is_err_and(|message| message.starts_with("body: not of the form"))
         );
         assert!(parse(r"[").is_err_and(|message| message.starts_with("body: not JSON")));
+    }
+
+    #[test]
+    fn a_message_has_so_many_updates_and_no_more() {
+        let count = |count: usize| {
+            let updates = vec![r#"{"key":"k","version":1,"gone":true}"#; count].join(",");
+            parse(format!(r#"{{"to":"n1","updates":[{updates}]}}"#).as_bytes()).map(|(_, updates)| updates.len())
+        };
+        assert_eq!(count(MAX_UPDATES), Ok(MAX_UPDATES));
+        assert!(count(MAX_UPDATES + 1).is_err_and(|mistake| mistake.to_string().starts_with("body: not of the form")));
     }
 
     #[test]

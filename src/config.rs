@@ -74,6 +74,7 @@ pub struct Settings {
     pub internal_tokens: Tokens,
     pub key_secrets: Option<Secrets>,
     pub internal_without_token: bool,
+    pub internal_hosts: Vec<String>,
     pub threads: usize,
     pub demo: bool,
     pub log: String,
@@ -204,6 +205,8 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
     let key_secrets = check.file("key-secret-file", flags.key_secret_file.as_deref(), Secrets::parse);
     let without_token =
         check.one_of("internal-without-token", &flags.internal_without_token, &[("true", true), ("false", false)]);
+    let names = flags.internal_host.iter().map(|name| check.checked("internal-host", name, parse_name(name)));
+    let internal_hosts = names.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>();
     let threads = match &flags.threads {
         Some(threads) => check.number("threads", threads, 1..=1024),
         None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
@@ -296,6 +299,7 @@ fn check(flags: Flags, open_files: u64, mistakes: &mut Vec<String>) -> Option<Se
         internal_tokens: internal_tokens?.unwrap_or_default(),
         key_secrets: key_secrets?,
         internal_without_token: without_token?,
+        internal_hosts: internal_hosts?,
         threads: threads?,
         demo: demo?,
         log: flags.log,
@@ -369,6 +373,13 @@ fn check_origins(check: &mut Checker<'_>, given: &[String]) -> Option<AllowOrigi
     let origins: Vec<_> =
         given.iter().map(|origin| check.checked("allow-origin", origin, parse_origin(origin))).collect();
     origins.into_iter().collect::<Option<_>>().map(AllowOrigin::List)
+}
+
+/// A host's name, as a `host` header has it without the port.
+fn parse_name(text: &str) -> Result<String, String> {
+    let good = (1..=253).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    if good { Ok(text.to_owned()) } else { Err("not a host's name: write push-1.example.com, without a port".into()) }
 }
 
 /// An origin as browsers send it: compared byte for byte, so one that no browser sends is a mistake.

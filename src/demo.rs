@@ -20,6 +20,7 @@ use tracing::Instrument;
 
 pub(crate) use self::addresses::Addresses;
 use self::budget::Budget;
+pub(crate) use self::code::is_id;
 use crate::auth;
 use crate::clock::Clock;
 use crate::connection::Request;
@@ -118,7 +119,11 @@ impl Demo {
         Ok(Either::Left(match route {
             Route::Screen => file(HTML, self.screen.clone()),
             Route::File(content_type, text) => file(content_type, text.into()),
-            Route::Code => code::fresh(&self.signing, now),
+            Route::Code => {
+                auth::refuse_other_sites(request.headers())?;
+                self.budget.take(now)?;
+                code::fresh(&self.signing, now)
+            }
             Route::Qr => {
                 self.budget.take(now)?;
                 file("image/svg+xml", qr::draw(query)?.into())

@@ -236,7 +236,12 @@ impl Get {
         let waiter = waiters.register(&self.key, self.last, taker).map_err(|full| self.busy(full))?;
         let epoch = store.epoch();
         let open = async { (epoch, store.open(&self.key, seen, self.wait()).await) };
-        open_for(parked, waiter, open, || recovery.not_opened(), deadline, wakes).await
+        // A key that expires has no grace.
+        let late = match self.ends_with_key {
+            true => (deadline, Outcome::Gone(self.last)),
+            false => (deadline + OPEN_GRACE, Outcome::Unavailable),
+        };
+        open_for(parked, waiter, open, || recovery.not_opened(), late, wakes).await
     }
 }
 
@@ -244,20 +249,20 @@ impl Get {
 /// too.
 ///
 /// An update that comes while `open` is still under way is kept: `open` may know a newer one. Only where `open`
-/// fails or comes too late is the kept one the answer by itself.
+/// fails or comes too late is the kept one the answer by itself. `until` when it may come, and what is answered then.
 async fn open_for<R: Request>(
     parked: &Parked<R>,
     waiter: Waiter,
     open: impl Future<Output = (u64, Result<Option<Update>, StoreError>)>,
     not_opened: impl FnOnce(),
-    deadline: Instant,
+    (until, too_late): (Instant, Outcome),
     wakes: &mut Wakes,
 ) -> Result<Waiter, End> {
     let (epoch, opened) = tokio::select! {
         biased;
         opened = open => opened,
-        woken = parked.woken(deadline + OPEN_GRACE, wakes) => {
-            return Err(settle(parked, waiter, woken, Outcome::Unavailable, wakes).await);
+        woken = parked.woken(until, wakes) => {
+            return Err(settle(parked, waiter, woken, too_late, wakes).await);
         }
     };
     match opened {
@@ -392,7 +397,8 @@ mod tests {
         where
             O: Future<Output = (u64, Opened)>,
         {
-            match open_for(&self.parked, waiter, open, not_opened, deadline, &mut self.wakes).await {
+            let late = (deadline + OPEN_GRACE, Outcome::Unavailable);
+            match open_for(&self.parked, waiter, open, not_opened, late, &mut self.wakes).await {
                 Ok(waiter) => {
                     let woken = self.parked.woken(deadline, &mut self.wakes).await;
                     settle(&self.parked, waiter, woken, Outcome::Timeout, &mut self.wakes).await

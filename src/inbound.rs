@@ -71,6 +71,8 @@ impl Inbound {
         if more == 0 {
             return Ok(());
         }
+        // All of it too: permits are counted so.
+        u32::try_from(length).map_err(|_| Refusal::NoRoom)?;
         let more = u32::try_from(more).map_err(|_| Refusal::NoRoom)?;
         let more = Arc::clone(&self.0).try_acquire_many_owned(more).map_err(|_| Refusal::NoRoom)?;
         match &mut taken.0 {

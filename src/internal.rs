@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, join_all};
@@ -12,9 +13,9 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug, debug_span, warn};
 
-use crate::auth::{self, Tokens};
+use crate::auth::{self, Hosts, Tokens};
 use crate::channel;
 use crate::clock::system_ms;
 use crate::connection::Request;
@@ -84,6 +85,12 @@ impl Route {
         matches!(self, Self::Live | Self::Ready | Self::Path)
     }
 
+    /// What is told is no stranger's page's to read. How the node does, monitors ask by any name; and what a page sends, it
+    /// sends with its origin.
+    const fn tells(self) -> bool {
+        matches!(self, Self::Look | Self::Nodes | Self::Page)
+    }
+
     fn table(signs_keys: bool) -> Router<Self> {
         let row = |route: Self, method| (route.path(), vec![(method, route)]);
         let mut table = vec![
@@ -112,6 +119,8 @@ pub(crate) struct Parts {
     pub(crate) health: Arc<Health>,
     pub(crate) inside: Arc<Inside>,
     pub(crate) tokens: Tokens,
+    /// By what names it is called, where there are no tokens.
+    pub(crate) hosts: Hosts,
     /// Where all keys are signed.
     pub(crate) signing: Option<Arc<Signing>>,
     pub(crate) limits: set::Limits,
@@ -140,11 +149,14 @@ pub(crate) struct Internal {
     routes: Router<Route>,
     page: Page,
     parts: Parts,
+    /// See [`Internal::tell_of_hosts`].
+    told_of_hosts: AtomicBool,
 }
 
 impl Internal {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { routes: Route::table(parts.signing.is_some()), page: Page::default(), parts })
+        let routes = Route::table(parts.signing.is_some());
+        Arc::new(Self { routes, page: Page::default(), parts, told_of_hosts: AtomicBool::new(false) })
     }
 
     /// Answers one request.
@@ -194,7 +206,17 @@ impl Internal {
                 checked => checked?,
             }
         }
+        if route.tells() && self.parts.tokens.first().is_none() {
+            self.parts.hosts.check(request.headers()).inspect_err(|_| self.tell_of_hosts())?;
+        }
         Ok((route, params.get("key").map(|raw| self.parse_key(raw)).transpose()?))
+    }
+
+    /// Tells once how a backend is called by a name that is not known. Pages of strangers must not fill the log.
+    fn tell_of_hosts(&self) {
+        if !self.told_of_hosts.swap(true, Ordering::Relaxed) {
+            warn!("refused: called by a name that is not known; give --internal-token-file, or --internal-host NAME");
+        }
     }
 
     fn answer_at_once(&self, route: Route) -> Result<Response, Refusal> {

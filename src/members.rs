@@ -19,13 +19,13 @@ fn place<const N: usize>(names: Names<N>, name: &str) -> Option<usize> {
 }
 
 /// An object as it was read: JSON by its grammar, and no value checked yet.
-pub(crate) struct Object<'a, const N: usize> {
+pub(crate) struct Members<'a, const N: usize> {
     values: [Option<&'a RawValue>; N],
     /// An unknown or doubled member.
     mistake: Option<Mistake>,
 }
 
-impl<'a, const N: usize> Object<'a, N> {
+impl<'a, const N: usize> Members<'a, N> {
     /// The members' values, in the order of their names.
     ///
     /// # Errors
@@ -36,25 +36,25 @@ impl<'a, const N: usize> Object<'a, N> {
 }
 
 /// Reads an object with members of these names.
-pub(crate) struct ObjectOf<const N: usize>(pub(crate) Names<N>);
+pub(crate) struct MembersOf<const N: usize>(pub(crate) Names<N>);
 
-impl<'de, const N: usize> DeserializeSeed<'de> for ObjectOf<N> {
-    type Value = Object<'de, N>;
+impl<'de, const N: usize> DeserializeSeed<'de> for MembersOf<N> {
+    type Value = Members<'de, N>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de, const N: usize> Visitor<'de> for ObjectOf<N> {
-    type Value = Object<'de, N>;
+impl<'de, const N: usize> Visitor<'de> for MembersOf<N> {
+    type Value = Members<'de, N>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut object = Object { values: [None; N], mistake: None };
+        let mut object = Members { values: [None; N], mistake: None };
         while let Some(member) = members.next_key_seed(NameOf(self.0))? {
             match member {
                 Ok(place) => {
@@ -96,13 +96,13 @@ impl<const N: usize> Visitor<'_> for NameOf<N> {
 }
 
 /// A form as it was read.
-pub(crate) struct Form<'a, const N: usize> {
+pub(crate) struct FormMembers<'a, const N: usize> {
     values: [Given<'a>; N],
     /// An unknown member.
     mistake: Option<Mistake>,
 }
 
-impl<'a, const N: usize> Form<'a, N> {
+impl<'a, const N: usize> FormMembers<'a, N> {
     /// Reads a form with members of these names.
     pub(crate) fn parse(body: &'a [u8], names: Names<N>) -> Self {
         let mut form = Self { values: [const { Given::Missing }; N], mistake: None };

@@ -132,7 +132,10 @@ impl Peers {
                 break;
             }
             let Some(line) = self.line(lease) else {
-                self.full(Limit::Peers);
+                // Or its address is none.
+                if self.peer(lease).is_ok() {
+                    self.full(Limit::Peers);
+                }
                 break;
             };
             match line.try_send(job) {

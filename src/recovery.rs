@@ -277,8 +277,12 @@ impl Recovery {
         let settled = left.is_empty();
         let mut doubted = lock(&self.doubted);
         let room = MAX_DOUBTED.saturating_sub(doubted.len());
+        let lost = left.len().saturating_sub(room);
         doubted.extend(left.into_iter().take(room));
         drop(doubted);
+        for _ in 0..lost {
+            self.metrics.limit_hit(Limit::Doubted);
+        }
         settled
     }
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
-use crate::members::{Form, Names, Object, ObjectOf, is_form, read_json, string};
+use crate::members::{FormMembers, Members, MembersOf, Names, is_form, read_json, string};
 use crate::signing::is_id;
 use crate::status::{Value, Version};
 
@@ -56,9 +56,9 @@ pub enum Sets {
 /// The first mistake, or that it is neither JSON nor a form.
 pub fn parse(body: &[u8], content_type: Option<&[u8]>, limits: Limits) -> Result<Sets, Refusal> {
     match body.trim_ascii_start().first() {
-        Some(b'{') => Ok(Sets::One(of_object(read_json(body, ObjectOf(MEMBERS), What::NotObjects)?, limits)?)),
+        Some(b'{') => Ok(Sets::One(of_object(read_json(body, MembersOf(MEMBERS), What::NotObjects)?, limits)?)),
         Some(b'[') => Ok(Sets::Many(parse_array(body, limits)?)),
-        _ if is_form(content_type) => Ok(Sets::One(of_form(Form::parse(body, MEMBERS), limits)?)),
+        _ if is_form(content_type) => Ok(Sets::One(of_form(FormMembers::parse(body, MEMBERS), limits)?)),
         _ => Err(Refusal::UnknownMediaType),
     }
 }
@@ -78,7 +78,7 @@ fn parse_array(body: &[u8], limits: Limits) -> Result<Vec<Set>, Mistake> {
 /// What a set may say.
 const MEMBERS: Names<5> = &["key", "value", "ttl", "final", "after"];
 
-fn of_object(object: Object<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
+fn of_object(object: Members<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
     let [key, value, ttl, is_final, after] = object.values()?;
     let key = named("key", key.ok_or(What::Missing).and_then(|raw| limits.key(&string(raw, What::NotPrintable)?)))?;
     let value = value.ok_or(What::Missing).and_then(|raw| Value::new(raw, limits.max_value_bytes));
@@ -86,7 +86,7 @@ fn of_object(object: Object<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
     rest(key, value, ttl.map(RawValue::get), is_final.map(RawValue::get), after.map(RawValue::get))
 }
 
-fn of_form(form: Form<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
+fn of_form(form: FormMembers<'_, 5>, limits: Limits) -> Result<Set, Mistake> {
     let [key, value, ttl, is_final, after] = form.values()?;
     let key = named("key", key.required().and_then(|text| limits.key(text)))?;
     let value = named("value", value.required().and_then(|text| value_of_text(text, limits)))?;
@@ -146,7 +146,7 @@ impl Limits {
 }
 
 impl<'de> DeserializeSeed<'de> for AtMost {
-    type Value = Vec<Object<'de, 5>>;
+    type Value = Vec<Members<'de, 5>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -154,7 +154,7 @@ impl<'de> DeserializeSeed<'de> for AtMost {
 }
 
 impl<'de> Visitor<'de> for AtMost {
-    type Value = Vec<Object<'de, 5>>;
+    type Value = Vec<Members<'de, 5>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of objects")
@@ -163,7 +163,7 @@ impl<'de> Visitor<'de> for AtMost {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
         let mut objects = Vec::new();
         while objects.len() <= self.0 {
-            match elements.next_element_seed(ObjectOf(MEMBERS))? {
+            match elements.next_element_seed(MembersOf(MEMBERS))? {
                 Some(object) => objects.push(object),
                 None => return Ok(objects),
             }

@@ -13,13 +13,11 @@ use std::time::Duration;
 use data_encoding::BASE64URL_NOPAD;
 use ring::hmac;
 
-pub(crate) use self::issue::Issue;
+pub(crate) use self::issue::{Issue, issued};
 use crate::key::Key;
 
 /// The shortest secret: as long as what the hash gives (RFC 2104, 3).
 const MIN_SECRET_BYTES: usize = 32;
-/// What the ids of the demo begin with.
-pub(crate) const DEMO_PREFIX: &str = "demo-";
 
 /// The secrets that keys are signed with: the first signs, each verifies, so that one can follow another without a page
 /// noticing.
@@ -63,8 +61,8 @@ impl fmt::Debug for Secrets {
 #[derive(Debug)]
 pub struct Signing {
     secrets: Secrets,
-    /// What the ids that need a signature begin with.
-    prefix: &'static str,
+    /// Which ids need a signature; without it, all.
+    only: Option<fn(&str) -> bool>,
 }
 
 /// A key that is good, or needs no signature.
@@ -103,19 +101,19 @@ impl Signing {
     /// Every key has to be signed.
     #[must_use]
     pub const fn of_all(secrets: Secrets) -> Self {
-        Self { secrets, prefix: "" }
+        Self { secrets, only: None }
     }
 
-    /// The demo's keys have to be signed, by this process, and no others.
+    /// Keys of these ids have to be signed, by this process, and no others.
     #[must_use]
-    pub fn of_the_demo() -> Self {
-        Self { secrets: Secrets::fresh(), prefix: DEMO_PREFIX }
+    pub fn only_of(ids: fn(&str) -> bool) -> Self {
+        Self { secrets: Secrets::fresh(), only: Some(ids) }
     }
 
     /// Whether all keys have to be signed.
     #[must_use]
     pub const fn is_of_all(&self) -> bool {
-        self.prefix.is_empty()
+        self.only.is_none()
     }
 
     /// The key for an id until `expires`, in milliseconds since 1970.
@@ -132,7 +130,8 @@ impl Signing {
     /// # Errors
     /// [`NotGood`].
     pub fn admit(&self, key: Key, now: u64) -> Result<Admitted, NotGood> {
-        if !key.as_str().starts_with(self.prefix) {
+        let id = key.as_str().split('.').next().unwrap_or_default();
+        if self.only.is_some_and(|needs| !needs(id)) {
             return Ok(Admitted { id: key, left: None });
         }
         let Signed { id, expires, text, signature } = Signed::parse(key.as_str()).ok_or(NotGood::Unsigned)?;
@@ -247,12 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_of_the_demo_are_signed_where_there_are_no_secrets() {
-        let signing = Signing::of_the_demo();
-        assert_eq!(signing.admit(key("demo"), 0), Ok(Admitted { id: key("demo"), left: None }));
+    fn only_keys_of_some_ids_are_signed_where_only_they_need_it() {
+        let of_some = || Signing::only_of(|id| id == "demo-1");
+        let signing = of_some();
+        for other in ["demo", "demo-12", "demo-2.5.x"] {
+            assert_eq!(signing.admit(key(other), 0), Ok(Admitted { id: key(other), left: None }));
+        }
         assert_eq!(signing.admit(key("demo-1"), 0), Err(NotGood::Unsigned));
         assert!(signing.admit(key(&signing.sign(&key("demo-1"), 5)), 0).is_ok());
-        let other = Signing::of_the_demo();
+        let other = of_some();
         assert_eq!(signing.admit(key(&other.sign(&key("demo-1"), 5)), 0), Err(NotGood::Forged));
     }
 

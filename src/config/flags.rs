@@ -107,6 +107,10 @@ pub(super) struct Flags {
     /// File with bearer tokens for the internal listener, one a line
     #[arg(long, env = "HOLDFAST_INTERNAL_TOKEN_FILE", value_name = "PATH")]
     pub(super) internal_token_file: Option<String>,
+    /// Name by which the internal listener may be asked for what it knows, where it asks for no token; repeatable. Addresses,
+    /// localhost, names without a dot, and the hosts of --internal and --advertise need not be given
+    #[arg(long, env = "HOLDFAST_INTERNAL_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub(super) internal_host: Vec<String>,
     /// File with secrets that keys are signed with, one a line of 32 bytes or more; with it only signed keys are good
     #[arg(long, env = "HOLDFAST_KEY_SECRET_FILE", value_name = "PATH")]
     pub(super) key_secret_file: Option<String>,

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Refusal;
 
-/// Pictures drawn (some milliseconds of a core each) and buttons pressed (a status each) a second.
+/// Codes made (a signed key each), pictures drawn (some milliseconds of a core each) and buttons pressed (a status each) a
+/// second.
 const MAX_A_SECOND: u64 = 50;
 /// A second and what was spent in it are one number: the count is its lowest bits.
 const COUNT: u64 = 1 << 16;

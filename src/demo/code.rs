@@ -3,41 +3,32 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
 use rand::distr::{Alphanumeric, SampleString};
-use serde::Serialize;
 
 use crate::clock::millis;
 use crate::error::{Mistake, Refusal, What, named};
 use crate::key::Key;
-use crate::response::{Response, code, json};
-use crate::signing::{DEMO_PREFIX, Signing};
+use crate::response::Response;
+use crate::signing::{Signing, issued};
 
 /// How long a code may be scanned and confirmed.
 const LIFE: Duration = Duration::from_secs(120);
 /// So much longer a status is kept: for a button that is pressed in the last moment, which needs what was scanned, and for a
 /// page that lost its network then.
 const MARGIN: Duration = Duration::from_secs(60);
+/// What each begins with.
+const PREFIX: &str = "demo-";
 /// Letters and digits, as many as 131 random bits take.
 const RANDOM_CHARS: usize = 22;
 
 /// One that lives from now on, as the page is told of it.
 pub(super) fn fresh(signing: &Signing, now: u64) -> Response {
-    #[derive(Serialize)]
-    struct Fresh<'a> {
-        code: i32,
-        message: &'static str,
-        id: &'a str,
-        key: String,
-        expires_in_ms: u64,
-    }
     let (expires, expires_in_ms) = (now + millis(LIFE), millis(LIFE));
     let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARS);
-    let id = Key::parse(&format!("{DEMO_PREFIX}{expires}-{random}")).expect("letters, digits and two signs");
+    let id = Key::parse(&format!("{PREFIX}{expires}-{random}")).expect("letters, digits and two signs");
     // What was confirmed in the last moment must still be heard.
     let key = signing.sign(&id, expires + millis(MARGIN));
-    let (code, message) = (code::SUCCESS, code::message(code::SUCCESS));
-    json(StatusCode::OK, &Fresh { code, message, id: id.as_str(), key, expires_in_ms })
+    issued(&id, key, expires_in_ms)
 }
 
 /// Reads an id of the demo; gives it with how long a status under it is to be kept.
@@ -54,8 +45,13 @@ pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
     Ok((key, Duration::from_millis(expires - now).min(LIFE) + MARGIN))
 }
 
+/// Whether a text is an id of the demo.
+pub(crate) fn is_id(text: &str) -> bool {
+    expires(text).is_some()
+}
+
 fn expires(text: &str) -> Option<u64> {
-    let (expires, random) = text.strip_prefix(DEMO_PREFIX)?.split_once('-')?;
+    let (expires, random) = text.strip_prefix(PREFIX)?.split_once('-')?;
     let good = random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let digits = expires.bytes().all(|byte| byte.is_ascii_digit()) && !expires.starts_with('0');
     if good && digits { expires.parse().ok() } else { None }

@@ -11,7 +11,7 @@ use super::{Signing, is_id};
 use crate::clock::millis;
 use crate::error::{Refusal, What, named};
 use crate::key::Key;
-use crate::members::{Form, Names, ObjectOf, is_form, read_json, string};
+use crate::members::{FormMembers, MembersOf, Names, is_form, read_json, string};
 use crate::response::{Response, code, json};
 use crate::set::parse_ttl;
 
@@ -29,45 +29,49 @@ pub(crate) struct Issue {
 }
 
 impl Issue {
-    /// Reads a body: a JSON object, a form, or nothing. `ttl` is how long a key is good whose request does not say.
+    /// Reads a body: a JSON object, a form, or nothing. `default_ttl` is how long a key is good whose request does not say.
     ///
     /// # Errors
     /// The first mistake, in the order id, ttl; or that it is neither JSON nor a form.
-    pub(crate) fn parse(body: &[u8], content_type: Option<&[u8]>, ttl: Duration) -> Result<Self, Refusal> {
-        let (id, asked) = match body.trim_ascii_start().first() {
+    pub(crate) fn parse(body: &[u8], content_type: Option<&[u8]>, default_ttl: Duration) -> Result<Self, Refusal> {
+        let (id, ttl) = match body.trim_ascii_start().first() {
             None => (Ok(None), Ok(None)),
             Some(b'{') => {
-                let [id, ttl] = read_json(body, ObjectOf(MEMBERS), What::NotAnObject)?.values()?;
+                let [id, ttl] = read_json(body, MembersOf(MEMBERS), What::NotAnObject)?.values()?;
                 let id = id.map(|raw| string(raw, What::NotAnId).map(|id| id.into_owned())).transpose();
                 (id, Ok(ttl.map(RawValue::get).map(str::to_owned)))
             }
             Some(_) if is_form(content_type) => {
-                let [id, ttl] = Form::parse(body, MEMBERS).values()?;
+                let [id, ttl] = FormMembers::parse(body, MEMBERS).values()?;
                 let owned = |text: Option<&str>| text.map(str::to_owned);
                 (id.optional().map(owned), ttl.optional().map(owned))
             }
             Some(_) => return Err(Refusal::UnknownMediaType),
         };
         let id = id.and_then(|id| id.map_or_else(|| Ok(new_id()), |id| parse_id(&id)));
-        let asked = asked.and_then(|text| text.as_deref().map(parse_ttl).transpose());
-        Ok(Self { id: named("id", id)?, ttl: named("ttl", asked)?.unwrap_or(ttl) })
+        let ttl = ttl.and_then(|text| text.as_deref().map(parse_ttl).transpose());
+        Ok(Self { id: named("id", id)?, ttl: named("ttl", ttl)?.unwrap_or(default_ttl) })
     }
 
     /// Makes it, at `now`, in milliseconds since 1970.
     pub(crate) fn answer(&self, signing: &Signing, now: u64) -> Response {
-        #[derive(Serialize)]
-        struct Issued<'a> {
-            code: i32,
-            message: &'static str,
-            id: &'a str,
-            key: String,
-            expires_in_ms: u64,
-        }
         let expires_in_ms = millis(self.ttl);
-        let key = signing.sign(&self.id, now + expires_in_ms);
-        let (code, message) = (code::SUCCESS, code::message(code::SUCCESS));
-        json(StatusCode::OK, &Issued { code, message, id: self.id.as_str(), key, expires_in_ms })
+        issued(&self.id, signing.sign(&self.id, now + expires_in_ms), expires_in_ms)
     }
+}
+
+/// What is answered with a key that was made.
+pub(crate) fn issued(id: &Key, key: String, expires_in_ms: u64) -> Response {
+    #[derive(Serialize)]
+    struct Issued<'a> {
+        code: i32,
+        message: &'static str,
+        id: &'a str,
+        key: String,
+        expires_in_ms: u64,
+    }
+    let (code, message) = (code::SUCCESS, code::message(code::SUCCESS));
+    json(StatusCode::OK, &Issued { code, message, id: id.as_str(), key, expires_in_ms })
 }
 
 fn new_id() -> Key {

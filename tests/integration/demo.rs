@@ -83,9 +83,11 @@ async fn who_sees_the_code_does_not_hear_its_status_and_other_keys_need_no_signa
     assert_eq!(held.answer().await.code(), 0);
     assert_eq!(node.get(&format!("/status/get?key={id}")).await.code(), -4);
     // The others are as without the demo, and nobody signs them.
-    let mut plain = node.hold("key=demo").await;
-    node.set_ok("demo", "1").await;
-    assert_eq!(plain.answer().await.code(), 0);
+    for other in ["demo", "demo-1", "demo-1763812345678-short"] {
+        let mut plain = node.hold(&format!("key={other}")).await;
+        node.set_ok(other, "1").await;
+        assert_eq!(plain.answer().await.code(), 0, "{other}");
+    }
     assert_eq!(node.internal("POST", "/keys", &[], b"").await.status, 404);
 }
 

@@ -20,12 +20,13 @@ enum Kind {
     Prefix,
     Url,
     /// A flag without a value.
+    Name,
     Switch,
 }
-use Kind::{Address, Choice, Duration as Time, File, Filter, Number, Origin, Prefix, Redis, Switch, Url};
+use Kind::{Address, Choice, Duration as Time, File, Filter, Name, Number, Origin, Prefix, Redis, Switch, Url};
 
 /// The contract's settings: flag, default as `--help` shows it, kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 37] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 38] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
@@ -58,6 +59,7 @@ const SETTINGS: [(&str, Option<&str>, Kind); 37] = [
     ("--peer-queue", Some("10000"), Number),
     ("--internal-token-file", None, File),
     ("--key-secret-file", None, File),
+    ("--internal-host", None, Name),
     ("--internal-without-token", None, Switch),
     ("--threads", Some("one per core"), Number),
     ("--demo", None, Switch),
@@ -91,6 +93,7 @@ impl Kind {
             ],
             Prefix => &["a b", "é", "ü ", "日本", "ppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppppp"],
             Url => &["", "11001", "a:1", "https://a:1", "http://a", "http://:1", "http://a:1/x", "http://unix:/x:1"],
+            Name => &["", "a:1", "http://a", "a b", "a/b", "é", "[::1]"],
             Switch => &["", "yes", "1", "maybe"],
         }
     }
@@ -303,7 +306,7 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 27] = [
+    let good: [(&str, &[&str]); 28] = [
         ("--public", &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"]),
         ("--internal", &["127.0.0.1:0", "0.0.0.0:11001", "unix:/run/i.sock"]),
         ("--hold", &["1s", "2m", "1m 30s"]),
@@ -326,6 +329,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
         ("--allow-origin", &["*", "https://a.example", "https://a.example,http://[::1]:3000"]),
         ("--resource-policy", &["cross-origin", "same-site", "same-origin"]),
         ("--internal-token-file", &[&tokens]),
+        ("--internal-host", &["a.example", "push-1.Example.com,b_c.internal"]),
         ("--internal-without-token", &["true", "false"]),
         ("--threads", &["1", "2"]),
         ("--demo", &["true", "false"]),

@@ -220,6 +220,19 @@ async fn a_held_get_ends_with_gone_when_its_key_expires() {
 }
 
 #[tokio::test]
+async fn a_key_that_expires_while_redis_does_not_answer_is_gone_in_its_time() {
+    let (scratch, redis) = (Scratch::new(), Redis::start(&[]).await);
+    let secrets = scratch.file("secrets", SECRET);
+    let args = ["--key-secret-file", &secrets, "--redis", &redis.url(), "--redis-timeout", "30s"];
+    let node = Launch::new(&args).start().await;
+    let key = key_of(&node, "slow", 2).await;
+    redis.signal("STOP").await;
+    let answer = node.get(&format!("/status/get?key={key}&last=7")).await;
+    redis.signal("CONT").await;
+    assert_eq!(answer.text(), r#"{"code":-4,"message":"gone","value":null,"version":7,"final":false}"#);
+}
+
+#[tokio::test]
 async fn what_is_set_or_looked_for_under_a_whole_key_is_a_mistake() {
     let scratch = Scratch::new();
     let node = start(&scratch, &[SECRET]).await;

@@ -182,3 +182,37 @@ async fn a_token_is_never_logged() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_site_that_takes_the_address_of_the_listener_is_refused() {
+    let node = Launch::new(&["--internal-host", "push-1.internal.example,push.example.com"]).start().await;
+    let id = node_id(&node).await;
+    let by_name = async |node: &Node, method: &str, target: &str, host: &str, body: &str| {
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n", body.len());
+        Conn::open(&node.internal).await.ask(head + body).await.status
+    };
+    node.set_ok("k", "1").await;
+    let mut routes = guarded(&id);
+    routes.push(("GET", "/", String::new()));
+    routes.push(("GET", "/nodes", String::new()));
+    for (method, target, body) in routes {
+        let status = by_name(&node, method, target, "evil.example:11001", &body).await;
+        // What a page sends has its origin; how the node does is no secret.
+        let is_told = method == "GET" && target != "/metrics";
+        assert_eq!(status, if is_told { 403 } else { 200 }, "{method} {target}");
+        for host in ["127.0.0.1:1", "localhost", "[::1]:1", "holdfast", "Push-1.internal.example:11001"] {
+            node.set_ok("k", "1").await;
+            assert_eq!(by_name(&node, method, target, host, &body).await, 200, "{method} {target} {host}");
+        }
+    }
+    for route in ["/health/live", "/health/ready"] {
+        assert_eq!(by_name(&node, "GET", route, "lb.example", "").await, 200, "{route}");
+    }
+    eventually(async || node.logs().iter().any(|line| line.contains("--internal-host")), "it is told").await;
+    // With a token the name is no matter: pages do not know it.
+    let scratch = Scratch::new();
+    let node = start(&scratch, "info").await;
+    assert_eq!(by_name(&node, "GET", "/nodes", "evil.example", "").await, 401);
+    let shown = format!("GET /nodes HTTP/1.1\r\nhost: any.example\r\nauthorization: Bearer {FIRST}\r\n\r\n");
+    assert_eq!(Conn::open(&node.internal).await.ask(shown).await.status, 200);
+}

@@ -8,9 +8,11 @@ use tokio::time::timeout;
 use super::{Node, PATIENCE};
 
 /// Given unless the test gives the flag or its environment variable itself.
-const DEFAULTS: [(&str, &str, &str); 3] = [
+const DEFAULTS: [(&str, &str, &str); 4] = [
     ("--public", "HOLDFAST_PUBLIC", "127.0.0.1:0"),
     ("--internal", "HOLDFAST_INTERNAL", "127.0.0.1:0"),
+    // What [`request`](super::request) says.
+    ("--internal-host", "HOLDFAST_INTERNAL_HOST", "push.example.com"),
     ("--log-format", "HOLDFAST_LOG_FORMAT", "json"),
 ];
 
