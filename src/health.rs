@@ -26,12 +26,12 @@ use crate::peers::{Peer, Peers};
 use crate::sharded::lock;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
-use crate::store::{Put, Store, Stored, memory};
+use crate::store::{Put, Store, StoreError, Stored, memory};
 use crate::waiters::Waiters;
 
 /// How often a status is sent.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
-/// How long it may take, by each of the two steps that wait.
+/// How long it may take, by each of its steps.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long one that arrived is good.
 const PROBE_GOOD: Duration = Duration::from_secs(10);
@@ -39,10 +39,11 @@ const PROBE_TTL: Duration = Duration::from_secs(60);
 /// For how long it is leased: longer than its steps take.
 const PROBE_HOLD: Duration = Duration::from_secs(10);
 
-/// A node that could not renew its place in the list of nodes for this long, while a peer could, is worse off than that. It is
-/// three times what lies between two renewals: one that failed may be a moment's load, and where the store goes for all, it
-/// goes for each within one.
-const STORE_GAP: Duration = Duration::from_secs(6);
+/// A node that could not renew its place in the list of nodes for this long asks peers whether they can: it has missed one time.
+const ASK_AFTER: Duration = Duration::from_secs(3);
+/// A peer that goes on for this long meanwhile, while this node cannot, is better off: it is two renewals. Where the store goes
+/// for all, nobody goes on; where it comes back for all, one is the first, and the others follow before that.
+const STORE_GAP: Duration = Duration::from_secs(4);
 /// Peers that are asked whether they can use the store.
 const MAX_ASKED: usize = 5;
 
@@ -71,6 +72,8 @@ struct PathState {
     is_missed: bool,
     /// When, by its own word, a peer last used the store; asked only where this node cannot.
     peer_stored_at: Option<Instant>,
+    /// Since when peers used it, and this node did not.
+    ahead_since: Option<Instant>,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -121,8 +124,19 @@ impl Health {
         let path = lock(&self.path);
         // One try that failed may be a moment's load.
         let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
-        let is_as_good = is_reached && !path.is_cut_off(self.nodes.renewed_at());
-        if is_as_good || !self.has_peers { Ok(()) } else { Err(Some(path.parts.clone())) }
+        let is_cut_off = path.is_cut_off(self.nodes.renewed_at());
+        if (is_reached && !is_cut_off) || !self.has_peers {
+            return Ok(());
+        }
+        // The last status may have come through all the same.
+        let mut parts = path.parts.clone();
+        if !is_reached {
+            parts.address = "not reached";
+        }
+        if is_cut_off {
+            parts.store = "peers can, and this node cannot";
+        }
+        Err(Some(parts))
     }
 
     /// Whether a status went the whole way lately, and all peers hear what they are told; else how far the last one came.
@@ -161,6 +175,9 @@ impl Health {
         let mut path = lock(&self.path);
         let was_cut_off = path.is_cut_off(own);
         path.peer_stored_at = path.peer_stored_at.max(Some(at));
+        if at > own && path.ahead_since.is_none_or(|since| since <= own) {
+            path.ahead_since = Some(at);
+        }
         if path.is_cut_off(own) && !was_cut_off {
             error!("this node cannot use its store, and another one can: it is not ready");
         }
@@ -170,8 +187,8 @@ impl Health {
 impl PathState {
     /// Whether a peer used the store lately, and this node, which did last at `own`, did not for longer.
     fn is_cut_off(&self, own: Instant) -> bool {
-        let is_later = |peer: &Instant| peer.saturating_duration_since(own) > STORE_GAP;
-        self.peer_stored_at.filter(is_later).is_some_and(|peer| peer.elapsed() <= PROBE_GOOD)
+        let (Some(since), Some(peer)) = (self.ahead_since, self.peer_stored_at) else { return false };
+        since > own && peer.saturating_duration_since(since) >= STORE_GAP && peer.elapsed() <= PROBE_GOOD
     }
 }
 
@@ -203,7 +220,8 @@ impl Probe {
             ticks.tick().await;
             let mut parts = Parts::default();
             let sent = self.send(&key, &mut last, &mut parts);
-            let (has_arrived, (peers, unreachable)) = tokio::join!(sent, reach.tell());
+            let (has_arrived, (peers, unreachable), is_reached) = tokio::join!(sent, reach.tell(), self.reach_itself());
+            parts.address = if is_reached { "ok" } else { "failed" };
             parts.peers = match peers {
                 0 => "none",
                 _ if unreachable.is_empty() => "ok",
@@ -215,9 +233,16 @@ impl Probe {
         }
     }
 
+    /// Whether this node is reached as itself at its own address: apart from what is told there, which waits for the store.
+    async fn reach_itself(&self) -> bool {
+        let told = self.own.tell(&[], PROBE_TIMEOUT).await;
+        self.health.note_address(&told, &self.own);
+        told.is_ok()
+    }
+
     /// Asks some peers when they last used the store, where this node cannot.
     async fn compare(&self) {
-        if self.nodes.renewed_at().elapsed() <= STORE_GAP {
+        if self.nodes.renewed_at().elapsed() <= ASK_AFTER {
             return;
         }
         let mut others = self.nodes.others();
@@ -240,34 +265,28 @@ impl Probe {
     /// steps of `get` and `internal` stand here once more because each has to be told apart where it fails.
     async fn send(&self, key: &Key, last: &mut Version, parts: &mut Parts) -> bool {
         let (waiter, update) = self.waiters.register_own(key, *last);
-        let mut opened = self.store.open(key, (*last).into(), PROBE_HOLD).await;
+        let mut opened = within(self.store.open(key, (*last).into(), PROBE_HOLD)).await;
         // One that was stored by a probe which heard no answer: a key is leased to who knows what is under it.
         if let Ok(Some(newer)) = opened {
             *last = newer.version();
-            opened = self.store.open(key, (*last).into(), PROBE_HOLD).await;
+            opened = within(self.store.open(key, (*last).into(), PROBE_HOLD)).await;
         }
         parts.lease = if opened.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");
         let put = Put { value: value.clone(), is_final: false, ttl: PROBE_TTL, after: None };
-        let stored = self.store.put(key, &put).await;
-        let updates: Vec<_> = match &stored {
-            Ok(Stored { version, leases, .. }) => {
-                *last = *version;
-                if self.name.as_ref().is_some_and(|name| !leases.iter().any(|lease| lease.name == *name)) {
-                    parts.lease = "failed";
-                }
-                vec![(key.clone(), Update::Status(Status { version: *version, value, is_final: false }))]
-            }
-            // The address is tried all the same.
-            Err(_) => Vec::new(),
-        };
+        let stored = within(self.store.put(key, &put)).await;
         parts.store = if stored.is_ok() { "ok" } else { "failed" };
-        let told = self.own.tell(&updates, PROBE_TIMEOUT).await;
-        self.health.note_address(&told, &self.own);
-        parts.address = if told.is_ok() { "ok" } else { "failed" };
-        let (Ok(Stored { version, .. }), Ok(_)) = (stored, told) else { return false };
+        let Ok(Stored { version, leases, .. }) = stored else { return false };
+        *last = version;
+        if self.name.as_ref().is_some_and(|name| !leases.iter().any(|lease| lease.name == *name)) {
+            parts.lease = "failed";
+        }
+        let told = (key.clone(), Update::Status(Status { version, value, is_final: false }));
+        if self.own.tell(&[told], PROBE_TIMEOUT).await.is_err() {
+            return false;
+        }
         match timeout(PROBE_TIMEOUT, update).await {
             Ok(Ok(update)) if update.version() == version => parts.waiter = "ok",
             Ok(Ok(_)) => parts.waiter = "another status came",
@@ -275,6 +294,11 @@ impl Probe {
         }
         parts.lease == "ok" && parts.waiter == "ok"
     }
+}
+
+/// A step of the store, for as long as a probe waits for it: `--redis-timeout` may be far longer.
+async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(PROBE_TIMEOUT, step).await.unwrap_or(Err(StoreError::Unknown))
 }
 
 /// How long ago a node used its store, by its report.

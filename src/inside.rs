@@ -3,11 +3,14 @@
 mod history;
 mod page;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::debug;
@@ -21,9 +24,13 @@ use crate::lease::Lease;
 use crate::log::{Line, Recent};
 use crate::metrics::{Label, Metrics, Side};
 use crate::nodes::Nodes;
+use crate::object::Object;
 use crate::response::{Response, code, json};
 use crate::sharded::lock;
 use crate::store::Store;
+
+/// How long a peer may take to tell of itself, where `--peer-timeout` is longer: who looks on should not wait for one that hangs.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is needed to tell of it.
 #[derive(Debug)]
@@ -150,14 +157,11 @@ impl Inside {
     }
 
     async fn ask(&self, other: &Lease, samples: usize) -> Option<Box<RawValue>> {
-        #[derive(Deserialize)]
-        struct Answer {
-            nodes: Vec<Box<RawValue>>,
-        }
         let (node, peer) = other.node_and_url();
-        let asked = self.delivery.peers.ask(other, &format!("/nodes?node={node}&samples={samples}"), None).await;
+        let asked =
+            self.delivery.peers.ask(other, &format!("/nodes?node={node}&samples={samples}"), Some(ASK_TIMEOUT)).await;
         match asked {
-            Ok((StatusCode::OK, body)) => serde_json::from_slice::<Answer>(&body).ok()?.nodes.into_iter().next(),
+            Ok((StatusCode::OK, body)) => told_by(node, &body),
             Ok((status, _)) => {
                 debug!(%status, peer, "a node does not tell of itself");
                 None
@@ -206,6 +210,41 @@ impl Inside {
         let connections = Side::ALL.iter().map(|side| self.metrics.open_connections(*side)).sum();
         Counts { waiters: waiters.len(), keys: waiters.keys(), connections }
     }
+}
+
+/// The report of a node, if it is one: what another version or a stranger tells must not break who reads it.
+fn told_by(node: &str, answer: &[u8]) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        nodes: Vec<Box<RawValue>>,
+    }
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "what is needed has to be there")]
+    struct Needed {
+        node: String,
+        address: String,
+        version: String,
+        now: u64,
+        uptime_ms: u64,
+        ready: bool,
+        path: bool,
+        store: StoreNeeded,
+        waiters: u64,
+        keys: u64,
+        connections: HashMap<String, i64>,
+        errors: Vec<HashMap<String, Value>>,
+        samples: Vec<HashMap<String, Value>>,
+    }
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "what is needed has to be there")]
+    struct StoreNeeded {
+        kind: String,
+        connected: bool,
+    }
+    let Object(Answer { nodes }) = serde_json::from_slice(answer).ok()?;
+    let report = nodes.into_iter().next()?;
+    let Object(needed) = serde_json::from_str::<Object<Needed>>(report.get()).ok()?;
+    (needed.node == node).then_some(report)
 }
 
 fn answer(nodes: Vec<Box<RawValue>>, unreachable: Vec<String>) -> Response {

@@ -172,26 +172,22 @@ impl Redis {
     /// See [`Store::attend`](super::Store::attend).
     pub(super) async fn attend(&self, stay: Duration, most: usize) -> Result<Vec<Lease>, StoreError> {
         let args: [&dyn Argument; 3] = [&self.name, &millis(stay), &most];
-        let (reply, _) = self.run_on(&self.scripts.nodes, NODES, &args).await?;
+        // Beside the limit on commands under way: pages that fill it must not take the node off the list.
+        let (reply, _) = self.send(&self.scripts.nodes, NODES, &args).await?;
         Ok(parse_nodes(&reply))
     }
 
-    /// Runs a script on a page's key.
+    /// Runs a script on a page's key, within the limit on commands under way; tells by which process.
     async fn run(&self, script: &Script, key: &Key, args: &[&dyn Argument]) -> Result<(Vec<Value>, u64), StoreError> {
-        self.run_on(script, key.as_str(), args).await
-    }
-
-    /// Runs a script, within the limits on time and on commands under way; tells by which process.
-    async fn run_on(
-        &self,
-        script: &Script,
-        key: &str,
-        args: &[&dyn Argument],
-    ) -> Result<(Vec<Value>, u64), StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             self.metrics.limit_hit(Limit::RedisInFlight);
             return Err(StoreError::Unavailable);
         };
+        self.send(script, key.as_str(), args).await
+    }
+
+    /// Runs a script, within the limit on time; tells by which process.
+    async fn send(&self, script: &Script, key: &str, args: &[&dyn Argument]) -> Result<(Vec<Value>, u64), StoreError> {
         let Some((mut conn, process)) = self.link.conn() else { return Err(StoreError::Unavailable) };
         let key = format!("{}{key}", self.options.prefix);
         let run = timeout(self.options.timeout, script.run(&mut conn, &key, args)).await;

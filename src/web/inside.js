@@ -19,6 +19,7 @@
   let own;                        // the id of the node that answers
   let seen = 0;                   // when it answered last, by this browser's clock
   let timer;
+  let turn = 0;                   // of looks: only the newest counts
 
   // --- texts --------------------------------------------------------------
 
@@ -74,6 +75,13 @@
     const was = storage.get();
     storage.clear();
     clearTimeout(timer);
+    turn += 1;                  // what a look under way brings comes too late
+    // Who sits down here next finds nothing in the page.
+    nodes.clear();
+    take.strangers = [];
+    seen = 0;
+    for (const id of ['nodes', 'errors', 'found']) { byId(id).replaceChildren(); }
+    for (const chart of charts) { chart.draw(); }
     byId('inside').hidden = byId('forget').hidden = true;
     byId('ask').hidden = false;
     byId('summary').textContent = '';
@@ -85,11 +93,12 @@
   /** One look, and the next in a while. */
   async function look() {
     clearTimeout(timer);
-    const began = Date.now();
+    const [mine, began] = [turn += 1, Date.now()];
     // All at first, then what is new, and what was missed.
     const missing = Math.min(150, Math.ceil((began - seen) / EVERY) + 2);
     try {
       const { status, text } = await ask(`/nodes?samples=${missing}`);
+      if (mine !== turn) { return; }
       if (status === 401) { return askToken(); }
       if (status !== 200) { throw new Error(`the node answers ${status}`); }
       take(JSON.parse(text));
@@ -99,6 +108,7 @@
       byId('forget').hidden = !storage.get();
       show();
     } catch (error) {
+      if (mine !== turn) { return; }
       say('bad', seen ? `This node has not answered since ${time(seen)}; trying again` : 'This node does not answer; trying again');
     }
     timer = setTimeout(look, Math.max(0, EVERY - (Date.now() - began)));
@@ -467,9 +477,6 @@
   });
   byId('forget').addEventListener('click', () => {
     storage.clear();
-    nodes.clear();
-    seen = 0;
-    byId('found').replaceChildren();
     askToken();
   });
   byId('search').addEventListener('submit', (event) => {

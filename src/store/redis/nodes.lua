@@ -2,8 +2,8 @@
 -- name, with the end of its stay. ARGV: its name; its stay in ms, 0 where it goes; how many others it is told of at most.
 -- Gives {now, name, its end, ...}.
 
--- No stay is longer than a minute: one whose end is further away was written before the clock was set back.
-local MAX_STAY = 60000
+-- A stay is half of this: one whose end is further away was written before the clock was set back.
+local MAX_STAY = 12000
 local own, stay, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = {now}
 for _, name in ipairs(call('HKEYS', key)) do

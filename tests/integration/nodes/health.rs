@@ -69,7 +69,11 @@ async fn a_node_that_alone_has_no_store() {
     let cut_at = Instant::now();
     let parts = wait_health(&alone, "ready", 503).await;
     assert!(cut_at.elapsed() > Duration::from_secs(4), "a moment is no reason: {:?}", cut_at.elapsed());
-    assert_eq!((&parts["store"], &parts["address"]), (&json!("failed"), &json!("ok")), "{parts}");
+    assert_eq!(
+        (&parts["store"], &parts["address"]),
+        (&json!("peers can, and this node cannot"), &json!("ok")),
+        "{parts}"
+    );
     assert!(alone.logs().iter().any(|line| line.contains("cannot use its store, and another one can")));
     for node in &*nodes {
         assert!(is_ready(node).await && health(node, "path").await.status == 200);
@@ -109,9 +113,57 @@ async fn nodes_that_all_have_no_store() {
     settle(&nodes, &redis, 300).await;
 }
 
+/// Nodes that renew their places at different moments.
+async fn nodes_apart(count: usize, args: &[&str]) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for _ in 0..count {
+        nodes.push(Node::start(args).await);
+        sleep(Duration::from_millis(370)).await;
+    }
+    nodes
+}
+
+/// Looks all the time, for so long.
+async fn check_ready_for(nodes: &[Node], time: Duration, why: &str) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        for node in nodes {
+            let answer = health(node, "ready").await;
+            assert_eq!(answer.status, 200, "{why}: {}", answer.text());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A Redis that comes back for all: one node is the first to use it again, and none is worse off for that.
+async fn nodes_whose_store_comes_back() {
+    let mut redis = Redis::start(&[]).await;
+    let nodes = nodes_apart(5, &["--redis", &redis.url()]).await;
+    for _ in 0..if long() { 4 } else { 1 } {
+        redis.kill().await;
+        check_ready_for(&nodes, Duration::from_secs(8), "it is gone for all").await;
+        redis.restart().await;
+        check_ready_for(&nodes, Duration::from_secs(5), "it comes back for all").await;
+    }
+}
+
+/// A Redis that hangs for all, with all the patience that may be set: that a node is reached as itself does not wait for it.
+async fn nodes_whose_store_hangs() {
+    let redis = Redis::start(&[]).await;
+    let nodes = nodes_apart(2, &["--redis", &redis.url(), "--redis-timeout", "60s"]).await;
+    redis.signal("STOP").await;
+    check_ready_for(&nodes, Duration::from_secs(14), "it hangs for all").await;
+    redis.signal("CONT").await;
+}
+
 #[tokio::test]
 async fn a_node_that_alone_has_no_store_is_not_ready_and_nodes_that_all_have_none_are() {
-    tokio::join!(a_node_that_alone_has_no_store(), nodes_that_all_have_no_store());
+    tokio::join!(
+        a_node_that_alone_has_no_store(),
+        nodes_that_all_have_no_store(),
+        nodes_whose_store_comes_back(),
+        nodes_whose_store_hangs()
+    );
 }
 
 /// Waits until a node knows so many others.
