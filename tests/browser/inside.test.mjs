@@ -25,7 +25,7 @@ before(async () => {
   mkdirSync(screenshots, { recursive: true });
   [chromium, redis] = await Promise.all([browser(), server()]);
   // The third has a list of nodes of its own, with a stranger on it, of which it complains after a while.
-  const lie = () => redis.command("HSET", "lonely:all nodes", stranger, String(Date.now() + 20_000)).catch(() => {});
+  const lie = () => redis.command("HSET", "lonely:all nodes", stranger, String(Date.now() + 10_000)).catch(() => {});
   setInterval(lie, 2000).unref();
   [one, other, lonely] = await Promise.all([node(), node(), node({ args: ["--redis-prefix", "lonely:"] }), lie()]);
 });
