@@ -130,7 +130,7 @@ impl Health {
         }
         // The last status may have come through all the same.
         let mut parts = path.parts.clone();
-        if !is_reached {
+        if !is_reached && parts.address == "ok" {
             parts.address = "not reached";
         }
         if is_cut_off {

@@ -123,14 +123,12 @@ async fn targets_of_every_form_are_answered_or_refused() {
     let cases = [
         ("GET http://b/status/get?key=k&wait=0", GoesOn(200)),
         ("GET HTTP://B:80/status/get?key=k&wait=0", GoesOn(200)),
-        ("GET http://b", GoesOn(404)),
         ("GET http:///status/get?key=k&wait=0", Ends(400)),
         ("GET *", GoesOn(404)),
         ("OPTIONS *", GoesOn(404)),
         ("CONNECT a:443", GoesOn(404)),
         ("CONNECT /status/get?key=k&wait=0", GoesOn(405)),
         ("GET a:443", GoesOn(404)),
-        ("GET /", GoesOn(404)),
         ("GET //status/get?key=k&wait=0", GoesOn(404)),
         ("GET /status/../status/get?key=k&wait=0", GoesOn(404)),
         ("GET /status%2Fget?key=k&wait=0", GoesOn(404)),
@@ -141,6 +139,12 @@ async fn targets_of_every_form_are_answered_or_refused() {
     ];
     for (line, end) in cases {
         check_both(&node, line, format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n"), end).await;
+    }
+    // The operators' page.
+    for line in ["GET http://b", "GET /"] {
+        let bytes = format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n");
+        check(&node, &node.public, line, bytes.as_bytes(), GoesOn(404)).await;
+        check(&node, &node.internal, line, bytes.as_bytes(), GoesOn(200)).await;
     }
     check_both(&node, "no host", "GET http://b/status/get?key=k&wait=0 HTTP/1.1\r\n\r\n", Ends(400)).await;
 }

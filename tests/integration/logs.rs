@@ -241,6 +241,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     let (public, internal) = (scratch.socket("public"), scratch.socket("internal"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command.args(["--public", &public, "--internal", &internal, "--log", "trace", "--drain-quiet", "100ms"]);
+    command.args(["--internal-host", "push.example.com"]);
     // A pipe takes 64 KiB; the rest has to wait or go.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut program = command.spawn().expect("the program starts");
