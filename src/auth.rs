@@ -92,9 +92,9 @@ pub(crate) fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
     if from_elsewhere { Err(Refusal::Forbidden) } else { Ok(()) }
 }
 
-/// The names by which the internal listener may be asked for what it knows, where it asks for no token. A site can give its own name this
-/// listener's address (DNS rebinding); then its pages are of the same origin, and may read the answers. But they call it by
-/// that name, which is none of ours.
+/// The names by which the internal listener may be asked for what it knows, where it asks for no token. A site can give its
+/// own name this listener's address (DNS rebinding); then its pages are of the same origin, and may read the answers. But they
+/// call it by that name, which is none of ours.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts(Vec<String>);
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
 use hyper::Method;
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
+use hyper::header::HeaderValue;
 use tracing::Instrument;
 
 pub(crate) use self::addresses::Addresses;
@@ -33,8 +33,6 @@ use crate::writer::{Writer, finish};
 /// What stands in the screen's page for the internal listener's address, and for the address that a phone can reach.
 const INTERNAL: &str = "{{internal}}";
 const PHONE: &str = "{{phone}}";
-
-const HTML: &str = "text/html; charset=utf-8";
 
 /// One of the demo's routes.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +66,10 @@ impl Route {
             ("/demo/code", vec![(Method::POST, Self::Code)]),
             (
                 "/demo/phone",
-                vec![(Method::GET, Self::File(HTML, include_str!("web/phone.html"))), (Method::POST, Self::Press)],
+                vec![
+                    (Method::GET, Self::File(response::HTML_TYPE, include_str!("web/phone.html"))),
+                    (Method::POST, Self::Press),
+                ],
             ),
         ]
     }
@@ -117,7 +118,7 @@ impl Demo {
         let query = request.uri().query().unwrap_or_default();
         let now = self.clock.now();
         Ok(Either::Left(match route {
-            Route::Screen => file(HTML, self.screen.clone()),
+            Route::Screen => file(response::HTML_TYPE, self.screen.clone()),
             Route::File(content_type, text) => file(content_type, text.into()),
             Route::Code => {
                 auth::refuse_other_sites(request.headers())?;
@@ -141,13 +142,9 @@ impl Demo {
 }
 
 fn file(content_type: &'static str, body: Bytes) -> Response {
-    let mut response = response::file(content_type, body);
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                   base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
+    response::page(content_type, body, HeaderValue::from_static(policy))
 }
 
 /// As the value of an attribute.

@@ -8,8 +8,8 @@ use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use serde::Serialize;
 
@@ -313,6 +313,18 @@ pub(crate) fn file(content_type: &'static str, body: Bytes) -> Response {
 pub(crate) fn unauthorized(mut response: Response) -> Response {
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(WWW_AUTHENTICATE, BEARER);
+    response
+}
+
+/// The type of pages.
+pub(crate) const HTML_TYPE: &str = "text/html; charset=utf-8";
+
+/// A file of a page of the program's own: it runs under `policy`, and tells nobody its address.
+pub(crate) fn page(content_type: &'static str, body: Bytes, policy: HeaderValue) -> Response {
+    let mut response = file(content_type, body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 

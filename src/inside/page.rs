@@ -3,12 +3,10 @@
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, REFERRER_POLICY};
+use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use ring::digest::{SHA256, digest};
 
 use crate::response::{self, Response};
-
-const HTML: &str = "text/html; charset=utf-8";
 
 /// The page, put together.
 #[derive(Debug)]
@@ -45,11 +43,7 @@ impl Page {
 
     /// The page.
     pub(crate) fn answer(&self) -> Response {
-        let mut response = response::file(HTML, self.html.clone());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_SECURITY_POLICY, self.policy.clone());
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        response
+        response::page(response::HTML_TYPE, self.html.clone(), self.policy.clone())
     }
 }
 
