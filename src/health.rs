@@ -21,7 +21,7 @@ use tracing::{error, warn};
 use self::reach::Reach;
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::nodes::Nodes;
+use crate::nodes::{MISSED_AFTER, Nodes, Renewed, STAY};
 use crate::peers::{Peer, Peers};
 use crate::sharded::lock;
 use crate::shutdown::Drain;
@@ -39,11 +39,6 @@ const PROBE_TTL: Duration = Duration::from_secs(60);
 /// For how long it is leased: longer than its steps take.
 const PROBE_HOLD: Duration = Duration::from_secs(10);
 
-/// A node that could not renew its place in the list of nodes for this long asks peers whether they can: it has missed one time.
-const ASK_AFTER: Duration = Duration::from_secs(3);
-/// A peer that goes on for this long meanwhile, while this node cannot, is better off: it is two renewals. Where the store goes
-/// for all, nobody goes on; where it comes back for all, one is the first, and the others follow before that.
-const STORE_GAP: Duration = Duration::from_secs(4);
 /// Peers that are asked whether they can use the store.
 const MAX_ASKED: usize = 5;
 
@@ -70,10 +65,8 @@ struct PathState {
     reached_at: Option<Instant>,
     /// Whether the last try failed.
     is_missed: bool,
-    /// When, by its own word, a peer last used the store; asked only where this node cannot.
-    peer_stored_at: Option<Instant>,
-    /// Since when peers used it, and this node did not.
-    ahead_since: Option<Instant>,
+    /// How a peer, by its own word, renewed its place; asked only where this node cannot.
+    peer: Option<Renewed>,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -124,7 +117,7 @@ impl Health {
         let path = lock(&self.path);
         // One try that failed may be a moment's load.
         let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
-        let is_cut_off = path.is_cut_off(self.nodes.renewed_at());
+        let is_cut_off = path.is_cut_off(self.nodes.renewed());
         if (is_reached && !is_cut_off) || !self.has_peers {
             return Ok(());
         }
@@ -170,14 +163,11 @@ impl Health {
         path.is_missed = reached.is_err();
     }
 
-    fn note_peer_store(&self, at: Instant) {
-        let own = self.nodes.renewed_at();
+    fn note_peer(&self, peer: Renewed) {
+        let own = self.nodes.renewed();
         let mut path = lock(&self.path);
         let was_cut_off = path.is_cut_off(own);
-        path.peer_stored_at = path.peer_stored_at.max(Some(at));
-        if at > own && path.ahead_since.is_none_or(|since| since <= own) {
-            path.ahead_since = Some(at);
-        }
+        path.peer = Some(peer);
         if path.is_cut_off(own) && !was_cut_off {
             error!("this node cannot use its store, and another one can: it is not ready");
         }
@@ -185,10 +175,10 @@ impl Health {
 }
 
 impl PathState {
-    /// Whether a peer used the store lately, and this node, which did last at `own`, did not for longer.
-    fn is_cut_off(&self, own: Instant) -> bool {
-        let (Some(since), Some(peer)) = (self.ahead_since, self.peer_stored_at) else { return false };
-        since > own && peer.saturating_duration_since(since) >= STORE_GAP && peer.elapsed() <= PROBE_GOOD
+    /// Whether the place of this node has ended, while a peer renewed its own all that time, lately too. Where the store goes
+    /// for all, nobody goes on; where it comes back for all, one is the first, and the others follow before that.
+    fn is_cut_off(&self, own: Renewed) -> bool {
+        self.peer.is_some_and(|peer| peer.ahead_of(own) >= STAY && peer.at.elapsed() <= PROBE_GOOD)
     }
 }
 
@@ -240,25 +230,27 @@ impl Probe {
         told.is_ok()
     }
 
-    /// Asks some peers when they last used the store, where this node cannot.
+    /// Asks some peers whether they can use the store, where this node cannot.
     async fn compare(&self) {
-        if self.nodes.renewed_at().elapsed() <= ASK_AFTER {
+        let own = self.nodes.renewed();
+        if own.at.elapsed() <= MISSED_AFTER {
             return;
         }
         let mut others = self.nodes.others();
         others.shuffle(&mut rand::rng());
         let answers = others.iter().take(MAX_ASKED).map(|other| self.ask_peer(other));
-        if let Some(at) = join_all(answers).await.into_iter().flatten().max() {
-            self.health.note_peer_store(at);
+        if let Some(peer) = join_all(answers).await.into_iter().flatten().max_by_key(|peer| peer.ahead_of(own)) {
+            self.health.note_peer(peer);
         }
     }
 
-    async fn ask_peer(&self, peer: &Lease) -> Option<Instant> {
+    async fn ask_peer(&self, peer: &Lease) -> Option<Renewed> {
         let asked_at = Instant::now();
         let target = format!("/nodes?node={}&samples=0", peer.node_and_url().0);
         let (status, answer) = self.peers.ask(peer, &target, Some(PROBE_TIMEOUT)).await.ok()?;
-        let ago = used_ago(&answer).filter(|_| status == StatusCode::OK)?;
-        asked_at.checked_sub(ago)
+        let (ago, time) = used(&answer).filter(|_| status == StatusCode::OK)?;
+        let at = asked_at.checked_sub(ago)?;
+        Some(Renewed { since: at.checked_sub(time)?, at })
     }
 
     /// Sends one, in the order of a get and of a set; tells whether it arrived, and notes in `last` what is stored. The
@@ -301,8 +293,8 @@ async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<
     timeout(PROBE_TIMEOUT, step).await.unwrap_or(Err(StoreError::Unknown))
 }
 
-/// How long ago a node used its store, by its report.
-fn used_ago(report: &[u8]) -> Option<Duration> {
+/// How long ago a node used its store, and for how long it had then, by its report.
+fn used(report: &[u8]) -> Option<(Duration, Duration)> {
     #[derive(Deserialize)]
     struct Answer {
         nodes: Vec<Node>,
@@ -314,7 +306,9 @@ fn used_ago(report: &[u8]) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Store {
         used_ms_ago: u64,
+        used_for_ms: u64,
     }
     let Answer { nodes } = serde_json::from_slice(report).ok()?;
-    nodes.first().map(|node| Duration::from_millis(node.store.used_ms_ago))
+    let Store { used_ms_ago, used_for_ms } = nodes.into_iter().next()?.store;
+    Some((Duration::from_millis(used_ms_ago), Duration::from_millis(used_for_ms)))
 }

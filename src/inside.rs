@@ -78,6 +78,8 @@ struct StoreReport {
     connected: bool,
     /// How long ago this node last used it, to renew its place in the list of nodes.
     used_ms_ago: u64,
+    /// For how long it had used it then without missing a time.
+    used_for_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -179,6 +181,7 @@ impl Inside {
         let history = lock(&self.history);
         let (samples, [wake_p50_ms, wake_p99_ms]) = (history.last(samples), history.wake_ms());
         drop(history);
+        let renewed = self.nodes.renewed();
         let [public, internal] = [Side::Public, Side::Internal].map(|side| self.metrics.open_connections(side));
         let (kind, connected) = match &*self.delivery.store {
             Store::Memory(_) => ("memory", true),
@@ -193,7 +196,12 @@ impl Inside {
             ready: ready.is_ok(),
             path: path.is_ok(),
             parts: path.err().or(ready.err().flatten()),
-            store: StoreReport { kind, connected, used_ms_ago: millis(self.nodes.renewed_at().elapsed()) },
+            store: StoreReport {
+                kind,
+                connected,
+                used_ms_ago: millis(renewed.at.elapsed()),
+                used_for_ms: millis(renewed.at - renewed.since),
+            },
             waiters,
             keys,
             connections: Connections { public, internal },

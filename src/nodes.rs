@@ -16,28 +16,51 @@ use crate::store::Store;
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// For how long it has it: one that is killed or frozen is off every list after this and one interval.
 pub(crate) const STAY: Duration = Duration::from_secs(6);
+/// A node that did not renew its place for this long has missed a time.
+pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(3);
 /// Others that a node knows of. There may be more.
 const MAX_OTHERS: usize = 64;
+
+/// From when to when a node renewed its place without missing a time. All nodes do it in the same place: so it tells what one
+/// can do that others can, also where only some keys of a cluster are out of reach.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Renewed {
+    pub(crate) since: Instant,
+    pub(crate) at: Instant,
+}
 
 /// The other nodes.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     store: Arc<Store>,
-    born: Instant,
     seen: Mutex<Seen>,
 }
 
 /// The last look at the list.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     /// In the order of their names.
     others: Vec<Lease>,
-    at: Option<Instant>,
+    renewed: Renewed,
+}
+
+impl Renewed {
+    /// For how long this one renewed its place after another one last did.
+    pub(crate) fn ahead_of(self, other: Self) -> Duration {
+        self.at.saturating_duration_since(self.since.max(other.at))
+    }
+
+    fn again(self, at: Instant) -> Self {
+        let has_missed = at.saturating_duration_since(self.at) > MISSED_AFTER;
+        Self { since: if has_missed { at } else { self.since }, at }
+    }
 }
 
 impl Nodes {
     pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { store, born: Instant::now(), seen: Mutex::default() })
+        let now = Instant::now();
+        let seen = Seen { others: Vec::new(), renewed: Renewed { since: now, at: now } };
+        Arc::new(Self { store, seen: Mutex::new(seen) })
     }
 
     /// Those that were there at the last look. While the store is out of reach nothing better is known.
@@ -45,10 +68,9 @@ impl Nodes {
         lock(&self.seen).others.clone()
     }
 
-    /// When this node last renewed its place; before the first time, when it began to try. All nodes do it in the same place:
-    /// so it tells what this node can do that others can, also where only some keys of a cluster are out of reach.
-    pub(crate) fn renewed_at(&self) -> Instant {
-        lock(&self.seen).at.unwrap_or(self.born)
+    /// When this node last renewed its place; before the first time, when it began to try.
+    pub(crate) fn renewed(&self) -> Renewed {
+        lock(&self.seen).renewed
     }
 
     /// Keeps this node on the list until it drains.
@@ -70,8 +92,11 @@ impl Nodes {
     async fn renew(&self) {
         let Ok(mut now) = self.store.attend(STAY, MAX_OTHERS).await else { return };
         now.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let seen = Seen { others: now.clone(), at: Some(Instant::now()) };
-        let before = std::mem::replace(&mut *lock(&self.seen), seen).others;
+        let before = {
+            let mut seen = lock(&self.seen);
+            seen.renewed = seen.renewed.again(Instant::now());
+            std::mem::replace(&mut seen.others, now.clone())
+        };
         let is_in = |nodes: &[Lease], node: &Lease| nodes.iter().any(|other| other.name == node.name);
         for node in now.iter().filter(|node| !is_in(&before, node)) {
             debug!(node = node.name, "another node is there");
@@ -79,5 +104,26 @@ impl Nodes {
         for node in before.iter().filter(|node| !is_in(&now, node)) {
             debug!(node = node.name, "a node is not there any more");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_away_too_is_ahead_only_since_it_came_back() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut peer = Renewed { since: at(0), at: at(0) };
+        for seconds in [2, 4, 6] {
+            peer = peer.again(at(seconds));
+        }
+        let own = Renewed { since: at(1), at: at(3) };
+        assert_eq!((peer.since, peer.ahead_of(own)), (at(0), Duration::from_secs(3)));
+        assert_eq!(own.ahead_of(peer), Duration::ZERO);
+        let back = peer.again(at(60));
+        assert_eq!((back.since, back.ahead_of(own)), (at(60), Duration::ZERO));
+        assert_eq!(back.again(at(62)).ahead_of(own), Duration::from_secs(2));
     }
 }
