@@ -143,8 +143,10 @@ impl Default for Metrics {
                 &STORE_SECONDS,
             ),
             ready: all.gauge("holdfast_ready", "1 where /health/ready is 200."),
-            path_healthy: all
-                .gauge("holdfast_path_healthy", "1 where a status went the whole way in the last 10 seconds."),
+            path_healthy: all.gauge(
+                "holdfast_path_healthy",
+                "1 where a status of the node's own went the whole way in the last 10 seconds, and all peers hear.",
+            ),
             log_lines_dropped: all.counter("holdfast_log_lines_dropped_total", LOG_HELP),
             log_lines_told: Mutex::default(),
             process: Process::new(&all),

@@ -33,12 +33,12 @@ pub(crate) struct Renewed {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     store: Arc<Store>,
-    seen: Mutex<Seen>,
+    last: Mutex<Look>,
 }
 
 /// The last look at the list.
 #[derive(Debug)]
-struct Seen {
+struct Look {
     /// In the order of their names.
     others: Vec<Lease>,
     renewed: Renewed,
@@ -59,18 +59,18 @@ impl Renewed {
 impl Nodes {
     pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
         let now = Instant::now();
-        let seen = Seen { others: Vec::new(), renewed: Renewed { since: now, at: now } };
-        Arc::new(Self { store, seen: Mutex::new(seen) })
+        let last = Look { others: Vec::new(), renewed: Renewed { since: now, at: now } };
+        Arc::new(Self { store, last: Mutex::new(last) })
     }
 
     /// Those that were there at the last look. While the store is out of reach nothing better is known.
     pub(crate) fn others(&self) -> Vec<Lease> {
-        lock(&self.seen).others.clone()
+        lock(&self.last).others.clone()
     }
 
     /// When this node last renewed its place; before the first time, when it began to try.
     pub(crate) fn renewed(&self) -> Renewed {
-        lock(&self.seen).renewed
+        lock(&self.last).renewed
     }
 
     /// Keeps this node on the list until it drains.
@@ -93,9 +93,9 @@ impl Nodes {
         let Ok(mut now) = self.store.attend(STAY, MAX_OTHERS).await else { return };
         now.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let before = {
-            let mut seen = lock(&self.seen);
-            seen.renewed = seen.renewed.again(Instant::now());
-            std::mem::replace(&mut seen.others, now.clone())
+            let mut last = lock(&self.last);
+            last.renewed = last.renewed.again(Instant::now());
+            std::mem::replace(&mut last.others, now.clone())
         };
         let is_in = |nodes: &[Lease], node: &Lease| nodes.iter().any(|other| other.name == node.name);
         for node in now.iter().filter(|node| !is_in(&before, node)) {
