@@ -1,5 +1,7 @@
 //! A node: the parts put together, both listeners, and the order of the drain. No routes, no parsing.
 
+mod node;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -11,36 +13,22 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{info, warn};
 
+use self::node::Node;
 use crate::advertise::{self, NoAddress};
-use crate::auth::{self, Hosts};
 use crate::config::Settings;
 use crate::connection::Handling;
-use crate::delivery::Delivery;
 use crate::demo::{self, Addresses, Demo};
 use crate::exposure;
-use crate::get::Gets;
-use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
-use crate::inbound::Inbound;
-use crate::inside::Inside;
-use crate::internal::{Internal, Parts, max_channel_bytes};
+use crate::internal::Internal;
 use crate::listener::{Address, Listener};
 use crate::log::Recent;
-use crate::metrics::{Limit, Metrics, Side};
-use crate::nodes::Nodes;
 use crate::park::Never;
-use crate::peers::{self, Peer, Peers};
 use crate::public::Public;
-use crate::recovery::Recovery;
 use crate::server;
-use crate::set::Limits;
-use crate::shutdown::{self, Drain, Signals};
+use crate::shutdown::{self, Signals};
 use crate::signing::Signing;
 use crate::store::Store;
-use crate::store::memory::{self, Memory};
 use crate::store::redis::Redis;
-use crate::stream::Timeouts;
-use crate::waiters::Waiters;
-use crate::writer::Writer;
 
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
@@ -193,15 +181,6 @@ fn signing(settings: &Settings) -> Option<Signing> {
     }
 }
 
-/// By what names backends and other nodes call the internal listener.
-fn hosts(settings: &Settings, advertised: &Address) -> Hosts {
-    let own = [&settings.internal, advertised].into_iter().filter_map(|address| match address {
-        Address::Tcp(address) => Some(auth::host_of(address).to_owned()),
-        Address::Unix(_) => None,
-    });
-    Hosts::new(own.chain(settings.internal_hosts.iter().cloned()))
-}
-
 /// The two listeners at work.
 struct Servers {
     public: JoinHandle<usize>,
@@ -303,149 +282,5 @@ async fn sweep(store: Arc<Store>) {
             }
         })
         .await;
-    }
-}
-
-/// The parts that both listeners share.
-struct Node {
-    id: String,
-    /// Where it is reached as itself: by other nodes, or by itself alone.
-    address: Address,
-    delivery: Arc<Delivery>,
-    recovery: Arc<Recovery>,
-    nodes: Arc<Nodes>,
-    metrics: Arc<Metrics>,
-    health: Arc<Health>,
-    inside: Arc<Inside>,
-    drain: Drain,
-}
-
-impl Node {
-    async fn new(settings: &Settings, internal: Address, drain: Drain, recent: Recent) -> Result<Self, StartError> {
-        let id = format!("{:032x}", rand::random::<u128>());
-        let address = match &settings.redis {
-            Some(options) => advertise::find(settings.advertise.as_ref(), &internal, &options.target).await?,
-            None => internal,
-        };
-        let name = format!("{id}@{}", address.url());
-        let metrics = Arc::<Metrics>::default();
-        let store = Arc::new(match &settings.redis {
-            Some(options) => Store::Redis(Redis::start(options.clone(), &name, Arc::clone(&metrics))),
-            None => {
-                let limits = memory::Limits {
-                    max_statuses: settings.max_statuses + OWN_STATUSES,
-                    max_bytes: settings.max_status_bytes + OWN_BYTES,
-                    max_floors: settings.max_waiters,
-                };
-                Store::Memory(Memory::new(limits, Arc::clone(&metrics)))
-            }
-        });
-        let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
-        let options = peers::Options {
-            token: settings.internal_tokens.first(),
-            timeout: settings.peer_timeout,
-            queue: settings.peer_queue,
-        };
-        let peers = Peers::new(options, Arc::clone(&metrics));
-        let delivery = Arc::new(Delivery { name, waiters, store, peers });
-        let in_flight = settings.redis.as_ref().map_or(0, |options| options.in_flight);
-        let (hold, resend) = (settings.hold, settings.resend);
-        let recovery = Recovery::new(Arc::clone(&delivery), Arc::clone(&metrics), hold, resend, in_flight);
-        let nodes = Nodes::new(Arc::clone(&delivery.store));
-        let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), settings.redis.is_some()));
-        let own = (id.as_str(), address.url());
-        let inside = Inside::new(own, &delivery, &nodes, &metrics, &health, recent);
-        Ok(Self { id, address, recovery, nodes, delivery, metrics, health, inside, drain })
-    }
-
-    fn gets(&self, settings: &Settings, signing: Option<Arc<Signing>>) -> Arc<Gets> {
-        Arc::new(Gets {
-            waiters: Arc::clone(&self.delivery.waiters),
-            store: Arc::clone(&self.delivery.store),
-            recovery: Arc::clone(&self.recovery),
-            drain: self.drain.clone(),
-            metrics: Arc::clone(&self.metrics),
-            hold: settings.hold,
-            signing,
-            resource_policy: settings.resource_policy.clone(),
-            allow_origin: settings.allow_origin.clone(),
-        })
-    }
-
-    fn writer(&self, settings: &Settings) -> Arc<Writer> {
-        Arc::new(Writer {
-            delivery: Arc::clone(&self.delivery),
-            recovery: Arc::clone(&self.recovery),
-            metrics: Arc::clone(&self.metrics),
-            status_ttl: settings.status_ttl,
-        })
-    }
-
-    fn internal_parts(
-        &self,
-        settings: &Settings,
-        writer: Arc<Writer>,
-        signing: Option<Arc<Signing>>,
-        lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
-    ) -> Parts {
-        let signing = signing.filter(|signing| signing.is_of_all());
-        let ids_only = signing.is_some();
-        let max_channel_bytes = settings.max_inbound_bytes.max(max_channel_bytes(settings.max_body_bytes));
-        Parts {
-            node: self.id.clone(),
-            delivery: Arc::clone(&self.delivery),
-            writer,
-            metrics: Arc::clone(&self.metrics),
-            health: Arc::clone(&self.health),
-            inside: Arc::clone(&self.inside),
-            tokens: settings.internal_tokens.clone(),
-            hosts: hosts(settings, &self.address),
-            signing,
-            limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch, ids_only },
-            max_body_bytes: settings.max_body_bytes,
-            set_bodies: Inbound::new(settings.max_inbound_bytes),
-            channel_bodies: Inbound::new(max_channel_bytes),
-            body_timeout: settings.body_timeout,
-            log_lines_dropped: Box::new(lines_dropped),
-        }
-    }
-
-    fn probe(&self, settings: &Settings) -> Probe {
-        let token = settings.internal_tokens.first();
-        Probe {
-            health: Arc::clone(&self.health),
-            waiters: Arc::clone(&self.delivery.waiters),
-            store: Arc::clone(&self.delivery.store),
-            nodes: Arc::clone(&self.nodes),
-            peers: Arc::clone(&self.delivery.peers),
-            own: Peer { id: self.id.clone(), address: self.address.clone(), token },
-            name: settings.redis.is_some().then(|| self.delivery.name.clone()),
-        }
-    }
-
-    fn options(
-        &self,
-        settings: &Settings,
-        name: &'static str,
-        max_connections: usize,
-        quiet: Duration,
-    ) -> server::Options {
-        let timeouts =
-            Timeouts { head: settings.head_timeout, idle: settings.idle_timeout, write: settings.write_timeout };
-        let is_public = name == PUBLIC;
-        let (side, limit) =
-            if is_public { (Side::Public, Limit::Connections) } else { (Side::Internal, Limit::InternalConnections) };
-        server::Options {
-            name,
-            max_connections,
-            timeouts,
-            quiet,
-            // A page that closes its side has left. A backend may close it behind a set, which it wants done.
-            answers_half_closed: !is_public,
-            connections: self.metrics.connections(side, max_connections),
-            accepted: self.metrics.accepted(side),
-            limit,
-            metrics: Arc::clone(&self.metrics),
-        }
     }
 }
