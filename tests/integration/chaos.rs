@@ -3,7 +3,7 @@
 //! are held against that ([`judge`]).
 //!
 //! `HOLDFAST_CHAOS_SECONDS` says how long (4, or 120 in the long form), `HOLDFAST_CHAOS_SEED` repeats a schedule:
-//! `HOLDFAST_CHAOS_SECONDS=600 cargo test --test integration chaos:: -- --nocapture --test-threads=1`
+//! `HOLDFAST_CHAOS_SECONDS=600 cargo test --release --test integration chaos:: -- --nocapture --test-threads=1`
 
 mod clients;
 mod judge;

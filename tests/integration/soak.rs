@@ -1,7 +1,7 @@
 //! A soak: after very many cycles of a get and a set, with clients that leave at random, a node holds what it held before.
 //!
 //! Memory, descriptors, threads, and the tasks of its runtime.
-//! The figures are printed: `HOLDFAST_TEST_LONG=1 cargo test --test integration soak -- --nocapture --test-threads=1`
+//! The figures are printed: `HOLDFAST_TEST_LONG=1 cargo test --release --test integration soak -- --nocapture --test-threads=1`
 
 use std::time::Duration;
 

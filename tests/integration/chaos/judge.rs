@@ -8,8 +8,8 @@ use super::record::{Answer, Entry, Fault, Harm, Outcome, Page, Record, Time};
 
 /// How long all may take to be right again once nothing is wrong any more: far above what it takes.
 pub(super) const CALM: Duration = Duration::from_secs(10);
-/// Around a split, versions of both masters may be met.
-const AROUND_SPLIT: Duration = Duration::from_secs(3);
+/// Around a split, versions of both masters may be met; and behind a loss, those of a node that knew no better.
+const AROUND: Duration = Duration::from_secs(3);
 /// From when there is a Redis again until a node has put again what it had confirmed.
 const PUT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -182,7 +182,8 @@ impl<'a> Judge<'a> {
                 let before = newest_told.partition_point(|(at, _)| *at < sent);
                 let newest = newest_told[..before].last().map_or(0, |(_, newest)| *newest);
                 if version <= newest {
-                    self.mixed(format!("set {number} has {version}, behind {newest}"), &[sent, told]);
+                    let node = self.sets[&number].node;
+                    self.mixed(format!("set {number} by node {node} has {version}, behind {newest}"), &[sent, told]);
                 }
                 let newest = newest_told.last().map_or(version, |(_, newest)| version.max(*newest));
                 newest_told.push((told, newest));
@@ -274,27 +275,28 @@ impl<'a> Judge<'a> {
     /// set back: a version is above what is stored, what a page that waits has seen, and the time as the node knows it.
     fn mixed(&mut self, what: String, at: &[Time]) {
         let near = |from: Time, to: Time| at.iter().any(|at| (from..=to).contains(at));
-        let is_split =
-            |fault: &&Fault| fault.splits && near(fault.from.saturating_sub(AROUND_SPLIT), fault.to + AROUND_SPLIT);
+        let is_split = |fault: &&Fault| fault.splits && near(fault.from.saturating_sub(AROUND), fault.to + AROUND);
         if self.faults.iter().any(is_split) {
             self.verdict.of_two_masters += 1;
         } else if at.iter().any(|at| self.is_of_two_clocks(*at)) {
             self.verdict.of_two_clocks += 1;
         } else {
-            self.broken(what);
+            let (from, to) = at.iter().fold((Time::MAX, Time::ZERO), |(from, to), at| (from.min(*at), to.max(*at)));
+            let meanwhile = self.meanwhile(from.saturating_sub(AROUND), to);
+            self.broken(format!("{what}, at {at:?}; shortly before and meanwhile {meanwhile:?}"));
         }
     }
 
-    /// Whether Redis forgot versions which its clock, being set back, had not reached again at this time.
+    /// Whether Redis forgot versions which its clock, being set back, had not reached again at this time. Nodes remember for
+    /// good how far it was ahead; one that began later, or was cut off meanwhile, does not, and is the first to set.
     fn is_of_two_clocks(&self, at: Time) -> bool {
         let forgot = |fault: &&Fault| matches!(fault.harm, Harm::RedisForgot(_)) && fault.from <= at;
         self.faults.iter().any(|clock| match clock.harm {
-            Harm::RedisClock(off) => {
-                let again = clock.to + off + PUT_AGAIN;
-                clock.from <= at
-                    && at <= again
-                    && self.faults.iter().filter(|fault| forgot(fault)).any(|it| it.to >= clock.from)
-            }
+            Harm::RedisClock(off) => self
+                .faults
+                .iter()
+                .filter(|fault| forgot(fault))
+                .any(|it| it.to >= clock.from && at <= (clock.to + off + PUT_AGAIN).max(it.to + AROUND)),
             _ => false,
         })
     }
@@ -416,7 +418,7 @@ mod tests {
         let verdict = found(&[&good()[..], &behind, &[clock, forgot.clone()]].concat());
         assert!(verdict.broken.is_empty() && verdict.of_two_clocks == 1, "{verdict:?}");
         let over = fault(100, 110, Harm::RedisClock(Duration::from_millis(10)), false);
-        let later: Vec<_> = (50..60).flat_map(|get| [asked(get, 5, 9), nothing(get)]).collect();
+        let later: Vec<_> = (50..70).flat_map(|get| [asked(get, 5, 9), nothing(get)]).collect();
         assert!(only(&found(&[&good()[..], &later, &behind, &[over, forgot]].concat())).contains("behind 7"));
         let log =
             [&good()[..], &[sent(101), told(101, Outcome::Unknown), asked(3, 4, 0), answered(3, 7, 101)]].concat();
