@@ -5,6 +5,7 @@
 //! nodes of it. A ping would not notice a node whose sets are stored and heard by nobody.
 
 mod reach;
+mod standing;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +15,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
 use self::reach::Reach;
+use self::standing::{Standing, Word};
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::nodes::{MISSED_AFTER, Nodes, Renewed, STAY};
-use crate::peers::{Peer, Peers};
+use crate::nodes::{MISSED_AFTER, Nodes};
+use crate::peers::{Peer, Peers, shows_another};
 use crate::sharded::lock;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
@@ -53,8 +55,8 @@ pub(crate) struct Health {
     drain: Drain,
     nodes: Arc<Nodes>,
     path: Mutex<PathState>,
-    /// Whether other nodes may have to reach this one.
-    has_peers: bool,
+    /// Where other nodes may have to reach this one.
+    standing: Option<Mutex<Standing>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,10 +65,17 @@ struct PathState {
     parts: Parts,
     /// When this node was last reached as itself at its own address.
     reached_at: Option<Instant>,
-    /// Whether the last try failed.
-    is_missed: bool,
-    /// How a peer, by its own word, renewed its place; asked only where this node cannot.
-    peer: Option<Renewed>,
+    /// How the last try to reach it failed, where it did.
+    missed: Option<Missed>,
+}
+
+/// Why this node is not reached as itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missed {
+    /// Another node is at its address, or none.
+    Elsewhere,
+    /// There was no answer, or no way there: also where a name server, or the network, is gone for all nodes.
+    Silent,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -97,8 +106,10 @@ impl Default for Parts {
 }
 
 impl Health {
-    pub(crate) fn new(drain: Drain, nodes: Arc<Nodes>, has_peers: bool) -> Self {
-        Self { started: AtomicBool::new(false), drain, nodes, path: Mutex::default(), has_peers }
+    /// Of a node whose store, where it shares one with others, may take so long to answer.
+    pub(crate) fn new(drain: Drain, nodes: Arc<Nodes>, shared_store: Option<Duration>) -> Self {
+        let standing = shared_store.map(|timeout| Mutex::new(Standing::new(timeout)));
+        Self { started: AtomicBool::new(false), drain, nodes, path: Mutex::default(), standing }
     }
 
     /// Both listeners are up.
@@ -108,17 +119,20 @@ impl Health {
 
     /// Whether a load balancer should send requests; else, where it is for another reason than a start or a drain, how
     /// far the last status came. One that other nodes do not reach as itself cannot do what they can: what is set
-    /// there would not come to its waiters. Nor can one that does not reach the store, where a peer does; that the store
-    /// is gone for all is no such reason.
+    /// there would not come to its waiters. Nor can one that does not reach the store, where a peer does. What is gone for
+    /// all is no such reason.
     pub(crate) fn ready(&self) -> Result<(), Option<Parts>> {
         if !self.started.load(Ordering::Relaxed) || self.drain.begun() {
             return Err(None);
         }
-        let path = lock(&self.path);
-        // One try that failed may be a moment's load.
-        let is_reached = path.reached_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
-        let is_cut_off = path.is_cut_off(self.nodes.renewed());
-        if (is_reached && !is_cut_off) || !self.has_peers {
+        let Some(standing) = &self.standing else { return Ok(()) };
+        let (path, standing) = (lock(&self.path), lock(standing));
+        let is_reached = path.reached_at.is_some_and(|at| {
+            // One try that failed may be a moment's load.
+            at.elapsed() <= PROBE_GOOD || (path.missed != Some(Missed::Elsewhere) && !standing.is_reached_without(at))
+        });
+        let is_cut_off = standing.can_store_without(self.nodes.renewed());
+        if is_reached && !is_cut_off {
             return Ok(());
         }
         // The last status may have come through all the same.
@@ -130,6 +144,11 @@ impl Health {
             parts.store = "peers can, and this node cannot";
         }
         Err(Some(parts))
+    }
+
+    /// When this node was last reached as itself at the address that it gives others.
+    pub(crate) fn reached_at(&self) -> Option<Instant> {
+        lock(&self.path).reached_at
     }
 
     /// Whether a status went the whole way lately, and all peers hear what they are told; else how far the last one came.
@@ -155,30 +174,28 @@ impl Health {
         let mut path = lock(&self.path);
         match reached {
             Ok(_) => path.reached_at = Some(Instant::now()),
-            Err(error) if !path.is_missed => {
+            Err(error) if path.missed.is_none() => {
                 error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
             }
             Err(_) => {}
         }
-        path.is_missed = reached.is_err();
+        let missed = |error| if shows_another(error) { Missed::Elsewhere } else { Missed::Silent };
+        path.missed = reached.as_ref().err().map(missed);
     }
 
-    fn note_peer(&self, peer: Renewed) {
-        let own = self.nodes.renewed();
-        let mut path = lock(&self.path);
-        let was_cut_off = path.is_cut_off(own);
-        path.peer = Some(peer);
-        if path.is_cut_off(own) && !was_cut_off {
+    /// Whether peers should be asked how they do: this node could not renew its place, or was not reached.
+    fn is_in_trouble(&self) -> bool {
+        self.nodes.renewed().at.elapsed() > MISSED_AFTER || lock(&self.path).missed.is_some()
+    }
+
+    fn note_peers(&self, words: &[Word]) {
+        let Some(standing) = &self.standing else { return };
+        let (own, mut standing) = (self.nodes.renewed(), lock(standing));
+        let was_cut_off = standing.can_store_without(own);
+        standing.heard(words, own);
+        if standing.can_store_without(own) && !was_cut_off {
             error!("this node cannot use its store, and another one can: it is not ready");
         }
-    }
-}
-
-impl PathState {
-    /// Whether the place of this node has ended, while a peer renewed its own all that time, lately too. Where the store goes
-    /// for all, nobody goes on; where it comes back for all, one is the first, and the others follow before that.
-    fn is_cut_off(&self, own: Renewed) -> bool {
-        self.peer.is_some_and(|peer| peer.ahead_of(own) >= STAY && peer.at.elapsed() <= PROBE_GOOD)
     }
 }
 
@@ -230,27 +247,23 @@ impl Probe {
         told.is_ok()
     }
 
-    /// Asks some peers whether they can use the store, where this node cannot.
+    /// Asks some peers how they do, where this node is in trouble.
     async fn compare(&self) {
-        let own = self.nodes.renewed();
-        if own.at.elapsed() <= MISSED_AFTER {
+        if !self.health.is_in_trouble() {
             return;
         }
         let mut others = self.nodes.others();
         others.shuffle(&mut rand::rng());
         let answers = others.iter().take(MAX_ASKED).map(|other| self.ask_peer(other));
-        if let Some(peer) = join_all(answers).await.into_iter().flatten().max_by_key(|peer| peer.ahead_of(own)) {
-            self.health.note_peer(peer);
-        }
+        let words: Vec<_> = join_all(answers).await.into_iter().flatten().collect();
+        self.health.note_peers(&words);
     }
 
-    async fn ask_peer(&self, peer: &Lease) -> Option<Renewed> {
+    async fn ask_peer(&self, peer: &Lease) -> Option<Word> {
         let asked_at = Instant::now();
-        let target = format!("/nodes?node={}&samples=0", peer.node_and_url().0);
-        let (status, answer) = self.peers.ask(peer, &target, Some(PROBE_TIMEOUT)).await.ok()?;
-        let (ago, time) = used(&answer).filter(|_| status == StatusCode::OK)?;
-        let at = asked_at.checked_sub(ago)?;
-        Some(Renewed { since: at.checked_sub(time)?, at })
+        // Whichever node it is: while the store is out of reach, nobody tells of one that took the place of another.
+        let (status, report) = self.peers.ask(peer, "/nodes?node=&samples=0", Some(PROBE_TIMEOUT)).await.ok()?;
+        Word::parse(&report, asked_at).filter(|_| status == StatusCode::OK)
     }
 
     /// Sends one, in the order of a get and of a set; tells whether it arrived, and notes in `last` what is stored. The
@@ -291,24 +304,4 @@ impl Probe {
 /// A step of the store, for as long as a probe waits for it: `--redis-timeout` may be far longer.
 async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(PROBE_TIMEOUT, step).await.unwrap_or(Err(StoreError::Unknown))
-}
-
-/// How long ago a node used its store, and for how long it had then, by its report.
-fn used(report: &[u8]) -> Option<(Duration, Duration)> {
-    #[derive(Deserialize)]
-    struct Answer {
-        nodes: Vec<Node>,
-    }
-    #[derive(Deserialize)]
-    struct Node {
-        store: Store,
-    }
-    #[derive(Deserialize)]
-    struct Store {
-        used_ms_ago: u64,
-        used_for_ms: u64,
-    }
-    let Answer { nodes } = serde_json::from_slice(report).ok()?;
-    let Store { used_ms_ago, used_for_ms } = nodes.into_iter().next()?.store;
-    Some((Duration::from_millis(used_ms_ago), Duration::from_millis(used_for_ms)))
 }

@@ -58,6 +58,8 @@ struct Report<'a> {
     uptime_ms: u64,
     ready: bool,
     path: bool,
+    /// How long ago it was reached as itself at its address.
+    reached_ms_ago: Option<u64>,
     /// How far the last status came, where one of the two is not so.
     #[serde(skip_serializing_if = "Option::is_none")]
     parts: Option<Parts>,
@@ -195,7 +197,9 @@ impl Inside {
             uptime_ms: millis(self.started.elapsed()),
             ready: ready.is_ok(),
             path: path.is_ok(),
-            parts: path.err().or(ready.err().flatten()),
+            reached_ms_ago: self.health.reached_at().map(|at| millis(at.elapsed())),
+            // What it is judged by where it is not ready tells more.
+            parts: ready.err().flatten().or(path.err()),
             store: StoreReport {
                 kind,
                 connected,

@@ -359,11 +359,11 @@ impl Internal {
         Ok(if self.is_asked_alone(query)? { inside.own(samples) } else { inside.all(samples).await })
     }
 
-    /// Whether `?node=<id>` asks for what this node alone knows.
+    /// Whether `?node=<id>` asks for what this node alone knows; without an id, whichever node it is.
     fn is_asked_alone(&self, query: Option<&str>) -> Result<bool, Refusal> {
         match parameter(query, "node") {
             None => Ok(false),
-            Some(node) if node.as_deref() == Some(&self.parts.node) => Ok(true),
+            Some(Some(node)) if node.is_empty() || node == self.parts.node => Ok(true),
             Some(_) => Err(Refusal::Misdirected),
         }
     }

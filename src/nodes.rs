@@ -21,8 +21,8 @@ pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(3);
 /// Others that a node knows of. There may be more.
 const MAX_OTHERS: usize = 64;
 
-/// From when to when a node renewed its place without missing a time. All nodes do it in the same place: so it tells what one
-/// can do that others can, also where only some keys of a cluster are out of reach.
+/// From when to when a node renewed its place without missing a time. All nodes do it in the same place, of a cluster on one
+/// master: so it tells what one node can do there and another cannot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Renewed {
     pub(crate) since: Instant,
@@ -86,7 +86,7 @@ impl Nodes {
                 () = drain.wait() => break,
             }
         }
-        let _ = self.store.depart().await;
+        let _ = self.store.depart(STAY).await;
     }
 
     async fn renew(&self) {

@@ -15,12 +15,12 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use self::lane::{Job, Lane};
-pub(crate) use self::link::Peer;
+pub(crate) use self::link::{Peer, shows_another};
 use crate::auth::Token;
 use crate::key::Key;
 use crate::lease::Lease;
@@ -34,6 +34,9 @@ use crate::status::Update;
 const LANES: usize = 2;
 /// Lines: nodes that were leased to within a minute.
 const MAX_LINES: usize = 1024;
+
+/// Questions to other nodes that are under way; each has a connection.
+const MAX_ASKED: usize = 64;
 
 /// How other nodes are spoken to.
 #[derive(Clone, Debug)]
@@ -79,11 +82,19 @@ pub(crate) struct Peers {
     lines: Mutex<HashMap<String, mpsc::Sender<Job>>>,
     /// Nodes that took too long, by name, and until when they are passed over.
     skipped: Mutex<HashMap<String, Instant>>,
+    /// Room for questions.
+    asks: Semaphore,
 }
 
 impl Peers {
     pub(crate) fn new(options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { options, metrics, lines: Mutex::default(), skipped: Mutex::default() })
+        Arc::new(Self {
+            options,
+            metrics,
+            lines: Mutex::default(),
+            skipped: Mutex::default(),
+            asks: Semaphore::new(MAX_ASKED),
+        })
     }
 
     /// Has the node that a lease names told of an update, at once; gives what waits for what becomes of it.
@@ -170,7 +181,10 @@ impl Peers {
         limit: Option<Duration>,
     ) -> io::Result<(StatusCode, Bytes)> {
         let peer = self.peer(lease)?;
-        let ask = async { peer.connect().await?.send(&peer, Method::GET, target, Bytes::new()).await };
+        let ask = async {
+            let _room = self.asks.acquire().await.map_err(io::Error::other)?;
+            peer.connect().await?.send(&peer, Method::GET, target, Bytes::new()).await
+        };
         timeout(limit.unwrap_or(Duration::MAX).min(self.options.timeout), ask).await?
     }
 

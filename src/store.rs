@@ -211,7 +211,8 @@ impl Store {
         self.counted(Verb::Leave, began, Box::pin(redis.leave(key)).await)
     }
 
-    /// Keeps this node on the list of those that share the store, for `stay`; gives `most` others at most.
+    /// Keeps this node on the list of those that share the store, for `stay`; gives some others, `most` at most: one or
+    /// more.
     ///
     /// # Errors
     /// Where nobody knows whether it is on it, and who else is.
@@ -224,15 +225,15 @@ impl Store {
         self.counted(Verb::Attend, began, Box::pin(redis.attend(stay, most)).await)
     }
 
-    /// Takes this node off that list.
+    /// Takes this node, which attended for `stay`, off that list.
     ///
     /// # Errors
     /// Where it may still be on it; its stay ends by itself.
     ///
     /// # Cancel safety
     /// Dropped, it may have been carried out or not.
-    pub(crate) async fn depart(&self) -> Result<(), StoreError> {
-        self.attend(Duration::ZERO, 0).await.map(drop)
+    pub(crate) async fn depart(&self, stay: Duration) -> Result<(), StoreError> {
+        self.attend(stay, 0).await.map(drop)
     }
 
     /// Waits until the store can be asked.

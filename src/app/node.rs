@@ -81,7 +81,8 @@ impl Node {
         let (hold, resend) = (settings.hold, settings.resend);
         let recovery = Recovery::new(Arc::clone(&delivery), Arc::clone(&metrics), hold, resend, in_flight);
         let nodes = Nodes::new(Arc::clone(&delivery.store));
-        let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), settings.redis.is_some()));
+        let shared_store = settings.redis.as_ref().map(|options| options.timeout);
+        let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), shared_store));
         let own = (id.as_str(), address.url());
         let inside = Inside::new(own, &delivery, &nodes, &metrics, &health, recent);
         Ok(Self { id, address, recovery, nodes, delivery, metrics, health, inside, drain })

@@ -1,21 +1,20 @@
 -- A node says that it is there, or that it goes, and is told who else is there. The hash has a field for each node, its
--- name, with the end of its stay. ARGV: its name; its stay in ms, 0 where it goes; how many others it is told of at most.
+-- name, with the end of its stay. ARGV: its name; its stay in ms; how many others it is told of at most, 0 where it goes.
 -- Gives {now, name, its end, ...}.
 
--- A stay is half of this: one whose end is further away was written before the clock was set back.
-local MAX_STAY = 12000
 local own, stay, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = {now}
 for _, name in ipairs(call('HKEYS', key)) do
   local ends = tonumber(call('HGET', key, name)) or 0
-  if ends <= now or ends > now + MAX_STAY then
+  -- One whose end is far away was written before the clock was set back.
+  if ends <= now or ends > now + 2 * stay then
     call('HDEL', key, name)
   elseif name ~= own and #found < 2 * most then
     found[#found + 1] = name
     found[#found + 1] = ends
   end
 end
-if stay > 0 then
+if most > 0 then
   call('HSET', key, own, digits(now + stay))
   call('PEXPIREAT', key, digits(now + stay))
 else

@@ -62,7 +62,7 @@ async fn a_node_that_alone_has_no_store() {
     let url = format!("redis://127.0.0.1:{}", proxy.port);
     let alone = Launch::new(&["--hold", "9s"]).env("HOLDFAST_REDIS", &url).start().await;
     wait_connected(&alone).await;
-    let nodes = Nodes::start(2, &redis.url(), &[]).await;
+    let mut nodes = Nodes::start(2, &redis.url(), &[]).await;
     let _ = wait_health(&alone, "path", 200).await;
     wait_known(&alone, 2).await;
     proxy.set(Weather::Freeze);
@@ -77,6 +77,12 @@ async fn a_node_that_alone_has_no_store() {
     assert!(alone.logs().iter().any(|line| line.contains("cannot use its store, and another one can")));
     for node in &*nodes {
         assert!(is_ready(node).await && health(node, "path").await.status == 200);
+    }
+    // Nobody tells it of those that take the places of others.
+    for at in 0..if long() { 2 } else { 0 } {
+        nodes.kill(at).await;
+        nodes.replace(at).await;
+        check_not_ready_for(&alone, Duration::from_secs(14), "it is still worse off").await;
     }
     proxy.set(Weather::Pass);
     let _ = wait_health(&alone, "ready", 200).await;
@@ -135,6 +141,47 @@ async fn check_ready_for(nodes: &[Node], time: Duration, why: &str) {
     }
 }
 
+/// The same, of one that is not.
+async fn check_not_ready_for(node: &Node, time: Duration, why: &str) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        assert!(!is_ready(node).await, "{why}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Addresses that do not answer, all of them: no node is worse off than the others. And one that alone does not.
+async fn nodes_whose_addresses_hang() {
+    let redis = Redis::start(&[]).await;
+    let (places, mut ways, mut launches) = (Nodes::places(3), Vec::new(), Vec::new());
+    for [_, internal] in &places {
+        let way = Proxy::start(internal.parse().expect("an address")).await;
+        let advertise = format!("http://127.0.0.1:{}", way.port);
+        launches.push(Launch::new(&["--redis", &redis.url(), "--advertise", &advertise]));
+        ways.push(way);
+    }
+    let nodes = Nodes::launch_at(places, launches).await;
+    for node in &*nodes {
+        let _ = wait_health(node, "path", 200).await;
+        wait_known(node, 2).await;
+    }
+    let set_all = |weather| ways.iter().for_each(|way| way.set(weather));
+    set_all(Weather::Freeze);
+    // What is said before a try hangs is good for 10 s.
+    check_ready_for(&nodes, Duration::from_secs(16), "all ways hang").await;
+    assert_eq!(health(&nodes[0], "path").await.json()["parts"]["address"], "failed");
+    set_all(Weather::Pass);
+    for node in &*nodes {
+        let _ = wait_health(node, "path", 200).await;
+    }
+    ways[1].set(Weather::Freeze);
+    let parts = wait_health(&nodes[1], "ready", 503).await;
+    assert_eq!((&parts["store"], &parts["address"]), (&json!("ok"), &json!("failed")), "{parts}");
+    assert!(is_ready(&nodes[0]).await && is_ready(&nodes[2]).await);
+    ways[1].set(Weather::Pass);
+    let _ = wait_health(&nodes[1], "ready", 200).await;
+}
+
 /// A Redis that comes back for all: one node is the first to use it again, and none is worse off for that.
 async fn nodes_whose_store_comes_back() {
     let mut redis = Redis::start(&[]).await;
@@ -161,6 +208,7 @@ async fn a_node_that_alone_has_no_store_is_not_ready_and_nodes_that_all_have_non
     tokio::join!(
         a_node_that_alone_has_no_store(),
         nodes_that_all_have_no_store(),
+        nodes_whose_addresses_hang(),
         nodes_whose_store_comes_back(),
         nodes_whose_store_hangs()
     );
