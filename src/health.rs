@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use hyper::StatusCode;
-use rand::seq::SliceRandom;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
@@ -23,14 +22,16 @@ use self::reach::Reach;
 use self::standing::{Standing, Word};
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::nodes::{MISSED_AFTER, Nodes};
-use crate::peers::{Peer, Peers, shows_another};
+use crate::nodes::{MISSED_AFTER, Nodes, Streak};
+use crate::peers::{Peer, Peers};
 use crate::sharded::lock;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
 use crate::store::{Put, Store, StoreError, Stored, memory};
 use crate::waiters::Waiters;
 
+/// What the key of a node's own status begins with; the node's id follows.
+const PROBE_KEY: &str = "holdfast-path-";
 /// How often a status is sent.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long it may take, by each of its steps.
@@ -40,9 +41,6 @@ const PROBE_GOOD: Duration = Duration::from_secs(10);
 const PROBE_TTL: Duration = Duration::from_secs(60);
 /// For how long it is leased: longer than its steps take.
 const PROBE_HOLD: Duration = Duration::from_secs(10);
-
-/// Peers that are asked whether they can use the store.
-const MAX_ASKED: usize = 5;
 
 /// The node's own status takes a place in an embedded store; the store is made larger by this.
 pub(crate) const OWN_STATUSES: usize = 1;
@@ -63,19 +61,12 @@ pub(crate) struct Health {
 struct PathState {
     good_at: Option<Instant>,
     parts: Parts,
-    /// When this node was last reached as itself at its own address.
-    reached_at: Option<Instant>,
-    /// How the last try to reach it failed, where it did.
-    missed: Option<Missed>,
-}
-
-/// Why this node is not reached as itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Missed {
-    /// Another node is at its address, or none.
-    Elsewhere,
-    /// There was no answer, or no way there: also where a name server, or the network, is gone for all nodes.
-    Silent,
+    /// How this node was reached as itself at its own address.
+    reached: Option<Streak>,
+    /// Whether the last try to reach it failed.
+    is_missed: bool,
+    /// How other nodes told this one of their own statuses, each on a connection made for that.
+    told: Option<Streak>,
 }
 
 /// How far the last status came: each part is `ok`, or says what failed, or was not reached.
@@ -127,10 +118,9 @@ impl Health {
         }
         let Some(standing) = &self.standing else { return Ok(()) };
         let (path, standing) = (lock(&self.path), lock(standing));
-        let is_reached = path.reached_at.is_some_and(|at| {
-            // One try that failed may be a moment's load.
-            at.elapsed() <= PROBE_GOOD || (path.missed != Some(Missed::Elsewhere) && !standing.is_reached_without(at))
-        });
+        // One try that failed may be a moment's load.
+        let is_reached =
+            path.reached.is_some_and(|own| is_fresh(own.at) || !standing.is_reached_without(own, path.told));
         let is_cut_off = standing.can_store_without(self.nodes.renewed());
         if is_reached && !is_cut_off {
             return Ok(());
@@ -146,16 +136,22 @@ impl Health {
         Err(Some(parts))
     }
 
-    /// When this node was last reached as itself at the address that it gives others.
-    pub(crate) fn reached_at(&self) -> Option<Instant> {
-        lock(&self.path).reached_at
+    /// How this node was reached as itself at the address that it gives others.
+    pub(crate) fn reached(&self) -> Option<Streak> {
+        lock(&self.path).reached
+    }
+
+    /// Notes that another node tells this one of its own status.
+    pub(crate) fn note_told(&self) {
+        let (mut path, now) = (lock(&self.path), Instant::now());
+        path.told = Some(path.told.map_or(Streak::new(now), |told| told.again(now, !is_fresh(told.at))));
     }
 
     /// Whether a status went the whole way lately, and all peers hear what they are told; else how far the last one came.
     pub(crate) fn path(&self) -> Result<(), Parts> {
         let path = lock(&self.path);
         match path.good_at {
-            Some(at) if at.elapsed() <= PROBE_GOOD && path.parts.unreachable.is_empty() => Ok(()),
+            Some(at) if is_fresh(at) && path.parts.unreachable.is_empty() => Ok(()),
             _ => Err(path.parts.clone()),
         }
     }
@@ -173,26 +169,30 @@ impl Health {
     fn note_address(&self, reached: &io::Result<Vec<usize>>, own: &Peer) {
         let mut path = lock(&self.path);
         match reached {
-            Ok(_) => path.reached_at = Some(Instant::now()),
-            Err(error) if path.missed.is_none() => {
+            Ok(_) => {
+                let now = Instant::now();
+                path.reached =
+                    Some(path.reached.map_or(Streak::new(now), |reached| reached.again(now, path.is_missed)));
+            }
+            Err(error) if !path.is_missed => {
                 error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
             }
             Err(_) => {}
         }
-        let missed = |error| if shows_another(error) { Missed::Elsewhere } else { Missed::Silent };
-        path.missed = reached.as_ref().err().map(missed);
+        path.is_missed = reached.is_err();
     }
 
     /// Whether peers should be asked how they do: this node could not renew its place, or was not reached.
     fn is_in_trouble(&self) -> bool {
-        self.nodes.renewed().at.elapsed() > MISSED_AFTER || lock(&self.path).missed.is_some()
+        self.nodes.renewed().at.elapsed() > MISSED_AFTER || lock(&self.path).is_missed
     }
 
     fn note_peers(&self, words: &[Word]) {
         let Some(standing) = &self.standing else { return };
-        let (own, mut standing) = (self.nodes.renewed(), lock(standing));
+        let (own, reached) = (self.nodes.renewed(), self.reached());
+        let mut standing = lock(standing);
         let was_cut_off = standing.can_store_without(own);
-        standing.heard(words, own);
+        standing.heard(words, own, reached);
         if standing.can_store_without(own) && !was_cut_off {
             error!("this node cannot use its store, and another one can: it is not ready");
         }
@@ -220,7 +220,7 @@ impl Probe {
     pub(crate) async fn run(self) {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let key = Key::parse(&format!("holdfast-path-{}", self.own.id)).expect("an id is made of hex digits");
+        let key = Key::parse(&format!("{PROBE_KEY}{}", self.own.id)).expect("an id is made of hex digits");
         let mut last = Version::NONE;
         let mut reach = Reach::new(Arc::clone(&self.nodes), Arc::clone(&self.peers), key.clone());
         loop {
@@ -247,23 +247,23 @@ impl Probe {
         told.is_ok()
     }
 
-    /// Asks some peers how they do, where this node is in trouble.
+    /// Asks the peers how they do, where this node is in trouble. All of them: by now many may be gone, or no better off.
     async fn compare(&self) {
         if !self.health.is_in_trouble() {
             return;
         }
-        let mut others = self.nodes.others();
-        others.shuffle(&mut rand::rng());
-        let answers = others.iter().take(MAX_ASKED).map(|other| self.ask_peer(other));
-        let words: Vec<_> = join_all(answers).await.into_iter().flatten().collect();
+        let others = self.nodes.others();
+        let words: Vec<_> =
+            join_all(others.iter().map(|other| self.ask_peer(other))).await.into_iter().flatten().collect();
         self.health.note_peers(&words);
     }
 
     async fn ask_peer(&self, peer: &Lease) -> Option<Word> {
         let asked_at = Instant::now();
         // Whichever node it is: while the store is out of reach, nobody tells of one that took the place of another.
-        let (status, report) = self.peers.ask(peer, "/nodes?node=&samples=0", Some(PROBE_TIMEOUT)).await.ok()?;
-        Word::parse(&report, asked_at).filter(|_| status == StatusCode::OK)
+        let (status, report) = self.peers.ask_apart(peer, "/nodes?node=&samples=0", PROBE_TIMEOUT).await.ok()?;
+        let (node, _) = peer.node_and_url();
+        Word::parse(&report, asked_at, node, &self.store.place()).filter(|_| status == StatusCode::OK)
     }
 
     /// Sends one, in the order of a get and of a set; tells whether it arrived, and notes in `last` what is stored. The
@@ -299,6 +299,16 @@ impl Probe {
         }
         parts.lease == "ok" && parts.waiter == "ok"
     }
+}
+
+/// Whether a node's own status is under this key.
+pub(crate) fn is_probe(key: &Key) -> bool {
+    key.as_str().starts_with(PROBE_KEY)
+}
+
+/// Whether what was so at this time is good still.
+fn is_fresh(at: Instant) -> bool {
+    at.elapsed() <= PROBE_GOOD
 }
 
 /// A step of the store, for as long as a probe waits for it: `--redis-timeout` may be far longer.

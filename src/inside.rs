@@ -58,8 +58,9 @@ struct Report<'a> {
     uptime_ms: u64,
     ready: bool,
     path: bool,
-    /// How long ago it was reached as itself at its address.
+    /// How long ago it was reached as itself at its address, and for how long it had been then without a miss.
     reached_ms_ago: Option<u64>,
+    reached_for_ms: u64,
     /// How far the last status came, where one of the two is not so.
     #[serde(skip_serializing_if = "Option::is_none")]
     parts: Option<Parts>,
@@ -76,6 +77,8 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct StoreReport {
     kind: &'static str,
+    /// Which one it is.
+    place: String,
     /// There is a connection; an embedded store needs none.
     connected: bool,
     /// How long ago this node last used it, to renew its place in the list of nodes.
@@ -183,7 +186,7 @@ impl Inside {
         let history = lock(&self.history);
         let (samples, [wake_p50_ms, wake_p99_ms]) = (history.last(samples), history.wake_ms());
         drop(history);
-        let renewed = self.nodes.renewed();
+        let (renewed, reached) = (self.nodes.renewed(), self.health.reached());
         let [public, internal] = [Side::Public, Side::Internal].map(|side| self.metrics.open_connections(side));
         let (kind, connected) = match &*self.delivery.store {
             Store::Memory(_) => ("memory", true),
@@ -197,11 +200,13 @@ impl Inside {
             uptime_ms: millis(self.started.elapsed()),
             ready: ready.is_ok(),
             path: path.is_ok(),
-            reached_ms_ago: self.health.reached_at().map(|at| millis(at.elapsed())),
+            reached_ms_ago: reached.map(|reached| millis(reached.at.elapsed())),
+            reached_for_ms: reached.map_or(0, |reached| millis(reached.at - reached.since)),
             // What it is judged by where it is not ready tells more.
             parts: ready.err().flatten().or(path.err()),
             store: StoreReport {
                 kind,
+                place: self.delivery.store.place(),
                 connected,
                 used_ms_ago: millis(renewed.at.elapsed()),
                 used_for_ms: millis(renewed.at - renewed.since),

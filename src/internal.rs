@@ -22,7 +22,7 @@ use crate::connection::Request;
 use crate::delivery::Delivery;
 use crate::error::{Mistake, Refusal, What, named};
 use crate::head;
-use crate::health::Health;
+use crate::health::{self, Health};
 use crate::inbound::{Inbound, Taken};
 use crate::inside::{Inside, Page, shows_pages};
 use crate::key::Key;
@@ -321,6 +321,11 @@ impl Internal {
         if to != self.parts.node {
             return Err(Refusal::Misdirected);
         }
+        if let [(key, ..)] = &updates[..]
+            && health::is_probe(key)
+        {
+            self.parts.health.note_told();
+        }
         let waiters = &self.parts.delivery.waiters;
         let mut delivered = Vec::with_capacity(updates.len());
         for (index, (key, update, age)) in updates.iter().enumerate() {
@@ -352,18 +357,20 @@ impl Internal {
     }
 
     /// What goes on here and, unless this node is asked alone, on its peers; with `?samples=N` fewer looks than are kept.
+    /// `?node=` without an id asks whichever node it is alone.
     async fn nodes(&self, query: Option<&str>) -> Result<Response, Refusal> {
         let samples = parameter(query, "samples").flatten().and_then(|samples| samples.parse().ok());
         let samples = samples.unwrap_or(usize::MAX);
         let inside = &self.parts.inside;
-        Ok(if self.is_asked_alone(query)? { inside.own(samples) } else { inside.all(samples).await })
+        let is_any = parameter(query, "node").flatten().is_some_and(|node| node.is_empty());
+        Ok(if is_any || self.is_asked_alone(query)? { inside.own(samples) } else { inside.all(samples).await })
     }
 
-    /// Whether `?node=<id>` asks for what this node alone knows; without an id, whichever node it is.
+    /// Whether `?node=<id>` asks for what this node alone knows.
     fn is_asked_alone(&self, query: Option<&str>) -> Result<bool, Refusal> {
         match parameter(query, "node") {
             None => Ok(false),
-            Some(Some(node)) if node.is_empty() || node == self.parts.node => Ok(true),
+            Some(node) if node.as_deref() == Some(&self.parts.node) => Ok(true),
             Some(_) => Err(Refusal::Misdirected),
         }
     }

@@ -21,10 +21,9 @@ pub(crate) const MISSED_AFTER: Duration = Duration::from_secs(3);
 /// Others that a node knows of. There may be more.
 const MAX_OTHERS: usize = 64;
 
-/// From when to when a node renewed its place without missing a time. All nodes do it in the same place, of a cluster on one
-/// master: so it tells what one node can do there and another cannot.
+/// From when to when something was done each time that it was tried.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Renewed {
+pub(crate) struct Streak {
     pub(crate) since: Instant,
     pub(crate) at: Instant,
 }
@@ -41,25 +40,28 @@ pub(crate) struct Nodes {
 struct Look {
     /// In the order of their names.
     others: Vec<Lease>,
-    renewed: Renewed,
+    renewed: Streak,
 }
 
-impl Renewed {
-    /// For how long this one renewed its place after another one last did.
-    pub(crate) fn ahead_of(self, other: Self) -> Duration {
-        self.at.saturating_duration_since(self.since.max(other.at))
+impl Streak {
+    pub(crate) fn new(at: Instant) -> Self {
+        Self { since: at, at }
     }
 
-    fn again(self, at: Instant) -> Self {
-        let has_missed = at.saturating_duration_since(self.at) > MISSED_AFTER;
+    /// Done once more; `has_missed`: not each time since the last.
+    pub(crate) fn again(self, at: Instant, has_missed: bool) -> Self {
         Self { since: if has_missed { at } else { self.since }, at }
+    }
+
+    /// For how long this one went on after the other one last did.
+    pub(crate) fn ahead_of(self, other: Self) -> Duration {
+        self.at.saturating_duration_since(self.since.max(other.at))
     }
 }
 
 impl Nodes {
     pub(crate) fn new(store: Arc<Store>) -> Arc<Self> {
-        let now = Instant::now();
-        let last = Look { others: Vec::new(), renewed: Renewed { since: now, at: now } };
+        let last = Look { others: Vec::new(), renewed: Streak::new(Instant::now()) };
         Arc::new(Self { store, last: Mutex::new(last) })
     }
 
@@ -68,8 +70,9 @@ impl Nodes {
         lock(&self.last).others.clone()
     }
 
-    /// When this node last renewed its place; before the first time, when it began to try.
-    pub(crate) fn renewed(&self) -> Renewed {
+    /// How this node renewed its place; before the first time, when it began to try. All nodes do it in the same place, of a
+    /// cluster on one master: so it tells what one node can do there and another cannot.
+    pub(crate) fn renewed(&self) -> Streak {
         lock(&self.last).renewed
     }
 
@@ -94,7 +97,7 @@ impl Nodes {
         now.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let before = {
             let mut last = lock(&self.last);
-            last.renewed = last.renewed.again(Instant::now());
+            last.renewed = last.renewed.again(Instant::now(), last.renewed.at.elapsed() > MISSED_AFTER);
             std::mem::replace(&mut last.others, now.clone())
         };
         let is_in = |nodes: &[Lease], node: &Lease| nodes.iter().any(|other| other.name == node.name);
@@ -115,15 +118,12 @@ mod tests {
     fn who_was_away_too_is_ahead_only_since_it_came_back() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut peer = Renewed { since: at(0), at: at(0) };
-        for seconds in [2, 4, 6] {
-            peer = peer.again(at(seconds));
-        }
-        let own = Renewed { since: at(1), at: at(3) };
+        let peer = [2, 4, 6].into_iter().fold(Streak::new(at(0)), |peer, seconds| peer.again(at(seconds), false));
+        let own = Streak { since: at(1), at: at(3) };
         assert_eq!((peer.since, peer.ahead_of(own)), (at(0), Duration::from_secs(3)));
         assert_eq!(own.ahead_of(peer), Duration::ZERO);
-        let back = peer.again(at(60));
+        let back = peer.again(at(60), true);
         assert_eq!((back.since, back.ahead_of(own)), (at(60), Duration::ZERO));
-        assert_eq!(back.again(at(62)).ahead_of(own), Duration::from_secs(2));
+        assert_eq!(back.again(at(62), false).ahead_of(own), Duration::from_secs(2));
     }
 }

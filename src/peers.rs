@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use self::lane::{Job, Lane};
-pub(crate) use self::link::{Peer, shows_another};
+pub(crate) use self::link::Peer;
 use crate::auth::Token;
 use crate::key::Key;
 use crate::lease::Lease;
@@ -180,12 +180,30 @@ impl Peers {
         target: &str,
         limit: Option<Duration>,
     ) -> io::Result<(StatusCode, Bytes)> {
-        let peer = self.peer(lease)?;
+        let limit = limit.unwrap_or(Duration::MAX).min(self.options.timeout);
         let ask = async {
             let _room = self.asks.acquire().await.map_err(io::Error::other)?;
-            peer.connect().await?.send(&peer, Method::GET, target, Bytes::new()).await
+            self.ask_apart(lease, target, limit).await
         };
-        timeout(limit.unwrap_or(Duration::MAX).min(self.options.timeout), ask).await?
+        timeout(limit, ask).await?
+    }
+
+    /// Asks it beside the room for questions.
+    ///
+    /// # Errors
+    /// Those of [`Peers::ask`].
+    ///
+    /// # Cancel safety
+    /// Asked or not, it changes nothing.
+    pub(crate) async fn ask_apart(
+        &self,
+        lease: &Lease,
+        target: &str,
+        limit: Duration,
+    ) -> io::Result<(StatusCode, Bytes)> {
+        let peer = self.peer(lease)?;
+        let ask = async { peer.connect().await?.send(&peer, Method::GET, target, Bytes::new()).await };
+        timeout(limit, ask).await?
     }
 
     /// Tells a node of updates apart from all others that it is told of: see [`Peer::tell`].

@@ -236,6 +236,14 @@ impl Store {
         self.attend(stay, 0).await.map(drop)
     }
 
+    /// What tells this store from others: without a password.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Memory(_) => "memory".to_owned(),
+            Self::Redis(redis) => redis.place(),
+        }
+    }
+
     /// Waits until the store can be asked.
     ///
     /// # Cancel safety

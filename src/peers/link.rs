@@ -1,6 +1,6 @@
 //! One node as it is spoken to, and a connection to it.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,12 +47,9 @@ impl Peer {
         let exchange = async { self.connect().await?.send(self, Method::POST, "/channel/set", body).await };
         let (status, answer) = timeout(limit, exchange).await??;
         if status != StatusCode::OK {
-            // What stands in between may say the same for all nodes.
-            let kind = if status.is_server_error() { ErrorKind::Other } else { ErrorKind::InvalidData };
-            return Err(io::Error::new(kind, format!("answered {status}")));
+            return Err(io::Error::other(format!("answered {status}")));
         }
-        let something_else = io::Error::new(ErrorKind::InvalidData, "answered something else");
-        channel::parse_delivered(&answer, updates.len()).ok_or(something_else)
+        channel::parse_delivered(&answer, updates.len()).ok_or(io::Error::other("answered something else"))
     }
 
     pub(super) async fn connect(&self) -> io::Result<Link> {
@@ -67,11 +64,6 @@ impl Peer {
         });
         Ok(Link { sender, driver })
     }
-}
-
-/// Whether this error of [`Peer::tell`] shows that another node is at the address, or none: not only that there was no answer.
-pub(crate) fn shows_another(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::InvalidData)
 }
 
 /// A connection to a node. Dropped, it is closed.

@@ -169,6 +169,11 @@ impl Redis {
         self.run(&self.scripts.drop, key, &[&self.name, &""]).await.map(drop)
     }
 
+    /// See [`Store::place`](super::Store::place).
+    pub(super) fn place(&self) -> String {
+        format!("{} {}", self.options.target, self.options.prefix)
+    }
+
     /// See [`Store::attend`](super::Store::attend).
     pub(super) async fn attend(&self, stay: Duration, most: usize) -> Result<Vec<Lease>, StoreError> {
         let args: [&dyn Argument; 3] = [&self.name, &millis(stay), &most];

@@ -291,13 +291,13 @@ impl<'a> Judge<'a> {
     /// good how far it was ahead; one that began later, or was cut off meanwhile, does not, and is the first to set.
     fn is_of_two_clocks(&self, at: Time) -> bool {
         let forgot = |fault: &&Fault| matches!(fault.harm, Harm::RedisForgot(_)) && fault.from <= at;
-        self.faults.iter().any(|clock| match clock.harm {
-            Harm::RedisClock(off) => self
-                .faults
-                .iter()
-                .filter(|fault| forgot(fault))
-                .any(|it| it.to >= clock.from && at <= (clock.to + off + PUT_AGAIN).max(it.to + AROUND)),
-            _ => false,
+        self.faults.iter().filter(|clock| clock.from <= at).any(|clock| {
+            let Harm::RedisClock { off, ahead } = clock.harm else { return false };
+            let is_over = |it: &Fault| {
+                let caught_up = clock.to + off + PUT_AGAIN;
+                at > if ahead { caught_up.max(it.to + AROUND) } else { caught_up }
+            };
+            self.faults.iter().filter(|fault| forgot(fault)).any(|it| it.to >= clock.from && !is_over(it))
         })
     }
 }
@@ -412,12 +412,12 @@ mod tests {
         let log = [&good()[..], &behind, &[fault(100, 300, Harm::None, true)]].concat();
         let verdict = found(&log);
         assert!(verdict.broken.is_empty() && verdict.of_two_masters == 1, "{verdict:?}");
-        let clock = fault(100, 300, Harm::RedisClock(Duration::from_secs(5)), false);
+        let clock = fault(100, 300, Harm::RedisClock { off: Duration::from_secs(5), ahead: true }, false);
         only(&found(&[&good()[..], &behind, std::slice::from_ref(&clock)].concat()));
         let forgot = fault(400, 500, Harm::RedisForgot(Time::ZERO), false);
         let verdict = found(&[&good()[..], &behind, &[clock, forgot.clone()]].concat());
         assert!(verdict.broken.is_empty() && verdict.of_two_clocks == 1, "{verdict:?}");
-        let over = fault(100, 110, Harm::RedisClock(Duration::from_millis(10)), false);
+        let over = fault(100, 110, Harm::RedisClock { off: Duration::from_millis(10), ahead: true }, false);
         let later: Vec<_> = (50..70).flat_map(|get| [asked(get, 5, 9), nothing(get)]).collect();
         assert!(only(&found(&[&good()[..], &later, &behind, &[over, forgot]].concat())).contains("behind 7"));
         let log =

@@ -43,8 +43,11 @@ pub(super) enum Harm {
     NodeDied(usize),
     /// Redis lost what was stored after this moment.
     RedisForgot(Time),
-    /// The clock of Redis was so far off, and is right again at the end.
-    RedisClock(Duration),
+    /// The clock of Redis was so far off, ahead or behind, and is right again at the end.
+    RedisClock {
+        off: Duration,
+        ahead: bool,
+    },
 }
 
 /// Something that was done, from beginning to end.

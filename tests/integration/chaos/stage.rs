@@ -187,7 +187,7 @@ impl RedisSide {
                     clock.jump(seconds);
                     sleep(event.lasts + Duration::from_secs(1)).await;
                     clock.jump(0);
-                    harm = Harm::RedisClock(Duration::from_secs(seconds.unsigned_abs()));
+                    harm = Harm::RedisClock { off: Duration::from_secs(seconds.unsigned_abs()), ahead: seconds > 0 };
                 }
             }
             ToRedis::Link(at, weather) => pass(&self.links[at], weather, event.lasts).await,

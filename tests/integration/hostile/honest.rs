@@ -16,14 +16,10 @@ pub(super) struct Run {
     /// From when each set was due to the answer of its page, sorted.
     times: Vec<Duration>,
     pub(super) lost: usize,
-    took: Duration,
+    pub(super) took: Duration,
 }
 
 impl Run {
-    pub(super) fn sets(&self) -> usize {
-        self.times.len()
-    }
-
     pub(super) fn at(&self, share: f64) -> Duration {
         self.times[((self.times.len() - 1) as f64 * share) as usize]
     }

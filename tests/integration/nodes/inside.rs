@@ -67,7 +67,10 @@ async fn a_node_alone_tells_of_itself() {
     assert!(connections["public"] == 1 && connections["internal"].as_u64() >= Some(1), "{connections}");
     assert!(report["now"].as_u64() > Some(1_700_000_000_000) && report["uptime_ms"].as_u64() > Some(0), "{report}");
     let store = &report["store"];
-    assert_eq!((&store["kind"], &store["connected"]), (&json!("memory"), &json!(true)));
+    assert_eq!(
+        (&store["kind"], &store["place"], &store["connected"]),
+        (&json!("memory"), &json!("memory"), &json!(true))
+    );
     for name in ["used_ms_ago", "used_for_ms"] {
         assert!(store[name].as_u64().is_some_and(|ms| ms < 20_000), "{store}");
     }
