@@ -34,11 +34,12 @@ test-browser: deps ## the browser tests alone
 	HOLDFAST_BIN=$(HOLDFAST_BIN) node --test --test-concurrency=2 --test-reporter=spec tests/browser/*.test.mjs
 
 # Modules of the integration tests that ask `long()`: the others have done all they can in `make test`. A release build does
-# several times as much in the time, and is what a hostile world of full size is for.
+# several times as much in the time, and is what a hostile world of full size is for. Three at a time, as most of them wait more
+# than they work.
 test-long: deps ## only the tests that have a long form, in that form
 	@modules=$$(grep -rlw 'long()' tests/integration | sed -n '/support/!{s,tests/integration/,,;s,\.rs$$,::,;s,/,::,g;p;}' | sort -u); \
 	if [ -z "$$modules" ]; then echo 'no test has a long form'; exit 0; fi; \
-	set -x; HOLDFAST_TEST_LONG=1 cargo test --release --locked --test integration -- $$modules
+	set -x; HOLDFAST_TEST_LONG=1 cargo test --release --locked --test integration -- --test-threads=3 $$modules
 
 test-all: test test-long ## test, then the long forms
 
