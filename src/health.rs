@@ -22,12 +22,13 @@ use self::reach::Reach;
 use self::standing::{Standing, Word};
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::nodes::{MISSED_AFTER, Nodes, Streak};
+use crate::nodes::{MISSED_AFTER, Nodes};
 use crate::peers::{Peer, Peers};
 use crate::sharded::lock;
 use crate::shutdown::Drain;
 use crate::status::{Status, Update, Value, Version};
 use crate::store::{Put, Store, StoreError, Stored, memory};
+use crate::streak::Streak;
 use crate::waiters::Waiters;
 
 /// What the key of a node's own status begins with; the node's id follows.
@@ -143,8 +144,8 @@ impl Health {
 
     /// Notes that another node tells this one of its own status.
     pub(crate) fn note_told(&self) {
-        let (mut path, now) = (lock(&self.path), Instant::now());
-        path.told = Some(path.told.map_or(Streak::new(now), |told| told.again(now, !is_fresh(told.at))));
+        let mut path = lock(&self.path);
+        path.told = Some(Streak::next(path.told, path.told.is_some_and(|told| !is_fresh(told.at))));
     }
 
     /// Whether a status went the whole way lately, and all peers hear what they are told; else how far the last one came.
@@ -169,11 +170,7 @@ impl Health {
     fn note_address(&self, reached: &io::Result<Vec<usize>>, own: &Peer) {
         let mut path = lock(&self.path);
         match reached {
-            Ok(_) => {
-                let now = Instant::now();
-                path.reached =
-                    Some(path.reached.map_or(Streak::new(now), |reached| reached.again(now, path.is_missed)));
-            }
+            Ok(_) => path.reached = Some(Streak::next(path.reached, path.is_missed)),
             Err(error) if !path.is_missed => {
                 error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
             }
@@ -252,18 +249,17 @@ impl Probe {
         if !self.health.is_in_trouble() {
             return;
         }
-        let others = self.nodes.others();
-        let words: Vec<_> =
-            join_all(others.iter().map(|other| self.ask_peer(other))).await.into_iter().flatten().collect();
-        self.health.note_peers(&words);
+        let (others, store) = (self.nodes.others(), self.store.place());
+        let words = join_all(others.iter().map(|other| self.ask_peer(other, &store))).await;
+        self.health.note_peers(&words.into_iter().flatten().collect::<Vec<_>>());
     }
 
-    async fn ask_peer(&self, peer: &Lease) -> Option<Word> {
+    async fn ask_peer(&self, peer: &Lease, store: &str) -> Option<Word> {
         let asked_at = Instant::now();
         // Whichever node it is: while the store is out of reach, nobody tells of one that took the place of another.
         let (status, report) = self.peers.ask_apart(peer, "/nodes?node=&samples=0", PROBE_TIMEOUT).await.ok()?;
         let (node, _) = peer.node_and_url();
-        Word::parse(&report, asked_at, node, &self.store.place()).filter(|_| status == StatusCode::OK)
+        Word::parse(&report, asked_at, node, store).filter(|_| status == StatusCode::OK)
     }
 
     /// Sends one, in the order of a get and of a set; tells whether it arrived, and notes in `last` what is stored. The

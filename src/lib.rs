@@ -77,6 +77,7 @@ pub mod signing;
 pub mod status;
 mod stop;
 pub mod store;
+mod streak;
 mod stream;
 mod timer;
 pub mod waiters;

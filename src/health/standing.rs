@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::{PROBE_GOOD, is_fresh};
-use crate::nodes::{STAY, Streak};
+use crate::nodes::STAY;
 use crate::object::Object;
+use crate::streak::Streak;
 
 /// What a node can do, by its own word.
 #[derive(Clone, Copy, Debug)]
@@ -85,16 +86,21 @@ impl Standing {
     /// Whether the place of this node in the list of nodes has ended, while a peer renewed its own all that time, lately too.
     /// Where the store goes for all, nobody goes on; where it comes back for all, the others follow the first one in time.
     pub(super) fn can_store_without(&self, own: Streak) -> bool {
-        self.renewed.is_some_and(|peer| peer.ahead_of(own) >= self.store_gap && is_fresh(peer.at))
+        self.renewed.is_some_and(|peer| goes_on_without(peer, own, self.store_gap))
     }
 
     /// Whether others reach what this node, which last was reached as `own`, cannot: a peer was reached as itself all the time
     /// since, or this node was `told` by others all that time, and reached nobody.
     pub(super) fn is_reached_without(&self, own: Streak, told: Option<Streak>) -> bool {
-        let went_on = |other: Streak| other.ahead_of(own) >= PROBE_GOOD && is_fresh(other.at);
+        let goes_on = |other| goes_on_without(other, own, PROBE_GOOD);
         let reaches_nobody = self.unheard_since.is_some_and(|since| !is_fresh(since));
-        self.reached.is_some_and(went_on) || (reaches_nobody && told.is_some_and(went_on))
+        self.reached.is_some_and(goes_on) || (reaches_nobody && told.is_some_and(goes_on))
     }
+}
+
+/// Whether a peer went on for `gap` without this node, lately too.
+fn goes_on_without(peer: Streak, own: Streak, gap: Duration) -> bool {
+    peer.ahead_of(own) >= gap && is_fresh(peer.at)
 }
 
 /// The latest of those that went on for `gap` without this node; where there is none, of all.
@@ -129,7 +135,8 @@ mod tests {
 
     /// Last done so many seconds ago.
     fn own(ago: u32) -> Streak {
-        Streak::new(Instant::now().checked_sub(ago * SECOND).expect("a time"))
+        let at = Instant::now().checked_sub(ago * SECOND).expect("a time");
+        Streak { since: at, at }
     }
 
     #[test]
