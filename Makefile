@@ -5,48 +5,67 @@ SHELL = /bin/sh
 # The debug binary as an absolute path, wherever cargo was told to put it.
 HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
 
-.PHONY: help build web deps test test-browser test-long test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-protocol test-protocol-long test-browser test-long test-all lint deny fuzz
 
 # How long each target is fuzzed, and which are.
 FUZZ_SECONDS = 60
 FUZZ_TARGETS = query key callback script set_body channel_body peer_answer redis_reply
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
 
 build: ## the release binary: target/release/holdfast
 	cargo build --release --locked
 
-web: deps ## src/web/holdfast.min.js, of its source
+web: needs ## src/web/holdfast.min.js, of its source
 	node tests/browser/minify.mjs
 
 deps: ## install what the tests need and the machine lacks (apt-get, npm ci)
 	@.ci/deps
 
-test: deps ## everything that fits ten minutes: unit, doc, integration and browser tests
-	cargo test --locked
+# With NO_DEPS=1 what is missing is named, and nothing is installed.
+needs:
+	@.ci/deps $(if $(NO_DEPS),--check)
+
+quick: ## what one node promises: unit tests and the contract's, without a browser
+	cargo test --locked --lib
+	cargo test --locked --test integration -- $(THREADS) contract:: docs::
+
+# Most tests wait more than they work, so more of them run at a time than there are cores.
+THREADS = --test-threads=6
+
+test: needs ## everything that fits ten minutes: unit, doc, integration, browser and protocol tests
+	cargo test --locked -- $(THREADS)
+	@$(MAKE) -s test-protocol
 	@$(MAKE) -s test-browser
+
+test-protocol: ## the model of the protocol alone: all orders of its steps
+	cargo test --locked -p holdfast-protocol
 
 # Explicit files: what a directory means to `node --test` changed between Node 20 and 22. Two at a time, as they wait more
 # than they work.
-test-browser: deps ## the browser tests alone
+test-browser: needs ## the browser tests alone
 	cargo build --locked
 	HOLDFAST_BIN=$(HOLDFAST_BIN) node --test --test-concurrency=2 --test-reporter=spec tests/browser/*.test.mjs
 
 # Modules of the integration tests that ask `long()`: the others have done all they can in `make test`. A release build does
 # several times as much in the time, and is what a hostile world of full size is for. Three at a time, as most of them wait more
 # than they work.
-test-long: deps ## only the tests that have a long form, in that form
-	@modules=$$(grep -rlw 'long()' tests/integration | sed -n '/support/!{s,tests/integration/,,;s,\.rs$$,::,;s,/,::,g;p;}' | sort -u); \
+test-long: needs ## only the tests that have a long form, in that form
+	@modules=$$(grep -rlw --include='*.rs' 'long()' tests/abuse tests/contract tests/nodes* tests/operate tests/proxy* tests/races | \
+		sed 's,^tests/,,;s,\.rs$$,::,;s,/,::,g' | sort -u); \
 	if [ -z "$$modules" ]; then echo 'no test has a long form'; exit 0; fi; \
 	set -x; HOLDFAST_TEST_LONG=1 cargo test --release --locked --test integration -- --test-threads=3 $$modules
 
-test-all: test test-long ## test, then the long forms
+test-protocol-long: ## the model of the protocol with wider bounds: some twenty minutes
+	HOLDFAST_TEST_LONG=1 cargo test --locked -p holdfast-protocol
+
+test-all: test test-long test-protocol-long ## test, then all long forms
 
 lint: ## formatting, clippy and docs, warnings denied
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	@cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || \
 	{ echo 'fuzz/Cargo.lock is behind: cargo update --manifest-path fuzz/Cargo.toml -p holdfast'; exit 1; }

@@ -1,8 +1,7 @@
-//! What single parts cost that every get or set goes through: `cargo bench --bench micro`, a part by its name behind
-//! `--`. It answers one question: did a change make one of them slower, or slower on two cores than on one. What the
-//! whole costs is for `load` to say: most of it is the kernel's and hyper's.
-//!
-//! `cargo test --benches` runs each once.
+//! The cost of single parts that every get or set goes through: `cargo bench --bench micro`. A
+//! name after `--` selects a part. It answers one question: did a change make a part slower, or
+//! slower on two cores than on one? The cost of the whole is measured by `load`, and most of
+//! that is the kernel's and hyper's.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,33 +10,38 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use futures_util::FutureExt as _;
-use holdfast::key::Key;
-use holdfast::script::{Callback, Form};
-use holdfast::status::{Seen, Status, Update, Value, Version};
-use holdfast::store::memory::{Limits, Memory};
+use holdfast::model::key::Key;
+use holdfast::model::status::{Seen, Status, Update, Value, Version};
+use holdfast::model::write_number::WriteNumber;
+use holdfast::page::script::{Callback, Form};
+use holdfast::store::memory::{Memory, MemoryLimits};
 use holdfast::store::{Put, Store};
 use holdfast::waiters::{Taker, Waiters};
 use serde_json::value::RawValue;
 use tikv_jemallocator::Jemalloc;
 use tokio::time::Instant;
 
-/// As holdfast has it.
+/// The same allocator as in holdfast.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Alone, and two at once. What two share costs each of them more; what they do not costs each the same.
+/// One thread alone, and two at once. State that two threads share costs each of them more.
+/// Other work costs each the same.
 const THREADS: [usize; 2] = [1, 2];
 
-/// Keys that are gone through in turn: more than a core's first caches hold, as in a server.
+/// The keys that are used in turn. They are more than a core's first caches hold, as in a
+/// server.
 const KEYS: usize = 10_000;
 
-/// A sample is this many calls: the clock counts in steps of 20 ns or more.
+/// The number of calls in a sample. It is high because the clock counts in steps of 20 ns or
+/// more.
 const CALLS: u32 = 1_000;
 
-/// The same for two threads: they are to be at it together for some milliseconds, not one after the other.
+/// The number of calls in a sample of two threads. They must run together for some
+/// milliseconds, and not one after the other.
 const CALLS_TOGETHER: u32 = 10_000;
 
-/// Gets that wait beside the one that is measured.
+/// The number of other gets that wait beside the measured one.
 const OTHERS: [usize; 2] = [0, 100_000];
 
 fn main() {
@@ -48,7 +52,7 @@ fn key(prefix: &str, number: usize) -> Key {
     Key::parse(&format!("{prefix}-{number:013}")).expect("printable")
 }
 
-/// A session of a page that logs in, say.
+/// Returns a short value, such as the session of a page that logs in.
 fn short() -> String {
     r#"{"state":"confirmed","user":"u-1234567890","redirect":"/welcome"}"#.to_owned()
 }
@@ -62,9 +66,11 @@ fn value(json: String) -> Value {
 mod script {
     use super::*;
 
-    /// As a node answers with it.
+    /// Returns a node's answer with this value.
     fn answer(value: &str) -> String {
-        format!(r#"{{"code":0,"message":"success","value":{value},"version":1763812345678,"final":false}}"#)
+        format!(
+            r#"{{"code":0,"message":"success","value":{value},"version":1763812345678,"final":false}}"#
+        )
     }
 
     fn render(bencher: Bencher<'_, '_>, value: &str) {
@@ -83,24 +89,31 @@ mod script {
         render(bencher, &short());
     }
 
-    /// Many short strings: each is looked at for what must not stand in a script.
+    /// Measures many short strings. Each is searched for characters that must not be in a
+    /// script.
     #[divan::bench]
     fn render_4_kb(bencher: Bencher<'_, '_>) {
         let mut text = String::from("[");
         while text.len() < 4_000 {
-            let _ = write!(text, r#"{{"id":{},"name":"a name of some length","tags":["x","y"]}},"#, text.len());
+            let _ = write!(
+                text,
+                r#"{{"id":{},"name":"a name of some length","tags":["x","y"]}},"#,
+                text.len()
+            );
         }
         render(bencher, &(text + "null]"));
     }
 
-    /// All that is changed on the way from JSON into a script.
+    /// Measures everything that is changed when JSON becomes a script.
     #[divan::bench]
     fn render_rewritten(bencher: Bencher<'_, '_>) {
-        let member = "{\"__proto__\":{\"a\":\"one\u{2028}two\u{2029}three\"},\"\\u005f_proto__\":1}";
+        let member =
+            "{\"__proto__\":{\"a\":\"one\u{2028}two\u{2029}three\"},\"\\u005f_proto__\":1}";
         render(bencher, &format!("[{}]", [member; 8].join(",")));
     }
 
-    /// The names that pages send: their own short one, jQuery's, one of a name space, and one that is refused.
+    /// Measures the names that pages send: a short one, jQuery's, one with a name space, and
+    /// one that is refused.
     #[divan::bench(args = ["cb", "jQuery36409871234567890123_1763812345678", "app.push.slots[12].done", "alert(1)//"])]
     fn callback(name: &str) -> Option<Callback> {
         Callback::parse(black_box(name))
@@ -111,14 +124,16 @@ mod script {
 mod waiters {
     use super::*;
 
-    /// Who is given an update and has nothing to do.
+    /// A taker that ignores its update.
     #[derive(Debug)]
     struct Nobody;
 
     impl Taker for Nobody {
-        fn take(&self, update: &Update, _: Option<Instant>, _: bool) {
+        fn deliver(&self, update: &Update, _: Option<Instant>, _: bool) {
             black_box(update.version());
         }
+
+        fn abandon(&self) {}
     }
 
     fn taker() -> Arc<dyn Taker> {
@@ -127,13 +142,26 @@ mod waiters {
 
     fn update() -> Update {
         let version = Version::new(1_763_812_345_678).expect("small");
-        Update::Status(Status { version, value: value(short()), is_final: false })
+        Update::Status(Status {
+            version,
+            value: value(short()),
+            is_final: false,
+        })
     }
 
-    /// Measures `each` on keys and takers of their own, as two gets share neither, with gets for other keys held beside.
-    fn among(bencher: Bencher<'_, '_>, others: usize, each: impl Fn(&Arc<Waiters>, &Key, Arc<dyn Taker>) + Sync) {
+    /// Measures `each` on new keys and takers, because two gets share neither, while gets for
+    /// other keys are held.
+    fn among(
+        bencher: Bencher<'_, '_>,
+        others: usize,
+        each: impl Fn(&Arc<Waiters>, &Key, Arc<dyn Taker>) + Sync,
+    ) {
         let waiters = Waiters::new(usize::MAX, 1_000);
-        let register = |at| waiters.register(&key("other", at), Version::NONE, Arc::new(Nobody)).expect("room");
+        let register = |at| {
+            waiters
+                .register(&key("other", at), Version::NONE, Arc::new(Nobody))
+                .expect("room")
+        };
         let held: Vec<_> = (0..others).map(register).collect();
         let next = AtomicUsize::new(0);
         bencher
@@ -143,7 +171,7 @@ mod waiters {
         drop(held);
     }
 
-    /// A get whose status comes.
+    /// Measures a get whose status comes.
     #[divan::bench(threads = THREADS, args = OTHERS)]
     fn register_deliver_drop(bencher: Bencher<'_, '_>, others: usize) {
         let update = update();
@@ -154,19 +182,24 @@ mod waiters {
         });
     }
 
-    /// A get that ends without one.
+    /// Measures a get that ends without a status.
     #[divan::bench(threads = THREADS, args = OTHERS)]
     fn register_leave(bencher: Bencher<'_, '_>, others: usize) {
         among(bencher, others, |waiters, own, taker| {
-            waiters.register(own, Version::NONE, taker).expect("room").leave();
+            waiters
+                .register(own, Version::NONE, taker)
+                .expect("room")
+                .leave();
         });
     }
 
-    /// A set of a key for which nobody waits here.
+    /// Measures a set of a key for which nobody waits on this node.
     #[divan::bench(threads = THREADS, args = OTHERS)]
     fn deliver_to_nobody(bencher: Bencher<'_, '_>, others: usize) {
         let update = update();
-        among(bencher, others, |waiters, own, _| assert_eq!(waiters.deliver(own, &update), 0));
+        among(bencher, others, |waiters, own, _| {
+            assert_eq!(waiters.deliver(own, &update), 0)
+        });
     }
 }
 
@@ -177,12 +210,23 @@ mod store {
     const HOLD: Duration = Duration::from_secs(25);
 
     fn empty() -> Store {
-        let limits = Limits { max_statuses: 2 * KEYS, max_bytes: 1 << 30, max_floors: KEYS };
+        let limits = MemoryLimits {
+            max_statuses: 2 * KEYS,
+            max_bytes: 1 << 30,
+            max_floors: KEYS,
+        };
         Store::Memory(Memory::new(limits, Arc::default()))
     }
 
     fn set() -> Put {
-        Put { value: value(short()), is_final: false, ttl: Duration::from_secs(300), after: None }
+        Put {
+            value: value(short()),
+            is_final: false,
+            ttl: Duration::from_secs(300),
+            after: None,
+            before: None,
+            number: WriteNumber::random(),
+        }
     }
 
     fn keys() -> Vec<Key> {
@@ -200,14 +244,22 @@ mod store {
     // The embedded store answers at once.
 
     fn put(store: &Store, key: &Key, put: &Put) {
-        store.put(key, put).now_or_never().expect("no wait").expect("room");
+        store
+            .put(key, put)
+            .now_or_never()
+            .expect("no wait")
+            .expect("room");
     }
 
     fn open(store: &Store, key: &Key) -> Option<Update> {
-        store.open(key, Seen::from(Version::NONE), HOLD).now_or_never().expect("no wait").expect("room")
+        store
+            .open(key, Seen::from(Version::NONE), HOLD)
+            .now_or_never()
+            .expect("no wait")
+            .expect("room")
     }
 
-    /// Goes through all keys.
+    /// All keys, used in turn.
     struct Turn<'a>(&'a [Key], AtomicUsize);
 
     impl<'a> Turn<'a> {
@@ -216,27 +268,34 @@ mod store {
         }
     }
 
-    /// A get of what nobody has set.
+    /// Measures a get of a key that nobody has set.
     #[divan::bench(threads = THREADS)]
     fn open_nothing(bencher: Bencher<'_, '_>) {
         let (keys, store) = (keys(), empty());
         let turn = Turn(&keys, AtomicUsize::new(0));
-        bencher.with_inputs(|| turn.next()).bench_values(|key| assert!(open(&store, key).is_none()));
+        bencher
+            .with_inputs(|| turn.next())
+            .bench_values(|key| assert!(open(&store, key).is_none()));
     }
 
-    /// A get of what is there.
+    /// Measures a get of a key that has a status.
     #[divan::bench(threads = THREADS)]
     fn open_status(bencher: Bencher<'_, '_>) {
         let keys = keys();
         let (store, turn) = (filled(&keys), Turn(&keys, AtomicUsize::new(0)));
-        bencher.with_inputs(|| turn.next()).bench_values(|key| assert!(open(&store, key).is_some()));
+        bencher
+            .with_inputs(|| turn.next())
+            .bench_values(|key| assert!(open(&store, key).is_some()));
     }
 
-    /// A set in place of an earlier one. Each has a value of its own: of one, two threads would count the owners.
+    /// Measures a set in place of an earlier one. Each set has its own value: if two threads
+    /// shared one value, its reference count would be measured too.
     #[divan::bench(threads = THREADS)]
     fn put_again(bencher: Bencher<'_, '_>) {
         let keys = keys();
         let (store, turn) = (filled(&keys), Turn(&keys, AtomicUsize::new(0)));
-        bencher.with_inputs(|| (turn.next(), set())).bench_refs(|(key, set)| put(&store, key, set));
+        bencher
+            .with_inputs(|| (turn.next(), set()))
+            .bench_refs(|(key, set)| put(&store, key, set));
     }
 }

@@ -71,7 +71,7 @@ const sessions = new Memory(SESSION_LIFE);      // session -> { user }
 
 // --- holdfast -----------------------------------------------------------------------------------------------------------
 
-// The key to wait with for what is set under an id: README.md, "Sign by yourself".
+// The key to wait with for what is set under an id: docs/signed-keys.md, "Sign by yourself".
 function keyOf(id, life) {
   const signed = `${id}.${Date.now() + life * 1000}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;

@@ -108,7 +108,7 @@ direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))       # th
 
 
 def key_of(id, life):
-    """The key to wait with for what is set under an id: README.md, "Sign by yourself"."""
+    """The key to wait with for what is set under an id: docs/signed-keys.md, "Sign by yourself"."""
     signed = f"{id}.{int((time.time() + life) * 1000)}"
     signature = hmac.digest(SECRET.encode(), signed.encode(), hashlib.sha256)
     return f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"

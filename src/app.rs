@@ -1,51 +1,62 @@
-//! A node: the parts put together, both listeners, and the order of the drain. No routes, no parsing.
+//! A node: puts its parts together, runs both listeners, and orders the drain. No routes, no
+//! parsing.
 
 mod node;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use self::node::Node;
-use crate::advertise::{self, NoAddress};
+use crate::cluster::advertise::{self, NoAddress};
+use crate::cluster::give_back;
 use crate::config::Settings;
-use crate::connection::Handling;
+use crate::config::exposure;
 use crate::demo::{self, Addresses, Demo};
-use crate::exposure;
+use crate::http::auth::Token;
 use crate::internal::Internal;
-use crate::listener::{Address, Listener};
 use crate::log::Recent;
-use crate::park::Never;
+use crate::model::key;
+use crate::model::signing::Signing;
+use crate::net::connection::Handling;
+use crate::net::listener::{Address, Listener};
+use crate::net::parked::Never;
+use crate::net::server;
 use crate::public::Public;
-use crate::server;
-use crate::shutdown::{self, Signals};
-use crate::signing::Signing;
+use crate::runtime::shutdown::{self, Signals};
 use crate::store::Store;
 use crate::store::redis::Redis;
 
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
-/// How often what has expired is taken out of the embedded store.
+/// The time between two removals of expired entries from the embedded store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a start waits for the store.
+/// The longest time that the start waits for the store.
 const STORE_START: Duration = Duration::from_secs(1);
-/// The last part of a drain's grace is the internal listener's: backends and operators are served longest.
+/// The internal listener has the last of this many parts of a drain's grace for itself, so that
+/// backends and operators are served longest.
 const INTERNAL_GRACE_PART: u32 = 10;
 
-/// Why a node did not start.
+/// The least time for handing on the updates that a node keeps, even if the drain has used up
+/// its grace.
+const LEAST_HAND_OVER: Duration = Duration::from_secs(1);
+
+/// The reason why a node did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The settings are wrong in a way that shows only here; a text for people.
+    /// The settings are wrong in a way that only the start reveals; a text for people.
     Mistake(String),
-    /// What could not be done, and why.
+    /// The step that failed, and its cause.
     Failed(String, io::Error),
 }
 
@@ -72,7 +83,7 @@ impl From<NoAddress> for StartError {
 /// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// All were answered, or the grace was over.
+    /// All waiters were answered, or the grace was over.
     Drained,
     /// A second signal came.
     Forced,
@@ -80,23 +91,34 @@ pub enum Ended {
     Broken,
 }
 
-/// Resolves what the settings name, and connects to what of it is elsewhere.
+/// Resolves the addresses that the settings name, and connects to Redis if there is one.
 ///
 /// # Errors
-/// The first that cannot be resolved or reached.
+/// Returns the first address that is a mistake, or cannot be resolved or reached.
 pub async fn check(settings: &Settings) -> Result<(), StartError> {
-    for (flag, address) in [("--public", &settings.public), ("--internal", &settings.internal)] {
+    for (flag, address) in [
+        ("--public", &settings.public),
+        ("--internal", &settings.internal),
+    ] {
         let resolved = address.resolve().await;
-        let resolved =
-            resolved.map_err(|error| StartError::Failed(format!("{flag} {address} cannot be resolved"), error))?;
+        let resolved = resolved.map_err(|error| {
+            StartError::Failed(format!("{flag} {address} cannot be resolved"), error)
+        })?;
         if flag == "--internal" {
             check_exposure(settings, &resolved)?;
         }
     }
     if let Some(options) = &settings.redis {
-        advertise::find(settings.advertise.as_ref(), &settings.internal, &options.target).await?;
+        advertise::find(
+            settings.advertise.as_ref(),
+            &settings.internal,
+            &options.target,
+        )
+        .await?;
         let checked = Redis::check(options).await;
-        checked.map_err(|why| StartError::Failed(format!("--redis {}", options.target), io::Error::other(why)))?;
+        checked.map_err(|why| {
+            StartError::Failed(format!("--redis {}", options.target), io::Error::other(why))
+        })?;
     }
     Ok(())
 }
@@ -104,49 +126,89 @@ pub async fn check(settings: &Settings) -> Result<(), StartError> {
 /// Refuses an internal listener that others may reach and that asks for no token.
 fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), StartError> {
     let is_guarded = settings.internal_without_token || settings.internal_tokens.first().is_some();
-    if is_guarded || !addresses.iter().any(|address| exposure::is_public(address.ip())) {
+    if is_guarded
+        || !addresses
+            .iter()
+            .any(|address| exposure::is_public(address.ip()))
+    {
         return Ok(());
     }
     let given = settings.internal.to_string();
-    Err(StartError::Mistake(format!("--internal '{}': {}", given.escape_debug(), exposure::MISTAKE)))
+    Err(StartError::Mistake(format!(
+        "--internal '{}': {}",
+        given.escape_debug(),
+        exposure::MISTAKE
+    )))
 }
 
 /// Runs a node until a signal has ended it.
 ///
 /// # Errors
-/// [`StartError`]; later faults end a request, not the node.
+/// [`StartError`]. A later fault ends a request, not the node.
 pub async fn run(
     settings: Settings,
     lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
     recent: Recent,
 ) -> Result<Ended, StartError> {
-    let signals = Signals::new().map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
+    let signals = Signals::new()
+        .map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
-    // As it is bound: of a name's addresses it is one. Who connects meanwhile is not accepted.
-    check_exposure(&settings, &internal_address.resolve().await.unwrap_or_default())?;
+    // Checked once it is bound, because a name may have several addresses and the listener has
+    // one of them. Clients that connect meanwhile are not accepted yet.
+    check_exposure(
+        &settings,
+        &internal_address.resolve().await.unwrap_or_default(),
+    )?;
+    key::log_keys_by(settings.internal_tokens.first().as_ref().map(Token::as_str));
     let (trigger, drain) = shutdown::drain();
     let node = Node::new(&settings, internal_address.clone(), drain, recent).await?;
-    let demo = if settings.demo { Some(Addresses::of(&public_address).await) } else { None };
+    let demo = if settings.demo {
+        Some(Addresses::of(&public_address).await)
+    } else {
+        None
+    };
     tell_start(&settings, &node, demo.as_ref());
-    // Who connects meanwhile waits in the backlog, and is not told that Redis is gone because it was not there yet.
-    // Where it is gone, the node starts without it.
+    // A client that connects meanwhile waits in the backlog, so that none is answered that
+    // Redis is unreachable only because there is no connection to it yet. If Redis stays
+    // unreachable, the node starts without it.
     let _ = timeout(STORE_START, node.delivery.store.there()).await;
 
     let writer = node.writer(&settings);
     let asks_token = settings.internal_tokens.first().is_some();
     let signing = signing(&settings).map(Arc::new);
-    let demo = demo
-        .zip(signing.clone())
-        .map(|(addresses, signing)| Demo::new(&internal_address, asks_token, &addresses, Arc::clone(&writer), signing));
+    let demo = demo.zip(signing.clone()).map(|(addresses, signing)| {
+        Demo::new(
+            &internal_address,
+            asks_token,
+            &addresses,
+            Arc::clone(&writer),
+            signing,
+        )
+    });
     let answers = Public::new(node.gets(&settings, signing.clone()), demo);
     let (stop_public, stopped) = oneshot::channel();
-    let options = node.options(&settings, PUBLIC, settings.max_connections, settings.drain_quiet);
-    let public = tokio::spawn(server::run(public, options, move |request| answers.answer(&request), until(stopped)));
+    let options = node.options(
+        &settings,
+        PUBLIC,
+        settings.max_connections,
+        settings.drain_quiet,
+    );
+    let public = tokio::spawn(server::run(
+        public,
+        options,
+        move |request| answers.answer(&request),
+        until(stopped),
+    ));
 
     let answers = Internal::new(node.internal_parts(&settings, writer, signing, lines_dropped));
     let (stop_internal, stopped) = oneshot::channel();
-    let options = node.options(&settings, INTERNAL, settings.max_internal_connections, Duration::ZERO);
+    let options = node.options(
+        &settings,
+        INTERNAL,
+        settings.max_internal_connections,
+        Duration::ZERO,
+    );
     let internal = tokio::spawn(server::run(
         internal,
         options,
@@ -154,26 +216,50 @@ pub async fn run(
         until(stopped),
     ));
 
-    tokio::spawn(sweep(Arc::clone(&node.delivery.store)));
+    sweep(&node.delivery.store)?;
     tokio::spawn(Arc::clone(&node.recovery).run());
+    if let Store::Redis(_) = &*node.delivery.store {
+        tokio::spawn(give_back::run(
+            Arc::clone(&node.delivery.waiters),
+            Arc::clone(&node.delivery.store),
+        ));
+    }
     let listed = tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
-    tokio::spawn(Arc::clone(&node.inside).run());
+    tokio::spawn(Arc::clone(&node.dashboard).run());
     tokio::spawn(node.probe(&settings).run());
     node.health.started();
     info!("ready");
 
-    let servers = Servers { public, stop_public, internal, stop_internal };
+    tokio::spawn(Arc::clone(&node.recovery).watch());
+    let peers = Arc::clone(&node.delivery.peers);
+    tokio::spawn(async move { peers.retry().await });
+
+    let servers = Servers {
+        public,
+        stop_public,
+        internal,
+        stop_internal,
+    };
     let begin_drain = || {
-        // Asked before they are answered, and done while they are.
+        // The leases are listed before the waiters are answered, and given back while they are.
         let leave = node.recovery.leave();
         trigger.begin();
         // An error says that the task panicked, and so has ended.
         async { drop(tokio::join!(leave, listed)) }
     };
-    Ok(end(signals, settings.drain_grace, begin_drain, servers).await)
+    let hand_over = |limit| node.recovery.hand_over(node.nodes.others(), limit);
+    Ok(end(
+        signals,
+        settings.drain_grace,
+        begin_drain,
+        servers,
+        hand_over,
+    )
+    .await)
 }
 
-/// Who signs keys, where they are signed: all of them, or the demo's, whose code is seen by everybody.
+/// Returns the signing of keys, if any have to be signed: all keys if there are secrets,
+/// otherwise only the demo's, because everybody can see the demo's code.
 fn signing(settings: &Settings) -> Option<Signing> {
     match &settings.key_secrets {
         Some(secrets) => Some(Signing::of_all(secrets.clone())),
@@ -181,7 +267,7 @@ fn signing(settings: &Settings) -> Option<Signing> {
     }
 }
 
-/// The two listeners at work.
+/// The running tasks of the two listeners, and the channels that stop them.
 struct Servers {
     public: JoinHandle<usize>,
     stop_public: oneshot::Sender<Instant>,
@@ -189,14 +275,16 @@ struct Servers {
     stop_internal: oneshot::Sender<Instant>,
 }
 
-/// Waits for a signal, then drains: first all who wait are answered, their leases are taken away and the public listener
-/// ends, then the internal one, through which operators watch the drain, backends set to the last, and peers are answered
-/// while there are leases.
-async fn end<L: Future<Output = ()>>(
+/// Waits for a signal, then drains. First all waiters are answered, their leases are given back
+/// and the public listener ends. Then the internal listener ends: until then operators watch
+/// the drain through it, backends set statuses, and peers are answered while there are leases.
+/// After that no set comes any more, and the updates kept for `--resend` are handed on.
+async fn end<L: Future<Output = ()>, H: Future<Output = ()>>(
     mut signals: Signals,
     grace: Duration,
     begin_drain: impl FnOnce() -> L,
     mut servers: Servers,
+    hand_over: impl FnOnce(Duration) -> H,
 ) -> Ended {
     let signal = tokio::select! {
         signal = signals.next() => signal,
@@ -215,7 +303,14 @@ async fn end<L: Future<Output = ()>>(
             warn!("some leases of this node stay until they end by themselves");
         }
         let _ = servers.stop_internal.send(deadline);
-        cut_public.unwrap_or_default() + servers.internal.await.unwrap_or_default()
+        let cut_internal = servers.internal.await.unwrap_or_default();
+        hand_over(
+            deadline
+                .saturating_duration_since(Instant::now())
+                .max(LEAST_HAND_OVER),
+        )
+        .await;
+        cut_public.unwrap_or_default() + cut_internal
     };
     tokio::select! {
         cut_off = drained => {
@@ -229,13 +324,15 @@ async fn end<L: Future<Output = ()>>(
     }
 }
 
-/// A stop that comes through a channel; one that cannot come any more has come.
+/// Waits for a stop that comes through a channel, and returns its deadline. If the sender was
+/// dropped, the deadline is now.
 async fn until(stopped: oneshot::Receiver<Instant>) -> Instant {
     stopped.await.unwrap_or_else(|_| Instant::now())
 }
 
 async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Address), StartError> {
-    let failed = |error| StartError::Failed(format!("cannot listen on {address} (--{name})"), error);
+    let failed =
+        |error| StartError::Failed(format!("cannot listen on {address} (--{name})"), error);
     let listener = Listener::bind(address).await.map_err(failed)?;
     let bound = listener.address().map_err(failed)?;
     info!(listener = name, address = %bound, "listening");
@@ -253,13 +350,19 @@ fn tell_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
         "holdfast starts"
     );
     match &settings.redis {
-        Some(options) => info!(redis = %options.target, advertise = node.address.url(), "statuses live in Redis"),
+        Some(options) => {
+            info!(redis = %options.target, advertise = node.address.url(), "statuses live in Redis")
+        }
         None => info!("statuses live in this process"),
     }
     for warning in &settings.warnings {
         warn!("{warning}");
     }
-    if let Some(Addresses { here: Some(here), phone }) = demo {
+    if let Some(Addresses {
+        here: Some(here),
+        phone,
+    }) = demo
+    {
         info!("demo: {here}/demo");
         if let Some(phone) = phone.as_ref().filter(|phone| *phone != here) {
             info!("demo, for a phone on the same network: {phone}/demo");
@@ -267,20 +370,29 @@ fn tell_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
     }
 }
 
-async fn sweep(store: Arc<Store>) {
-    // Redis does it by itself.
-    let Store::Memory(_) = &*store else { return };
-    let mut ticks = interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let store = Arc::clone(&store);
-        // Very many may expire together. An error says that it panicked; the next sweep tries again.
-        let _ = spawn_blocking(move || {
+/// Starts the thread that removes expired entries from an embedded store; Redis removes its
+/// own. The thread ends with the store.
+///
+/// It is not a task, because very many statuses may expire together, which would hold up the
+/// runtime. It does not run on a blocking thread of the runtime, because all of those may be
+/// waiting for a name server.
+fn sweep(store: &Arc<Store>) -> Result<(), StartError> {
+    let Store::Memory(_) = **store else {
+        return Ok(());
+    };
+    let store = Arc::downgrade(store);
+    let sweeps = move || {
+        while let Some(store) = store.upgrade() {
             if let Store::Memory(memory) = &*store {
-                memory.sweep();
+                // A panic is logged where it happens; the next sweep tries again.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| memory.sweep()));
             }
-        })
-        .await;
-    }
+            drop(store);
+            thread::sleep(SWEEP_INTERVAL);
+        }
+    };
+    let started = thread::Builder::new().name("sweep".into()).spawn(sweeps);
+    started
+        .map(drop)
+        .map_err(|error| StartError::Failed("cannot start a thread".into(), error))
 }

@@ -1,8 +1,10 @@
-//! The demo, served with `--demo` only: a login by QR code that a developer can try, with a page that waits for it, a page
-//! that plays the app on the phone, and what plays the app's backend. Its files are part of the program.
+//! The demo, served only with `--demo`: a login by QR code for a developer to try. It has a
+//! page that waits for the login, a page that plays the app on the phone, and routes that play
+//! the app's backend. Its files are part of the program.
 //!
-//! What it sets, it sets as any backend would ([`Writer`]), under ids of its own alone ([`code`]). An id stands in the code; the
-//! signed key that the page polls with stays with the page.
+//! The demo sets statuses as any backend would ([`Writer`]), but only under ids of its own
+//! ([`code`]). The QR code contains an id. The signed key that the page polls with stays with
+//! the page.
 
 mod addresses;
 mod budget;
@@ -21,16 +23,17 @@ use tracing::Instrument;
 pub(crate) use self::addresses::Addresses;
 use self::budget::Budget;
 pub(crate) use self::code::is_id;
-use crate::auth;
-use crate::clock::Clock;
-use crate::connection::Request;
-use crate::error::Refusal;
-use crate::listener::Address;
-use crate::response::{self, Response};
-use crate::signing::Signing;
-use crate::writer::{Writer, finish};
+use crate::backend::writer::{Writer, finish};
+use crate::http::auth;
+use crate::http::head::Request;
+use crate::http::refusal::Refusal;
+use crate::http::response::{self, Response};
+use crate::model::signing::Signing;
+use crate::net::listener::Address;
+use crate::runtime::clock::Clock;
 
-/// What stands in the screen's page for the internal listener's address, and for the address that a phone can reach.
+/// The placeholders in the screen's page for the internal listener's address, and for the
+/// address that a phone can reach.
 const INTERNAL: &str = "{{internal}}";
 const PHONE: &str = "{{phone}}";
 
@@ -39,24 +42,27 @@ const PHONE: &str = "{{phone}}";
 pub(crate) enum Route {
     /// The page that waits.
     Screen,
-    /// Another file: its type, and its text.
+    /// Another file: its content type and its text.
     File(&'static str, &'static str),
     /// A new code.
     Code,
-    /// The picture of a link.
+    /// The QR code of a link, as a picture.
     Qr,
-    /// What plays the app's backend.
+    /// A button on the phone's page, which plays the app's backend.
     Press,
 }
 
 impl Route {
-    /// Each path with its methods and their routes.
+    /// Returns each path with its methods and their routes.
     pub(crate) fn table() -> Vec<(&'static str, Vec<(Method, Self)>)> {
         let get = |path, route| (path, vec![(Method::GET, route)]);
         let script = |path, text| get(path, Self::File(response::SCRIPT_TYPE, text));
         vec![
             get("/demo", Self::Screen),
-            get("/demo/demo.css", Self::File("text/css; charset=utf-8", include_str!("web/demo.css"))),
+            get(
+                "/demo/demo.css",
+                Self::File("text/css; charset=utf-8", include_str!("web/demo.css")),
+            ),
             script("/demo/demo.js", include_str!("web/demo.js")),
             script("/demo/wire.js", include_str!("web/wire.js")),
             script("/demo/post.js", include_str!("web/post.js")),
@@ -67,7 +73,10 @@ impl Route {
             (
                 "/demo/phone",
                 vec![
-                    (Method::GET, Self::File(response::HTML_TYPE, include_str!("web/phone.html"))),
+                    (
+                        Method::GET,
+                        Self::File(response::HTML_TYPE, include_str!("web/phone.html")),
+                    ),
                     (Method::POST, Self::Press),
                 ],
             ),
@@ -86,8 +95,9 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// A page that shows how `curl` reaches the internal listener, which may ask for a token, and whose code leads to where
-    /// a phone reaches it.
+    /// Returns a demo whose page shows how `curl` reaches the internal listener, with a token
+    /// if `asks_token`, and whose QR code leads to the address at which a phone reaches the
+    /// demo.
     pub(crate) fn new(
         internal: &Address,
         asks_token: bool,
@@ -96,20 +106,37 @@ impl Demo {
         signing: Arc<Signing>,
     ) -> Self {
         let to = match internal {
-            Address::Tcp(address) => shell_quoted(&format!("http://{}", addresses::of_this_machine(address))),
-            Address::Unix(path) => format!("--unix-socket {} http://localhost", shell_quoted(&path.to_string_lossy())),
+            Address::Tcp(address) => {
+                shell_quoted(&format!("http://{}", addresses::of_this_machine(address)))
+            }
+            Address::Unix(path) => format!(
+                "--unix-socket {} http://localhost",
+                shell_quoted(&path.to_string_lossy())
+            ),
         };
-        let token = if asks_token { r#"-H "authorization: Bearer $HOLDFAST_TOKEN" "# } else { "" };
+        let token = if asks_token {
+            r#"-H "authorization: Bearer $HOLDFAST_TOKEN" "#
+        } else {
+            ""
+        };
         let curl = format!("{token}{to}");
         let phone = addresses.phone.as_deref().unwrap_or_default();
-        let screen = include_str!("web/demo.html").replace(INTERNAL, &escaped(&curl)).replace(PHONE, &escaped(phone));
-        Self { screen: screen.into(), writer, signing, clock: Clock::default(), budget: Budget::default() }
+        let screen = include_str!("web/demo.html")
+            .replace(INTERNAL, &escaped(&curl))
+            .replace(PHONE, &escaped(phone));
+        Self {
+            screen: screen.into(),
+            writer,
+            signing,
+            clock: Clock::default(),
+            budget: Budget::default(),
+        }
     }
 
-    /// Answers at once, but for what is to be stored.
+    /// Answers at once, unless a status has to be stored first.
     ///
     /// # Errors
-    /// What is wrong with the request.
+    /// Returns the refusal if the request is wrong or the [`Budget`] is used up.
     pub(crate) fn answer(
         &self,
         route: Route,
@@ -134,7 +161,8 @@ impl Demo {
                 let set = phone::parse(query, now)?;
                 self.budget.take(now)?;
                 let writer = Arc::clone(&self.writer);
-                let work = finish(async move { writer.put(set).await.await.for_the_public().into_response() });
+                let work =
+                    finish(async move { writer.put(set).await.for_the_public().into_response() });
                 return Ok(Either::Right(Box::pin(work.in_current_span())));
             }
         }))
@@ -147,15 +175,22 @@ fn file(content_type: &'static str, body: Bytes) -> Response {
     response::page(content_type, body, HeaderValue::from_static(policy))
 }
 
-/// As the value of an attribute.
+/// Escapes a text as the value of an attribute.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
-/// A word that a shell takes as it is.
+/// Quotes a word, if needed, so that a shell takes it as it is.
 fn shell_quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._-".contains(&byte);
-    if word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

@@ -1,89 +1,93 @@
-//! What a node says of itself: that it lives, that it is ready for a load balancer's requests, and that a status
-//! really goes the whole way.
+//! The health of a node: whether it lives, whether it is ready for a load balancer's requests,
+//! and whether a status really goes the whole way.
 //!
-//! For the last it sends itself one every few seconds: register, open, put, the own address, the waiter; and tells the other
-//! nodes of it. A ping would not notice a node whose sets are stored and heard by nobody.
+//! To check the last, the node sends itself a status every few seconds: it registers a waiter,
+//! opens the key, puts the status, sends the update to its own address, and waits for the
+//! waiter to receive it. It also sends the other nodes an update. A ping would not notice a
+//! node whose sets are stored but reach nobody.
 
+mod lag;
 mod reach;
-mod standing;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, warn};
 
-use self::reach::Reach;
-use self::standing::{Standing, Word};
-use crate::key::Key;
-use crate::lease::Lease;
-use crate::nodes::{MISSED_AFTER, Nodes};
-use crate::peers::{Peer, Peers};
-use crate::sharded::lock;
-use crate::shutdown::Drain;
-use crate::status::{Status, Update, Value, Version};
+use self::lag::Lag;
+use self::reach::{Heard, Reach};
+use crate::cluster::membership::{Nodes, OVERDUE, STAY, Spell};
+use crate::cluster::peers::{Peer, Peers};
+use crate::model::key::Key;
+use crate::model::status::{Status, Update, Value, Version};
+use crate::model::write_number::WriteNumber;
+use crate::runtime::sharded::lock;
+use crate::runtime::shutdown::Drain;
 use crate::store::{Put, Store, StoreError, Stored, memory};
-use crate::streak::Streak;
 use crate::waiters::Waiters;
 
-/// What the key of a node's own status begins with; the node's id follows.
+/// The beginning of the key of a node's own status. The node's id follows it.
 const PROBE_KEY: &str = "holdfast-path-";
-/// How often a status is sent.
+/// The time between two statuses.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
-/// How long it may take, by each of its steps.
+/// The time that each step of a status may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// For how long one that arrived is good.
+/// The time for which the way counts as good after a status that arrived.
 const PROBE_GOOD: Duration = Duration::from_secs(10);
 const PROBE_TTL: Duration = Duration::from_secs(60);
-/// For how long it is leased: longer than its steps take.
-const PROBE_HOLD: Duration = Duration::from_secs(10);
+/// The time for which its key is leased. It is longer than the steps take, and so short that
+/// the lease is renewed before it would be given back.
+const PROBE_HOLD: Duration = Duration::from_millis(2500);
 
-/// The node's own status takes a place in an embedded store; the store is made larger by this.
+/// The room that the node's own status takes in an embedded store. The store is made larger by
+/// it.
 pub(crate) const OWN_STATUSES: usize = 1;
 pub(crate) const OWN_BYTES: usize = memory::ENTRY_BYTES + 256;
 
-/// What a node knows of its health.
+/// The health of a node, as far as the node knows it.
 #[derive(Debug)]
 pub(crate) struct Health {
     started: AtomicBool,
     drain: Drain,
     nodes: Arc<Nodes>,
+    /// The time after which this node is not ready if peers use a shared store and it does not.
+    store_gap: Option<Duration>,
     path: Mutex<PathState>,
-    /// Where other nodes may have to reach this one.
-    standing: Option<Mutex<Standing>>,
 }
 
 #[derive(Debug, Default)]
 struct PathState {
     good_at: Option<Instant>,
-    parts: Parts,
-    /// How this node was reached as itself at its own address.
-    reached: Option<Streak>,
-    /// Whether the last try to reach it failed.
+    parts: PathReport,
+    /// The spell in which this node was reached as itself at its own address.
+    reached: Option<Spell>,
+    /// Whether the last try to reach this node there failed.
     is_missed: bool,
-    /// How other nodes told this one of their own statuses, each on a connection made for that.
-    told: Option<Streak>,
+    /// Whether peers are reached at their addresses, and this node is not.
+    address_lag: Lag,
+    /// Whether peers use the store, and this node does not.
+    store_lag: Lag,
 }
 
-/// How far the last status came: each part is `ok`, or says what failed, or was not reached.
+/// How far the last status came, part by part. Each part is `ok`, or says how it failed or that
+/// it was not tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Parts {
+pub(crate) struct PathReport {
     store: &'static str,
     lease: &'static str,
     address: &'static str,
     waiter: &'static str,
     peers: &'static str,
-    /// The addresses of peers that do not hear what they are told.
+    /// The addresses of peers that do not confirm the updates that they are sent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreachable: Vec<String>,
 }
 
-impl Default for Parts {
+impl Default for PathReport {
     fn default() -> Self {
         let untried = "not tried";
         Self {
@@ -97,80 +101,134 @@ impl Default for Parts {
     }
 }
 
+impl PathReport {
+    /// Returns the parts without the addresses of other nodes.
+    pub(crate) fn without_addresses(self) -> Self {
+        Self {
+            unreachable: Vec::new(),
+            ..self
+        }
+    }
+}
+
 impl Health {
-    /// Of a node whose store, where it shares one with others, may take so long to answer.
+    /// Returns the health of a node that starts now. `shared_store` is the time that the store
+    /// may take to answer, if nodes share it.
     pub(crate) fn new(drain: Drain, nodes: Arc<Nodes>, shared_store: Option<Duration>) -> Self {
-        let standing = shared_store.map(|timeout| Mutex::new(Standing::new(timeout)));
-        Self { started: AtomicBool::new(false), drain, nodes, path: Mutex::default(), standing }
+        // When the store comes back for all nodes, one is the first to use it. The others may
+        // be in the middle of a try to connect, which takes some steps, and then have to begin
+        // anew.
+        let store_gap = shared_store.map(|timeout| STAY.max(6 * timeout));
+        Self {
+            started: AtomicBool::new(false),
+            drain,
+            nodes,
+            store_gap,
+            path: Mutex::default(),
+        }
     }
 
-    /// Both listeners are up.
+    /// Notes that both listeners are up.
     pub(crate) fn started(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a load balancer should send requests; else, where it is for another reason than a start or a drain, how
-    /// far the last status came. One that other nodes do not reach as itself cannot do what they can: what is set
-    /// there would not come to its waiters. Nor can one that does not reach the store, where a peer does. What is gone for
-    /// all is no such reason.
-    pub(crate) fn ready(&self) -> Result<(), Option<Parts>> {
+    /// Checks whether a load balancer should send this node requests.
+    ///
+    /// It should not if the node cannot do what its peers can. If the node is not reached as
+    /// itself, updates that are sent to it do not reach its waiters. The other case is that it
+    /// does not reach the store while a peer does. A fault that all nodes have is no reason.
+    ///
+    /// # Errors
+    /// If it should not. The error holds how far the last status came, unless the reason is a
+    /// start or a drain.
+    pub(crate) fn ready(&self) -> Result<(), Option<PathReport>> {
         if !self.started.load(Ordering::Relaxed) || self.drain.begun() {
             return Err(None);
         }
-        let Some(standing) = &self.standing else { return Ok(()) };
-        let (path, standing) = (lock(&self.path), lock(standing));
-        // One try that failed may be a moment's load.
-        let is_reached =
-            path.reached.is_some_and(|own| is_fresh(own.at) || !standing.is_reached_without(own, path.told));
-        let is_cut_off = standing.can_store_without(self.nodes.renewed());
-        if is_reached && !is_cut_off {
+        if self.store_gap.is_none() {
             return Ok(());
         }
-        // The last status may have come through all the same.
-        let mut parts = path.parts.clone();
-        if !is_reached && parts.address == "ok" {
-            parts.address = "not reached";
+        let path = lock(&self.path);
+        let is_unreached = path
+            .reached
+            .is_none_or(|reached| path.address_lag.is_out(reached.last));
+        let is_cut_off = path.store_lag.is_out(self.nodes.renewed().last);
+        if !is_unreached && !is_cut_off {
+            return Ok(());
         }
+        let mut parts = self.parts(&path);
         if is_cut_off {
             parts.store = "peers can, and this node cannot";
         }
         Err(Some(parts))
     }
 
-    /// How this node was reached as itself at the address that it gives others.
-    pub(crate) fn reached(&self) -> Option<Streak> {
+    /// Returns the spell in which this node was reached as itself at the address that it gives
+    /// others.
+    pub(crate) fn reached(&self) -> Option<Spell> {
         lock(&self.path).reached
     }
 
-    /// Notes that another node tells this one of its own status.
-    pub(crate) fn note_told(&self) {
-        let mut path = lock(&self.path);
-        path.told = Some(Streak::next(path.told, path.told.is_some_and(|told| !is_fresh(told.at))));
+    /// Returns whether this node renewed its place in the list of nodes lately.
+    pub(crate) fn renews(&self) -> bool {
+        self.nodes.renews()
     }
 
-    /// Whether a status went the whole way lately, and all peers hear what they are told; else how far the last one came.
-    pub(crate) fn path(&self) -> Result<(), Parts> {
+    /// Checks whether a status went the whole way lately, all peers confirm what they are sent, and
+    /// no other node has the address of this one.
+    ///
+    /// # Errors
+    /// If one of these is not so. The error holds how far the last status came.
+    pub(crate) fn path(&self) -> Result<(), PathReport> {
         let path = lock(&self.path);
-        match path.good_at {
-            Some(at) if is_fresh(at) && path.parts.unreachable.is_empty() => Ok(()),
-            _ => Err(path.parts.clone()),
+        let is_good = path.good_at.is_some_and(|at| at.elapsed() <= PROBE_GOOD);
+        if is_good && path.parts.unreachable.is_empty() && !self.nodes.has_twin() {
+            return Ok(());
         }
+        Err(self.parts(&path))
     }
 
-    fn note(&self, parts: Parts, good: bool) {
+    /// Returns how far the last status came.
+    fn parts(&self, path: &PathState) -> PathReport {
+        let mut parts = path.parts.clone();
+        if self.nodes.has_twin() {
+            parts.address = "another node has this address";
+        }
+        parts
+    }
+
+    fn note(&self, parts: PathReport, good: bool) {
         let mut path = lock(&self.path);
         if good {
             path.good_at = Some(Instant::now());
         } else if path.parts != parts {
-            warn!(?parts, "a status of this node's own did not go the whole way");
+            let PathReport {
+                store,
+                lease,
+                address,
+                waiter,
+                peers,
+                unreachable,
+            } = &parts;
+            let unreachable = unreachable.join(", ");
+            warn!(
+                store,
+                lease,
+                address,
+                waiter,
+                peers,
+                unreachable,
+                "a status of this node's own did not go the whole way"
+            );
         }
         path.parts = parts;
     }
 
-    fn note_address(&self, reached: &io::Result<Vec<usize>>, own: &Peer) {
+    fn note_address(&self, reached: &io::Result<bool>, own: &Peer) {
         let mut path = lock(&self.path);
         match reached {
-            Ok(_) => path.reached = Some(Streak::next(path.reached, path.is_missed)),
+            Ok(_) => path.reached = Some(Spell::next(path.reached, path.is_missed)),
             Err(error) if !path.is_missed => {
                 error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
             }
@@ -179,24 +237,32 @@ impl Health {
         path.is_missed = reached.is_err();
     }
 
-    /// Whether peers should be asked how they do: this node could not renew its place, or was not reached.
-    fn is_in_trouble(&self) -> bool {
-        self.nodes.renewed().at.elapsed() > MISSED_AFTER || lock(&self.path).is_missed
-    }
-
-    fn note_peers(&self, words: &[Word]) {
-        let Some(standing) = &self.standing else { return };
-        let (own, reached) = (self.nodes.renewed(), self.reached());
-        let mut standing = lock(standing);
-        let was_cut_off = standing.can_store_without(own);
-        standing.heard(words, own, reached);
-        if standing.can_store_without(own) && !was_cut_off {
-            error!("this node cannot use its store, and another one can: it is not ready");
+    /// Compares the peers' answers in a round that began at `round` with what this node itself
+    /// could do by the end of the round.
+    fn note_peers(&self, round: Instant, heard: &Heard) {
+        let Some(store_gap) = self.store_gap else {
+            return;
+        };
+        let (renewed, was_ready) = (self.nodes.renewed(), self.ready().is_ok());
+        let mut path = lock(&self.path);
+        let is_unreached = heard.is_any_reached && path.is_missed;
+        // The first miss is seen one round after the last success, so one interval has passed
+        // already.
+        path.address_lag
+            .note(round, is_unreached, PROBE_GOOD - PROBE_INTERVAL);
+        let is_cut_off = heard.is_any_renewing && round.duration_since(renewed.last) > OVERDUE;
+        path.store_lag.note(round, is_cut_off, store_gap);
+        drop(path);
+        if let (true, Err(Some(parts))) = (was_ready, self.ready()) {
+            error!(
+                ?parts,
+                "this node cannot do what its peers can: it is not ready"
+            );
         }
     }
 }
 
-/// What sends a node's own status.
+/// The task that sends the node its own status.
 pub(crate) struct Probe {
     pub(crate) health: Arc<Health>,
     pub(crate) waiters: Arc<Waiters>,
@@ -205,7 +271,7 @@ pub(crate) struct Probe {
     pub(crate) peers: Arc<Peers>,
     /// This node, at the address that others know.
     pub(crate) own: Peer,
-    /// Its name in leases, where the store is shared.
+    /// Its name in leases, if the store is shared.
     pub(crate) name: Option<String>,
 }
 
@@ -213,78 +279,92 @@ impl Probe {
     /// Sends a status every few seconds.
     ///
     /// # Cancel safety
-    /// To be dropped is how it ends.
+    /// It ends by being dropped.
     pub(crate) async fn run(self) {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let key = Key::parse(&format!("{PROBE_KEY}{}", self.own.id)).expect("an id is made of hex digits");
+        let key = Key::parse(&format!("{PROBE_KEY}{}", self.own.id))
+            .expect("an id is made of hex digits");
         let mut last = Version::NONE;
-        let mut reach = Reach::new(Arc::clone(&self.nodes), Arc::clone(&self.peers), key.clone());
+        let mut reach = Reach::new(
+            Arc::clone(&self.nodes),
+            Arc::clone(&self.peers),
+            key.clone(),
+        );
         loop {
-            ticks.tick().await;
-            let mut parts = Parts::default();
+            let round = ticks.tick().await.into_std();
+            let mut parts = PathReport::default();
             let sent = self.send(&key, &mut last, &mut parts);
-            let (has_arrived, (peers, unreachable), is_reached) = tokio::join!(sent, reach.tell(), self.reach_itself());
+            let (has_arrived, heard, is_reached) =
+                tokio::join!(sent, reach.ask(), self.reach_itself());
             parts.address = if is_reached { "ok" } else { "failed" };
-            parts.peers = match peers {
+            parts.peers = match heard.others {
                 0 => "none",
-                _ if unreachable.is_empty() => "ok",
+                _ if heard.unreachable.is_empty() => "ok",
                 _ => "failed",
             };
-            parts.unreachable = unreachable;
+            parts.unreachable.clone_from(&heard.unreachable);
             self.health.note(parts, has_arrived);
-            self.compare().await;
+            self.health.note_peers(round, &heard);
         }
     }
 
-    /// Whether this node is reached as itself at its own address: apart from what is told there, which waits for the store.
+    /// Returns whether this node is reached as itself at its own address. This does not use the
+    /// update that is sent there, because that one waits for the store.
     async fn reach_itself(&self) -> bool {
-        let told = self.own.tell(&[], PROBE_TIMEOUT).await;
-        self.health.note_address(&told, &self.own);
-        told.is_ok()
+        let reached = self.own.tell(&[], PROBE_TIMEOUT).await;
+        self.health.note_address(&reached, &self.own);
+        reached.is_ok()
     }
 
-    /// Asks the peers how they do, where this node is in trouble. All of them: by now many may be gone, or no better off.
-    async fn compare(&self) {
-        if !self.health.is_in_trouble() {
-            return;
-        }
-        let (others, store) = (self.nodes.others(), self.store.place());
-        let words = join_all(others.iter().map(|other| self.ask_peer(other, &store))).await;
-        self.health.note_peers(&words.into_iter().flatten().collect::<Vec<_>>());
-    }
-
-    async fn ask_peer(&self, peer: &Lease, store: &str) -> Option<Word> {
-        let asked_at = Instant::now();
-        // Whichever node it is: while the store is out of reach, nobody tells of one that took the place of another.
-        let (status, report) = self.peers.ask_apart(peer, "/nodes?node=&samples=0", PROBE_TIMEOUT).await.ok()?;
-        let (node, _) = peer.node_and_url();
-        Word::parse(&report, asked_at, node, store).filter(|_| status == StatusCode::OK)
-    }
-
-    /// Sends one, in the order of a get and of a set; tells whether it arrived, and notes in `last` what is stored. The
-    /// steps of `get` and `internal` stand here once more because each has to be told apart where it fails.
-    async fn send(&self, key: &Key, last: &mut Version, parts: &mut Parts) -> bool {
+    /// Sends one status, in the order of a get and of a set. Returns whether it arrived, and
+    /// notes in `last` the version that is stored. It repeats the steps of gets and sets
+    /// instead of calling them, so that it can name the step that fails.
+    async fn send(&self, key: &Key, last: &mut Version, parts: &mut PathReport) -> bool {
         let (waiter, update) = self.waiters.register_own(key, *last);
-        let mut opened = within(self.store.open(key, (*last).into(), PROBE_HOLD)).await;
-        // One that was stored by a probe which heard no answer: a key is leased to who knows what is under it.
+        let mut opened = within(self.store.open_again(key, (*last).into(), PROBE_HOLD)).await;
+        // An earlier probe stored this status, but had no answer. A key is leased only to a get
+        // that knows the status under it, so open it once more.
         if let Ok(Some(newer)) = opened {
             *last = newer.version();
-            opened = within(self.store.open(key, (*last).into(), PROBE_HOLD)).await;
+            opened = within(self.store.open_again(key, (*last).into(), PROBE_HOLD)).await;
         }
         parts.lease = if opened.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");
-        let put = Put { value: value.clone(), is_final: false, ttl: PROBE_TTL, after: None };
+        let put = Put {
+            value: value.clone(),
+            is_final: false,
+            ttl: PROBE_TTL,
+            after: None,
+            before: None,
+            number: WriteNumber::random(),
+        };
         let stored = within(self.store.put(key, &put)).await;
         parts.store = if stored.is_ok() { "ok" } else { "failed" };
-        let Ok(Stored { version, leases, .. }) = stored else { return false };
+        let Ok(Stored {
+            version, leases, ..
+        }) = stored
+        else {
+            return false;
+        };
         *last = version;
-        if self.name.as_ref().is_some_and(|name| !leases.iter().any(|lease| lease.name == *name)) {
+        if self
+            .name
+            .as_ref()
+            .is_some_and(|name| !leases.iter().any(|lease| lease.name == *name))
+        {
             parts.lease = "failed";
         }
-        let told = (key.clone(), Update::Status(Status { version, value, is_final: false }));
+        let told = (
+            key.clone(),
+            Update::Status(Status {
+                version,
+                value,
+                is_final: false,
+            }),
+        );
         if self.own.tell(&[told], PROBE_TIMEOUT).await.is_err() {
             return false;
         }
@@ -297,17 +377,10 @@ impl Probe {
     }
 }
 
-/// Whether a node's own status is under this key.
-pub(crate) fn is_probe(key: &Key) -> bool {
-    key.as_str().starts_with(PROBE_KEY)
-}
-
-/// Whether what was so at this time is good still.
-fn is_fresh(at: Instant) -> bool {
-    at.elapsed() <= PROBE_GOOD
-}
-
-/// A step of the store, for as long as a probe waits for it: `--redis-timeout` may be far longer.
+/// Waits for a step of the store, but for no longer than [`PROBE_TIMEOUT`], because
+/// `--redis-timeout` may be far longer.
 async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(PROBE_TIMEOUT, step).await.unwrap_or(Err(StoreError::Unknown))
+    timeout(PROBE_TIMEOUT, step)
+        .await
+        .unwrap_or(Err(StoreError::Unknown))
 }

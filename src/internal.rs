@@ -1,49 +1,53 @@
-//! The internal listener: its routes, and what backends, peers and operators ask for. No get here, no callback.
+//! The internal listener: its routes, and the requests of backends, peers and operators. No get
+//! here, no callback.
 
 use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either, join_all};
+use futures_util::future::{BoxFuture, Either};
 use futures_util::stream::{self, StreamExt};
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, debug_span, warn};
 
-use crate::auth::{self, Hosts, Tokens};
-use crate::channel;
-use crate::clock::system_ms;
-use crate::connection::Request;
-use crate::delivery::Delivery;
-use crate::error::{Mistake, Refusal, What, named};
-use crate::head;
+use crate::backend::issue::Issue;
+use crate::backend::receipt::{self, KeyWaiters, MessageAnswer, Receipt, Report};
+use crate::backend::set::{self, Sets};
+use crate::backend::writer::{Writer, finish};
+use crate::cluster::delivery::Delivery;
+use crate::cluster::message::{self, Message};
+use crate::dashboard::{Dashboard, Page, shows_pages};
 use crate::health::{self, Health};
-use crate::inbound::{Inbound, Taken};
-use crate::inside::{Inside, Page, shows_pages};
-use crate::key::Key;
-use crate::lease::Lease;
+use crate::http::auth::{self, Hosts, Tokens};
+use crate::http::body_budget::{BodyBudget, Taken};
+use crate::http::head::{self, Request};
+use crate::http::query::{Plus, decode, fields};
+use crate::http::refusal::Refusal;
+use crate::http::response::{self, Response, code, json};
+use crate::http::router::Router;
+use crate::log::Seldom;
 use crate::metrics::{Metrics, Now, SetEnd};
-use crate::query::{Plus, decode, fields};
-use crate::receipt::{self, Held, Receipt, Report, Told};
-use crate::response::{self, Response, code, json};
-use crate::router::Router;
-use crate::set::{self, Sets};
-use crate::signing::{Issue, Signing};
-use crate::status::Update;
+use crate::model::key::Key;
+use crate::model::lease::Lease;
+use crate::model::mistake::{Fault, Mistake, named};
+use crate::model::signing::Signing;
+use crate::model::status::Update;
+use crate::runtime::clock::system_ms;
 use crate::store::{Known, Looked};
-use crate::writer::{Writer, finish};
 
-/// Other nodes' messages are taken up to this, however small bodies of sets have to be.
+/// The least length up to which messages of other nodes are accepted, however short the bodies
+/// of sets must be.
 const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
 const CHANNEL_MARGIN_BYTES: usize = 4096;
-/// Nodes that are asked side by side who waits for a key there.
+/// The number of nodes that are asked side by side for their waiters of a key.
 const ASKED_AT_ONCE: usize = 64;
-/// Updates that are delivered before other connections of this core have their turn: each may write some answers.
+/// The number of updates that are delivered before other connections of this core have their
+/// turn, because each may write several answers.
 const AT_ONE_GO: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +63,14 @@ enum Route {
     Metrics,
     Nodes,
     Page,
-    /// The page, for who shows no good token: it asks for one. In no table.
+    /// The page, for a browser that sends no good token: the page asks for one. It is in no
+    /// table.
     AskToken,
 }
 
 impl Route {
-    /// As logs tell it: the table's path, never the request's, in which a key may stand.
+    /// Returns the path as logs name it: the table's path, never that of the request, which may
+    /// contain a key.
     const fn path(self) -> &'static str {
         match self {
             Self::Set => "/status/set",
@@ -80,13 +86,15 @@ impl Route {
         }
     }
 
-    /// Load balancers and alarms ask these, and have no token.
+    /// Returns whether the route needs no token: load balancers and alarms have none.
     const fn is_health(self) -> bool {
         matches!(self, Self::Live | Self::Ready | Self::Path)
     }
 
-    /// What is told is no stranger's page's to read. How the node does, monitors ask by any name; and what a page sends, it
-    /// sends with its origin.
+    /// Returns whether the answer reveals state and so needs the check of the host against DNS
+    /// rebinding. Health does not, because monitors ask by any name: see
+    /// [`Internal::may_read_addresses`]. A set does not, because browsers add an `origin` to
+    /// it.
     const fn tells(self) -> bool {
         matches!(self, Self::Look | Self::Nodes | Self::Page)
     }
@@ -96,7 +104,10 @@ impl Route {
         let mut table = vec![
             row(Self::Set, Method::POST),
             row(Self::Channel, Method::POST),
-            (Self::Look.path(), vec![(Method::GET, Self::Look), (Method::DELETE, Self::Forget)]),
+            (
+                Self::Look.path(),
+                vec![(Method::GET, Self::Look), (Method::DELETE, Self::Forget)],
+            ),
             row(Self::Live, Method::GET),
             row(Self::Ready, Method::GET),
             row(Self::Path, Method::GET),
@@ -109,31 +120,31 @@ impl Route {
     }
 }
 
-/// What the internal listener needs.
+/// The parts that the internal listener is made of.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct InternalParts {
     pub(crate) node: String,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
-    pub(crate) inside: Arc<Inside>,
+    pub(crate) dashboard: Arc<Dashboard>,
     pub(crate) tokens: Tokens,
-    /// By what names it is called, where there are no tokens.
+    /// The names by which the listener may be called if there are no tokens.
     pub(crate) hosts: Hosts,
-    /// Where all keys are signed.
+    /// Signs keys; present if all keys have to be signed.
     pub(crate) signing: Option<Arc<Signing>>,
-    pub(crate) limits: set::Limits,
+    pub(crate) limits: set::SetLimits,
     pub(crate) max_body_bytes: usize,
     /// Room for the bodies of sets.
-    pub(crate) set_bodies: Inbound,
-    /// And for other nodes' messages, which sets cannot take.
-    pub(crate) channel_bodies: Inbound,
+    pub(crate) set_bodies: BodyBudget,
+    /// Room for the messages of other nodes, which sets cannot use up.
+    pub(crate) channel_bodies: BodyBudget,
     pub(crate) body_timeout: Duration,
     pub(crate) log_lines_dropped: Box<dyn LinesDropped>,
 }
 
-/// Tells how many log lines were thrown away so far.
+/// A function that returns how many log lines were thrown away so far.
 pub(crate) trait LinesDropped: Fn() -> usize + Send + Sync {}
 impl<F: Fn() -> usize + Send + Sync> LinesDropped for F {}
 
@@ -143,54 +154,82 @@ impl std::fmt::Debug for dyn LinesDropped {
     }
 }
 
-/// What the internal listener answers with.
+/// The handler of the internal listener's requests.
 #[derive(Debug)]
 pub(crate) struct Internal {
     routes: Router<Route>,
     page: Page,
-    parts: Parts,
-    /// See [`Internal::tell_of_hosts`].
-    told_of_hosts: AtomicBool,
+    parts: InternalParts,
+    /// Limits the log lines about requests by an unknown name: pages of strangers can cause
+    /// very many.
+    unknown_hosts: Seldom,
 }
 
 impl Internal {
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+    pub(crate) fn new(parts: InternalParts) -> Arc<Self> {
         let routes = Route::table(parts.signing.is_some());
-        Arc::new(Self { routes, page: Page::default(), parts, told_of_hosts: AtomicBool::new(false) })
+        Arc::new(Self {
+            routes,
+            page: Page::default(),
+            parts,
+            unknown_hosts: Seldom::new(),
+        })
     }
 
     /// Answers one request.
     ///
     /// # Cancel safety
-    /// Dropped, because the client left, a set or delete that has begun is carried out all the same.
-    pub(crate) fn answer(self: &Arc<Self>, request: Request) -> Either<Ready<Response>, BoxFuture<'static, Response>> {
+    /// If it is dropped because the client left, a set or deletion that has begun is carried
+    /// out all the same.
+    pub(crate) fn answer(
+        self: &Arc<Self>,
+        request: Request,
+    ) -> Either<Ready<Response>, BoxFuture<'static, Response>> {
         let routed = self.route(&request);
         let route = routed.as_ref().map_or("none", |(route, _)| route.path());
         let span = debug_span!("request", listener = "internal", route);
         let reads_body = matches!(routed, Ok((Route::Set | Route::Channel | Route::Issue, _)));
         let leaves_body = !reads_body && !request.body().is_end_stream();
         let metrics = Arc::clone(&self.parts.metrics);
-        // A body that was not asked for is not worth reading.
+        // A body that the route does not use is not read: the connection is closed instead.
         let end = move |answer: Result<Response, Refusal>| {
             let response = answer.unwrap_or_else(|refusal| {
                 metrics.refused(refusal.limit(), refusal.drops());
                 debug!(refusal = refusal.logged(), "refused");
                 response::refusal(&refusal)
             });
-            if leaves_body { response::closing(response) } else { response }
+            if leaves_body {
+                response::closing(response)
+            } else {
+                response
+            }
         };
         let inner = Arc::clone(self);
         let answer: BoxFuture<'static, _> = match routed {
             Ok((Route::Set, _)) => Box::pin(async move { end(inner.set(request).await) }),
             Ok((Route::Channel, _)) => Box::pin(async move { end(inner.channel(request).await) }),
             Ok((Route::Issue, _)) => Box::pin(async move { end(inner.issue(request).await) }),
-            Ok((Route::Look, Some(key))) => Box::pin(async move { end(inner.look(&key, request.uri().query()).await) }),
-            Ok((Route::Nodes, _)) => Box::pin(async move { end(inner.nodes(request.uri().query()).await) }),
-            Ok((Route::Forget, Some(key))) => Box::pin(async move { end(Ok(inner.forget(key).await)) }),
-            Ok((route, _)) => return Either::Left(ready(span.in_scope(|| end(self.answer_at_once(route))))),
+            Ok((Route::Look, Some(key))) => {
+                Box::pin(async move { end(inner.look(&key, request.uri().query()).await) })
+            }
+            Ok((Route::Nodes, _)) => {
+                Box::pin(async move { end(inner.nodes(request.uri().query()).await) })
+            }
+            Ok((Route::Forget, Some(key))) => {
+                Box::pin(async move { end(Ok(inner.forget(key).await)) })
+            }
+            Ok((route, _)) => {
+                return Either::Left(ready(
+                    span.in_scope(|| end(self.answer_at_once(route, request.headers()))),
+                ));
+            }
             Err(refusal) => return Either::Left(ready(span.in_scope(|| end(Err(refusal))))),
         };
-        Either::Right(if span.is_disabled() { answer } else { Box::pin(answer.instrument(span)) })
+        Either::Right(if span.is_disabled() {
+            answer
+        } else {
+            Box::pin(answer.instrument(span))
+        })
     }
 
     fn route(&self, request: &Request) -> Result<(Route, Option<Key>), Refusal> {
@@ -207,56 +246,92 @@ impl Internal {
             }
         }
         if route.tells() && self.parts.tokens.first().is_none() {
-            self.parts.hosts.check(request.headers()).inspect_err(|_| self.tell_of_hosts())?;
+            self.parts
+                .hosts
+                .check(request.headers())
+                .inspect_err(|_| self.log_unknown_host())?;
         }
-        Ok((route, params.get("key").map(|raw| self.parse_key(raw)).transpose()?))
+        Ok((
+            route,
+            params
+                .get("key")
+                .map(|raw| self.parse_key(raw))
+                .transpose()?,
+        ))
     }
 
-    /// Tells once how a backend is called by a name that is not known. Pages of strangers must not fill the log.
-    fn tell_of_hosts(&self) {
-        if !self.told_of_hosts.swap(true, Ordering::Relaxed) {
-            warn!("refused: called by a name that is not known; give --internal-token-file, or --internal-host NAME");
+    /// Logs a request by an unknown name, and how a backend may call this listener by that
+    /// name.
+    fn log_unknown_host(&self) {
+        if let Some(left_out) = self.unknown_hosts.admit() {
+            warn!(
+                left_out,
+                "refused: called by a name that is not known; give --internal-token-file, or --internal-host NAME"
+            );
         }
     }
 
-    fn answer_at_once(&self, route: Route) -> Result<Response, Refusal> {
+    fn answer_at_once(&self, route: Route, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let answer = |health: Result<(), Option<health::PathReport>>| match health {
+            Ok(()) => Report::well(None),
+            Err(Some(parts)) if !self.may_read_addresses(headers) => {
+                Report::unwell(Some(parts.without_addresses()))
+            }
+            Err(parts) => Report::unwell(parts),
+        };
         match route {
             Route::Live => Ok(Report::well(Some(&self.parts.node))),
-            Route::Ready => Ok(match self.parts.health.ready() {
-                Ok(()) => Report::well(None),
-                Err(parts) => Report::unwell(parts),
-            }),
-            Route::Path => Ok(match self.parts.health.path() {
-                Ok(()) => Report::well(None),
-                Err(parts) => Report::unwell(Some(parts)),
-            }),
+            Route::Ready => Ok(answer(self.parts.health.ready())),
+            Route::Path => Ok(answer(self.parts.health.path().map_err(Some))),
             Route::Metrics => {
                 let text = self.parts.metrics.text(&self.now());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
             Route::Page => Ok(self.page.answer()),
             Route::AskToken => Ok(response::unauthorized(self.page.answer())),
-            // These read a body, have a key, or ask others.
-            Route::Set | Route::Channel | Route::Issue | Route::Look | Route::Forget | Route::Nodes => {
-                Err(Refusal::NotFound)
-            }
+            // `answer` handles these by itself: they read a body, have a key, or ask other
+            // nodes.
+            Route::Set
+            | Route::Channel
+            | Route::Issue
+            | Route::Look
+            | Route::Forget
+            | Route::Nodes => Err(Refusal::NotFound),
         }
     }
 
-    /// What the metrics ask.
+    /// Returns whether the answer to a health request may contain the addresses of other nodes.
+    /// A site that gives its own name this listener's address can read the answers, and must
+    /// not learn a way into the network.
+    fn may_read_addresses(&self, headers: &HeaderMap) -> bool {
+        let InternalParts { tokens, hosts, .. } = &self.parts;
+        hosts.check(headers).is_ok() || (tokens.first().is_some() && tokens.check(headers).is_ok())
+    }
+
+    /// Collects the values that the metrics ask for when they are read.
     fn now(&self) -> Now {
-        let Parts { delivery, writer, health, log_lines_dropped, .. } = &self.parts;
-        let Delivery { waiters, peers, store, .. } = &**delivery;
-        let (peers, peer_queue) = peers.queued();
-        let (doubted, confirmed) = writer.recovery.queued();
+        let InternalParts {
+            delivery,
+            writer,
+            health,
+            log_lines_dropped,
+            ..
+        } = &self.parts;
+        let Delivery {
+            waiters,
+            peers,
+            store,
+            ..
+        } = &**delivery;
+        let [peers, peer_queue, missed] = peers.queued();
         Now {
             waiters: waiters.len(),
             waiters_limit: waiters.max(),
             waiting_keys: waiters.keys(),
             peers,
             peer_queue,
-            doubted,
-            confirmed,
+            missed,
+            confirmed: writer.recovery.kept_count(),
             is_ready: health.ready().is_ok(),
             is_path_healthy: health.path().is_ok(),
             log_lines_dropped: log_lines_dropped(),
@@ -266,10 +341,16 @@ impl Internal {
 
     async fn set(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = self.body(request, self.parts.max_body_bytes, &self.parts.set_bodies).await;
+        let body = self
+            .body(request, self.parts.max_body_bytes, &self.parts.set_bodies)
+            .await;
         let (body, taken) = body.inspect_err(|refusal| {
             let is_busy = *refusal == Refusal::NoRoom;
-            self.parts.metrics.set_ended(if is_busy { SetEnd::Busy } else { SetEnd::Invalid });
+            self.parts.metrics.set_ended(if is_busy {
+                SetEnd::Busy
+            } else {
+                SetEnd::Invalid
+            });
         })?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let sets = set::parse(&body, content_type, self.parts.limits)
@@ -277,21 +358,12 @@ impl Internal {
         drop(body);
         let writer = Arc::clone(&self.parts.writer);
         Ok(finish(async move {
-            // To the end, also where the client is gone by then.
+            // The body keeps its room until the set is done, even if the client has left by
+            // then.
             let _taken = taken;
             match sets {
-                Sets::One(set) => writer.put(set).await.await.into_response(),
-                Sets::Many(sets) => {
-                    let mut receipts = Vec::with_capacity(sets.len());
-                    // Stored in order; what other nodes answer is not waited for in between.
-                    for (index, set) in sets.into_iter().enumerate() {
-                        if index % AT_ONE_GO == AT_ONE_GO - 1 {
-                            yield_now().await;
-                        }
-                        receipts.push(writer.put(set).await);
-                    }
-                    Receipt::all_into_response(join_all(receipts).await)
-                }
+                Sets::One(set) => writer.put(set).await.into_response(),
+                Sets::Many(sets) => Receipt::all_into_response(writer.put_all(sets).await),
             }
         })
         .await)
@@ -301,7 +373,9 @@ impl Internal {
     async fn issue(&self, request: Request) -> Result<Response, Refusal> {
         let signing = self.parts.signing.as_ref().ok_or(Refusal::NotFound)?;
         let content_type = request.headers().get(CONTENT_TYPE).cloned();
-        let (body, _taken) = self.body(request, self.parts.max_body_bytes, &self.parts.set_bodies).await?;
+        let (body, _taken) = self
+            .body(request, self.parts.max_body_bytes, &self.parts.set_bodies)
+            .await?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let issue = Issue::parse(&body, content_type, self.parts.writer.status_ttl)?;
         Ok(issue.answer(signing, system_ms()))
@@ -314,19 +388,32 @@ impl Internal {
 
     async fn channel(&self, request: Request) -> Result<Response, Refusal> {
         let came = Instant::now();
-        // Other nodes' batches, and values as long as a set's body may bring them, with what is around them here.
+        // Enough for the batches of other nodes, and for values as long as a set's body may
+        // bring them, with what surrounds them in a message.
         let max = max_channel_bytes(self.parts.max_body_bytes);
         let (body, _taken) = self.body(request, max, &self.parts.channel_bodies).await?;
-        let (to, updates) = channel::parse(&body)?;
+        let Message {
+            to,
+            updates,
+            missed,
+            missed_by,
+            kept,
+            had_by,
+        } = message::parse(&body)?;
         if to != self.parts.node {
             return Err(Refusal::Misdirected);
         }
-        if let [(key, ..)] = &updates[..]
-            && health::is_probe(key)
-        {
-            self.parts.health.note_told();
+        let (recovery, delivery) = (&self.parts.writer.recovery, &self.parts.delivery);
+        if let Some(missed) = missed {
+            recovery.missed(missed);
         }
-        let waiters = &self.parts.delivery.waiters;
+        match missed_by {
+            Some(missed_by) if missed_by.node == delivery.name => recovery.missed(missed_by.missed),
+            Some(missed_by) => delivery.peers.add_missed(missed_by),
+            None => {}
+        }
+        let kept = recovery.keep(kept, &had_by);
+        let waiters = &delivery.waiters;
         let mut delivered = Vec::with_capacity(updates.len());
         for (index, (key, update, age)) in updates.iter().enumerate() {
             if index % AT_ONE_GO == AT_ONE_GO - 1 {
@@ -335,11 +422,21 @@ impl Internal {
             let since = age.and_then(|age| came.checked_sub(age));
             delivered.push(waiters.deliver_since(key, update, since));
         }
-        Ok(json(StatusCode::OK, &Told { code: code::SUCCESS, delivered }))
+        let store = self.parts.health.renews();
+        Ok(json(
+            StatusCode::OK,
+            &MessageAnswer {
+                code: code::SUCCESS,
+                delivered,
+                store,
+                kept,
+            },
+        ))
     }
 
-    /// What is known of a key, and who waits for it. With `?node=<id>`, which is how nodes ask each other, only whom
-    /// this node holds, if it is that node.
+    /// Answers with what is known of a key, and with its waiters. Nodes ask each other with
+    /// `?node=<id>`: the answer then has only this node's waiters. If this is not that node,
+    /// the request is refused.
     async fn look(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
         let looked = match self.is_asked_alone(query)? {
             true => Looked::default(),
@@ -349,24 +446,42 @@ impl Internal {
             },
         };
         let held = self.held(key, &looked.leases).await;
-        let is_status = matches!(looked.known, Some(Known { update: Update::Status(_), .. }));
+        let is_status = matches!(
+            looked.known,
+            Some(Known {
+                update: Update::Status(_),
+                ..
+            })
+        );
         if !is_status && held.waiters.is_empty() && held.unreachable.is_empty() {
             return Err(Refusal::NotFound);
         }
-        Ok(json(StatusCode::OK, &receipt::Looked::new(key, looked.known.as_ref(), held)))
+        Ok(json(
+            StatusCode::OK,
+            &receipt::Looked::new(key, looked.known.as_ref(), held),
+        ))
     }
 
-    /// What goes on here and, unless this node is asked alone, on its peers; with `?samples=N` fewer looks than are kept.
-    /// `?node=` without an id asks whichever node it is alone.
+    /// Answers with the report of this node and, unless it is asked alone, with those of its
+    /// peers. With `?samples=N` each report has at most `N` samples. `?node=` without an id
+    /// asks whichever node receives it alone.
     async fn nodes(&self, query: Option<&str>) -> Result<Response, Refusal> {
-        let samples = parameter(query, "samples").flatten().and_then(|samples| samples.parse().ok());
+        let samples = parameter(query, "samples")
+            .flatten()
+            .and_then(|samples| samples.parse().ok());
         let samples = samples.unwrap_or(usize::MAX);
-        let inside = &self.parts.inside;
-        let is_any = parameter(query, "node").flatten().is_some_and(|node| node.is_empty());
-        Ok(if is_any || self.is_asked_alone(query)? { inside.own(samples) } else { inside.all(samples).await })
+        let dashboard = &self.parts.dashboard;
+        let is_any = parameter(query, "node")
+            .flatten()
+            .is_some_and(|node| node.is_empty());
+        Ok(if is_any || self.is_asked_alone(query)? {
+            dashboard.own(samples)
+        } else {
+            dashboard.all(samples).await
+        })
     }
 
-    /// Whether `?node=<id>` asks for what this node alone knows.
+    /// Returns whether `?node=<id>` asks for what this node alone knows.
     fn is_asked_alone(&self, query: Option<&str>) -> Result<bool, Refusal> {
         match parameter(query, "node") {
             None => Ok(false),
@@ -375,13 +490,22 @@ impl Internal {
         }
     }
 
-    /// Who waits for a key: here, and by their own word on the nodes with leases.
-    async fn held(&self, key: &Key, leases: &[Lease]) -> Held {
-        let Delivery { name, waiters, peers, .. } = &*self.parts.delivery;
+    /// Counts the waiters of a key: those of this node, and those that the other nodes with
+    /// leases report.
+    async fn held(&self, key: &Key, leases: &[Lease]) -> KeyWaiters {
+        let Delivery {
+            name,
+            waiters,
+            peers,
+            nodes,
+            ..
+        } = &*self.parts.delivery;
         let others = leases.iter().filter(|lease| lease.name != *name);
-        let asked: Vec<_> = others.map(async |lease| (lease, peers.count(lease, key).await)).collect();
+        let asked: Vec<_> = others
+            .map(async |lease| (lease, peers.count(lease, key).await))
+            .collect();
         let mut counts = stream::iter(asked).buffered(ASKED_AT_ONCE);
-        let mut held = Held::default();
+        let mut held = KeyWaiters::default();
         while let Some((lease, count)) = counts.next().await {
             match count {
                 Ok(0) => {}
@@ -389,7 +513,9 @@ impl Internal {
                 Err(error) => {
                     let (_, url) = lease.node_and_url();
                     debug!(%error, peer = url, "a node does not say whom it holds");
-                    held.unreachable.push(url.to_owned());
+                    if nodes.is_listed(&lease.name) {
+                        held.unreachable.push(url.to_owned());
+                    }
                 }
             }
         }
@@ -400,14 +526,19 @@ impl Internal {
         held
     }
 
-    /// Percent-decodes a key that stood in a path.
+    /// Percent-decodes and parses the key in a path.
     fn parse_key(&self, raw: &str) -> Result<Key, Mistake> {
-        let text = decode(raw.as_bytes(), Plus::Literal).ok_or(What::BadEncoding);
+        let text = decode(raw.as_bytes(), Plus::Literal).ok_or(Fault::BadEncoding);
         named("key", text.and_then(|text| self.parts.limits.key(&text)))
     }
 
     /// Reads a body within its limits.
-    async fn body(&self, request: Request, max: usize, room: &Inbound) -> Result<(Vec<u8>, Taken), Refusal> {
+    async fn body(
+        &self,
+        request: Request,
+        max: usize,
+        room: &BodyBudget,
+    ) -> Result<(Vec<u8>, Taken), Refusal> {
         if request.body().size_hint().lower() > max as u64 {
             return Err(Refusal::BodyTooLong(max));
         }
@@ -416,12 +547,14 @@ impl Internal {
     }
 }
 
-/// The longest message of another node, where bodies of sets have this limit.
+/// Returns the longest message that another node may send, if the bodies of sets have this
+/// limit.
 pub(crate) fn max_channel_bytes(max_body_bytes: usize) -> usize {
     max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES
 }
 
-/// The first parameter of this name, if there is one; `None` in it where its encoding is bad.
+/// Returns the value of the first parameter with this name, if there is one. The inner `None`
+/// is a value whose encoding is bad.
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Option<Cow<'a, str>>> {
     fields(query.unwrap_or_default().as_bytes(), Plus::Literal)
         .find_map(|(given, value)| (given.as_deref() == Some(name)).then_some(value))

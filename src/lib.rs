@@ -1,92 +1,84 @@
-//! **holdfast** holds a page's `<script>` request fast until the status it waits for is set: a page on any origin
-//! inserts `<script src="https://push.example.com/status/get?key=K&callback=cb">`, the server keeps the GET open, a
-//! backend calls `set` on the internal listener, and the script arrives and calls `cb({...})`.
+//! **holdfast** holds a page's `<script>` request until the status it waits for is set. A page
+//! on any origin inserts
+//! `<script src="https://push.example.com/status/get?key=K&callback=cb">`, and the server keeps
+//! the GET open. When a backend calls `set` on the internal listener, the script arrives at once
+//! and calls `cb({...})`.
 //!
 //! # The life of a get
-//! [`server`] accepts, and [`connection`] has hyper parse; [`public`] routes; [`get`] checks the parameters
-//! ([`query`], [`key`], [`script`]). Then the connection leaves hyper and is parked ([`park`]), while its get registers a
-//! waiter ([`waiters`]), opens the key ([`store`]) and waits for a status, its deadline or the drain. Whoever ends the
-//! wait has [`response`] render the outcome as a call, an assignment or JSON, and writes it; the next request is hyper's.
+//! [`net::server`] accepts the connection, and [`net::connection`] has hyper parse the request.
+//! [`public`] routes it, and [`page::get`] checks its parameters ([`http::query`],
+//! [`model::key`], [`page::script`]). Then hyper gives back the connection, and it is parked
+//! ([`net::parked`]). Its get registers a waiter ([`waiters`]), opens the key ([`store`]) and
+//! waits for a status, its deadline or the drain. Whichever task ends the wait has
+//! [`page::answer`] render the outcome as a call, an assignment or JSON, and writes the answer.
+//! Then hyper reads the next request of the connection.
 //!
 //! # The life of a set
-//! [`internal`] routes; [`set`] parses and checks all of the body; [`writer`] has it stored and delivered: [`store`]
-//! stores it in one atomic step and says which nodes hold waiters; [`delivery`] answers those of this node ([`waiters`])
-//! and tells the others ([`peers`]); the backend gets its [`receipt`].
+//! [`internal`] routes the request, and [`backend::set`] parses and checks its whole body.
+//! [`backend::writer`] has the status stored and delivered. [`store`] stores it in one atomic
+//! step and returns the nodes that hold waiters of the key. [`cluster::delivery`] delivers to
+//! the waiters of this node ([`waiters`]) and sends the update to the other nodes
+//! ([`cluster::peers`]). The backend gets its [`backend::receipt`].
 //!
 //! # Signed keys
-//! With secrets a get names a key that [`signing`] checks before anything else is asked; what is waited for, set and looked
-//! for is its id.
+//! If there are secrets, a get names a signed key, and [`model::signing`] checks it before
+//! anything else is asked. Waiters and statuses are kept under the key's id.
 //!
-//! # What pages load
-//! [`library`] is `holdfast.js`, which does for a page what it would else write itself; with `--demo`, [`demo`] is a login
-//! by QR code to try. What browsers get of them is in `src/web/`.
+//! # Files that pages load
+//! [`page::client_library`] serves `holdfast.js`, which saves a page some lines of its own.
+//! With `--demo`, [`demo`] serves a login by QR code to try. The files that browsers get are in
+//! `src/web/`.
 //!
 //! # Several nodes
-//! They share a Redis ([`store::redis`]) that keeps statuses, and binds each key to the nodes that wait for it. What
-//! it forgets, or misses while it is gone, is put right by [`recovery`]. It lists the nodes, too, so that each knows the
-//! others ([`nodes`]).
+//! Several nodes share a Redis ([`store::redis`]). It keeps the statuses, a lease for each node
+//! that waits for a key, and the list of nodes, from which each node knows the others
+//! ([`cluster::membership`]). [`cluster::recovery`] restores what Redis has forgotten, or
+//! missed while it was unreachable.
 //!
 //! # Words
-//! A *key* is what is waited for. A *status* is what is known under it: a *value*, its *version*, *final* or not. A
-//! *waiter* is one held get, the *hold* how long it may wait, a *drain* a shutdown that leaves nobody waiting. A *peer*
-//! is another node, a *lease* says that a node holds waiters of a key.
-//! README.md has them all, and every promise; this crate keeps them.
+//! A *key* is what a page waits for. A *status* is what is known under a key: a *value* with
+//! its *version*, *final* or not. A *waiter* is one held get. The *hold* is how long a waiter
+//! may wait. A *drain* is a shutdown that leaves nobody waiting. A *peer* is another node. A
+//! *lease* says that a node holds waiters of a key.
+//! docs/contract.md defines all the words, and every promise that this crate keeps.
 
-pub mod advertise;
-pub mod app;
-pub mod auth;
-pub mod channel;
-pub mod clock;
-pub mod config;
-mod connection;
-mod delivery;
-mod demo;
-pub mod error;
-mod expiring;
-mod exposure;
-mod get;
-mod head;
-mod health;
-mod inbound;
-mod inside;
-mod internal;
-pub mod key;
-pub mod lease;
-mod library;
-pub mod listener;
+// The layers, lowest first. A module imports only from its own layer and from the layers before
+// it, and never in a circle. A test checks the imports.
+
+pub mod model;
+
+pub mod runtime;
+
 pub mod log;
-mod members;
 pub mod metrics;
-mod nodes;
-mod object;
-mod park;
-mod peers;
-mod public;
-pub mod query;
-mod receipt;
-mod recovery;
-pub mod response;
-mod router;
-pub mod script;
-mod self_wakes;
-mod server;
-pub mod set;
-mod sharded;
-pub mod shutdown;
-pub mod signing;
-pub mod status;
-mod stop;
-pub mod store;
-mod streak;
-mod stream;
-mod timer;
 pub mod waiters;
-mod writer;
 
-/// What reads the words of strangers and is nobody's outside of this crate: public for `fuzz/` alone, which checks it.
+pub mod http;
+pub mod store;
+
+pub mod net;
+
+pub mod cluster;
+
+mod health;
+
+pub mod backend;
+pub mod page;
+
+pub mod config;
+mod dashboard;
+mod demo;
+mod internal;
+
+mod public;
+
+pub mod app;
+
+/// Parsers of untrusted input. They are public only so that `fuzz/` can check them: no other
+/// crate uses them.
 #[doc(hidden)]
 pub mod fuzzed {
-    pub use crate::get::params::{BadForm, Params, Target};
-    pub use crate::peers::parse_count;
-    pub use crate::store::redis::reply::{parse_known, parse_looked, parse_stored};
+    pub use crate::cluster::peers::parse_count;
+    pub use crate::page::get::params::{BadForm, Params, Target};
+    pub use crate::store::redis::reply::{Late, Written, parse_known, parse_looked, parse_written};
 }

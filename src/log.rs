@@ -1,7 +1,8 @@
-//! Where log lines go: to standard error, through a bounded queue and a thread of its own. Where nobody reads them
-//! fast enough, lines are thrown away and counted; nothing else stops.
+//! The log. Its lines go to standard error, through a bounded queue and a thread of their own.
+//! If nobody reads them fast enough, lines are thrown away and counted, and nothing else stops.
 
 mod recent;
+mod seldom;
 
 use std::io;
 use std::panic;
@@ -15,12 +16,22 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 pub(crate) use self::recent::Line;
 pub use self::recent::Recent;
-use crate::config::LogFormat;
+pub(crate) use self::seldom::Seldom;
 
-/// Lines that wait to be written; beyond them, lines are thrown away.
+/// The number of lines that may wait to be written. Beyond it, lines are thrown away.
 const QUEUED_LINES: usize = 10_000;
 
-/// The log; dropped, it writes what is queued, but does not wait long for a reader.
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The log. When it is dropped, it writes the queued lines, but does not wait long for a
+/// reader.
 #[derive(Debug)]
 pub struct Log {
     dropped: ErrorCounter,
@@ -32,10 +43,12 @@ impl Log {
     /// Starts the log of this process. `filter` has been checked by `config`.
     ///
     /// # Panics
-    /// At a second call: a process has one log.
+    /// Panics at a second call, because a process has one log.
     #[must_use]
     pub fn start(filter: &str, format: LogFormat) -> Self {
-        let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES);
+        let queue = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUED_LINES);
         let (writer, guard) = queue.finish(io::stderr());
         let dropped = writer.error_counter();
         let filter = EnvFilter::from_str(filter).expect("the filter is checked with the settings");
@@ -43,22 +56,35 @@ impl Log {
         let recent = Recent::default();
         match format {
             LogFormat::Text => lines.with_ansi(false).finish().with(recent.clone()).init(),
-            LogFormat::Json => {
-                lines.json().flatten_event(true).with_span_list(false).finish().with(recent.clone()).init()
-            }
+            LogFormat::Json => lines
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .finish()
+                .with(recent.clone())
+                .init(),
         }
-        // The default hook writes to standard error itself, and waits where nobody reads.
-        panic::set_hook(Box::new(|panic| error!(%panic, "a task panicked; its request ends")));
-        Self { dropped, recent, _writer: guard }
+        // The default hook writes to standard error itself, and blocks if nobody reads it.
+        static PANICS: Seldom = Seldom::new();
+        panic::set_hook(Box::new(|panic| {
+            if let Some(left_out) = PANICS.admit() {
+                error!(%panic, left_out, "a task panicked; its request ends");
+            }
+        }));
+        Self {
+            dropped,
+            recent,
+            _writer: guard,
+        }
     }
 
-    /// Tells how many lines were thrown away so far.
+    /// Returns a function that returns how many lines were thrown away so far.
     pub fn lines_dropped(&self) -> impl Fn() -> usize + Send + Sync + use<> {
         let dropped = self.dropped.clone();
         move || dropped.dropped_lines()
     }
 
-    /// The last warnings and errors, now and later.
+    /// Returns a handle to the last warnings and errors, including those still to come.
     #[must_use]
     pub fn recent(&self) -> Recent {
         self.recent.clone()

@@ -1,5 +1,5 @@
-//! Every metric: its name, its help, its unit. What is counted is counted where it happens; what can be asked is
-//! asked when the metrics are read.
+//! All metrics, with their names, helps and units. Events are counted where they happen. Other
+//! values are read when somebody asks for the metrics.
 
 mod families;
 mod labels;
@@ -13,33 +13,43 @@ use prometheus::core::Metric;
 use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
 use self::families::{By, Families, GOOD};
-pub use self::labels::{CallEnd, Drop, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, Verb};
+pub use self::labels::{
+    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, RedisFailure, SetEnd, Side, Verb,
+};
 use self::process::Process;
 use self::stores::{OfMemory, OfRedis};
-use crate::sharded::lock;
-use crate::signing::NotGood;
+use crate::model::signing::KeyRejection;
+use crate::runtime::sharded::lock;
 
-/// How long a page may have waited for a set to come through: from within a core to what nobody should see.
+/// The buckets of `holdfast_wake_seconds`: from a wake within one core to a delay that nobody
+/// should see.
 const WAKE_SECONDS: [f64; 17] = [
-    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3,
+    1.0, 2.5, 5.0, 10.0,
 ];
-/// A hold is 25 s by default, and 10 minutes at most.
-const HELD_SECONDS: [f64; 13] = [0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 60.0, 300.0, 600.0];
-/// An embedded store takes about a microsecond; Redis is given up after `--redis-timeout`.
-const STORE_SECONDS: [f64; 12] = [10e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5];
+/// The buckets of `holdfast_held_seconds`. A hold is 25 s by default, and 10 minutes at most.
+const HELD_SECONDS: [f64; 13] = [
+    0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 60.0, 300.0, 600.0,
+];
+/// The buckets of `holdfast_store_seconds`. An embedded store takes about a microsecond. A
+/// command to Redis is given up after `--redis-timeout`.
+const STORE_SECONDS: [f64; 12] = [
+    10e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3, 500e-3, 2.5,
+];
 
-/// What a node has done so far: for who computes rates and quantiles of the difference of two.
+/// The totals of a node so far. Rates and quantiles can be computed from the difference of two.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Totals {
-    /// Gets ended, however.
+    /// The number of gets that ended in any way.
     pub gets: u64,
-    /// Sets ended, however.
+    /// The number of sets that ended in any way.
     pub sets: u64,
-    /// Of `holdfast_wake_seconds`: an upper bound in seconds, and how many took at most so long. The last has no bound.
+    /// The buckets of `holdfast_wake_seconds`: an upper bound in seconds, and how many wakes
+    /// took at most so long. The last bucket has no bound.
     pub wakes: Vec<(f64, u64)>,
 }
 
-/// What is asked when the metrics are read.
+/// The values that are read when somebody asks for the metrics.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "each is what its metric's help says")]
 pub struct Now {
@@ -48,7 +58,7 @@ pub struct Now {
     pub waiting_keys: usize,
     pub peers: usize,
     pub peer_queue: usize,
-    pub doubted: usize,
+    pub missed: usize,
     pub confirmed: usize,
     pub is_ready: bool,
     pub is_path_healthy: bool,
@@ -56,17 +66,28 @@ pub struct Now {
     pub store: StoreNow,
 }
 
-/// How the store is: each kind has metrics that the other has not. Two numbers are how many there are and may be.
+/// The state of the store. Each kind of store has metrics that the other does not have. A pair
+/// of numbers is how many there are and how many there may be.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "each is what its metric's help says")]
 pub enum StoreNow {
-    Memory { statuses: [usize; 2], bytes: [usize; 2] },
-    Redis { is_there: bool, in_flight: [usize; 2] },
+    Memory {
+        statuses: [usize; 2],
+        bytes: [usize; 2],
+    },
+    Redis {
+        is_there: bool,
+        in_flight: [usize; 2],
+        leases: [usize; 2],
+    },
 }
 
 impl Default for StoreNow {
     fn default() -> Self {
-        Self::Memory { statuses: [0; 2], bytes: [0; 2] }
+        Self::Memory {
+            statuses: [0; 2],
+            bytes: [0; 2],
+        }
     }
 }
 
@@ -76,7 +97,7 @@ pub struct Metrics {
     families: Families,
     gets: By<GetEnd, IntCounter>,
     held: Histogram,
-    keys_refused: By<NotGood, IntCounter>,
+    keys_refused: By<KeyRejection, IntCounter>,
     sets: By<SetEnd, IntCounter>,
     wakes: Histogram,
     waiters: IntGauge,
@@ -85,7 +106,7 @@ pub struct Metrics {
     connections: By<Side, IntGauge>,
     connections_limit: By<Side, IntGauge>,
     accepted: By<Side, IntCounter>,
-    dropped: By<Drop, IntCounter>,
+    dropped: By<DropReason, IntCounter>,
     limits: By<Limit, IntCounter>,
     forwards: By<Forward, IntCounter>,
     peers: IntGauge,
@@ -95,7 +116,8 @@ pub struct Metrics {
     ready: IntGauge,
     path_healthy: IntGauge,
     log_lines_dropped: IntCounter,
-    /// What it counts so far: the log's own count is only read.
+    /// The part of the log's own count that `log_lines_dropped` contains already. The log's
+    /// count can only be read, so the difference is added.
     log_lines_told: Mutex<usize>,
     process: Process,
     memory: OfMemory,
@@ -105,32 +127,37 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let all = Families::default();
-        all.info("holdfast_build_info", "Which holdfast it is.", "version", env!("CARGO_PKG_VERSION"));
+        all.info(
+            "holdfast_build_info",
+            "The version of this holdfast; always 1.",
+            "version",
+            env!("CARGO_PKG_VERSION"),
+        );
         Self {
-            gets: all.counters("holdfast_gets_total", "Gets ended, by how.", "outcome"),
+            gets: all.counters("holdfast_gets_total", "Gets that ended, by outcome.", "outcome"),
             held: all.histogram(
                 "holdfast_held_seconds",
                 "Seconds from a get to its end, however it ended.",
                 &HELD_SECONDS,
             ),
             keys_refused: all.counters("holdfast_keys_refused_total", KEYS_HELP, "reason"),
-            sets: all.counters("holdfast_sets_total", "Sets ended, by how; each set of an array is one.", "result"),
+            sets: all.counters("holdfast_sets_total", "Sets that ended, by result. Each set of an array counts.", "result"),
             wakes: all.histogram("holdfast_wake_seconds", WAKE_HELP, &WAKE_SECONDS),
             waiters: all.gauge("holdfast_waiters", "Gets held now."),
-            waiters_limit: all.gauge("holdfast_waiters_limit", "Gets that may be held."),
-            waiting_keys: all.gauge("holdfast_waiting_keys", "Keys that a get is held for now."),
+            waiters_limit: all.gauge("holdfast_waiters_limit", "The largest number of gets that may be held."),
+            waiting_keys: all.gauge("holdfast_waiting_keys", "Keys for which at least one get is held now."),
             connections: all.gauges("holdfast_connections", "Open connections.", "listener"),
             connections_limit: all.gauges("holdfast_connections_limit", CONNECTIONS_LIMIT_HELP, "listener"),
             accepted: all.counters("holdfast_connections_accepted_total", "Connections accepted.", "listener"),
             dropped: all.counters("holdfast_dropped_total", DROPPED_HELP, "reason"),
-            limits: all.counters("holdfast_limit_hits_total", "Times that a limit was reached, by which.", "limit"),
+            limits: all.counters("holdfast_limit_hits_total", "How often a limit was reached, by limit.", "limit"),
             forwards: all.counters(
                 "holdfast_forwards_total",
-                "Updates for waiters of other nodes, by what became of them.",
+                "Updates for waiters of other nodes, by result.",
                 "result",
             ),
-            peers: all.gauge("holdfast_peers", "Other nodes that were told of an update within the last minute."),
-            queues: all.gauges("holdfast_queue_length", "What waits in a queue of this node's.", "queue"),
+            peers: all.gauge("holdfast_peers", "Other nodes that were sent an update within the last minute."),
+            queues: all.gauges("holdfast_queue_length", "Entries in a queue of this node, by queue.", "queue"),
             calls: all.counters_by(
                 "holdfast_store_calls_total",
                 "Calls of the store, by verb and result.",
@@ -142,10 +169,10 @@ impl Default for Metrics {
                 "verb",
                 &STORE_SECONDS,
             ),
-            ready: all.gauge("holdfast_ready", "1 where /health/ready is 200."),
+            ready: all.gauge("holdfast_ready", "1 if /health/ready answers 200."),
             path_healthy: all.gauge(
                 "holdfast_path_healthy",
-                "1 where a status of the node's own went the whole way in the last 10 seconds, and all peers hear.",
+                "1 if /health/path answers 200: a status of this node went the whole way in the last 10 seconds, and all peers confirm updates.",
             ),
             log_lines_dropped: all.counter("holdfast_log_lines_dropped_total", LOG_HELP),
             log_lines_told: Mutex::default(),
@@ -157,48 +184,52 @@ impl Default for Metrics {
     }
 }
 
-const KEYS_HELP: &str = "Gets refused because their key is not signed, or no longer good.";
-const WAKE_HELP: &str = "Seconds from a set that was accepted to the answer written to one who waited for it; the way between two nodes is not in it.";
-const CONNECTIONS_LIMIT_HELP: &str = "Connections beyond which new ones wait to be accepted.";
-const DROPPED_HELP: &str = "Connections that the node ended before their clients did, by why.";
-const LOG_HELP: &str = "Log lines thrown away because the log was not read fast enough.";
+const KEYS_HELP: &str =
+    "Gets that were refused because of their key, by reason: unsigned, forged or expired.";
+const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a waiter. The way between two nodes is not counted.";
+const CONNECTIONS_LIMIT_HELP: &str =
+    "The largest number of open connections. Beyond it, new ones wait to be accepted.";
+const DROPPED_HELP: &str = "Connections that this node closed before their clients did, by reason.";
+const LOG_HELP: &str = "Log lines that were dropped because the log was not read fast enough.";
 
 impl Metrics {
     /// The content type of [`Metrics::text`].
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// A get ended.
+    /// Counts a get that ended.
     pub fn get_ended(&self, end: GetEnd) {
         self.gets[end].inc();
     }
 
-    /// A get that was good ended after so long.
+    /// Records how long a valid get took to end.
     pub fn held(&self, time: Duration) {
         self.held.observe(time.as_secs_f64());
     }
 
-    /// A set ended.
+    /// Counts a set that ended.
     pub fn set_ended(&self, end: SetEnd) {
         self.sets[end].inc();
     }
 
-    /// A get was refused for its key.
-    pub(crate) fn key_refused(&self, why: NotGood) {
+    /// Counts a get that was refused because of its key.
+    pub(crate) fn key_refused(&self, why: KeyRejection) {
         self.keys_refused[why].inc();
     }
 
-    /// The answer to a set was written so long after that was accepted.
+    /// Records the time from the acceptance of a set until the answer to a get that waited for
+    /// it was written.
     pub fn woken(&self, after: Duration) {
         self.wakes.observe(after.as_secs_f64());
     }
 
-    /// A limit was reached: something was refused, let go or put off.
+    /// Counts that a limit was reached, so that something was refused, dropped or delayed.
     pub fn limit_hit(&self, limit: Limit) {
         self.limits[limit].inc();
     }
 
-    /// A request was refused, and its connection may end.
-    pub fn refused(&self, limit: Option<Limit>, drop: Option<Drop>) {
+    /// Counts the limit because of which a request was refused, and the reason why its
+    /// connection ends, if there are any.
+    pub fn refused(&self, limit: Option<Limit>, drop: Option<DropReason>) {
         if let Some(limit) = limit {
             self.limit_hit(limit);
         }
@@ -207,66 +238,74 @@ impl Metrics {
         }
     }
 
-    /// A connection was ended.
-    pub fn dropped(&self, why: Drop) {
+    /// Counts a connection that the node ended.
+    pub fn dropped(&self, why: DropReason) {
         self.dropped[why].inc();
     }
 
-    /// This became of so many updates for another node.
+    /// Counts updates for another node by their result.
     pub fn forwarded(&self, what: Forward, count: usize) {
         self.forwards[what].inc_by(count as u64);
     }
 
-    /// The store answered.
+    /// Counts a call of the store and records its time.
     pub fn called(&self, verb: Verb, end: CallEnd, time: Duration) {
         self.calls[verb][end].inc();
         self.call_seconds[verb].observe(time.as_secs_f64());
     }
 
-    /// A connection to Redis was made, by which it may turn out to be another process.
+    /// Counts a command to Redis that had no usable answer.
+    pub fn redis_failed(&self, failure: RedisFailure) {
+        self.redis.failures[failure].inc();
+    }
+
+    /// Counts a new connection to Redis. It may turn out to lead to another Redis process.
     pub fn redis_connected(&self) {
         self.redis.connections.inc();
     }
 
-    /// Redis is another process than before, or was emptied.
+    /// Counts that Redis is another process than before, or was emptied.
     pub fn redis_is_another(&self) {
         self.redis.other_processes.inc();
     }
 
-    /// A key was opened again for those who wait for it.
+    /// Counts a key that was opened again for its waiters.
     pub fn opened_again(&self) {
         self.redis.keys_opened.inc();
     }
 
-    /// So many updates were put again that Redis did not have.
+    /// Counts updates that Redis did not have and that were put again.
     pub fn put_again(&self, count: usize) {
         self.redis.statuses_put.inc_by(count as u64);
     }
 
-    /// The gauge of one listener's open connections, of which it takes at most `limit`.
+    /// Returns the gauge of one listener's open connections, and sets the gauge of their limit.
     #[must_use]
     pub fn connections(&self, of: Side, limit: usize) -> IntGauge {
         self.connections_limit[of].set(saturated(limit));
         self.connections[of].clone()
     }
 
-    /// The open connections of one listener.
+    /// Returns how many connections of one listener are open.
     pub(crate) fn open_connections(&self, of: Side) -> i64 {
         self.connections[of].get()
     }
 
-    /// The counter of a listener's connections.
+    /// Returns the counter of the connections that a listener accepted.
     #[must_use]
     pub fn accepted(&self, of: Side) -> IntCounter {
         self.accepted[of].clone()
     }
 
-    /// What there is to compute rates and quantiles of.
+    /// Returns the totals, from which rates and quantiles can be computed.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let wakes = self.wakes.metric();
         let wakes = wakes.get_histogram();
-        let buckets = wakes.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
+        let buckets = wakes
+            .get_bucket()
+            .iter()
+            .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
         let all = (f64::INFINITY, wakes.get_sample_count());
         Totals {
             gets: self.gets.iter().map(IntCounter::get).sum(),
@@ -275,7 +314,7 @@ impl Metrics {
         }
     }
 
-    /// All metrics in the Prometheus text format.
+    /// Returns all metrics in the Prometheus text format.
     #[must_use]
     pub fn text(&self, now: &Now) -> String {
         self.waiters.set(saturated(now.waiters));
@@ -283,20 +322,29 @@ impl Metrics {
         self.waiting_keys.set(saturated(now.waiting_keys));
         self.peers.set(saturated(now.peers));
         self.queues[Queue::Peers].set(saturated(now.peer_queue));
-        self.queues[Queue::Doubted].set(saturated(now.doubted));
+        self.queues[Queue::Missed].set(saturated(now.missed));
         self.queues[Queue::Confirmed].set(saturated(now.confirmed));
         self.ready.set(now.is_ready.into());
         self.path_healthy.set(now.is_path_healthy.into());
         let mut told = lock(&self.log_lines_told);
-        self.log_lines_dropped.inc_by(now.log_lines_dropped.saturating_sub(*told) as u64);
+        self.log_lines_dropped
+            .inc_by(now.log_lines_dropped.saturating_sub(*told) as u64);
         *told = now.log_lines_dropped;
         drop(told);
         self.process.read();
         let of_store = match now.store {
             StoreNow::Memory { statuses, bytes } => self.memory.read(statuses, bytes),
-            StoreNow::Redis { is_there, in_flight } => self.redis.read(is_there, in_flight),
+            StoreNow::Redis {
+                is_there,
+                in_flight,
+                leases,
+            } => self.redis.read(is_there, in_flight, leases),
         };
-        let gathered = [self.families.registry().gather(), of_store.registry().gather()].concat();
+        let gathered = [
+            self.families.registry().gather(),
+            of_store.registry().gather(),
+        ]
+        .concat();
         TextEncoder::new().encode_to_string(&gathered).expect(GOOD)
     }
 }
@@ -320,8 +368,16 @@ mod tests {
         metrics.set_ended(SetEnd::Busy);
         let Totals { gets, sets, wakes } = metrics.totals();
         assert_eq!((gets, sets, wakes.len()), (2, 1, WAKE_SECONDS.len() + 1));
-        let at_most = |seconds| wakes.iter().find(|(bound, _)| *bound >= seconds).map(|(_, count)| *count);
-        assert_eq!([50e-6, 1e-3, 5e-3, 10.0, 11.0].map(at_most), [1, 2, 3, 3, 4].map(Some));
+        let at_most = |seconds| {
+            wakes
+                .iter()
+                .find(|(bound, _)| *bound >= seconds)
+                .map(|(_, count)| *count)
+        };
+        assert_eq!(
+            [50e-6, 1e-3, 5e-3, 10.0, 11.0].map(at_most),
+            [1, 2, 3, 3, 4].map(Some)
+        );
     }
 
     #[test]
@@ -334,13 +390,30 @@ mod tests {
             metrics.set_ended(end);
         }
         metrics.connections(Side::Public, 7).inc();
-        let now = Now { waiters: 3, waiting_keys: 2, log_lines_dropped: 1, ..Now::default() };
+        let now = Now {
+            waiters: 3,
+            waiting_keys: 2,
+            log_lines_dropped: 1,
+            ..Now::default()
+        };
         let text = metrics.text(&now);
         for &end in GetEnd::ALL {
-            assert!(text.contains(&format!("holdfast_gets_total{{outcome=\"{}\"}} 1\n", end.as_str())), "{text}");
+            assert!(
+                text.contains(&format!(
+                    "holdfast_gets_total{{outcome=\"{}\"}} 1\n",
+                    end.as_str()
+                )),
+                "{text}"
+            );
         }
         for &end in SetEnd::ALL {
-            assert!(text.contains(&format!("holdfast_sets_total{{result=\"{}\"}} 1\n", end.as_str())), "{text}");
+            assert!(
+                text.contains(&format!(
+                    "holdfast_sets_total{{result=\"{}\"}} 1\n",
+                    end.as_str()
+                )),
+                "{text}"
+            );
         }
         for line in [
             "holdfast_waiters 3\n",

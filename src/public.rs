@@ -1,4 +1,5 @@
-//! The public listener: its routes, and what is answered at once. No store by name, no lock, and no set but the demo's.
+//! The public listener: its routes, and the answers that are ready at once. It does not use the
+//! store directly, takes no lock, and serves no set but the demo's.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -9,25 +10,26 @@ use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use tracing::field::Empty;
 use tracing::{Span, debug, debug_span};
 
-use crate::connection::{Handling, Request};
 use crate::demo::{self, Demo};
-use crate::error::Refusal;
-use crate::get::{Begun, Get, Gets};
-use crate::head;
-use crate::library;
-use crate::response::{self, Response};
-use crate::router::Router;
+use crate::http::head::{self, Request};
+use crate::http::origin;
+use crate::http::refusal::Refusal;
+use crate::http::response::{self, Response};
+use crate::http::router::Router;
+use crate::net::connection::Handling;
+use crate::page::client_library;
+use crate::page::get::{GetHandler, GetStart, HeldGet};
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
     Get,
     Options,
-    Library(library::Form),
+    Library(client_library::Form),
     Demo(demo::Route),
 }
 
 impl Route {
-    /// As logs tell it.
+    /// Returns the path as logs name it.
     const fn path(self) -> &'static str {
         match self {
             Self::Get | Self::Options => "/status/get",
@@ -37,53 +39,82 @@ impl Route {
     }
 }
 
-/// What is answered at once; or, by the demo alone, when it is stored.
+/// An answer that is ready at once. Only the demo has others, which come when its set is
+/// stored.
 pub(crate) type Answer = Either<Ready<Response>, BoxFuture<'static, Response>>;
 
-/// What the public listener answers with.
+/// The handler of the public listener's requests.
 #[derive(Debug)]
 pub(crate) struct Public {
     routes: Router<Route>,
-    gets: Arc<Gets>,
+    gets: Arc<GetHandler>,
     demo: Option<Demo>,
 }
 
 impl Public {
-    pub(crate) fn new(gets: Arc<Gets>, demo: Option<Demo>) -> Arc<Self> {
-        let mut table = vec![("/status/get", vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)])];
-        table.extend(library::Form::ALL.map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])));
+    pub(crate) fn new(gets: Arc<GetHandler>, demo: Option<Demo>) -> Arc<Self> {
+        let mut table = vec![(
+            "/status/get",
+            vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)],
+        )];
+        table.extend(
+            client_library::Form::ALL
+                .map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])),
+        );
         if demo.is_some() {
             table.extend(demo::Route::table().into_iter().map(|(path, methods)| {
-                (path, methods.into_iter().map(|(method, route)| (method, Route::Demo(route))).collect())
+                (
+                    path,
+                    methods
+                        .into_iter()
+                        .map(|(method, route)| (method, Route::Demo(route)))
+                        .collect(),
+                )
             }));
         }
-        Arc::new(Self { routes: Router::new(table), gets, demo })
+        Arc::new(Self {
+            routes: Router::new(table),
+            gets,
+            demo,
+        })
     }
 
     /// Answers one request, or has its connection parked.
     ///
     /// # Cancel safety
-    /// Dropped, because the client left, a set of the demo that has begun is carried out all the same.
-    pub(crate) fn answer(&self, request: &Request) -> Handling<Answer, Get> {
+    /// If it is dropped because the client left, a set of the demo that has begun is carried
+    /// out all the same.
+    pub(crate) fn answer(&self, request: &Request) -> Handling<Answer, HeldGet> {
         let span = debug_span!("request", listener = "public", route = Empty);
         span.in_scope(|| self.begin(request))
     }
 
-    fn begin(&self, request: &Request) -> Handling<Answer, Get> {
+    fn begin(&self, request: &Request) -> Handling<Answer, HeldGet> {
         let headers = request.headers();
         let grant = || self.gets.allow_origin.grant(headers);
         let routed = self.route(request);
-        Span::current().record("route", routed.as_ref().map_or("none", |route| route.path()));
+        Span::current().record(
+            "route",
+            routed.as_ref().map_or("none", |route| route.path()),
+        );
         let answered = match routed {
-            Ok(Route::Get) => match self.gets.begin(request.uri().query().unwrap_or_default(), headers) {
-                Begun::Answer(response) => Ok(Either::Left(response)),
-                Begun::Held(get) => return Handling::Park(get),
+            Ok(Route::Get) => match self
+                .gets
+                .begin(request.uri().query().unwrap_or_default(), headers)
+            {
+                GetStart::Answer(response) => Ok(Either::Left(response)),
+                GetStart::Held(get) => return Handling::Park(get),
             },
             Ok(Route::Options) => {
-                let preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-                Ok(Either::Left(grant().apply(response::options(preflight, "GET, OPTIONS"))))
+                let preflight = headers.contains_key(ORIGIN)
+                    && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+                Ok(Either::Left(
+                    grant().apply(origin::options(preflight, "GET, OPTIONS")),
+                ))
             }
-            Ok(Route::Library(form)) => Ok(Either::Left(form.answer(headers, &self.gets.resource_policy))),
+            Ok(Route::Library(form)) => Ok(Either::Left(
+                form.answer(headers, &self.gets.resource_policy),
+            )),
             Ok(Route::Demo(route)) => match &self.demo {
                 Some(demo) => demo.answer(route, request),
                 None => Err(Refusal::NotFound),
@@ -117,30 +148,49 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::connection::{Shared, http1, serve};
-    use crate::delivery::Delivery;
-    use crate::listener::Stream;
+    use crate::cluster::delivery::Delivery;
+    use crate::cluster::membership::Nodes;
+    use crate::cluster::peers::{self, Peers};
+    use crate::cluster::recovery::Recovery;
+    use crate::http::origin::AllowOrigin;
     use crate::metrics::Metrics;
-    use crate::peers::{self, Peers};
-    use crate::recovery::Recovery;
-    use crate::response::AllowOrigin;
-    use crate::shutdown;
-    use crate::stop::Stop;
+    use crate::net::closing::Stop;
+    use crate::net::connection::{Shared, http1, serve};
+    use crate::net::listener::Stream;
+    use crate::net::timed::Timeouts;
+    use crate::page::script::Prefix;
+    use crate::runtime::shutdown;
     use crate::store::Store;
-    use crate::store::memory::{Limits, Memory};
-    use crate::stream::Timeouts;
+    use crate::store::memory::{Memory, MemoryLimits};
     use crate::waiters::Waiters;
 
-    fn gets() -> Arc<Gets> {
+    fn gets() -> Arc<GetHandler> {
         let second = Duration::from_secs(1);
-        let limits = Limits { max_statuses: 1, max_bytes: 1000, max_floors: 1 };
+        let limits = MemoryLimits {
+            max_statuses: 1,
+            max_bytes: 1000,
+            max_floors: 1,
+        };
         let metrics = Arc::<Metrics>::default();
         let store = Arc::new(Store::Memory(Memory::new(limits, Arc::clone(&metrics))));
         let waiters = Waiters::new(1, 1);
-        let peers = Peers::new(peers::Options { token: None, timeout: second, queue: 1 }, Arc::clone(&metrics));
+        let options = peers::PeersOptions {
+            token: None,
+            timeout: second,
+            queue: 1,
+            hold: second,
+        };
+        let peers = Peers::new(options, Arc::clone(&metrics));
         let (store_, waiters_) = (Arc::clone(&store), Arc::clone(&waiters));
-        let delivery = Arc::new(Delivery { name: String::new(), waiters: waiters_, store: store_, peers });
-        Arc::new(Gets {
+        let nodes = Nodes::new(Arc::clone(&store), String::new());
+        let delivery = Arc::new(Delivery {
+            name: String::new(),
+            waiters: waiters_,
+            store: store_,
+            peers,
+            nodes,
+        });
+        Arc::new(GetHandler {
             waiters,
             store,
             recovery: Recovery::new(delivery, Arc::clone(&metrics), second, second, 1),
@@ -148,24 +198,41 @@ mod tests {
             metrics,
             hold: second,
             signing: None,
+            callback_prefix: Prefix::default(),
             resource_policy: HeaderValue::from_static("cross-origin"),
             allow_origin: AllowOrigin::Any,
         })
     }
 
-    /// It is what each held get costs, besides its socket, its timer and its place among the waiters. Whoever adds a wait
-    /// to a connection puts what is seldom on the heap.
+    /// The task is what each held get costs, besides its socket, its timer and its place among
+    /// the waiters. A new wait in a connection must put the data that it seldom needs on the
+    /// heap.
     #[tokio::test]
     async fn the_task_of_a_connection_is_small() {
         let (stream, _client) = UnixStream::pair().expect("a pair of sockets");
         let second = Duration::from_secs(1);
-        let timeouts = Timeouts { head: second, idle: second, write: second };
+        let timeouts = Timeouts {
+            head: second,
+            idle: second,
+            write: second,
+        };
         let public = Public::new(gets(), None);
         let handler = move |request: Request| public.answer(&request);
-        let shared =
-            Shared { handler, http1: http1(false), timeouts, stop: Arc::<Stop>::default(), metrics: Arc::default() };
+        let shared = Shared {
+            handler,
+            http1: http1(false),
+            timeouts,
+            stop: Arc::<Stop>::default(),
+            metrics: Arc::default(),
+        };
         let task = serve(Stream::Unix(stream), Arc::new(shared), ());
-        let (task, get) = (size_of_val(&task), size_of::<crate::park::Parked<Get>>());
-        assert!(task <= 304 && get <= 256, "{task} bytes, and {get} for the get");
+        let (task, get) = (
+            size_of_val(&task),
+            size_of::<crate::net::parked::Parked<HeldGet>>(),
+        );
+        assert!(
+            task <= 304 && get <= 256,
+            "{task} bytes, and {get} for the get"
+        );
     }
 }

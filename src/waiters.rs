@@ -1,38 +1,73 @@
-//! The gets that this node holds: a bounded registry of waiters by key. No HTTP, no store, no clock.
+//! The registry of the gets that this node holds: waiters by key, within limits. No HTTP, no
+//! store, no clock.
 //!
-//! Sharded by key; a lock is held for a look-up, and never while a waiter is woken. Each register is matched by
-//! exactly one removal, by whoever comes first: the delivery that takes the waiter out, or the waiter itself when it
-//! leaves or is dropped; so a quiet registry is empty.
+//! It is sharded by key. A lock is held for a look-up, and never while a waiter is woken. Each
+//! waiter that is registered is removed exactly once: by the delivery that takes it out, or by
+//! itself when it leaves or is dropped, whichever comes first. So a registry without gets is
+//! empty.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::key::{Key, KeyHasher};
-use crate::sharded::{Sharded, lock, shrink};
-use crate::status::{Seen, Update, Version};
+use crate::model::key::{Key, KeyHasher};
+use crate::model::status::{Seen, Update, Version};
+use crate::runtime::sharded::{Sharded, lock, shrink};
 
-/// Of the waiters that one delivery wakes, so many are given their update at once, which may mean that all of their
-/// answers are written by the one who delivers; the others answer by themselves, on all cores.
+/// The number of waiters of one delivery that get their update with `at_once`. The delivering
+/// task may have to write all of their answers itself. The other waiters write their answers
+/// themselves, on all cores.
 const AT_ONCE: usize = 16;
 
-/// Who waits, and is given the update that ends the wait.
+/// The receiver of the update that ends a wait.
 pub trait Taker: Debug + Send + Sync {
-    /// Takes the update. Called once at most, by the delivery that took the waiter out of the registry, with no lock of
-    /// the registry held. `since`: see [`Waiters::deliver_since`]. Without `at_once` it is to be quick.
-    fn take(&self, update: &Update, since: Option<Instant>, at_once: bool);
+    /// Takes the update. It is called at most once, by the delivery that took the waiter out of
+    /// the registry, without any lock of the registry held. For `since` see
+    /// [`Waiters::deliver_since`]. Unless `at_once` is true, it must be quick.
+    fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool);
+
+    /// Ends the wait without an update, because the delivery that took the waiter out of the
+    /// registry panicked. It may follow a call of [`deliver`] that did not return.
+    ///
+    /// [`deliver`]: Self::deliver
+    fn abandon(&self);
 }
 
-/// An update for who waits elsewhere.
+/// Sends the update through a channel to a task that waits for it.
 impl Taker for Mutex<Option<oneshot::Sender<Update>>> {
-    fn take(&self, update: &Update, _: Option<Instant>, _: bool) {
+    fn deliver(&self, update: &Update, _: Option<Instant>, _: bool) {
         if let Some(wake) = lock(self).take() {
-            // Nobody may be there any more.
+            // The task may have stopped waiting.
             let _ = wake.send(update.clone());
+        }
+    }
+
+    fn abandon(&self) {
+        lock(self).take();
+    }
+}
+
+/// A waiter that was taken out of the registry. It must get the update or be abandoned, because
+/// nobody else will answer it. Dropping it abandons it.
+struct Removed(Option<Arc<dyn Taker>>);
+
+impl Removed {
+    fn give(mut self, update: &Update, since: Option<Instant>, at_once: bool) {
+        if let Some(taker) = &self.0 {
+            taker.deliver(update, since, at_once);
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Some(taker) = &self.0 {
+            taker.abandon();
         }
     }
 }
@@ -45,39 +80,95 @@ pub struct Waiters {
     next_id: AtomicU64,
     max: usize,
     max_per_key: usize,
+    /// The keys whose last waiter has left, noted from the first [`Waiters::take_emptied`] on.
+    emptied: OnceLock<Mutex<Vec<Key>>>,
 }
 
-type Shard = HashMap<Key, Vec<Held>, KeyHasher>;
+type Shard = HashMap<Key, Vec<Entry>, KeyHasher>;
 
 #[derive(Debug)]
-struct Held {
+struct Entry {
     id: u64,
     last: Version,
-    /// The epoch of the store in which its key was opened for it; 0: not yet.
-    opened: u64,
+    opened: Opened,
     taker: Arc<dyn Taker>,
 }
 
-/// Waiters of one key that are not open in the store.
+/// The epoch of the store in which a waiter's key was opened for it, and whether the waiter may
+/// have missed an update since. It is one number, because there are very many of them: four
+/// times the epoch, plus the flags [`MISSED`] and [`BEGUN`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Opened(u64);
+
+/// The flag of a waiter that may have missed an update, for which nobody has begun to open its
+/// key again.
+const MISSED: u64 = 1;
+/// The flag of a waiter whose key is being opened again for a missed update.
+const BEGUN: u64 = 2;
+
+impl Opened {
+    /// Returns the epoch; 0 if the key was not opened yet.
+    const fn epoch(self) -> u64 {
+        self.0 >> 2
+    }
+
+    /// Returns whether the key has to be opened in this epoch.
+    const fn is_due(self, epoch: u64) -> bool {
+        self.epoch() < epoch || self.0 & (MISSED | BEGUN) != 0
+    }
+
+    /// Notes that the waiter's get opened the key. A missed update stays noted, because it may
+    /// have been made after that.
+    fn open(&mut self, epoch: u64) {
+        self.0 = (self.epoch().max(epoch.min(u64::MAX >> 2)) << 2) | (self.0 & (MISSED | BEGUN));
+    }
+
+    /// Notes that the key was opened again. An update that was missed since that began stays
+    /// noted.
+    fn open_again(&mut self, epoch: u64) {
+        self.open(epoch);
+        self.0 &= !BEGUN;
+    }
+
+    /// Notes that the waiter may have missed an update, even if its key is just being opened.
+    /// Does nothing for the node's own get, which counts as opened in every epoch and is over
+    /// within a second or two.
+    fn miss(&mut self) {
+        if self.epoch() < u64::MAX >> 2 {
+            self.0 |= MISSED;
+        }
+    }
+
+    /// Notes that the key is about to be opened again.
+    fn begin(&mut self) {
+        if self.0 & MISSED != 0 {
+            self.0 ^= MISSED;
+            self.0 |= BEGUN;
+        }
+    }
+}
+
+/// The waiters of one key for which it has to be opened in the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unopened {
-    /// What they know.
+    /// The versions that they know.
     pub(crate) seen: Seen,
-    /// Their ids are below this; what registers later opens for itself.
+    /// A number above all of their ids. A waiter that registers later opens the key itself.
     pub(crate) before: u64,
 }
 
 /// A limit on waiters is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// Of the whole node.
+    /// The limit of the whole node.
     Node,
-    /// Of one key.
+    /// The limit of one key.
     Key,
 }
 
 impl Waiters {
-    /// A registry that holds at most `max` waiters, and `max_per_key` of one key.
+    /// Creates a registry that holds at most `max` waiters, and at most `max_per_key` of one
+    /// key.
     #[must_use]
     pub fn new(max: usize, max_per_key: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -86,15 +177,23 @@ impl Waiters {
             next_id: AtomicU64::new(0),
             max,
             max_per_key,
+            emptied: OnceLock::new(),
         })
     }
 
-    /// Holds a place for one get that knows the key up to `last`: the next newer update is given to `taker`.
+    /// Registers one get that knows the key up to version `last`. The next newer update is
+    /// delivered to `taker`.
     ///
     /// # Errors
-    /// [`Full`] where a limit is reached; then nothing is kept.
-    pub fn register(self: &Arc<Self>, key: &Key, last: Version, taker: Arc<dyn Taker>) -> Result<Waiter, Full> {
-        // Counted before it is there, so that many at once cannot exceed the limit together.
+    /// [`Full`] if a limit is reached. Then nothing is registered.
+    pub fn register(
+        self: &Arc<Self>,
+        key: &Key,
+        last: Version,
+        taker: Arc<dyn Taker>,
+    ) -> Result<Waiter, Full> {
+        // Counted before it is inserted, so that many calls at once cannot exceed the limit
+        // together.
         if self.held.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Node);
@@ -102,15 +201,25 @@ impl Waiters {
         self.insert(key, last, self.max_per_key, taker)
     }
 
-    /// The same for the node's own get, which is not refused where the node is full of others'.
-    pub(crate) fn register_own(self: &Arc<Self>, key: &Key, last: Version) -> (Waiter, oneshot::Receiver<Update>) {
+    /// Registers the node's own get, which is not refused even if the node is full of other
+    /// gets.
+    pub(crate) fn register_own(
+        self: &Arc<Self>,
+        key: &Key,
+        last: Version,
+    ) -> (Waiter, oneshot::Receiver<Update>) {
         let (wake, update) = oneshot::channel();
         self.held.fetch_add(1, Ordering::Relaxed);
         let taker = Arc::new(Mutex::new(Some(wake)));
-        (self.insert(key, last, usize::MAX, taker).expect("no limit was given"), update)
+        (
+            self.insert(key, last, usize::MAX, taker)
+                .expect("no limit was given"),
+            update,
+        )
     }
 
-    /// Adds a waiter that is counted already, if its key has less than `max_per_key`.
+    /// Adds a waiter that is counted already, if its key has fewer than `max_per_key`.
+    /// Otherwise takes it out of the count.
     fn insert(
         self: &Arc<Self>,
         key: &Key,
@@ -119,7 +228,8 @@ impl Waiters {
         taker: Arc<dyn Taker>,
     ) -> Result<Waiter, Full> {
         let mut shard = self.by_key.lock(key);
-        // Under the lock, so that whoever holds it knows that all smaller ids of this key are there.
+        // Taken under the lock, so that whoever holds the lock knows that no smaller id of this
+        // key is still to be inserted.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let waiters = shard.entry(key.clone()).or_default();
         if waiters.len() >= max_per_key {
@@ -134,54 +244,85 @@ impl Waiters {
             // Most keys have one waiter, and a vector's first growth would make room for four.
             waiters.reserve_exact(1);
         }
-        waiters.push(Held { id, last, opened: 0, taker });
+        waiters.push(Entry {
+            id,
+            last,
+            opened: Opened::default(),
+            taker,
+        });
         drop(shard);
-        Ok(Waiter { registry: Arc::clone(self), key: key.clone(), id })
+        Ok(Waiter {
+            registry: Arc::clone(self),
+            key: key.clone(),
+            id,
+        })
     }
 
-    /// Gives an update to each waiter of `key` that does not know this version yet; tells how many.
+    /// Delivers an update to each waiter of `key` that does not know its version yet. Returns
+    /// the number of these waiters.
     pub fn deliver(&self, key: &Key, update: &Update) -> usize {
         self.deliver_since(key, update, None)
     }
 
-    /// The same, and tells when the set that made the update was accepted.
+    /// Delivers like [`Self::deliver`]. `since` is when the set that made the update was
+    /// accepted.
     pub fn deliver_since(&self, key: &Key, update: &Update, since: Option<Instant>) -> usize {
         let version = update.version();
         let mut shard = self.by_key.lock(key);
-        let Some(waiters) = shard.get_mut(key) else { return 0 };
-        let woken: Vec<Held> = waiters.extract_if(.., |held| held.last < version).collect();
-        if waiters.is_empty() {
+        let Some(waiters) = shard.get_mut(key) else {
+            return 0;
+        };
+        let removed = waiters.extract_if(.., |held| held.last < version);
+        let removed: Vec<_> = removed.map(|held| Removed(Some(held.taker))).collect();
+        let is_empty = waiters.is_empty();
+        if is_empty {
             remove_key(&mut shard, key);
         }
         drop(shard);
-        self.held.fetch_sub(woken.len(), Ordering::Relaxed);
-        for (index, held) in woken.iter().enumerate() {
-            held.taker.take(update, since, index < AT_ONCE);
+        if is_empty {
+            self.note_emptied(key);
         }
-        woken.len()
+        let count = removed.len();
+        self.held.fetch_sub(count, Ordering::Relaxed);
+        for (index, waiter) in removed.into_iter().enumerate() {
+            waiter.give(update, since, index < AT_ONCE);
+        }
+        count
     }
 
-    /// How many waiters `key` has.
+    /// Returns how many waiters `key` has.
     pub fn count(&self, key: &Key) -> usize {
         self.by_key.lock(key).get(key).map_or(0, Vec::len)
     }
 
-    /// How many waiters there are.
+    /// Returns the keys whose last waiter has left since the last call. They may have other
+    /// waiters by now. The first call begins to note such keys.
+    pub(crate) fn take_emptied(&self) -> Vec<Key> {
+        std::mem::take(&mut *lock(self.emptied.get_or_init(Mutex::default)))
+    }
+
+    fn note_emptied(&self, key: &Key) {
+        if let Some(emptied) = self.emptied.get() {
+            lock(emptied).push(key.clone());
+        }
+    }
+
+    /// Returns how many waiters there are.
     pub fn len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How many there may be.
+    /// Returns how many waiters there may be.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// Whether nobody waits.
+    /// Returns whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many keys are waited for. Takes each lock in turn: for metrics.
+    /// Returns how many keys have waiters. Takes each lock in turn, so it is for metrics only.
     pub fn keys(&self) -> usize {
         let mut keys = 0;
         self.by_key.visit(|shard| {
@@ -191,45 +332,99 @@ impl Waiters {
         keys
     }
 
-    /// The keys with waiters for which they were not opened in this epoch of the store. Takes each lock in turn.
+    /// Returns the keys that have to be opened in this epoch of the store for some of their
+    /// waiters. Takes each lock in turn.
     pub(crate) fn unopened(&self, epoch: u64) -> Vec<Key> {
         let mut keys = Vec::new();
         self.by_key.visit(|shard| {
-            let unopened = |waiters: &Vec<Held>| waiters.iter().any(|held| held.opened < epoch);
-            keys.extend(shard.iter().filter(|(_, waiters)| unopened(waiters)).map(|(key, _)| key.clone()));
+            let unopened =
+                |waiters: &Vec<Entry>| waiters.iter().any(|entry| entry.opened.is_due(epoch));
+            keys.extend(
+                shard
+                    .iter()
+                    .filter(|(_, waiters)| unopened(waiters))
+                    .map(|(key, _)| key.clone()),
+            );
             false
         });
         keys
     }
 
-    /// The waiters of one key for which it was not opened in this epoch, if there are any.
+    /// Returns the waiters of one key for which it has to be opened in this epoch, if there are
+    /// any. The caller must open it next: an update that is missed from here on is noted anew.
     pub(crate) fn unopened_of(&self, key: &Key, epoch: u64) -> Option<Unopened> {
-        let shard = self.by_key.lock(key);
-        let lasts = || shard.get(key).into_iter().flatten().filter(|held| held.opened < epoch).map(|held| held.last);
-        let seen = Seen { least: lasts().min()?, most: lasts().max()? };
-        Some(Unopened { seen, before: self.next_id.load(Ordering::Relaxed) })
+        let mut shard = self.by_key.lock(key);
+        let mut seen: Option<Seen> = None;
+        for held in shard
+            .get_mut(key)
+            .into_iter()
+            .flatten()
+            .filter(|held| held.opened.is_due(epoch))
+        {
+            held.opened.begin();
+            let (least, most) = seen.map_or((held.last, held.last), |seen| (seen.least, seen.most));
+            seen = Some(Seen {
+                least: least.min(held.last),
+                most: most.max(held.last),
+            });
+        }
+        Some(Unopened {
+            seen: seen?,
+            before: self.next_id.load(Ordering::Relaxed),
+        })
     }
 
-    /// Notes that a key was opened for its waiters with an id below `before`.
+    /// Notes that a key was opened again for its waiters with an id below `before`.
     pub(crate) fn opened(&self, key: &Key, before: u64, epoch: u64) {
         let mut shard = self.by_key.lock(key);
-        for held in shard.get_mut(key).into_iter().flatten().filter(|held| held.id < before) {
-            held.opened = held.opened.max(epoch);
+        for held in shard
+            .get_mut(key)
+            .into_iter()
+            .flatten()
+            .filter(|held| held.id < before)
+        {
+            held.opened.open_again(epoch);
         }
     }
 
-    /// Takes one waiter out; gives the epoch in which its key was opened, if the waiter was there.
+    /// Notes that the waiters of a key may have missed an update. Returns whether there are any.
+    pub(crate) fn missed(&self, key: &Key) -> bool {
+        let mut shard = self.by_key.lock(key);
+        let Some(waiters) = shard.get_mut(key) else {
+            return false;
+        };
+        waiters.iter_mut().for_each(|held| held.opened.miss());
+        true
+    }
+
+    /// Notes that all waiters may have missed an update. Takes each lock in turn.
+    pub(crate) fn missed_all(&self) {
+        self.by_key.visit(|shard| {
+            shard
+                .values_mut()
+                .flatten()
+                .for_each(|held| held.opened.miss());
+            false
+        });
+    }
+
+    /// Removes one waiter. Returns the epoch in which its key was opened, or `None` if the
+    /// waiter was not there.
     fn remove(&self, key: &Key, id: u64) -> Option<u64> {
         let mut shard = self.by_key.lock(key);
         let waiters = shard.get_mut(key)?;
         let at = waiters.iter().position(|held| held.id == id)?;
         let removed = waiters.swap_remove(at);
-        if waiters.is_empty() {
+        let is_empty = waiters.is_empty();
+        if is_empty {
             remove_key(&mut shard, key);
         }
         drop(shard);
+        if is_empty {
+            self.note_emptied(key);
+        }
         self.held.fetch_sub(1, Ordering::Relaxed);
-        Some(removed.opened)
+        Some(removed.opened.epoch())
     }
 }
 
@@ -238,7 +433,8 @@ fn remove_key(shard: &mut Shard, key: &Key) {
     shrink(shard);
 }
 
-/// One held get's place. Dropped, it is given up, if it is still there.
+/// The place of one held get in the registry. Dropping it removes the waiter, if it is still
+/// there.
 #[derive(Debug)]
 pub struct Waiter {
     registry: Arc<Waiters>,
@@ -252,7 +448,7 @@ impl Waiter {
         let mut shard = self.registry.by_key.lock(&self.key);
         let mut waiters = shard.get_mut(&self.key).into_iter().flatten();
         if let Some(held) = waiters.find(|held| held.id == self.id) {
-            held.opened = held.opened.max(epoch);
+            held.opened.open(epoch);
         }
     }
 
@@ -266,14 +462,16 @@ impl Waiter {
     }
 }
 
-/// How a waiter left.
+/// The way in which a waiter left.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// It was still there, and its key was opened in the store, so there was no update.
+    /// It was still there, and its key had been opened in the store. So it had no update,
+    /// unless it may have missed one that recovery had not looked for yet.
     Opened,
-    /// It was still there; the store was never asked.
+    /// It was still there, and its key was never opened in the store.
     Unopened,
-    /// A delivery was faster, which counts this waiter: its taker has the update, or has it in a moment.
+    /// A delivery was faster, and counts this waiter. Its taker has the update or will get it,
+    /// or is abandoned if that delivery panics.
     Taken,
 }
 
@@ -299,7 +497,7 @@ mod tests {
         Version::new(number).expect("good")
     }
 
-    /// One that is given nothing.
+    /// Returns a taker that ignores the update.
     fn nobody() -> Arc<dyn Taker> {
         Arc::new(Mutex::new(None))
     }
@@ -307,19 +505,72 @@ mod tests {
     #[derive(Debug, Default)]
     struct Taken(Mutex<Vec<(Update, bool)>>);
 
+    /// A taker that panics when it gets an update, and counts how often it is abandoned.
+    #[derive(Debug, Default)]
+    struct Broken(AtomicUsize);
+
+    impl Taker for Broken {
+        fn deliver(&self, _: &Update, _: Option<Instant>, _: bool) {
+            panic!("this panic is meant");
+        }
+
+        fn abandon(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     impl Taker for Taken {
-        fn take(&self, update: &Update, _: Option<Instant>, at_once: bool) {
+        fn deliver(&self, update: &Update, _: Option<Instant>, at_once: bool) {
             lock(&self.0).push((update.clone(), at_once));
         }
+
+        fn abandon(&self) {
+            panic!("it was given all");
+        }
+    }
+
+    #[test]
+    fn all_that_a_delivery_took_out_and_does_not_give_learn_of_its_panic() {
+        let waiters = Waiters::new(10, 10);
+        let (given, broken) = (
+            Arc::<Taken>::default(),
+            [Arc::<Broken>::default(), Arc::<Broken>::default()],
+        );
+        let takers: [Arc<dyn Taker>; 3] = [given.clone(), broken[0].clone(), broken[1].clone()];
+        let all = takers.map(|taker| {
+            waiters
+                .register(&key("a"), version(0), taker)
+                .expect("room")
+        });
+        let delivers = std::panic::AssertUnwindSafe(|| waiters.deliver(&key("a"), &gone(5)));
+        assert!(std::panic::catch_unwind(delivers).is_err());
+        assert_eq!(lock(&given.0).len(), 1);
+        assert!(
+            broken
+                .iter()
+                .all(|broken| broken.0.load(Ordering::Relaxed) == 1)
+        );
+        assert!(all.into_iter().all(|waiter| waiter.leave() == Left::Taken));
+        assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     }
 
     #[test]
     fn an_update_is_given_to_those_that_know_less() {
         let waiters = Waiters::new(10, 10);
-        let (one, two, three) = (Arc::<Taken>::default(), Arc::<Taken>::default(), Arc::<Taken>::default());
-        let behind = waiters.register(&key("a"), version(4), one.clone()).expect("room");
-        let ahead = waiters.register(&key("a"), version(5), two.clone()).expect("room");
-        let other = waiters.register(&key("b"), version(0), three.clone()).expect("room");
+        let (one, two, three) = (
+            Arc::<Taken>::default(),
+            Arc::<Taken>::default(),
+            Arc::<Taken>::default(),
+        );
+        let behind = waiters
+            .register(&key("a"), version(4), one.clone())
+            .expect("room");
+        let ahead = waiters
+            .register(&key("a"), version(5), two.clone())
+            .expect("room");
+        let other = waiters
+            .register(&key("b"), version(0), three.clone())
+            .expect("room");
         assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
         assert_eq!((waiters.len(), waiters.keys()), (2, 2));
         assert_eq!(*lock(&one.0), [(gone(5), true)]);
@@ -336,10 +587,21 @@ mod tests {
     fn of_very_many_only_some_are_answered_by_who_delivers() {
         let waiters = Waiters::new(100, 100);
         let taken = Arc::<Taken>::default();
-        let all: Vec<_> =
-            (0..50).map(|_| waiters.register(&key("a"), version(0), taken.clone()).expect("room")).collect();
+        let all: Vec<_> = (0..50)
+            .map(|_| {
+                waiters
+                    .register(&key("a"), version(0), taken.clone())
+                    .expect("room")
+            })
+            .collect();
         assert_eq!(waiters.deliver(&key("a"), &gone(5)), 50);
-        assert_eq!(lock(&taken.0).iter().filter(|(_, at_once)| *at_once).count(), AT_ONCE);
+        assert_eq!(
+            lock(&taken.0)
+                .iter()
+                .filter(|(_, at_once)| *at_once)
+                .count(),
+            AT_ONCE
+        );
         drop(all);
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     }
@@ -347,8 +609,12 @@ mod tests {
     #[test]
     fn one_that_left_is_not_counted_as_given() {
         let waiters = Waiters::new(10, 10);
-        let left = waiters.register(&key("a"), version(0), nobody()).expect("room");
-        let stays = waiters.register(&key("a"), version(0), nobody()).expect("room");
+        let left = waiters
+            .register(&key("a"), version(0), nobody())
+            .expect("room");
+        let stays = waiters
+            .register(&key("a"), version(0), nobody())
+            .expect("room");
         drop(left);
         assert_eq!(waiters.count(&key("a")), 1);
         assert_eq!(waiters.deliver(&key("a"), &gone(1)), 1);
@@ -359,15 +625,32 @@ mod tests {
     #[test]
     fn both_limits_hold_and_leave_nothing_behind() {
         let waiters = Waiters::new(3, 2);
-        let first = waiters.register(&key("a"), version(0), nobody()).expect("room");
-        let _second = waiters.register(&key("a"), version(0), nobody()).expect("room");
-        assert_eq!(waiters.register(&key("a"), version(0), nobody()).err(), Some(Full::Key));
-        let _third = waiters.register(&key("b"), version(0), nobody()).expect("room");
-        assert_eq!(waiters.register(&key("c"), version(0), nobody()).err(), Some(Full::Node));
+        let first = waiters
+            .register(&key("a"), version(0), nobody())
+            .expect("room");
+        let _second = waiters
+            .register(&key("a"), version(0), nobody())
+            .expect("room");
+        assert_eq!(
+            waiters.register(&key("a"), version(0), nobody()).err(),
+            Some(Full::Key)
+        );
+        let _third = waiters
+            .register(&key("b"), version(0), nobody())
+            .expect("room");
+        assert_eq!(
+            waiters.register(&key("c"), version(0), nobody()).err(),
+            Some(Full::Node)
+        );
         assert_eq!((waiters.len(), waiters.keys()), (3, 2));
         drop(first);
         assert!(waiters.register(&key("a"), version(0), nobody()).is_ok());
-        assert_eq!(Waiters::new(1, 0).register(&key("a"), version(0), nobody()).err(), Some(Full::Key));
+        assert_eq!(
+            Waiters::new(1, 0)
+                .register(&key("a"), version(0), nobody())
+                .err(),
+            Some(Full::Key)
+        );
     }
 
     #[test]
@@ -379,7 +662,9 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..20_000_u64 {
                         let key = key(&format!("k{}", round % 7));
-                        let waiter = waiters.register(&key, version(round), nobody()).expect("room");
+                        let waiter = waiters
+                            .register(&key, version(round), nobody())
+                            .expect("room");
                         if (round + thread) % 3 == 0 {
                             waiters.deliver(&key, &gone(round + 1));
                         }
@@ -389,6 +674,27 @@ mod tests {
             }
         });
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
+    }
+
+    #[test]
+    fn the_last_waiter_that_leaves_a_key_is_noted() {
+        let waiters = Waiters::new(10, 10);
+        assert!(waiters.take_emptied().is_empty());
+        let first = waiters
+            .register(&key("a"), version(0), nobody())
+            .expect("room");
+        let second = waiters
+            .register(&key("a"), version(0), nobody())
+            .expect("room");
+        let other = waiters
+            .register(&key("b"), version(0), nobody())
+            .expect("room");
+        drop(first);
+        assert!(waiters.take_emptied().is_empty());
+        waiters.deliver(&key("a"), &gone(1));
+        drop((second, other));
+        assert_eq!(waiters.take_emptied(), [key("a"), key("b")]);
+        assert!(waiters.take_emptied().is_empty());
     }
 
     #[tokio::test]
@@ -402,20 +708,87 @@ mod tests {
     #[test]
     fn what_is_not_open_is_found_until_it_is() {
         let waiters = Waiters::new(10, 10);
-        let first = waiters.register(&key("a"), version(4), nobody()).expect("room");
-        let second = waiters.register(&key("a"), version(9), nobody()).expect("room");
+        let first = waiters
+            .register(&key("a"), version(4), nobody())
+            .expect("room");
+        let second = waiters
+            .register(&key("a"), version(9), nobody())
+            .expect("room");
         second.opened(1);
         assert_eq!(waiters.unopened(1), [key("a")]);
         let unopened = waiters.unopened_of(&key("a"), 1).expect("the first");
         assert_eq!(unopened.seen, Seen::from(version(4)));
-        let third = waiters.register(&key("a"), version(2), nobody()).expect("room");
+        let third = waiters
+            .register(&key("a"), version(2), nobody())
+            .expect("room");
         waiters.opened(&key("a"), unopened.before, 1);
-        assert_eq!(waiters.unopened_of(&key("a"), 1).expect("the third").seen, Seen::from(version(2)));
+        assert_eq!(
+            waiters.unopened_of(&key("a"), 1).expect("the third").seen,
+            Seen::from(version(2))
+        );
         third.opened(1);
-        assert_eq!((waiters.unopened(1), waiters.unopened_of(&key("a"), 1)), (vec![], None));
-        let all = Seen { least: version(2), most: version(9) };
+        assert_eq!(
+            (waiters.unopened(1), waiters.unopened_of(&key("a"), 1)),
+            (vec![], None)
+        );
+        let all = Seen {
+            least: version(2),
+            most: version(9),
+        };
         assert_eq!(waiters.unopened_of(&key("a"), 2).expect("all").seen, all);
         drop((first, second, third));
         assert!(waiters.unopened(3).is_empty());
+    }
+
+    #[test]
+    fn what_was_missed_is_opened_again_also_if_it_is_missed_while_it_is_opened() {
+        let waiters = Waiters::new(10, 10);
+        let waiter = waiters
+            .register(&key("a"), version(4), nobody())
+            .expect("room");
+        let unasked = waiters
+            .register(&key("b"), version(4), nobody())
+            .expect("room");
+        waiter.opened(2);
+        assert!(waiters.missed(&key("a")) && !waiters.missed(&key("c")));
+        assert_eq!(
+            waiters.unopened_of(&key("a"), 2).expect("missed").seen,
+            Seen::from(version(4))
+        );
+        // An update is missed after the key was opened, but before that is noted.
+        waiters.missed_all();
+        waiters.opened(&key("a"), u64::MAX, 2);
+        let mut due = waiters.unopened(2);
+        due.sort_unstable_by_key(|key| key.as_str().to_owned());
+        assert_eq!(due, [key("a"), key("b")]);
+        let unopened = waiters.unopened_of(&key("a"), 2).expect("missed again");
+        // The key stays due until it is opened, even if an attempt to open it fails.
+        assert!(waiters.unopened_of(&key("a"), 2).is_some());
+        waiters.opened(&key("a"), unopened.before, 2);
+        assert_eq!(waiters.unopened_of(&key("a"), 2), None);
+        assert_eq!(
+            (waiter.leave(), unasked.leave()),
+            (Left::Opened, Left::Unopened)
+        );
+    }
+    #[test]
+    fn what_was_missed_stays_due_if_the_get_itself_opens_its_key_while_that_is_opened_again_in_vain()
+     {
+        let waiters = Waiters::new(10, 10);
+        let waiter = waiters
+            .register(&key("a"), version(4), nobody())
+            .expect("room");
+        // The get asked the store before the update was made, and gets the store's answer after
+        // it.
+        waiters.missed(&key("a"));
+        assert!(waiters.unopened_of(&key("a"), 2).is_some());
+        waiter.opened(2);
+        assert_eq!(waiters.unopened(2), [key("a")]);
+        let unopened = waiters.unopened_of(&key("a"), 2).expect("still missed");
+        waiters.opened(&key("a"), unopened.before, 2);
+        assert_eq!(
+            (waiters.unopened(2), waiter.leave()),
+            (vec![], Left::Opened)
+        );
     }
 }

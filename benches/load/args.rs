@@ -1,4 +1,5 @@
-//! The flags, and what they come to: how large each scenario is. Nothing is started or opened here.
+//! The flags, and the sizes of the scenarios that follow from them. Nothing is started or
+//! opened here.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,12 @@ use clap::{Parser, ValueEnum};
 #[command(name = "load", max_term_width = 110)]
 pub(crate) struct Args {
     /// What to measure, in this order
-    #[arg(long, value_delimiter = ',', default_value = "hold,cycle,paced,storm", value_name = "NAME")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "hold,cycle,paced,storm",
+        value_name = "NAME"
+    )]
     pub(crate) scenario: Vec<ScenarioName>,
     /// What to compare with; repeatable [default: nchan, or nothing where --vs is given]
     #[arg(long, value_name = "NAME")]
@@ -64,7 +70,7 @@ pub(crate) struct Args {
     pub(crate) bench: bool,
 }
 
-/// A scenario, as `--scenario` names it.
+/// The name of a scenario in `--scenario`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScenarioName {
     Hold,
@@ -76,7 +82,7 @@ pub(crate) enum ScenarioName {
     ProxiedTls,
 }
 
-/// A peer, as `--peer` names it.
+/// The name of a peer in `--peer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PeerName {
     Nchan,
@@ -85,7 +91,7 @@ pub(crate) enum PeerName {
     None,
 }
 
-/// How large the scenarios are.
+/// The sizes of the scenarios.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) pairs: usize,
@@ -93,28 +99,35 @@ pub(crate) struct Sizes {
     pub(crate) outstanding: usize,
     pub(crate) setters: usize,
     pub(crate) cycles: usize,
-    /// Cycles before those that count.
+    /// The number of cycles before those that count.
     pub(crate) warm_up: usize,
     pub(crate) rate: u32,
     pub(crate) cluster_rate: u32,
     pub(crate) seconds: u32,
-    /// Longest time to wait for memory to be given back.
+    /// The longest time to wait for memory to be given back.
     pub(crate) patience_seconds: u64,
 }
 
-/// A number that is not 0.
+/// Parses a number that is not 0.
 fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
-    text.parse().ok().filter(|number| *number >= T::from(1)).ok_or("not a number above 0".to_owned())
+    text.parse()
+        .ok()
+        .filter(|number| *number >= T::from(1))
+        .ok_or("not a number above 0".to_owned())
 }
 
-/// Beyond this many, a worker of the nginx in front runs out of descriptors where it gets nearly all of them: it needs
-/// two for each get, and the usual hard limit is 20,000.
+/// The greatest number of gets behind nginx. With more, a worker of nginx runs out of
+/// descriptors if it gets nearly all of them: each get needs two, and the usual hard limit is
+/// 20,000.
 pub(crate) const MOST_PROXIED: usize = 9_000;
 
 impl Args {
     pub(crate) fn sizes(&self) -> Sizes {
-        let (pairs, waiters, cycles, seconds, patience_seconds) =
-            if self.quick { (1, 2_000, 20_000, 4, 10) } else { (3, 15_000, 100_000, 15, 60) };
+        let (pairs, waiters, cycles, seconds, patience_seconds) = if self.quick {
+            (1, 2_000, 20_000, 4, 10)
+        } else {
+            (3, 15_000, 100_000, 15, 60)
+        };
         let cycles = self.cycles.unwrap_or(cycles);
         Sizes {
             pairs: self.pairs.unwrap_or(pairs),
@@ -130,7 +143,7 @@ impl Args {
         }
     }
 
-    /// What to compare with.
+    /// Returns the peers to compare with.
     pub(crate) fn peers(&self) -> &[PeerName] {
         match (self.peer.as_slice(), &self.vs) {
             ([], None) => &[PeerName::Nchan],
@@ -138,9 +151,19 @@ impl Args {
         }
     }
 
-    /// What to measure: with `--quick` the first three, unless scenarios are named.
+    /// Returns the scenarios to measure: those that are named, or the default ones, of which
+    /// `--quick` keeps the first three.
     pub(crate) fn scenarios(&self) -> Vec<ScenarioName> {
-        let default = [ScenarioName::Hold, ScenarioName::Cycle, ScenarioName::Paced, ScenarioName::Storm];
-        if self.quick && self.scenario == default { default[..3].to_vec() } else { self.scenario.clone() }
+        let default = [
+            ScenarioName::Hold,
+            ScenarioName::Cycle,
+            ScenarioName::Paced,
+            ScenarioName::Storm,
+        ];
+        if self.quick && self.scenario == default {
+            default[..3].to_vec()
+        } else {
+            self.scenario.clone()
+        }
     }
 }

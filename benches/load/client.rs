@@ -1,7 +1,9 @@
-//! The load: pages that ask and backends that set, all in one thread, and the check of all that comes back.
+//! The load: pages that ask and backends that set, all in one thread. Everything that comes
+//! back is checked.
 //!
-//! It shares the machine with what it measures, so it does as little as it can: one `epoll_wait` for many answers, one
-//! read and one write each, nothing allocated on the way. What to set and when is the scenarios' part.
+//! The client shares the machine with the server that it measures, so it does as little as it
+//! can: one `epoll_wait` for many answers, one read and one write for each, and no allocation
+//! in between. The scenarios decide what is set, and when.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,10 +31,11 @@ use conn::{Conn, Got};
 use timer::Timer;
 use tls::Tls;
 
-/// A set that is confirmed and whose page has no answer after this is lost.
+/// The time after which a confirmed set counts as lost, if its page has no answer.
 pub(crate) const LOST: Duration = Duration::from_secs(10);
 
-/// Pages connect from this many addresses of 127.0.0.0/8: the ports of one would not last for several runs a minute.
+/// Pages connect from this many addresses of 127.0.0.0/8, because the ports of one address
+/// would not last for several runs a minute.
 const SOURCES: usize = 16;
 
 const TIMER: Token = Token(usize::MAX - 1);
@@ -41,18 +44,18 @@ const TIMER: Token = Token(usize::MAX - 1);
 #[derive(Debug, Default)]
 struct Page {
     conn: Option<Conn>,
-    /// What its next get sends to hear only what is newer.
+    /// The text that its next get sends to be answered only with something newer.
     resume: Vec<u8>,
     expected: Option<Expected>,
 }
 
-/// What a page is to be answered, and what is known of it so far.
+/// The answer that a page expects, and what is known of it so far.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
     n: u64,
-    /// From when on its latency counts.
+    /// The time from which its latency counts.
     start: Instant,
-    /// The versions that the receipt and the answer told.
+    /// The versions in the receipt and in the answer.
     confirmed: Option<u64>,
     answered: Option<u64>,
 }
@@ -61,7 +64,7 @@ struct Expected {
 #[derive(Debug)]
 struct Setter {
     conn: Conn,
-    /// The page whose key it sets.
+    /// The page whose key it sets now.
     page: Option<usize>,
 }
 
@@ -77,21 +80,21 @@ pub(crate) struct Client {
     request: Vec<u8>,
     pages: Vec<Page>,
     setters: Vec<Setter>,
-    /// In turn, so that none is idle for so long that a server closes it.
+    /// The setters that are free, used in turn, so that none is idle until a server closes it.
     free: VecDeque<usize>,
     next: u64,
     timer: Option<Timer>,
-    /// Whether a page that is answered asks anew.
+    /// Whether a page asks again when it is answered.
     pub(crate) asks_again: bool,
-    /// Pages whose set is confirmed and answered, since it was last emptied.
+    /// The pages whose set was confirmed and answered since this was last emptied.
     pub(crate) done: Vec<usize>,
-    /// Nanoseconds from a set to its page's answer.
+    /// The nanoseconds from each set to its page's answer.
     pub(crate) latencies: Vec<u64>,
     pub(crate) tally: Tally,
 }
 
 impl Client {
-    /// `setters` connections to set with are opened; none for pages yet.
+    /// Opens `setters` connections for sets, and none for pages yet.
     pub(crate) fn new(server: &Server, pages: usize, setters: usize) -> Outcome<Self> {
         let mut client = Self {
             wire: server.wire,
@@ -121,16 +124,29 @@ impl Client {
 
     fn open_setter(&self, at: usize) -> Outcome<Conn> {
         let token = Token(self.pages.len() + at);
-        Ok(Conn::open(self.poll.registry(), token, Ipv4Addr::LOCALHOST, self.sets_address, None)?)
+        Ok(Conn::open(
+            self.poll.registry(),
+            token,
+            Ipv4Addr::LOCALHOST,
+            self.sets_address,
+            None,
+        )?)
     }
 
-    /// Opens a page's connection and asks. What it had is dropped.
+    /// Opens a page's connection and asks. The page's earlier connection is dropped.
     pub(crate) fn open(&mut self, page: usize) -> Outcome<()> {
         self.pages[page].conn = None;
         let source = Ipv4Addr::new(127, 0, 0, 2 + (page % SOURCES) as u8);
         let tls = self.tls.as_ref().map(Tls::new).transpose()?;
-        let conn = Conn::open(self.poll.registry(), Token(page), source, self.pages_address, tls);
-        self.pages[page].conn = Some(conn.map_err(|error| format!("a page cannot connect: {error}"))?);
+        let conn = Conn::open(
+            self.poll.registry(),
+            Token(page),
+            source,
+            self.pages_address,
+            tls,
+        );
+        self.pages[page].conn =
+            Some(conn.map_err(|error| format!("a page cannot connect: {error}"))?);
         self.ask(page)
     }
 
@@ -139,29 +155,46 @@ impl Client {
         self.pages[page].conn = None;
     }
 
-    /// Whether all gets were given to the system.
+    /// Returns whether all gets were given to the kernel.
     pub(crate) fn all_asked(&self) -> bool {
-        self.pages.iter().all(|page| page.conn.as_ref().is_some_and(Conn::is_flushed))
+        self.pages
+            .iter()
+            .all(|page| page.conn.as_ref().is_some_and(Conn::is_flushed))
     }
 
     fn ask(&mut self, page: usize) -> Outcome<()> {
-        let Page { conn: Some(conn), resume, .. } = &mut self.pages[page] else { return Ok(()) };
+        let Page {
+            conn: Some(conn),
+            resume,
+            ..
+        } = &mut self.pages[page]
+        else {
+            return Ok(());
+        };
         self.request.clear();
         self.wire.ask(&mut self.request, &key(page), resume);
         Ok(conn.send(&self.request)?)
     }
 
-    /// Whether a connection to set with is free.
+    /// Returns whether a setter is free.
     pub(crate) fn can_set(&self) -> bool {
         !self.free.is_empty()
     }
 
     /// Sets the key of a page that waits. Its latency counts from `start`.
     pub(crate) fn set(&mut self, page: usize, start: Instant) -> Outcome<()> {
-        let at = self.free.pop_front().expect("the caller asked whether one is free");
+        let at = self
+            .free
+            .pop_front()
+            .expect("the caller asked whether one is free");
         self.next += 1;
         let n = self.next;
-        self.pages[page].expected = Some(Expected { n, start, confirmed: None, answered: None });
+        self.pages[page].expected = Some(Expected {
+            n,
+            start,
+            confirmed: None,
+            answered: None,
+        });
         self.request.clear();
         self.wire.set(&mut self.request, &key(page), n);
         self.setters[at].page = Some(page);
@@ -169,22 +202,23 @@ impl Client {
         Ok(self.setters[at].conn.send(&self.request)?)
     }
 
-    /// Wakes [`Client::turn`] each `interval` from now on.
+    /// Wakes [`Client::turn`] every `interval` from now on.
     pub(crate) fn tick(&mut self, interval: Duration) -> Outcome<()> {
         self.timer = Some(Timer::start(self.poll.registry(), TIMER, interval)?);
         Ok(())
     }
 
-    /// Waits until something comes, at most `timeout`, and takes all that came.
+    /// Waits until something comes, at most `timeout`, and handles all that came.
     ///
     /// # Errors
-    /// If a connection breaks, or a signal told this program to end.
+    /// If a connection breaks, or if a signal told this program to end.
     pub(crate) fn turn(&mut self, timeout: Duration) -> Outcome<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => process::go_on()?,
         }
-        // Taken out for as long as they are gone through, so that the rest may be changed meanwhile.
+        // The events are taken out during the loop, so that the loop can borrow the rest
+        // mutably.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let mut result = Ok(());
         for event in &events {
@@ -195,7 +229,11 @@ impl Client {
             } else if token.0 < self.pages.len() {
                 self.page_event(token.0, event.is_readable(), event.is_read_closed())
             } else {
-                self.setter_event(token.0 - self.pages.len(), event.is_readable(), event.is_read_closed())
+                self.setter_event(
+                    token.0 - self.pages.len(),
+                    event.is_readable(),
+                    event.is_read_closed(),
+                )
             };
             result = result.and(handled);
         }
@@ -204,15 +242,26 @@ impl Client {
     }
 
     fn page_event(&mut self, at: usize, readable: bool, closed: bool) -> Outcome<()> {
-        let Page { conn: Some(conn), resume, expected } = &mut self.pages[at] else { return Ok(()) };
+        let Page {
+            conn: Some(conn),
+            resume,
+            expected,
+        } = &mut self.pages[at]
+        else {
+            return Ok(());
+        };
         conn.flush().map_err(|error| broken("a page", &error))?;
         if !readable && !closed {
             return Ok(());
         }
         let (tally, latencies, wire) = (&mut self.tally, &mut self.latencies, self.wire);
         let got = conn.read(&mut self.buffer, |response| {
-            let open = expected.as_mut().filter(|expected| expected.answered.is_none());
-            let Some(expected) = open else { return tally.unasked(response) };
+            let open = expected
+                .as_mut()
+                .filter(|expected| expected.answered.is_none());
+            let Some(expected) = open else {
+                return tally.unasked(response);
+            };
             let latency = expected.start.elapsed();
             match wire.answer(response, expected.n, resume) {
                 Ok(version) => expected.answered = Some(version),
@@ -256,7 +305,8 @@ impl Client {
         });
         match got.map_err(|error| broken("a setter", &error))? {
             Got::Nothing => {}
-            // One that has nothing to do for long may be closed: by holdfast, after --head-timeout.
+            // A server may close a setter that is idle for long: holdfast does so after
+            // --head-timeout.
             Got::End if page.is_none() => self.setters[at].conn = self.open_setter(at)?,
             Got::End => return Err("the server closed the connection of a setter".into()),
             Got::Answer => {
@@ -274,18 +324,26 @@ impl Client {
         Ok(())
     }
 
-    /// A set is done when its receipt and its answer are there, and tell the same.
+    /// Ends a set when its receipt and its answer have come, and checks that both have the same
+    /// version.
     fn settle(&mut self, page: usize) {
-        let Some(expected) = self.pages[page].expected else { return };
-        let (Some(confirmed), Some(answered)) = (expected.confirmed, expected.answered) else { return };
+        let Some(expected) = self.pages[page].expected else {
+            return;
+        };
+        let (Some(confirmed), Some(answered)) = (expected.confirmed, expected.answered) else {
+            return;
+        };
         if confirmed != answered && confirmed != 0 && answered != 0 {
-            self.tally.wrong(&format!("the receipt tells version {confirmed}, the answer {answered}"));
+            self.tally.wrong(&format!(
+                "the receipt tells version {confirmed}, the answer {answered}"
+            ));
         }
         self.pages[page].expected = None;
         self.done.push(page);
     }
 
-    /// Waits until all sets are confirmed and answered, at most [`LOST`]; what is not then is counted.
+    /// Waits until all sets are confirmed and answered, at most [`LOST`]. The rest is counted
+    /// as lost or unconfirmed.
     pub(crate) fn finish(&mut self) -> Outcome<()> {
         let deadline = Instant::now() + LOST;
         while self.pages.iter().any(|page| page.expected.is_some()) && Instant::now() < deadline {
@@ -293,7 +351,11 @@ impl Client {
         }
         for page in &mut self.pages {
             match page.expected.take() {
-                Some(Expected { confirmed: Some(_), answered: None, .. }) => self.tally.lost += 1,
+                Some(Expected {
+                    confirmed: Some(_),
+                    answered: None,
+                    ..
+                }) => self.tally.lost += 1,
                 Some(_) => self.tally.unconfirmed += 1,
                 None => {}
             }

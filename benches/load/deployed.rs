@@ -1,20 +1,51 @@
-//! The program that is measured. Cargo builds the holdfast beside a bench with features that only tests need (tokio's
-//! `test-util`, for one), so it is built once more, as it is deployed.
+//! The program to measure, and the directory in which the benches look for it.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::Outcome;
 
-/// Builds holdfast as it is deployed; gives the program.
+/// The directory of the workspace.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Changes to the directory of the workspace, where `cargo bench` is typed, so that paths on
+/// the command line are relative to it. Cargo starts a bench in the directory of its package.
+pub(crate) fn enter_workspace() -> Outcome<()> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if env::var_os("CARGO_MANIFEST_DIR").is_some() && env::current_dir()? == package {
+        env::set_current_dir(ROOT)?;
+    }
+    Ok(())
+}
+
+/// Builds holdfast as it is deployed, and returns the path of the program.
 ///
 /// # Errors
 /// If cargo does not build it.
 pub(crate) fn deployed() -> Outcome<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked", "--bin", "holdfast"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cargo.status()?.success() {
-        return Err("cargo does not build holdfast; name one with --holdfast".into());
-    }
-    Ok(PathBuf::from(env!("CARGO_BIN_EXE_holdfast")))
+    cargo
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "-p",
+            "holdfast",
+            "--bin",
+            "holdfast",
+        ])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(ROOT)
+        .stderr(Stdio::inherit());
+    let built = cargo.output()?;
+    // Each line is a JSON object. The one about the program has the path of its file.
+    let program = String::from_utf8_lossy(&built.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back();
+    program
+        .filter(|_| built.status.success())
+        .ok_or_else(|| "cargo does not build holdfast; name one with --holdfast".into())
 }

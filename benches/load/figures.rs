@@ -1,14 +1,17 @@
-//! What is told of each scenario, in which unit, and how good it is to be. The numbers themselves come from `scenario`.
+//! The figures of each scenario, their units, and how good they must be. `scenario` measures
+//! the numbers.
 
 /// One figure of a kind of scenario.
 #[derive(Debug)]
 pub(crate) struct Figure {
-    /// The last word of the scenarios that have it: it is the same for `cycle`, `cluster cycle` and `proxied cycle`.
+    /// The last word of the scenarios that have it. It is the same for `cycle`, `cluster cycle`
+    /// and `proxied cycle`.
     kind: &'static str,
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
-    /// Whether the plot shows its ratio: where less is better, and where it is the server's.
+    /// Whether the plot shows its ratio: only if less is better and if it is a cost of the
+    /// server.
     pub(crate) plotted: bool,
 }
 
@@ -19,56 +22,130 @@ const fn figure(
     unit: &'static str,
     plotted: bool,
 ) -> Figure {
-    Figure { kind, name, title, unit, plotted }
+    Figure {
+        kind,
+        name,
+        title,
+        unit,
+        plotted,
+    }
 }
 
-/// All, in the order in which they are told.
+/// All figures, in the order of the report.
 const FIGURES: &[Figure] = &[
     figure("hold", "memory_bytes", "memory per waiter (PSS)", "B", true),
-    figure("hold", "slab_bytes", "kernel slab per waiter, both ends", "B", false),
-    figure("hold", "tcp_bytes", "TCP buffers per waiter, both ends", "B", false),
+    figure(
+        "hold",
+        "slab_bytes",
+        "kernel slab per waiter, both ends",
+        "B",
+        false,
+    ),
+    figure(
+        "hold",
+        "tcp_bytes",
+        "TCP buffers per waiter, both ends",
+        "B",
+        false,
+    ),
     figure("hold", "accept_seconds", "until all are held", "s", true),
-    figure("hold", "connect_cpu_us", "CPU per connect and hold", "us", true),
-    figure("hold", "sets_per_second", "sets, one for each key", "/s", false),
+    figure(
+        "hold",
+        "connect_cpu_us",
+        "CPU per connect and hold",
+        "us",
+        true,
+    ),
+    figure(
+        "hold",
+        "sets_per_second",
+        "sets, one for each key",
+        "/s",
+        false,
+    ),
     figure("hold", "set_p50_us", "wake p50, each set once", "us", true),
     figure("hold", "set_p99_us", "wake p99, each set once", "us", true),
-    figure("hold", "set_max_us", "longest wake, each set once", "us", false),
-    figure("hold", "given_back", "memory given back after they left", "", false),
-    figure("hold", "given_back_seconds", "until 0.8 was given back", "s", false),
-    figure("storm", "back_seconds", "until all are held again", "s", true),
-    figure("storm", "back_cpu_us", "CPU per page that came back", "us", true),
+    figure(
+        "hold",
+        "set_max_us",
+        "longest wake, each set once",
+        "us",
+        false,
+    ),
+    figure(
+        "hold",
+        "given_back",
+        "memory given back after they left",
+        "",
+        false,
+    ),
+    figure(
+        "hold",
+        "given_back_seconds",
+        "until 0.8 was given back",
+        "s",
+        false,
+    ),
+    figure(
+        "storm",
+        "back_seconds",
+        "until all are held again",
+        "s",
+        true,
+    ),
+    figure(
+        "storm",
+        "back_cpu_us",
+        "CPU per page that came back",
+        "us",
+        true,
+    ),
     figure("cycle", "cycle_cpu_us", "CPU per cycle", "us", true),
     figure("cycle", "cycles_per_second", "cycles", "/s", false),
     figure("cycle", "wake_p50_us", "wake p50", "us", true),
     figure("cycle", "wake_p99_us", "wake p99", "us", true),
     figure("cycle", "wake_max_us", "longest wake", "us", false),
-    figure("cycle", "client_cpu_us", "CPU of the client per cycle", "us", false),
+    figure(
+        "cycle",
+        "client_cpu_us",
+        "CPU of the client per cycle",
+        "us",
+        false,
+    ),
     figure("paced", "cycle_cpu_us", "CPU per cycle", "us", true),
     figure("paced", "cycles_per_second", "cycles", "/s", false),
     figure("paced", "wake_p50_us", "wake p50", "us", true),
     figure("paced", "wake_p99_us", "wake p99", "us", true),
     figure("paced", "wake_max_us", "longest wake", "us", false),
-    figure("paced", "client_cpu_us", "CPU of the client per cycle", "us", false),
+    figure(
+        "paced",
+        "client_cpu_us",
+        "CPU of the client per cycle",
+        "us",
+        false,
+    ),
     figure("paced", "late_p99_us", "client late by, p99", "us", false),
     figure("", "bad", "lost, wrong or unconfirmed", "", false),
 ];
 
-/// The figures of a scenario.
+/// Returns the figures of a scenario.
 pub(crate) fn of_scenario(scenario: &str) -> impl Iterator<Item = &'static Figure> {
     let kind = scenario.rsplit(' ').next().unwrap_or_default().to_owned();
-    FIGURES.iter().filter(move |figure| figure.kind == kind || figure.kind.is_empty())
+    FIGURES
+        .iter()
+        .filter(move |figure| figure.kind == kind || figure.kind.is_empty())
 }
 
-/// How good holdfast is to be.
+/// A bar: how good a figure of holdfast must be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bar {
     AtMost(f64),
     AtLeast(f64),
-    /// Of what nchan takes.
+    /// At most this share of nchan's figure.
     Ratio(f64),
 }
 
-/// The bars of one figure. `single` is holdfast with one thread.
+/// Returns the bars of one figure. `single` is set if holdfast has one thread.
 pub(crate) fn bars(scenario: &str, name: &str, single: bool) -> Vec<Bar> {
     match (scenario, name) {
         (_, "bad") => vec![Bar::AtMost(0.0)],
@@ -80,7 +157,9 @@ pub(crate) fn bars(scenario: &str, name: &str, single: bool) -> Vec<Bar> {
         ("paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(0.75)],
         ("cluster cycle" | "cluster paced", "cycle_cpu_us") => vec![Bar::Ratio(0.4)],
         ("cluster paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(1.0)],
-        ("proxied hold", "memory_bytes") | ("proxied paced", "cycle_cpu_us") => vec![Bar::Ratio(1.0)],
+        ("proxied hold", "memory_bytes") | ("proxied paced", "cycle_cpu_us") => {
+            vec![Bar::Ratio(1.0)]
+        }
         _ => Vec::new(),
     }
 }

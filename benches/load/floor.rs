@@ -1,6 +1,7 @@
-//! A bare epoll loop that holds gets and answers a constant, on one thread: what sockets and waking up cost by themselves.
-//! It finds the key and the end of a request, and nothing else; so whoever answers by HTTP costs more. It runs as a
-//! process of its own, by a hidden subcommand.
+//! A bare epoll loop on one thread, which holds gets and answers a constant: the cost of
+//! sockets and of waking up alone. It finds the key and the end of a request, and nothing else,
+//! so any real HTTP server costs more. It runs as a process of its own, started by a hidden
+//! subcommand.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,26 +15,26 @@ use socket2::{Domain, Socket, Type};
 use crate::Outcome;
 use crate::wire::{ANSWER, Key};
 
-/// What starts it, with an address behind it.
+/// The subcommand that starts it. An address follows.
 pub(crate) const SUBCOMMAND: &str = "serve-floor";
 
 const RECEIPT: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nset";
 const LISTENER: Token = Token(usize::MAX);
-/// More than the client of this bench ever has under way on one connection.
+/// More bytes than the client of this bench ever has under way on one connection.
 const MAX_REQUEST_BYTES: usize = 4096;
 
 struct Connection {
     stream: TcpStream,
-    /// What it waits for.
+    /// The key that it waits for.
     key: Option<Key>,
 }
 
 #[derive(Default)]
 struct Floor {
-    /// By descriptor.
+    /// The connections, by descriptor.
     connections: Vec<Option<Connection>>,
     waiting: HashMap<Key, usize>,
-    /// Set while nobody waited.
+    /// The keys that were set while nobody waited.
     set: HashSet<Key>,
 }
 
@@ -47,7 +48,8 @@ pub(crate) fn serve(address: &str) -> Outcome<()> {
     socket.listen(16_384)?;
     let mut listener = TcpListener::from_std(socket.into());
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry()
+        .register(&mut listener, LISTENER, Interest::READABLE)?;
     let (mut floor, answer) = (Floor::default(), response(ANSWER));
     loop {
         match poll.poll(&mut events, None) {
@@ -64,7 +66,11 @@ pub(crate) fn serve(address: &str) -> Outcome<()> {
 }
 
 fn response(body: &[u8]) -> Vec<u8> {
-    [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
+    [
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(),
+        body,
+    ]
+    .concat()
 }
 
 impl Floor {
@@ -78,21 +84,27 @@ impl Floor {
             stream.set_nodelay(true)?;
             let at = usize::try_from(stream.as_raw_fd())?;
             registry.register(&mut stream, Token(at), Interest::READABLE)?;
-            self.connections.resize_with(self.connections.len().max(at + 1), || None);
+            self.connections
+                .resize_with(self.connections.len().max(at + 1), || None);
             self.connections[at] = Some(Connection { stream, key: None });
         }
     }
 
-    /// Reads what is there, and does what it asks for. The client sends a request in one piece, and reads each answer.
+    /// Reads the request that has come, and carries it out. The client sends a request in one
+    /// piece and reads each answer.
     fn take(&mut self, at: usize, answer: &[u8]) {
-        let Some(connection) = self.connections.get_mut(at).and_then(Option::as_mut) else { return };
+        let Some(connection) = self.connections.get_mut(at).and_then(Option::as_mut) else {
+            return;
+        };
         let mut bytes = [0; MAX_REQUEST_BYTES];
         let read = match connection.stream.read(&mut bytes) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             read => read.unwrap_or(0),
         };
         if read == 0 {
-            if let Some(key) = self.connections[at].take().and_then(|connection| connection.key)
+            if let Some(key) = self.connections[at]
+                .take()
+                .and_then(|connection| connection.key)
                 && self.waiting.get(&key) == Some(&at)
             {
                 self.waiting.remove(&key);
@@ -100,7 +112,12 @@ impl Floor {
             return;
         }
         let (method, target) = bytes[..read.max(5)].split_at(5);
-        let key = |name: &[u8]| target.strip_prefix(name).and_then(|rest| rest.first_chunk::<20>()).copied();
+        let key = |name: &[u8]| {
+            target
+                .strip_prefix(name)
+                .and_then(|rest| rest.first_chunk::<20>())
+                .copied()
+        };
         if method == b"GET /"
             && let Some(key) = key(b"get?")
         {
@@ -120,7 +137,7 @@ impl Floor {
             self.write(at, RECEIPT);
         } else {
             self.write(at, &response(self.waiting.len().to_string().as_bytes()));
-            // Who asks how many wait reads to the end.
+            // A client that asks for the number of waiters reads until the close.
             self.connections[at] = None;
         }
     }
@@ -128,7 +145,7 @@ impl Floor {
     fn write(&mut self, at: usize, bytes: &[u8]) {
         if let Some(connection) = self.connections[at].as_mut() {
             connection.key = None;
-            // What is not taken whole is missed by the client, which tells.
+            // If the answer is not taken whole, the client misses it and reports that.
             let _ = connection.stream.write(bytes);
         }
     }

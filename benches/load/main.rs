@@ -1,8 +1,10 @@
-//! How much load holdfast bears, beside nchan, plain hyper and a bare epoll loop: `cargo bench --bench load -- --help`.
+//! Compares holdfast under load with nchan, plain hyper and a bare epoll loop:
+//! `cargo bench --bench load -- --help`.
 //!
-//! This program is the client; each server is started by it, in processes of its own, on free ports of loopback, anew for
-//! each run. Subject and peers run in turn (A B A B), since a machine is not the same from one minute to the next: what
-//! counts are the ratios within a pair. Here is only the order of things.
+//! This program is the client. For each run it starts each server anew, in processes of their
+//! own, on free ports of loopback. Subject and peers run in turn (A B A B), because a machine
+//! changes from one minute to the next: what counts are the ratios within a pair. This file has
+//! only the order of steps.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,7 +14,7 @@ use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
 use args::{Args, PeerName};
-use deployed::deployed;
+use deployed::{deployed, enter_workspace};
 use report::Report;
 use server::Subject;
 
@@ -32,11 +34,12 @@ mod stats;
 mod table;
 mod wire;
 
-/// As holdfast has it: the servers to compare with are this program, too.
+/// The same allocator as in holdfast, because the servers to compare with are this program,
+/// too.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// What goes wrong here is told and ends the run.
+/// The result of a step. An error is reported and ends the run.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -56,7 +59,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Outcome<()> {
-    // `cargo test --benches` starts this, too.
+    enter_workspace()?;
+    // `cargo bench --profile dev` builds without optimisation.
     if cfg!(debug_assertions) {
         println!("load: built without optimisation, so nothing is measured; use cargo bench");
         return Ok(());
@@ -69,29 +73,48 @@ fn run(args: &Args) -> Outcome<()> {
     if let Some(path) = &args.plot {
         plot::draw(&report, path)?;
     }
-    if report.has_mistakes() { Err("something was lost or wrong".into()) } else { Ok(()) }
+    if report.has_mistakes() {
+        Err("something was lost or wrong".into())
+    } else {
+        Ok(())
+    }
 }
 
 fn measure(args: &Args) -> Outcome<Report> {
     process::note_signals()?;
-    // What cannot be raised is no reason not to start: too many waiters are refused with the number there is.
+    // If the limit cannot be raised, the run can still start. Too many waiters are refused with
+    // the limit there is.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let (sizes, subjects) = (args.sizes(), subjects(args)?);
     let most = usize::try_from(open_files)?.saturating_sub(500);
     if sizes.waiters.max(sizes.outstanding) + sizes.setters > most {
-        return Err(format!("the limit of {open_files} open files allows for {most} connections").into());
+        return Err(
+            format!("the limit of {open_files} open files allows for {most} connections").into(),
+        );
     }
-    let names = subjects.iter().map(|subject| subject.name().to_owned()).collect();
+    let names = subjects
+        .iter()
+        .map(|subject| subject.name().to_owned())
+        .collect();
     let mut report = Report::new(names, args.threads == Some(1), args.quick);
     report.versions = versions(&subjects)?;
     for name in args.scenarios() {
         for pair in 0..sizes.pairs {
-            for subject in subjects.iter().filter(|subject| subject.can(scenario::kind(name))) {
-                eprintln!("{name:?}, pair {} of {}: {}", pair + 1, sizes.pairs, subject.name());
+            for subject in subjects
+                .iter()
+                .filter(|subject| subject.can(scenario::kind(name)))
+            {
+                eprintln!(
+                    "{name:?}, pair {} of {}: {}",
+                    pair + 1,
+                    sizes.pairs,
+                    subject.name()
+                );
                 for (scenario, sample) in scenario::run(name, subject, &sizes)? {
                     report.add(scenario, pair, subject.name(), sample);
                 }
-                // What is found so far is there if the rest is interrupted.
+                // The report is written after each run, so that it exists if the rest is
+                // interrupted.
                 report.write(&args.json)?;
             }
         }
@@ -99,17 +122,29 @@ fn measure(args: &Args) -> Outcome<Report> {
     Ok(report)
 }
 
-/// What is measured, the subject first.
+/// Returns the servers to measure, the subject first.
 fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
     let program = args.holdfast.clone().map_or_else(deployed, Ok)?;
-    let name = args.threads.map_or("holdfast".to_owned(), |threads| format!("holdfast --threads {threads}"));
-    let mut subjects = vec![Subject::Holdfast { name, program, threads: args.threads }];
+    let name = args.threads.map_or("holdfast".to_owned(), |threads| {
+        format!("holdfast --threads {threads}")
+    });
+    let mut subjects = vec![Subject::Holdfast {
+        name,
+        program,
+        threads: args.threads,
+    }];
     if let Some(program) = args.vs.clone() {
-        subjects.push(Subject::Holdfast { name: "the other holdfast".to_owned(), program, threads: args.threads });
+        subjects.push(Subject::Holdfast {
+            name: "the other holdfast".to_owned(),
+            program,
+            threads: args.threads,
+        });
     }
     for peer in args.peers() {
         match peer {
-            PeerName::Nchan => subjects.push(Subject::Nchan { workers: args.nchan_workers }),
+            PeerName::Nchan => subjects.push(Subject::Nchan {
+                workers: args.nchan_workers,
+            }),
             PeerName::Hyper => subjects.push(Subject::Hyper),
             PeerName::Floor => subjects.push(Subject::Floor),
             PeerName::None => {}
@@ -123,6 +158,10 @@ fn versions(subjects: &[Subject]) -> Outcome<BTreeMap<String, String>> {
     for subject in subjects {
         versions.insert(subject.name().to_owned(), subject.version()?);
     }
-    versions.extend(server::versions().into_iter().map(|(name, version)| (name.to_owned(), version)));
+    versions.extend(
+        server::versions()
+            .into_iter()
+            .map(|(name, version)| (name.to_owned(), version)),
+    );
     Ok(versions)
 }

@@ -1,5 +1,6 @@
-//! A plain hyper server that holds gets and answers a constant: what the library alone costs. It keeps no status, checks
-//! nothing and logs nothing. It runs as a process of its own, by a hidden subcommand.
+//! A plain hyper server, which holds gets and answers a constant: the cost of the library
+//! alone. It keeps no status, checks nothing and logs nothing. It runs as a process of its own,
+//! started by a hidden subcommand.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -20,16 +21,16 @@ use tokio::sync::oneshot;
 use crate::Outcome;
 use crate::wire::ANSWER;
 
-/// What starts it, with an address behind it.
+/// The subcommand that starts it. An address follows.
 pub(crate) const SUBCOMMAND: &str = "serve-plain";
 
-/// Maps of keys, so that threads seldom meet.
+/// The number of maps of keys. It is high so that threads seldom meet.
 const SHARDS: usize = 64;
 
-/// What is known of a key.
+/// The state of a key.
 enum Slot {
     Waits(oneshot::Sender<()>),
-    /// Set while nobody waited.
+    /// The key was set while nobody waited.
     Set,
 }
 
@@ -40,8 +41,12 @@ struct Held {
 
 impl Held {
     fn shard(&self, key: &Bytes) -> MutexGuard<'_, HashMap<Bytes, Slot>> {
-        let sum = key.iter().fold(0_usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        self.shards[sum % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        let sum = key.iter().fold(0_usize, |sum, &byte| {
+            sum.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        self.shards[sum % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the key is set.
@@ -71,7 +76,8 @@ impl Held {
     }
 }
 
-/// Cleans up behind a get, also when its client leaves and hyper drops the handler.
+/// A held get. It cleans up when it is dropped, also if its client leaves and hyper drops the
+/// handler.
 struct Waiter<'a> {
     held: &'a Held,
     key: Bytes,
@@ -81,7 +87,7 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.held.count.fetch_sub(1, Ordering::Relaxed);
         let mut shard = self.held.shard(&self.key);
-        // Not the next get's.
+        // Keep the entry if it belongs to the next get of the key.
         if matches!(shard.get(&self.key), Some(Slot::Waits(sender)) if sender.is_closed()) {
             shard.remove(&self.key);
         }
@@ -92,7 +98,9 @@ impl Drop for Waiter<'_> {
 pub(crate) fn serve(address: &str) -> Outcome<()> {
     let address: SocketAddr = address.parse()?;
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(accept(address))
 }
 
@@ -100,7 +108,10 @@ async fn accept(address: SocketAddr) -> Outcome<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(address)?;
     let listener: TcpListener = socket.listen(16_384)?;
-    let held = Arc::new(Held { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), count: AtomicUsize::new(0) });
+    let held = Arc::new(Held {
+        shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        count: AtomicUsize::new(0),
+    });
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -108,13 +119,19 @@ async fn accept(address: SocketAddr) -> Outcome<()> {
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(Arc::clone(&held), request));
             let mut builder = http1::Builder::new();
-            // A page that leaves is its own affair.
-            let _ = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+            // An error only means that a page left, which does not matter here.
+            let _ = builder
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
 
-async fn answer(held: Arc<Held>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    held: Arc<Held>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let key = Bytes::copy_from_slice(request.uri().query().unwrap_or_default().as_bytes());
     let (status, body) = match request.uri().path() {
         "/get" => {
@@ -126,7 +143,10 @@ async fn answer(held: Arc<Held>, request: Request<Incoming>) -> Result<Response<
             held.set(key);
             (StatusCode::OK, Bytes::from_static(b"set"))
         }
-        "/held" => (StatusCode::OK, Bytes::from(held.count.load(Ordering::Relaxed).to_string())),
+        "/held" => (
+            StatusCode::OK,
+            Bytes::from(held.count.load(Ordering::Relaxed).to_string()),
+        ),
         _ => (StatusCode::NOT_FOUND, Bytes::new()),
     };
     let mut response = Response::new(Full::new(body));

@@ -1,4 +1,4 @@
-//! The ratios to nchan (or the first peer) as bars, drawn from the report: left of 1 is better.
+//! A plot of the ratios to nchan (or to the first peer) as bars. Left of 1 is better.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::report::{Line, NCHAN, Report};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// A ground of its own, so that it is read on a light and on a dark page.
+/// The plot's own background, so that it is readable on a light and on a dark page.
 const GROUND: RGBColor = RGBColor(250, 250, 247);
 const INK: RGBColor = RGBColor(35, 38, 44);
 const PALE: RGBColor = RGBColor(120, 124, 130);
@@ -23,26 +23,35 @@ const WORSE: RGBColor = RGBColor(196, 110, 60);
 const BAR: RGBColor = RGBColor(160, 30, 60);
 
 const WIDTH: i32 = 980;
-/// Where bars begin, and the width of a ratio of 1.
+/// The place at which bars begin. `ONE` is the width of a ratio of 1.
 const LEFT: i32 = 330;
 const ONE: i32 = 340;
 const TOP: i32 = 104;
 const ROW: i32 = 24;
-/// Beyond this a bar is cut; the number at its right tells.
+/// A bar beyond this ratio is cut. The number to its right shows the whole ratio.
 const MOST: f64 = 1.6;
 
-/// Draws it to `path`.
+/// Draws the report to `path`.
 ///
 /// # Errors
-/// If there is no peer to compare with, or the file cannot be written.
+/// If there is no peer to compare with, or if the file cannot be written.
 pub(crate) fn draw(report: &Report, path: &Path) -> Outcome<()> {
     let peers = report.servers.get(1..).unwrap_or_default();
-    let peer = peers.iter().find(|peer| *peer == NCHAN).or(peers.first()).ok_or("a plot needs a peer")?;
-    let lines: Vec<_> = report.summary.iter().filter(|line| line.plotted && line.ratios.contains_key(peer)).collect();
+    let peer = peers
+        .iter()
+        .find(|peer| *peer == NCHAN)
+        .or(peers.first())
+        .ok_or("a plot needs a peer")?;
+    let lines: Vec<_> = report
+        .summary
+        .iter()
+        .filter(|line| line.plotted && line.ratios.contains_key(peer))
+        .collect();
     let height = TOP + ROW * i32::try_from(lines.len())? + 56;
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, (WIDTH as u32, height as u32)).into_drawing_area();
+        let root =
+            SVGBackend::with_string(&mut text, (WIDTH as u32, height as u32)).into_drawing_area();
         root.fill(&GROUND)?;
         heading(&root, report, peer)?;
         scale(&root, height)?;
@@ -57,20 +66,32 @@ pub(crate) fn draw(report: &Report, path: &Path) -> Outcome<()> {
 fn heading(root: &Area<'_>, report: &Report, peer: &str) -> Outcome<()> {
     let title = format!("{} / {peer}", report.servers[0]);
     write(root, &title, (24, 24), 20, INK, HPos::Left)?;
-    let under =
-        format!("Medians of the ratios of runs in turn: less is better. Red: what it is to be. {}", report.date);
+    let under = format!(
+        "Medians of the ratios of runs in turn: less is better. Red: what it is to be. {}",
+        report.date
+    );
     write(root, &under, (24, 50), 13, PALE, HPos::Left)?;
     write(root, &report.place(), (24, 70), 13, PALE, HPos::Left)
 }
 
-/// Lines of the ratios, with their numbers below.
+/// Draws lines at the ratios, with their numbers below.
 fn scale(root: &Area<'_>, height: i32) -> Outcome<()> {
     for step in 0..=6_i32 {
         let ratio = f64::from(step) / 4.0;
         let x = place(ratio);
         let (color, width) = if step == 4 { (INK, 2) } else { (RULE, 1) };
-        root.draw(&PathElement::new(vec![(x, TOP - 8), (x, height - 44)], stroke(color, width)))?;
-        write(root, &format!("{ratio}"), (x, height - 30), 13, PALE, HPos::Center)?;
+        root.draw(&PathElement::new(
+            vec![(x, TOP - 8), (x, height - 44)],
+            stroke(color, width),
+        ))?;
+        write(
+            root,
+            &format!("{ratio}"),
+            (x, height - 30),
+            13,
+            PALE,
+            HPos::Center,
+        )?;
     }
     Ok(())
 }
@@ -81,16 +102,32 @@ fn row(root: &Area<'_>, line: &Line, peer: &str, y: i32) -> Outcome<()> {
     write(root, &name, (LEFT - 10, y + ROW / 2), 13, INK, HPos::Right)?;
     let color = if ratio <= 1.0 { BETTER } else { WORSE };
     let end = place(ratio);
-    root.draw(&Rectangle::new([(LEFT, y + 4), (end, y + ROW - 4)], color.filled()))?;
+    root.draw(&Rectangle::new(
+        [(LEFT, y + 4), (end, y + ROW - 4)],
+        color.filled(),
+    ))?;
     let bars = line.bars.iter().filter(|_| peer == NCHAN);
-    // Over the bar, which would hide it.
+    // Draw the line at 1 again, because the bar covers it.
     let one = place(1.0);
-    root.draw(&PathElement::new(vec![(one, y), (one, y + ROW)], stroke(INK, 2)))?;
+    root.draw(&PathElement::new(
+        vec![(one, y), (one, y + ROW)],
+        stroke(INK, 2),
+    ))?;
     if let Some(limit) = bars.filter_map(|bar| bar.ratio).next() {
         let x = place(limit);
-        root.draw(&PathElement::new(vec![(x, y + 1), (x, y + ROW - 1)], stroke(BAR, 4)))?;
+        root.draw(&PathElement::new(
+            vec![(x, y + 1), (x, y + ROW - 1)],
+            stroke(BAR, 4),
+        ))?;
     }
-    write(root, &format!("{ratio:.2}"), (WIDTH - 24, y + ROW / 2), 13, INK, HPos::Right)
+    write(
+        root,
+        &format!("{ratio:.2}"),
+        (WIDTH - 24, y + ROW / 2),
+        13,
+        INK,
+        HPos::Right,
+    )
 }
 
 fn place(ratio: f64) -> i32 {
@@ -101,7 +138,16 @@ fn stroke(color: RGBColor, width: u32) -> ShapeStyle {
     color.stroke_width(width)
 }
 
-fn write(root: &Area<'_>, text: &str, at: (i32, i32), size: i32, color: RGBColor, side: HPos) -> Outcome<()> {
-    let style = TextStyle::from(("sans-serif", size).into_font()).color(&color).pos(Pos::new(side, VPos::Center));
+fn write(
+    root: &Area<'_>,
+    text: &str,
+    at: (i32, i32),
+    size: i32,
+    color: RGBColor,
+    side: HPos,
+) -> Outcome<()> {
+    let style = TextStyle::from(("sans-serif", size).into_font())
+        .color(&color)
+        .pos(Pos::new(side, VPos::Center));
     Ok(root.draw(&Text::new(text.to_owned(), at, style))?)
 }

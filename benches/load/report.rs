@@ -1,4 +1,4 @@
-//! What a run found: kept as JSON, summed up by medians, and judged.
+//! The results of a run: kept as JSON, summarised by medians, and judged.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,38 +10,38 @@ use crate::scenario::Sample;
 use crate::stats::median;
 use crate::{Outcome, machine};
 
-/// The peer that the bars speak of.
+/// The peer that bars with a ratio refer to.
 pub(crate) const NCHAN: &str = "nchan";
 
-/// Everything, as it is written to the file.
+/// The whole report, as it is written to the file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) date: String,
     pub(crate) command: Vec<String>,
     machine: Machine,
     pub(crate) versions: BTreeMap<String, String>,
-    /// The first is the subject, the others are its peers.
+    /// The servers. The first is the subject, the others are its peers.
     pub(crate) servers: Vec<String>,
-    /// Whether the subject runs on one thread: another bar holds.
+    /// Whether the subject runs on one thread. Then another bar applies.
     single: bool,
-    /// Whether it was a short look, for which the bars are not meant.
+    /// Whether it was a quick run, for which the bars are not meant.
     quick: bool,
     runs: Vec<Run>,
     pub(crate) summary: Vec<Line>,
 }
 
-/// Where it ran.
+/// The machine of the run.
 #[derive(Debug, Serialize, Deserialize)]
 struct Machine {
     kernel: String,
     cpu: String,
     cores: usize,
-    /// Before anything was started.
+    /// The load average before anything was started.
     load_average: f64,
     cpu_time_from: String,
 }
 
-/// One scenario on one server.
+/// One run of a scenario on one server.
 #[derive(Debug, Serialize, Deserialize)]
 struct Run {
     scenario: String,
@@ -58,19 +58,19 @@ pub(crate) struct Line {
     pub(crate) figure: String,
     pub(crate) title: String,
     pub(crate) unit: String,
-    /// By server.
+    /// The median of each server.
     pub(crate) medians: BTreeMap<String, f64>,
-    /// Subject to peer, by peer: the median of the ratios of the pairs.
+    /// The subject's ratio to each peer: the median of the ratios of the pairs.
     pub(crate) ratios: BTreeMap<String, f64>,
     pub(crate) bars: Vec<Judged>,
     pub(crate) plotted: bool,
 }
 
-/// A bar, and whether it is met.
+/// A bar, and whether the figure meets it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Judged {
     pub(crate) text: String,
-    /// Where it is a ratio to nchan.
+    /// The limit, if the bar is a ratio to nchan.
     pub(crate) ratio: Option<f64>,
     pub(crate) met: bool,
 }
@@ -99,27 +99,50 @@ impl Report {
 
     pub(crate) fn read(path: &Path) -> Outcome<Self> {
         let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+        Ok(
+            serde_json::from_slice(&text)
+                .map_err(|error| format!("{}: {error}", path.display()))?,
+        )
     }
 
     pub(crate) fn write(&self, path: &Path) -> Outcome<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let directory = path
+            .parent()
+            .filter(|directory| !directory.as_os_str().is_empty());
         directory.map_or(Ok(()), std::fs::create_dir_all)?;
         Ok(std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
-    /// Where it ran, in a line.
+    /// Returns the machine of the run, in one line.
     pub(crate) fn place(&self) -> String {
-        let Machine { kernel, cpu, cores, load_average, cpu_time_from } = &self.machine;
-        format!("Linux {kernel}, {cores} cores, {cpu}, load {load_average} at the start; CPU time from {cpu_time_from}")
+        let Machine {
+            kernel,
+            cpu,
+            cores,
+            load_average,
+            cpu_time_from,
+        } = &self.machine;
+        format!(
+            "Linux {kernel}, {cores} cores, {cpu}, load {load_average} at the start; CPU time from {cpu_time_from}"
+        )
     }
 
-    /// Adds one run, and sums up anew: what is there is written after each.
+    /// Adds one run, and summarises anew, because the report is written after each run.
     pub(crate) fn add(&mut self, scenario: &str, pair: usize, server: &str, sample: Sample) {
-        let figures = sample.figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let figures = sample
+            .figures
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
         let mistakes = sample.tally.told;
-        self.runs.push(Run { scenario: scenario.to_owned(), pair, server: server.to_owned(), figures, mistakes });
+        self.runs.push(Run {
+            scenario: scenario.to_owned(),
+            pair,
+            server: server.to_owned(),
+            figures,
+            mistakes,
+        });
         self.sum_up();
     }
 
@@ -130,27 +153,38 @@ impl Report {
                 scenarios.push(&run.scenario);
             }
         }
-        let lines = scenarios
-            .iter()
-            .flat_map(|scenario| figures::of_scenario(scenario).filter_map(|figure| self.line(scenario, figure)));
+        let lines = scenarios.iter().flat_map(|scenario| {
+            figures::of_scenario(scenario).filter_map(|figure| self.line(scenario, figure))
+        });
         self.summary = lines.collect();
     }
 
     fn line(&self, scenario: &str, figure: &figures::Figure) -> Option<Line> {
         let values = |server: &str| -> BTreeMap<usize, f64> {
-            let runs = self.runs.iter().filter(|run| run.scenario == scenario && run.server == server);
-            runs.filter_map(|run| Some((run.pair, *run.figures.get(figure.name)?))).collect()
+            let runs = self
+                .runs
+                .iter()
+                .filter(|run| run.scenario == scenario && run.server == server);
+            runs.filter_map(|run| Some((run.pair, *run.figures.get(figure.name)?)))
+                .collect()
         };
-        let of = |name: &String| Some((name.clone(), median(&values(name).into_values().collect::<Vec<_>>())?));
+        let of = |name: &String| {
+            Some((
+                name.clone(),
+                median(&values(name).into_values().collect::<Vec<_>>())?,
+            ))
+        };
         let medians: BTreeMap<_, _> = self.servers.iter().filter_map(of).collect();
         let (subject, peers) = self.servers.split_first()?;
         let own = values(subject);
         let ratio = |peer: &String| {
             let theirs = values(peer);
-            let pairs = own
-                .iter()
-                .filter(|(_, value)| **value > 0.0)
-                .filter_map(|(pair, value)| Some(value / theirs.get(pair).filter(|theirs| **theirs > 0.0)?));
+            let pairs =
+                own.iter()
+                    .filter(|(_, value)| **value > 0.0)
+                    .filter_map(|(pair, value)| {
+                        Some(value / theirs.get(pair).filter(|theirs| **theirs > 0.0)?)
+                    });
             Some((peer.clone(), median(&pairs.collect::<Vec<_>>())?))
         };
         let ratios = peers.iter().filter_map(ratio).collect();
@@ -167,7 +201,13 @@ impl Report {
         })
     }
 
-    fn judge(&self, scenario: &str, name: &str, own: Option<&f64>, ratios: &BTreeMap<String, f64>) -> Vec<Judged> {
+    fn judge(
+        &self,
+        scenario: &str,
+        name: &str,
+        own: Option<&f64>,
+        ratios: &BTreeMap<String, f64>,
+    ) -> Vec<Judged> {
         let judged = |bar: Bar| {
             let (text, ratio, met) = match bar {
                 Bar::AtMost(most) => (format!("<= {most}"), None, own.map(|&own| own <= most)),
@@ -177,22 +217,33 @@ impl Report {
                     (format!("<= {:.2} of nchan", most), Some(most), met)
                 }
             };
-            Some(Judged { text, ratio, met: met? })
+            Some(Judged {
+                text,
+                ratio,
+                met: met?,
+            })
         };
         let bars = figures::bars(scenario, name, self.single).into_iter();
-        // With few waiters what a process takes once counts, and there is no time to wait for memory.
-        bars.filter(|_| !self.quick || name == "bad").filter_map(judged).collect()
+        // With few waiters, the fixed memory of a process weighs too much, and a quick run does
+        // not wait for memory.
+        bars.filter(|_| !self.quick || name == "bad")
+            .filter_map(judged)
+            .collect()
     }
 
-    /// Whether anything was lost or wrong.
+    /// Returns whether anything was lost or wrong.
     pub(crate) fn has_mistakes(&self) -> bool {
-        self.runs.iter().any(|run| run.figures.get("bad").is_some_and(|bad| *bad > 0.0))
+        self.runs
+            .iter()
+            .any(|run| run.figures.get("bad").is_some_and(|bad| *bad > 0.0))
     }
 
-    /// What was wrong, in words.
+    /// Returns the mistakes in words.
     pub(crate) fn mistakes(&self) -> impl Iterator<Item = String> {
         self.runs.iter().flat_map(|run| {
-            run.mistakes.iter().map(move |mistake| format!("{} of {}: {mistake}", run.scenario, run.server))
+            run.mistakes
+                .iter()
+                .map(move |mistake| format!("{} of {}: {mistake}", run.scenario, run.server))
         })
     }
 }

@@ -1,4 +1,5 @@
-//! What is done to a server, and which figures come of it. A scenario knows no kind of server.
+//! The scenarios: what is done to a server, and which figures are measured. A scenario knows no
+//! kind of server.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ mod cycle;
 mod hold;
 mod storm;
 
-/// The figures of one run, by name, and what became of its sets.
+/// The figures of one run, by name, and the results of its sets.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) figures: Vec<(&'static str, f64)>,
@@ -23,7 +24,7 @@ impl Sample {
         self.figures.push((name, value));
     }
 
-    /// Of latencies in nanoseconds, in microseconds.
+    /// Adds quantiles in microseconds, of latencies in nanoseconds.
     fn put_latencies(&mut self, names: [&'static str; 3], latencies: &mut [u64]) {
         latencies.sort_unstable();
         for (name, share) in names.into_iter().zip([0.5, 0.99, 1.0]) {
@@ -32,22 +33,38 @@ impl Sample {
     }
 }
 
-/// What a scenario needs to be started.
+/// Returns the kind of setup that a scenario needs.
 pub(crate) fn kind(name: ScenarioName) -> Kind {
     match name {
         ScenarioName::Cluster => Kind::Cluster,
         ScenarioName::Proxied => Kind::Proxied,
         ScenarioName::ProxiedTls => Kind::ProxiedTls,
-        ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => Kind::Single,
+        ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => {
+            Kind::Single
+        }
     }
 }
 
-/// One scenario; each of its parts on a new server.
-pub(crate) fn run(name: ScenarioName, subject: &Subject, sizes: &Sizes) -> Outcome<Vec<(&'static str, Sample)>> {
-    let start = || subject.start(Setup { kind: kind(name), kept_seconds: 300 });
-    // What is kept for pages that come late is to be over before memory is looked at for the last time: it would look as
-    // if it were not given back.
-    let start_brief = || subject.start(Setup { kind: kind(name), kept_seconds: 20 });
+/// Runs one scenario, each of its parts on a new server.
+pub(crate) fn run(
+    name: ScenarioName,
+    subject: &Subject,
+    sizes: &Sizes,
+) -> Outcome<Vec<(&'static str, Sample)>> {
+    let start = || {
+        subject.start(Setup {
+            kind: kind(name),
+            kept_seconds: 300,
+        })
+    };
+    // Statuses that are kept for pages that come late must expire before the last look at
+    // memory. They would look like memory that is not given back.
+    let start_brief = || {
+        subject.start(Setup {
+            kind: kind(name),
+            kept_seconds: 20,
+        })
+    };
     Ok(match name {
         ScenarioName::Hold => vec![("hold", hold::run(&start_brief()?, sizes, sizes.waiters)?)],
         ScenarioName::Cycle => vec![("cycle", cycle::saturated(&start()?, sizes)?)],
@@ -55,25 +72,38 @@ pub(crate) fn run(name: ScenarioName, subject: &Subject, sizes: &Sizes) -> Outco
         ScenarioName::Storm => vec![("storm", storm::run(&start()?, sizes)?)],
         ScenarioName::Cluster => vec![
             ("cluster cycle", cycle::saturated(&start()?, sizes)?),
-            ("cluster paced", cycle::paced(&start()?, sizes, sizes.cluster_rate)?),
+            (
+                "cluster paced",
+                cycle::paced(&start()?, sizes, sizes.cluster_rate)?,
+            ),
         ],
         ScenarioName::Proxied => vec![
-            ("proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
+            (
+                "proxied hold",
+                hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?,
+            ),
             ("proxied cycle", cycle::saturated(&start()?, sizes)?),
             ("proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
         ],
         ScenarioName::ProxiedTls => vec![
-            ("tls proxied hold", hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?),
+            (
+                "tls proxied hold",
+                hold::run(&start_brief()?, sizes, sizes.waiters.min(MOST_PROXIED))?,
+            ),
             ("tls proxied cycle", cycle::saturated(&start()?, sizes)?),
-            ("tls proxied paced", cycle::paced(&start()?, sizes, sizes.rate)?),
+            (
+                "tls proxied paced",
+                cycle::paced(&start()?, sizes, sizes.rate)?,
+            ),
         ],
     })
 }
 
 /// Opens `count` pages and waits until the server holds all their gets.
 fn hold_all(client: &mut Client, server: &Server, count: usize) -> Outcome<()> {
-    /// Gets that are sent beyond those that are known to be held. More would wait in the backlog, or not find room
-    /// there and come again after a second: that is `storm`.
+    /// The number of gets that may be sent beyond those known to be held. More would wait in
+    /// the backlog, or find no room there and come again after a second. That is what `storm`
+    /// measures.
     const AHEAD: usize = 2_000;
     const STEP: usize = 500;
     let mut held = 0;
@@ -96,14 +126,21 @@ fn wait_held(client: &mut Client, server: &Server, count: usize) -> Outcome<()> 
     while !client.all_asked() || server.held()? < count as u64 {
         client.turn(Duration::from_millis(5))?;
         if Instant::now() > deadline {
-            return Err(format!("of {count} gets {} are held after a minute", server.held()?).into());
+            return Err(
+                format!("of {count} gets {} are held after a minute", server.held()?).into(),
+            );
         }
     }
     Ok(())
 }
 
-/// Sets the keys of `pages`, the first first, until `count` sets are done; each page that is done goes to the end.
-fn set_in_turn(client: &mut Client, pages: &mut std::collections::VecDeque<usize>, count: usize) -> Outcome<()> {
+/// Sets the keys of `pages` in order until `count` sets are done. A page whose set is done goes
+/// to the end.
+fn set_in_turn(
+    client: &mut Client,
+    pages: &mut std::collections::VecDeque<usize>,
+    count: usize,
+) -> Outcome<()> {
     let (mut sent, mut done, mut progress) = (0, 0, Instant::now());
     while done < count {
         while sent < count && client.can_set() {
@@ -117,14 +154,14 @@ fn set_in_turn(client: &mut Client, pages: &mut std::collections::VecDeque<usize
             done += client.done.len();
             pages.extend(client.done.drain(..));
         } else if progress.elapsed() > LOST {
-            // What is missing is counted when the scenario ends.
+            // The missing sets are counted when the scenario ends.
             return Ok(());
         }
     }
     Ok(())
 }
 
-/// Takes what came of the sets, after those that are under way.
+/// Waits for the sets under way, and adds the results of all sets to the sample.
 fn settle(client: &mut Client, sample: &mut Sample) -> Outcome<()> {
     client.finish()?;
     sample.tally = std::mem::take(&mut client.tally);
@@ -134,12 +171,12 @@ fn settle(client: &mut Client, sample: &mut Sample) -> Outcome<()> {
     Ok(())
 }
 
-/// CPU time that this process has used.
+/// Returns the CPU time that this process has used.
 fn own_cpu_ns() -> Outcome<u64> {
     crate::machine::cpu_ns(&[std::process::id()])
 }
 
-/// Lets what was just started, or done, come to rest.
+/// Waits until the effects of a start or of a step have settled.
 fn rest() -> Outcome<()> {
     process::pause(Duration::from_secs(1))
 }

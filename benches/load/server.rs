@@ -1,4 +1,5 @@
-//! What is measured: a server, or several programs together, started anew for each run on free ports of loopback.
+//! The servers to measure: one program, or several together, started anew for each run on free
+//! ports of loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ mod own;
 mod proxy;
 mod redis;
 
-/// What can be started.
+/// The servers that can be started.
 #[derive(Clone, Debug)]
 pub(crate) enum Subject {
-    /// `name` is what the report calls it.
+    /// holdfast, with its `name` in the report.
     Holdfast {
         name: String,
         program: PathBuf,
@@ -35,7 +36,7 @@ pub(crate) enum Subject {
     Floor,
 }
 
-/// How it is set up.
+/// The setup of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
@@ -43,38 +44,38 @@ pub(crate) struct Setup {
     pub(crate) kept_seconds: u32,
 }
 
-/// Which programs there are, and who speaks with whom.
+/// The programs of a setup, and who connects to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One server.
     Single,
-    /// Pages at one node, sets at another, one Redis.
+    /// Pages connect to one node, and backends set at another. Both share one Redis.
     Cluster,
-    /// Pages come through nginx; nchan is nginx.
+    /// Pages connect through nginx. nchan needs no proxy, because it runs in nginx.
     Proxied,
-    /// The same with TLS.
+    /// As `Proxied`, with TLS.
     ProxiedTls,
 }
 
 /// A running server.
 pub(crate) struct Server {
     pub(crate) wire: &'static dyn Wire,
-    /// Where pages ask.
+    /// The address that pages connect to.
     pub(crate) pages: SocketAddr,
-    /// For pages, where they speak TLS.
+    /// The TLS configuration of pages, if they speak TLS.
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    /// Where backends set.
+    /// The address that backends set at.
     pub(crate) sets: SocketAddr,
-    /// Where the node that holds the gets tells how many there are.
+    /// The address at which the node that holds the gets reports their number.
     held: SocketAddr,
     pids: Vec<u32>,
-    /// Only there to be ended, before what they work in is removed.
+    /// The processes. They are kept only so that they end before their directory is removed.
     _processes: Vec<Process>,
     _scratch: Scratch,
 }
 
 impl Subject {
-    /// As the report calls it.
+    /// Returns its name in the report.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Holdfast { name, .. } => name,
@@ -84,7 +85,7 @@ impl Subject {
         }
     }
 
-    /// Whether there is such a thing.
+    /// Returns whether it can be set up in this way.
     pub(crate) fn can(&self, kind: Kind) -> bool {
         !matches!(self, Self::Hyper | Self::Floor) || kind == Kind::Single
     }
@@ -92,20 +93,32 @@ impl Subject {
     /// Starts it, and waits until it answers.
     ///
     /// # Errors
-    /// If it does not, or a program that it needs is missing.
+    /// If it does not answer, or if a program that it needs is missing.
     pub(crate) fn start(&self, setup: Setup) -> Outcome<Server> {
         let Setup { kind, kept_seconds } = setup;
         match (self, kind) {
-            (Self::Holdfast { program, threads, .. }, _) => {
-                holdfast::Launch { program, threads: *threads, kept_seconds }.server(kind)
+            (
+                Self::Holdfast {
+                    program, threads, ..
+                },
+                _,
+            ) => holdfast::Launch {
+                program,
+                threads: *threads,
+                kept_seconds,
             }
-            (Self::Nchan { workers }, _) => nchan::Launch { workers: *workers, kept_seconds }.server(kind),
+            .server(kind),
+            (Self::Nchan { workers }, _) => nchan::Launch {
+                workers: *workers,
+                kept_seconds,
+            }
+            .server(kind),
             (Self::Hyper, _) => own::start("hyper", plain::SUBCOMMAND),
             (Self::Floor, _) => own::start("floor", floor::SUBCOMMAND),
         }
     }
 
-    /// Its version, as its program tells it.
+    /// Returns its version, as its program reports it.
     pub(crate) fn version(&self) -> Outcome<String> {
         match self {
             Self::Holdfast { program, .. } => first_line(Command::new(program).arg("--version")),
@@ -124,26 +137,40 @@ impl Server {
         scratch: Scratch,
     ) -> Self {
         let pids = processes.iter().flat_map(Process::pids).collect();
-        Self { wire, pages, tls: None, sets, held, pids, _processes: processes, _scratch: scratch }
+        Self {
+            wire,
+            pages,
+            tls: None,
+            sets,
+            held,
+            pids,
+            _processes: processes,
+            _scratch: scratch,
+        }
     }
 
-    /// Pages speak TLS and trust this certificate.
+    /// Makes pages speak TLS and trust this certificate.
     fn with_tls(self, certificate: &Path) -> Outcome<Self> {
-        Ok(Self { tls: Some(trusting(certificate)?), ..self })
+        Ok(Self {
+            tls: Some(trusting(certificate)?),
+            ..self
+        })
     }
 
-    /// How many gets it holds now.
+    /// Returns how many gets it holds now.
     pub(crate) fn held(&self) -> Outcome<u64> {
         let body = get(self.held, self.wire.held_target())?;
-        self.wire.held(&body).ok_or_else(|| format!("{} does not tell how many gets are held", self.held).into())
+        self.wire
+            .held(&body)
+            .ok_or_else(|| format!("{} does not tell how many gets are held", self.held).into())
     }
 
-    /// CPU time of all its processes so far.
+    /// Returns the CPU time of all its processes so far.
     pub(crate) fn cpu_ns(&self) -> Outcome<u64> {
         machine::cpu_ns(&self.pids)
     }
 
-    /// Memory of all its processes.
+    /// Returns the memory of all its processes.
     pub(crate) fn pss_bytes(&self) -> Outcome<u64> {
         machine::pss_bytes(&self.pids)
     }
@@ -153,15 +180,27 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// The first line that a command writes, to either output.
+/// Returns the first line that a command writes, to either output.
 fn first_line(command: &mut Command) -> Outcome<String> {
-    let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().to_string_lossy()))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{}: {error}", command.get_program().to_string_lossy()))?;
     let text = [output.stdout, output.stderr].concat();
-    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }
 
-/// What versions of the programs are there, for the report; without those that are missing.
+/// Returns the versions of the installed programs, for the report. Missing programs are left
+/// out.
 pub(crate) fn versions() -> Vec<(&'static str, String)> {
-    let told = [("nginx", nchan::nginx_version()), ("redis", redis::version())];
-    told.into_iter().filter_map(|(name, version)| Some((name, version.ok()?))).collect()
+    let told = [
+        ("nginx", nchan::nginx_version()),
+        ("redis", redis::version()),
+    ];
+    told.into_iter()
+        .filter_map(|(name, version)| Some((name, version.ok()?)))
+        .collect()
 }

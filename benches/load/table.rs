@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::report::{Line, Report};
 
-/// All of it; lines end in a line feed.
+/// Returns the whole report as text. Each line ends in a line feed.
 pub(crate) fn table(report: &Report) -> String {
     let mut text = format!("{}\n{}\n", report.date, report.place());
     for (name, version) in &report.versions {
@@ -38,15 +38,26 @@ fn head(text: &mut String, report: &Report, scenario: &str) {
 fn row(text: &mut String, report: &Report, line: &Line) {
     let _ = write!(text, "  {:<36}", line.title);
     for (at, server) in report.servers.iter().enumerate() {
-        let value = line.medians.get(server).map_or("-".to_owned(), |&value| number(value));
+        let value = line
+            .medians
+            .get(server)
+            .map_or("-".to_owned(), |&value| number(value));
         let _ = write!(text, "{:>21}", format!("{value} {:<2}", line.unit));
         if at > 0 {
-            let ratio = line.ratios.get(server).map_or(String::new(), |ratio| format!("{ratio:.2}"));
+            let ratio = line
+                .ratios
+                .get(server)
+                .map_or(String::new(), |ratio| format!("{ratio:.2}"));
             let _ = write!(text, "{ratio:>8}");
         }
     }
     for bar in &line.bars {
-        let _ = write!(text, "   {} {}", bar.text, if bar.met { "met" } else { "MISSED" });
+        let _ = write!(
+            text,
+            "   {} {}",
+            bar.text,
+            if bar.met { "met" } else { "MISSED" }
+        );
     }
     while text.ends_with(' ') {
         text.pop();
@@ -54,7 +65,7 @@ fn row(text: &mut String, report: &Report, line: &Line) {
     text.push('\n');
 }
 
-/// With three digits or more.
+/// Formats a number with three digits or more.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,

@@ -1,6 +1,8 @@
-//! What is said to a server, and whether its answer is right: one variant for each kind of server. No sockets.
+//! The requests to a server and the checks of its answers, with one implementation for each
+//! kind of server. There are no sockets here.
 //!
-//! All variants send the same few headers, so that no server has more to parse than another.
+//! All implementations send the same few headers, so that no server has more to parse than
+//! another.
 
 use crate::client::Response;
 
@@ -12,10 +14,10 @@ pub(crate) use hold::{ANSWER, Hold};
 pub(crate) use holdfast::Holdfast;
 pub(crate) use nchan::Nchan;
 
-/// What a page waits for.
+/// A key, as bytes.
 pub(crate) type Key = [u8; 20];
 
-/// The key that a page waits for.
+/// Returns the key that a page waits for.
 pub(crate) fn key(page: usize) -> Key {
     let mut key = *b"waiter-0000000000000";
     let mut rest = page;
@@ -29,10 +31,10 @@ pub(crate) fn key(page: usize) -> Key {
     key
 }
 
-/// What a server says of a set.
+/// A server's receipt for a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
-    /// Must be the answer's; 0 where the server tells none.
+    /// The version, which must be the answer's too. It is 0 if the server reports none.
     pub(crate) version: u64,
 }
 
@@ -44,23 +46,23 @@ pub(crate) trait Wire: Sync {
     /// Appends a set of `key` to the value `{"s":n}`.
     fn set(&self, out: &mut Vec<u8>, key: &Key, n: u64);
 
-    /// Checks the answer to a page whose key was set to `n`; writes to `resume` what its next get needs, and gives the
-    /// version that came.
+    /// Checks the answer to a page whose key was set to `n`. Writes to `resume` what the page's
+    /// next get needs, and returns the version in the answer.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// With what is wrong with the answer.
     fn answer(&self, response: &Response<'_>, n: u64, resume: &mut Vec<u8>) -> Result<u64, String>;
 
     /// Checks the receipt of a set.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// With what is wrong with the receipt.
     fn receipt(&self, response: &Response<'_>) -> Result<Receipt, String>;
 
-    /// Where the server tells how many gets it holds.
+    /// Returns the path at which the server reports how many gets it holds.
     fn held_target(&self) -> &'static str;
 
-    /// That number.
+    /// Returns how many gets the server holds, from the body at that path.
     fn held(&self, body: &str) -> Option<u64>;
 }
 
@@ -75,24 +77,28 @@ fn push_post(out: &mut Vec<u8>, target: &[&[u8]], body: &[&[u8]]) {
     out.extend_from_slice(b"POST ");
     target.iter().for_each(|part| out.extend_from_slice(part));
     out.extend_from_slice(b" HTTP/1.1\r\nhost: push.example.com\r\ncontent-type: application/json\r\ncontent-length: ");
-    push_number(out, body.iter().map(|part| part.len()).sum::<usize>() as u64);
+    push_number(
+        out,
+        body.iter().map(|part| part.len()).sum::<usize>() as u64,
+    );
     out.extend_from_slice(b"\r\n\r\n");
     body.iter().for_each(|part| out.extend_from_slice(part));
 }
 
-/// The number that follows `name` at the beginning of a line.
+/// Returns the number that follows `name` at the beginning of a line.
 pub(crate) fn number_of_line(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
-/// The digits at the beginning of `text` as a number, and what follows.
+/// Returns the digits at the beginning of `text` as a number, and the rest.
 fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let number = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
     Some((number, &text[digits..]))
 }
 
-/// A few words on an answer that is not what it should be.
+/// Describes a wrong answer in a few words.
 fn shown(response: &Response<'_>) -> String {
     let body = String::from_utf8_lossy(&response.body[..response.body.len().min(200)]);
     format!("{} {body:?}", response.status)

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Holds as many scripts as are asked for, over several nodes on one Redis. Figures go to stdout, progress to stderr.
+/// Holds as many scripts as are asked for, over several nodes on one Redis. Figures go to stdout,
+/// progress to stderr.
 #[derive(Debug, Parser)]
 #[command(name = "scale", max_term_width = 110)]
 pub(crate) struct Args {
@@ -18,7 +19,7 @@ pub(crate) struct Args {
     /// The holdfast binary [default: this checkout, built as it is deployed]
     #[arg(long, value_name = "PATH")]
     pub(crate) holdfast: Option<PathBuf>,
-    /// The one that is measured
+    /// The program that is measured
     #[arg(skip)]
     pub(crate) program: PathBuf,
     /// Passed to each node as --threads
@@ -59,7 +60,7 @@ impl Args {
         self.nodes.map(|nodes| nodes as usize)
     }
 
-    /// Never more than there are keys.
+    /// Returns how many keys to set one by one: never more than there are keys.
     pub(crate) fn wakes(&self) -> usize {
         self.wakes.min(self.waiters) as usize
     }

@@ -1,4 +1,4 @@
-//! What a connection of ours is: the load bench's, by path.
+//! The connections of this bench: those of the load bench, included by path.
 
 #[path = "../load/client/conn.rs"]
 mod conn;

@@ -1,4 +1,4 @@
-//! What is measured: nodes on one Redis, all on loopback.
+//! The cluster to measure: nodes on one Redis, all on loopback.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,10 +14,10 @@ use crate::process::{Ending, Process, Scratch, free_address, free_port};
 use crate::protocol::Addresses;
 use crate::{Outcome, machine, process};
 
-/// Longer than the run, so that a get waits for what is done to it and for nothing else.
+/// The hold. It is longer than the run, so that a get waits only for what the run does to it.
 const HOLD: &str = "10m";
 
-/// The processes.
+/// The processes of the cluster.
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
     redis: Process,
@@ -34,7 +34,7 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts all, and waits until they are ready.
+    /// Starts all processes, and waits until they are ready.
     pub(crate) fn start(args: &Args, count: usize) -> Outcome<Self> {
         let scratch = Scratch::new()?;
         let redis_port = free_port();
@@ -44,39 +44,57 @@ impl Cluster {
             nodes.push(Node::start(args, number, redis_port, &scratch)?);
         }
         for node in &mut nodes {
-            node.process.wait_until(|| get(node.addresses.internal, "/health/ready").is_ok())?;
+            node.process
+                .wait_until(|| get(node.addresses.internal, "/health/ready").is_ok())?;
         }
-        Ok(Self { nodes, redis, redis_port, scratch })
+        Ok(Self {
+            nodes,
+            redis,
+            redis_port,
+            scratch,
+        })
     }
 
     pub(crate) fn addresses(&self) -> Vec<Addresses> {
         self.nodes.iter().map(|node| node.addresses).collect()
     }
 
-    /// The nodes that are neither drained nor killed.
+    /// Returns the nodes that are neither drained nor killed.
     pub(crate) fn alive(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&at| self.nodes[at].is_alive).collect()
+        (0..self.nodes.len())
+            .filter(|&at| self.nodes[at].is_alive)
+            .collect()
     }
 
-    /// How many gets the nodes hold, as they tell. Each also holds one of its own now and then, for a moment.
+    /// Returns how many gets the nodes report as held. Each also holds one of its own for
+    /// moments.
     pub(crate) fn held(&self) -> Outcome<usize> {
-        self.alive().into_iter().map(|at| self.metric(at, "holdfast_waiters ")).sum()
+        self.alive()
+            .into_iter()
+            .map(|at| self.metric(at, "holdfast_waiters "))
+            .sum()
     }
 
-    /// The waiters that the nodes allow themselves, as they compute it: the connections less a tenth.
+    /// Returns how many waiters the nodes allow themselves. They compute it in the same way:
+    /// the limit of connections less a tenth.
     pub(crate) fn capacity(&self) -> Outcome<usize> {
         let name = "holdfast_connections_limit{listener=\"public\"} ";
-        self.alive().into_iter().map(|at| Ok(self.metric(at, name)? / 10 * 9)).sum()
+        self.alive()
+            .into_iter()
+            .map(|at| Ok(self.metric(at, name)? / 10 * 9))
+            .sum()
     }
 
     fn metric(&self, at: usize, name: &str) -> Outcome<usize> {
         let address = self.nodes[at].addresses.internal;
         let text = get(address, "/metrics").map_err(|error| format!("node {}: {error}", at + 1))?;
-        let number = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        let number = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         Ok(number.ok_or_else(|| format!("node {} does not tell {name}", at + 1))?)
     }
 
-    /// Tells a node to drain; from now on it is none of the nodes.
+    /// Tells a node to drain. From now on it does not count as a node.
     pub(crate) fn drain(&mut self, at: usize) -> Outcome<()> {
         self.end(at, Signal::TERM)
     }
@@ -88,7 +106,11 @@ impl Cluster {
     fn end(&mut self, at: usize, signal: Signal) -> Outcome<()> {
         let node = &mut self.nodes[at];
         node.is_alive = false;
-        if node.process.signal(signal) { Ok(()) } else { Err(format!("node {} ended by itself", at + 1).into()) }
+        if node.process.signal(signal) {
+            Ok(())
+        } else {
+            Err(format!("node {} ended by itself", at + 1).into())
+        }
     }
 
     pub(crate) fn is_running(&mut self, at: usize) -> bool {
@@ -96,46 +118,55 @@ impl Cluster {
     }
 
     pub(crate) fn node_pids(&self) -> Vec<u32> {
-        self.nodes.iter().filter(|node| node.is_alive).map(|node| node.pid).collect()
+        self.nodes
+            .iter()
+            .filter(|node| node.is_alive)
+            .map(|node| node.pid)
+            .collect()
     }
 
     pub(crate) fn redis_pids(&self) -> Vec<u32> {
         self.redis.pids()
     }
 
-    /// Memory that Redis says it uses.
+    /// Returns the memory that Redis reports as used.
     pub(crate) fn redis_used_bytes(&self) -> Outcome<u64> {
         self.ask_redis("INFO memory", "used_memory:")
     }
 
-    /// How many keys Redis has: one for each that is waited for, and one of each node's own.
+    /// Returns how many keys Redis has: one for each key that a get waits for, and one of each
+    /// node's own.
     pub(crate) fn redis_keys(&self) -> Outcome<u64> {
         self.ask_redis("DBSIZE", ":")
     }
 
-    /// The number behind `name` in what Redis answers.
+    /// Returns the number after `name` in Redis's answer.
     fn ask_redis(&self, command: &str, name: &str) -> Outcome<u64> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.redis_port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
-        let number = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        let number = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         Ok(number.ok_or_else(|| format!("redis-server does not answer {command}"))?)
     }
 
-    /// How often nodes found that Redis did not answer in time, as they log it: then they connect anew, and open all
-    /// keys again. There is one Redis and it stays, so it says that the machine had too much to do.
+    /// Returns how often nodes logged that Redis did not answer in time. After that, a node
+    /// connects again and opens all keys again. There is one Redis and it keeps running, so the
+    /// count shows that the machine was too busy.
     pub(crate) fn redis_gone(&self) -> Outcome<u64> {
         let mut times = 0;
         for number in 1..=self.nodes.len() {
-            let log = std::fs::read_to_string(self.scratch.path(&format!("holdfast-{number}.log")))?;
+            let log =
+                std::fs::read_to_string(self.scratch.path(&format!("holdfast-{number}.log")))?;
             times += log.matches("Redis is gone").count() as u64;
         }
         Ok(times)
     }
 
-    /// The descriptors that the fullest node has open.
+    /// Returns how many descriptors the fullest node has open.
     pub(crate) fn most_descriptors(&self) -> Outcome<usize> {
         let mut most = 0;
         for pid in self.node_pids() {
@@ -144,40 +175,86 @@ impl Cluster {
         Ok(most)
     }
 
-    /// CPU time of the nodes that are alive, and of Redis.
+    /// Returns the CPU time of the nodes that are alive, and of Redis.
     pub(crate) fn cpu_ns(&self) -> Outcome<[u64; 2]> {
-        Ok([machine::cpu_ns(&self.node_pids())?, machine::cpu_ns(&self.redis_pids())?])
+        Ok([
+            machine::cpu_ns(&self.node_pids())?,
+            machine::cpu_ns(&self.redis_pids())?,
+        ])
     }
 }
 
 impl Node {
     fn start(args: &Args, number: usize, redis_port: u16, scratch: &Scratch) -> Outcome<Self> {
-        let addresses = Addresses { public: free_address(), internal: free_address() };
+        let addresses = Addresses {
+            public: free_address(),
+            internal: free_address(),
+        };
         let mut command = Command::new(&args.program);
-        command.args(["--public", &addresses.public.to_string(), "--internal", &addresses.internal.to_string()]);
-        command.args(["--hold", HOLD, "--redis", &format!("redis://127.0.0.1:{redis_port}")]);
+        command.args([
+            "--public",
+            &addresses.public.to_string(),
+            "--internal",
+            &addresses.internal.to_string(),
+        ]);
+        command.args([
+            "--hold",
+            HOLD,
+            "--redis",
+            &format!("redis://127.0.0.1:{redis_port}"),
+        ]);
         if let Some(threads) = args.threads {
             command.args(["--threads", &threads.to_string()]);
         }
-        let process = Process::start(command, format!("holdfast-{number}"), None, Ending::Kill, scratch)?;
+        let process = Process::start(
+            command,
+            format!("holdfast-{number}"),
+            None,
+            Ending::Kill,
+            scratch,
+        )?;
         let pid = process.pids()[0];
-        Ok(Self { process, pid, addresses, is_alive: true })
+        Ok(Self {
+            process,
+            pid,
+            addresses,
+            is_alive: true,
+        })
     }
 }
 
 fn start_redis(port: u16, scratch: &Scratch) -> Outcome<Process> {
     let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args([
+        "--port",
+        &port.to_string(),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]);
     command.arg("--dir").arg(scratch.path(""));
-    let mut redis = Process::start(command, "redis", Some("redis-server"), Ending::Kill, scratch)?;
+    let mut redis = Process::start(
+        command,
+        "redis",
+        Some("redis-server"),
+        Ending::Kill,
+        scratch,
+    )?;
     redis.wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
     Ok(redis)
 }
 
-/// The first line that a program says of its version.
+/// Returns the first line of a program's version.
 pub(crate) fn version(program: &Path) -> Outcome<String> {
     process::go_on()?;
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }

@@ -1,42 +1,48 @@
-//! What would end it next: for each thing that runs out, how many waiters it is enough for.
+//! The limit that would be reached next: for each resource, how many waiters it is enough for.
 
 use crate::report::grouped;
 
-/// How long a page waits before it asks again, where a node's hold is the default: 25 s, less what is random.
+/// How long a page waits before it asks again, with the default hold of a node: 25 s, less the
+/// random part.
 pub(crate) const DEFAULT_WAIT_SECONDS: f64 = 25.0 * (1.0 - 1.0 / 32.0);
 
-/// What the run measured.
+/// The measurements of the run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) waiters: f64,
-    /// The waiters that those nodes allow themselves that are left.
+    /// The waiters that the remaining nodes allow themselves.
     pub(crate) capacity: f64,
-    /// Memory left when all were held, and what each took.
+    /// The memory that was left when all gets were held, and the memory that each took.
     pub(crate) available_bytes: f64,
     pub(crate) bytes_per_waiter: f64,
-    /// Descriptors that all processes may have, and what each waiter takes: an end at the page and one at the node.
+    /// The files that all processes together may have open. Each waiter takes two: one at the
+    /// page and one at the node.
     pub(crate) most_files: f64,
-    /// Between one proxy and the nodes.
+    /// The ports between one proxy and the nodes.
     pub(crate) ports: f64,
     pub(crate) nodes: f64,
     pub(crate) cores: f64,
-    /// Seconds of CPU for a get, by nodes and Redis, and by Redis alone.
+    /// The seconds of CPU for a get, of nodes and Redis together, and of Redis alone.
     pub(crate) cpu_per_get: f64,
     pub(crate) redis_cpu_per_get: f64,
 }
 
-/// Something that runs out.
+/// A resource that runs out.
 #[derive(Clone, Debug)]
 pub(crate) struct Limit {
     pub(crate) what: &'static str,
-    /// When it does.
+    /// The number of waiters at which it does.
     pub(crate) waiters: f64,
     remedy: &'static str,
 }
 
 impl Measured {
     pub(crate) fn limits(&self) -> Vec<Limit> {
-        let limit = |what, waiters, remedy| Limit { what, waiters, remedy };
+        let limit = |what, waiters, remedy| Limit {
+            what,
+            waiters,
+            remedy,
+        };
         vec![
             limit(
                 "descriptors of the nodes that are left",
@@ -48,7 +54,11 @@ impl Measured {
                 self.waiters + self.available_bytes / self.bytes_per_waiter.max(1.0),
                 "more memory, or pages that are elsewhere",
             ),
-            limit("open files of the machine", self.most_files / 2.0, "a higher fs.file-max"),
+            limit(
+                "open files of the machine",
+                self.most_files / 2.0,
+                "a higher fs.file-max",
+            ),
             limit(
                 "ports from one proxy address to the nodes",
                 self.ports * self.nodes,
@@ -67,7 +77,8 @@ impl Measured {
         ]
     }
 
-    /// The nearest of them in a sentence, and what comes after it in another: a node more is soon started.
+    /// Describes the nearest limit in a sentence, and the one after it in another, because one
+    /// more node is soon started.
     pub(crate) fn next(&self) -> String {
         let mut limits = self.limits();
         limits.sort_by(|a, b| a.waiters.total_cmp(&b.waiters));

@@ -1,16 +1,18 @@
-//! How many scripts one machine holds, over several nodes on one Redis, and what becomes of them when a node is drained
-//! or killed: `cargo bench --bench scale -- --help`.
+//! Measures how many scripts one machine holds, over several nodes on one Redis, and what
+//! happens to them when a node is drained or killed: `cargo bench --bench scale -- --help`.
 //!
-//! A written question: with 200,000 gets held, each of a key of its own, are all there, what does each cost, how fast is
-//! any of them woken, how fast are a node's waiters elsewhere when it ends, is any status lost, and what would end it
-//! next? It takes some minutes, some gigabytes and all cores, so no CI runs it; `--waiters 4000 --nodes 3` is a look
-//! within a minute.
+//! The question: with 200,000 gets held, each of its own key, are all there? What does each
+//! cost? How fast is any of them woken? When a node ends, how fast are its waiters at other
+//! nodes? Is any status lost? Which limit would be reached next? A run takes some minutes, some
+//! gigabytes and all cores, so no CI runs it. `--waiters 4000 --nodes 3` is a quick run within
+//! a minute.
 //!
-//! Everything is on loopback. A process may have 20,000 files open, or what `ulimit -Hn` says, and that is what sizes
-//! it: so many nodes that the waiters of two that are gone fit the others, and so many processes of pages, which are
-//! this program once more. Both ends of each connection are on this machine, so that the kernel's share counts twice
-//! what it does on a server. Pages come from several addresses of 127.0.0.0/8, since two addresses have some 28,000
-//! ports between them.
+//! Everything is on loopback. A process may have 20,000 files open, or as many as `ulimit -Hn`
+//! says, and that decides the number of processes. There are enough nodes that the waiters of
+//! two that are gone fit the others, and enough processes of pages, which are this program
+//! again. Both ends of each connection are on this machine, so the kernel's share is twice that
+//! on a server. Pages come from several addresses of 127.0.0.0/8, because two addresses have
+//! some 28,000 ports between them.
 
 use std::error::Error;
 use std::path::Path;
@@ -34,22 +36,34 @@ mod machine;
 mod memory;
 mod plan;
 #[path = "../load/process.rs"]
-#[expect(dead_code, reason = "shared with the load bench, which needs more of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the load bench, which needs more of it"
+)]
 mod process;
 mod protocol;
 mod report;
 #[path = "../load/stats.rs"]
-#[expect(dead_code, reason = "shared with the load bench, which needs more of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the load bench, which needs more of it"
+)]
 mod stats;
 mod steps;
 mod worker;
 
-/// What goes wrong here is told and ends the run.
+/// The result of a step. An error is reported and ends the run.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let is_worker = std::env::args().nth(1).is_some_and(|word| word == worker::SUBCOMMAND);
-    let result = if is_worker { worker::run() } else { run(Args::parse()) };
+    let is_worker = std::env::args()
+        .nth(1)
+        .is_some_and(|word| word == worker::SUBCOMMAND);
+    let result = if is_worker {
+        worker::run()
+    } else {
+        run(Args::parse())
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,13 +74,14 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Outcome<()> {
-    // `cargo test --benches` starts this, too.
+    deployed::enter_workspace()?;
+    // `cargo bench --profile dev` builds without optimisation.
     if cfg!(debug_assertions) {
         println!("scale: built without optimisation, so nothing is measured; use cargo bench");
         return Ok(());
     }
     process::note_signals()?;
-    // What cannot be raised is no reason not to start: it takes more nodes.
+    // If the limit cannot be raised, the run can still start: it takes more nodes.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     args.program = args.holdfast.clone().map_or_else(deployed::deployed, Ok)?;
     let args = &args;
@@ -76,9 +91,13 @@ fn run(mut args: Args) -> Outcome<()> {
     let versions = vec![cluster::version(&args.program)?, redis];
     let mut report = Report::new(&plan, versions);
     let result = steps::run(args, plan, open_files, &mut report);
-    // What was found is there if the rest failed or was interrupted.
+    // The results are reported even if the rest failed or was interrupted.
     print!("{}", report.table());
     report.write(&args.json)?;
     result?;
-    if report.has_mistakes() { Err("something was lost, wrong or twice".into()) } else { Ok(()) }
+    if report.has_mistakes() {
+        Err("something was lost, wrong or twice".into())
+    } else {
+        Ok(())
+    }
 }

@@ -1,5 +1,5 @@
-//! What the machine's memory went to: nodes, Redis, the kernel, and this bench itself; and what else the kernel counts
-//! and limits.
+//! The use of the machine's memory by nodes, Redis, the kernel and this bench itself, and other
+//! counts and limits of the kernel.
 
 use std::fs;
 
@@ -8,12 +8,12 @@ use crate::cluster::Cluster;
 use crate::crowd::Crowd;
 use crate::machine::{KernelMemory, kilobytes, pss_bytes};
 
-/// At one moment, in bytes.
+/// The memory in use at one moment, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     pub(crate) nodes: u64,
     pub(crate) redis: u64,
-    /// As Redis counts it.
+    /// The memory in use as Redis counts it.
     pub(crate) redis_used: u64,
     pub(crate) kernel: KernelMemory,
     pub(crate) pages: u64,
@@ -32,47 +32,64 @@ impl Memory {
         })
     }
 
-    /// Of nodes, Redis and kernel.
+    /// Returns the memory of nodes, Redis and kernel.
     pub(crate) fn server(&self) -> u64 {
         self.nodes + self.redis + self.kernel.slab_bytes + self.kernel.tcp_bytes
     }
 
-    /// The same and this bench.
+    /// Returns the memory of nodes, Redis, kernel and this bench.
     pub(crate) fn all(&self) -> u64 {
         self.server() + self.pages
     }
 }
 
-/// Memory that programs could still get.
+/// Returns the memory that programs could still get.
 pub(crate) fn available_bytes() -> Outcome<u64> {
     Ok(kilobytes(&fs::read_to_string("/proc/meminfo")?, "MemAvailable:") * 1024)
 }
 
-/// TCP sockets in use on the machine.
+/// Returns the number of TCP sockets in use on the machine.
 pub(crate) fn tcp_sockets() -> Outcome<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("TCP: inuse "));
-    Ok(line.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0))
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP: inuse "));
+    Ok(line
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
+        .unwrap_or(0))
 }
 
-/// Connections whose first packet was sent again, so far. Each took a second longer, which is nobody's doing here.
+/// Returns how many connections had their first packet sent again, so far. Each took a second
+/// longer, which is not the fault of any program here.
 pub(crate) fn late_connects() -> Outcome<u64> {
     let text = fs::read_to_string("/proc/net/netstat")?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, numbers) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
     let at = names.split(' ').position(|name| name == "TCPSynRetrans");
-    Ok(at.and_then(|at| numbers.split(' ').nth(at)?.parse().ok()).unwrap_or(0))
+    Ok(at
+        .and_then(|at| numbers.split(' ').nth(at)?.parse().ok())
+        .unwrap_or(0))
 }
 
-/// Files that all processes together may have open.
+/// Returns how many files all processes together may have open.
 pub(crate) fn most_files() -> Outcome<f64> {
-    Ok(fs::read_to_string("/proc/sys/fs/file-max")?.trim().parse()?)
+    Ok(fs::read_to_string("/proc/sys/fs/file-max")?
+        .trim()
+        .parse()?)
 }
 
-/// Local ports between two addresses.
+/// Returns the number of local ports between two addresses.
 pub(crate) fn ports() -> Outcome<f64> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
-    let ends: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let ends: Vec<f64> = text
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     match ends[..] {
         [first, last] => Ok(last - first + 1.0),
         _ => Err("ip_local_port_range has not two ends".into()),

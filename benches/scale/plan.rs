@@ -1,29 +1,30 @@
-//! How many nodes and how many processes of pages the waiters need. Pure.
+//! How many nodes and how many processes of pages the waiters need. Only computed here.
 
 use crate::Outcome;
 use crate::args::Args;
 
-/// The part of a process's descriptors that held gets may take. It is less than what a node allows itself, so that none
-/// is refused because its waiters are not spread quite evenly.
+/// The share of a process's descriptors that held gets may take. It is less than a node allows
+/// itself, so that no get is refused because waiters are spread unevenly.
 const FULL: f64 = 0.85;
 
-/// Nodes that are gone at the end: one is drained, one killed. None is started in their place.
+/// The nodes that are gone at the end: one is drained, one is killed. None is started in their
+/// place.
 pub(crate) const GONE: usize = 2;
 
-/// See [`Plan::new`].
+/// The sizes of a run; see [`Plan::new`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) waiters: usize,
     pub(crate) nodes: usize,
-    /// Processes that hold the pages' ends of the connections.
+    /// The number of processes that hold the pages' ends of the connections.
     pub(crate) workers: usize,
 }
 
 impl Plan {
-    /// `open_files` is the limit of each process.
+    /// Plans a run. `open_files` is the limit of each process.
     ///
     /// # Errors
-    /// If so many nodes as are asked for are too few.
+    /// If the number of nodes that is asked for is too low.
     pub(crate) fn new(args: &Args, open_files: u64) -> Outcome<Self> {
         let waiters = args.waiters();
         let most = (open_files as f64 * FULL) as usize;
@@ -37,12 +38,16 @@ impl Plan {
             )
             .into());
         }
-        // Never one alone, so that a short run does what a long one does.
+        // There are at least two, so that a short run does the same as a long one.
         let workers = waiters.div_ceil(most).max(2);
-        Ok(Self { waiters, nodes, workers })
+        Ok(Self {
+            waiters,
+            nodes,
+            workers,
+        })
     }
 
-    /// The pages of a worker.
+    /// Returns the pages of a worker.
     pub(crate) fn pages(&self, worker: usize) -> std::ops::Range<usize> {
         worker * self.waiters / self.workers..(worker + 1) * self.waiters / self.workers
     }

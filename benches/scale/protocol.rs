@@ -1,35 +1,37 @@
-//! What this program and its processes of pages tell each other: JSON, one a line, on their standard input and output.
+//! The messages between this program and its processes of pages: JSON, one message a line, on
+//! their standard input and output.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Mistakes that a worker tells in words; the others are only counted.
+/// The number of mistakes that a worker reports in words. All others are only counted.
 const MOST_TOLD: usize = 5;
 
-/// To a worker.
+/// A message to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Command {
-    /// Comes first.
+    /// The first message.
     Begin(Setup),
-    /// So many more of its pages may ask.
+    /// The number of further pages of the worker that may ask.
     Open(usize),
     Set(Job),
-    /// Tell your status at once, with this number.
+    /// The worker must report its status at once, with this number.
     Tell(u64),
 }
 
-/// What a worker is.
+/// The setup of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) worker: usize,
-    /// Its pages are these of all.
+    /// The numbers of its pages among all.
     pub(crate) pages: std::ops::Range<usize>,
     pub(crate) nodes: Vec<Addresses>,
     pub(crate) seed: u64,
 }
 
-/// Where a node listens.
+/// The addresses of a node.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) public: SocketAddr,
@@ -39,63 +41,70 @@ pub(crate) struct Addresses {
 /// Keys to set, in this order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// Whose keys; all of the worker's where it is empty.
+    /// The pages whose keys are set. If empty, all pages of the worker.
     pub(crate) pages: Vec<usize>,
-    /// At which nodes.
+    /// The nodes to set them at.
     pub(crate) nodes: Vec<usize>,
-    /// Sets in one request; alone it is no array.
+    /// The number of sets in one request. A request with a single set has no array.
     pub(crate) batch: usize,
-    /// Requests of which not all is confirmed and answered.
+    /// The number of requests that may be under way, which are not yet all confirmed and
+    /// answered.
     pub(crate) in_flight: usize,
 }
 
-/// From a worker.
+/// A message from a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// Comes several times a second.
+    /// The worker's status. It comes several times a second.
     Status(Status),
-    /// The job is done: nanoseconds from each set to its page's answer.
+    /// The job is done. The numbers are the nanoseconds from each set to its page's answer.
     Done(Vec<u64>),
 }
 
-/// How a worker is.
+/// The status of a worker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// The greatest that it was asked with.
+    /// The greatest number with which it was asked for its status.
     pub(crate) number: u64,
-    /// Pages whose get was given to the system and is not answered.
+    /// The pages whose get was given to the kernel and is not answered.
     pub(crate) asking: usize,
     pub(crate) tally: Tally,
 }
 
-/// Counts since the beginning.
+/// The counts since the beginning.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) sets: u64,
     pub(crate) confirmed: u64,
     pub(crate) answered: u64,
-    /// Sets that were refused, or of which nobody knows, and that were sent again.
+    /// Sets that were refused or whose result is unknown, and that were sent again.
     pub(crate) sent_again: u64,
-    /// Sets whose receipt names a node that did not confirm: one that is gone, or one that is there.
+    /// Sets whose receipt names a node that did not confirm and that is gone. `named_alive`
+    /// counts those that name one that still runs.
     pub(crate) named_gone: u64,
     pub(crate) named_alive: u64,
-    /// Gets that were told to come again: the node goes away, is full, or cannot read the status.
+    /// Gets that were told to come again because the node goes away. The next two counts are of
+    /// nodes that are full, and of nodes that cannot read the status.
     pub(crate) told_retry: u64,
     pub(crate) told_busy: u64,
     pub(crate) told_unavailable: u64,
-    /// Gets whose hold was over.
+    /// Gets whose hold ended.
     pub(crate) timeouts: u64,
     /// Connections that were refused or closed.
     pub(crate) broken: u64,
-    /// The rest must be 0. Confirmed, and the page was not answered in time.
-    pub(crate) lost: u64,
-    /// Answered, but later than that.
+    /// Sets whose page was answered, but late.
     pub(crate) late: u64,
-    /// Not sent, since those before them did not end.
+    /// The longest time from the first set of a key to its receipt. `latest_answer` is that to
+    /// its page's answer.
+    pub(crate) latest_receipt: Duration,
+    pub(crate) latest_answer: Duration,
+    /// This count and the following ones must be 0. Sets whose page was never answered.
+    pub(crate) lost: u64,
+    /// Sets that were not sent, because those before them did not end.
     pub(crate) unsent: u64,
-    /// Not what was set.
+    /// Answers that are not what was set.
     pub(crate) wrong: u64,
-    /// Answered again with what the page knew, or without having asked.
+    /// Answers with what the page knew already, or without a get.
     pub(crate) twice: u64,
     pub(crate) told: Vec<String>,
 }
@@ -109,7 +118,7 @@ impl Tally {
     }
 
     pub(crate) fn mistakes(&self) -> u64 {
-        self.lost + self.late + self.unsent + self.wrong + self.twice
+        self.lost + self.unsent + self.wrong + self.twice
     }
 
     pub(crate) fn wrong(&mut self, what: String) {
@@ -131,6 +140,8 @@ impl Tally {
         self.broken += other.broken;
         self.lost += other.lost;
         self.late += other.late;
+        self.latest_receipt = self.latest_receipt.max(other.latest_receipt);
+        self.latest_answer = self.latest_answer.max(other.latest_answer);
         self.unsent += other.unsent;
         self.wrong += other.wrong;
         self.twice += other.twice;

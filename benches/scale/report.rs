@@ -1,4 +1,4 @@
-//! What a run found: kept as JSON, and as a table for people.
+//! The results of a run: kept as JSON, and as a table for people.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::protocol::Tally;
 use crate::{Outcome, machine, stats};
 
-/// Everything, as it is written to the file.
+/// The whole report, as it is written to the file.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     date: String,
@@ -23,13 +23,13 @@ pub(crate) struct Report {
     waiters: usize,
     nodes: usize,
     figures: Vec<Figure>,
-    /// What ends it next, in words.
+    /// The limit that would be reached next, in words.
     pub(crate) next_limit: Option<String>,
     mistakes: u64,
     told: Vec<String>,
 }
 
-/// One number.
+/// One measured number.
 #[derive(Debug, Serialize)]
 struct Figure {
     step: &'static str,
@@ -59,11 +59,22 @@ impl Report {
     }
 
     /// Adds a figure.
-    pub(crate) fn put(&mut self, step: &'static str, what: &'static str, value: f64, unit: &'static str) {
-        self.figures.push(Figure { step, what, value, unit });
+    pub(crate) fn put(
+        &mut self,
+        step: &'static str,
+        what: &'static str,
+        value: f64,
+        unit: &'static str,
+    ) {
+        self.figures.push(Figure {
+            step,
+            what,
+            value,
+            unit,
+        });
     }
 
-    /// Adds latencies that are given in nanoseconds.
+    /// Adds quantiles of latencies that are given in nanoseconds.
     pub(crate) fn put_latencies(&mut self, step: &'static str, mut latencies: Vec<u64>) {
         latencies.sort_unstable();
         for (what, share) in [("wake p50", 0.5), ("wake p99", 0.99), ("wake max", 1.0)] {
@@ -71,7 +82,7 @@ impl Report {
         }
     }
 
-    /// Notes what should not have been, of the whole run.
+    /// Records the mistakes of the whole run.
     pub(crate) fn judge(&mut self, tally: &Tally) {
         self.mistakes = tally.mistakes();
         self.told.clone_from(&tally.told);
@@ -83,23 +94,47 @@ impl Report {
 
     pub(crate) fn write(&self, path: &Path) -> Outcome<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let directory = path
+            .parent()
+            .filter(|directory| !directory.as_os_str().is_empty());
         directory.map_or(Ok(()), std::fs::create_dir_all)?;
         Ok(std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
     pub(crate) fn table(&self) -> String {
-        let Self { date, kernel, cpu, cores, load_average, .. } = self;
-        let mut text = format!("{date}\nLinux {kernel}, {cores} cores, {cpu}, load {load_average} at the start\n");
-        self.versions.iter().for_each(|version| text += &format!("{version}\n"));
-        let _ = writeln!(text, "{} waiters on {} nodes", grouped(self.waiters as f64), self.nodes);
+        let Self {
+            date,
+            kernel,
+            cpu,
+            cores,
+            load_average,
+            ..
+        } = self;
+        let mut text = format!(
+            "{date}\nLinux {kernel}, {cores} cores, {cpu}, load {load_average} at the start\n"
+        );
+        self.versions
+            .iter()
+            .for_each(|version| text += &format!("{version}\n"));
+        let _ = writeln!(
+            text,
+            "{} waiters on {} nodes",
+            grouped(self.waiters as f64),
+            self.nodes
+        );
         let mut step = "";
         for figure in &self.figures {
             if figure.step != step {
                 step = figure.step;
                 let _ = writeln!(text, "\n{step}");
             }
-            let _ = writeln!(text, "  {:<52}{:>14} {}", figure.what, number(figure.value), figure.unit);
+            let _ = writeln!(
+                text,
+                "  {:<52}{:>14} {}",
+                figure.what,
+                number(figure.value),
+                figure.unit
+            );
         }
         for told in &self.told {
             let _ = writeln!(text, "wrong: {told}");
@@ -111,7 +146,7 @@ impl Report {
     }
 }
 
-/// With three digits or more.
+/// Formats a number with three digits or more.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size < 10.0 && value.fract() != 0.0 => format!("{value:.2}"),
@@ -120,7 +155,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A whole number with its digits in groups of three.
+/// Formats a whole number with its digits in groups of three.
 pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value < 0.0 { "-" } else { "" });

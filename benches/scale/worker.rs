@@ -1,5 +1,6 @@
-//! One process of pages: it holds their connections, and sets their keys when it is told to, since only here a set and
-//! its answer have the same clock. One thread; what to do comes from the program that started it, and so does its end.
+//! One process of pages. It holds their connections, and sets their keys when it is told to,
+//! because only here a set and its answer have the same clock. It has one thread for the work.
+//! The program that started it sends commands and decides when it ends.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, BufRead as _, Write as _};
@@ -22,16 +23,17 @@ mod pages;
 mod sets;
 mod wire;
 
-/// What this program is started with to be one.
+/// The argument with which this program becomes a worker.
 pub(crate) const SUBCOMMAND: &str = "pages";
 
-/// How often it tells how it is.
+/// How often it reports its status.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 const WAKER: Token = Token(usize::MAX - 1);
 
-/// Each worker connects from this many addresses of its own, 127.1.W.1 and up. With those of one address, connections
-/// that rest for a minute after they were closed would come near the number of ports.
+/// Each worker connects from this many addresses of its own, 127.1.W.1 and up. With one
+/// address, the connections that rest for a minute after their close would nearly use up its
+/// ports.
 const SOURCES: usize = 4;
 
 struct Worker {
@@ -41,14 +43,14 @@ struct Worker {
     request: Vec<u8>,
     rng: StdRng,
     pages: Vec<Page>,
-    /// The first pages so many have been opened, or may be.
+    /// How many of the first pages have been opened. `allowed` says how many may be.
     opened: usize,
     allowed: usize,
-    /// Pages whose connection is on its way.
+    /// The number of pages whose connection is on its way.
     connecting: usize,
-    /// Until when nodes get no pages.
+    /// The time until which each node gets no pages.
     passed_over: Vec<Option<Instant>>,
-    /// Pages that come again, at once and later.
+    /// The pages that come again at once. `later` has those that come again later.
     again: VecDeque<usize>,
     later: BinaryHeap<Retry>,
     sets: Sets,
@@ -57,17 +59,19 @@ struct Worker {
     asked: u64,
 }
 
-/// Does what comes on the standard input until that ends.
+/// Carries out the commands on the standard input until it ends.
 ///
 /// # Errors
-/// If it cannot poll, or what comes is no command.
+/// If it cannot poll, or if what comes is no command.
 pub(crate) fn run() -> Outcome<()> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let commands = read_commands(waker);
-    // What cannot be raised was counted with by who started this.
+    // The program that started this one knows the limit, also if it cannot be raised.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let Ok(Command::Begin(setup)) = commands.recv() else { return Err("a worker is started by this program".into()) };
+    let Ok(Command::Begin(setup)) = commands.recv() else {
+        return Err("a worker is started by this program".into());
+    };
     let mut worker = Worker::new(setup, poll);
     let mut events = Events::with_capacity(1024);
     let mut next_status = Instant::now();
@@ -77,7 +81,9 @@ pub(crate) fn run() -> Outcome<()> {
             worker.tell(&Event::Status(worker.status()))?;
         }
         match commands.try_recv() {
-            Ok(Command::Open(count)) => worker.allowed = (worker.allowed + count).min(worker.pages.len()),
+            Ok(Command::Open(count)) => {
+                worker.allowed = (worker.allowed + count).min(worker.pages.len())
+            }
             Ok(Command::Set(job)) => worker.begin(job)?,
             Ok(Command::Tell(number)) => {
                 worker.asked = number;
@@ -88,7 +94,9 @@ pub(crate) fn run() -> Outcome<()> {
             Err(TryRecvError::Empty) => {
                 let timeout = worker.timeout(next_status);
                 match worker.poll.poll(&mut events, Some(timeout)) {
-                    Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+                    Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                        return Err(error.into());
+                    }
                     _ => worker.turn(&events)?,
                 }
             }
@@ -96,7 +104,7 @@ pub(crate) fn run() -> Outcome<()> {
     }
 }
 
-/// Reads the standard input in a thread of its own, which wakes the other.
+/// Reads the standard input in a thread of its own, which wakes the main thread.
 fn read_commands(waker: Arc<Waker>) -> Receiver<Command> {
     let (sender, commands) = channel();
     std::thread::spawn(move || {
@@ -150,16 +158,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Until when nothing is to be done unless something comes.
+    /// Returns how long nothing needs to be done unless something comes.
     fn timeout(&self, next_status: Instant) -> Duration {
         let retry = self.later.peek().map(|retry| retry.due);
-        let due = retry.into_iter().chain(self.sets.paused_until).fold(next_status, Instant::min);
+        let due = retry
+            .into_iter()
+            .chain(self.sets.paused_until)
+            .fold(next_status, Instant::min);
         due.saturating_duration_since(Instant::now())
     }
 
     fn status(&self) -> Status {
         let asking = self.pages.iter().filter(|page| page.is_asking()).count();
-        Status { number: self.asked, asking, tally: self.tally.clone() }
+        Status {
+            number: self.asked,
+            asking,
+            tally: self.tally.clone(),
+        }
     }
 
     fn tell(&self, event: &Event) -> Outcome<()> {
@@ -167,7 +182,7 @@ impl Worker {
         Ok(io::stdout().lock().write_all(line.as_bytes())?)
     }
 
-    /// A page's number among all.
+    /// Returns a page's number among all pages.
     fn number(&self, at: usize) -> usize {
         self.setup.pages.start + at
     }
@@ -178,7 +193,7 @@ impl Worker {
     }
 }
 
-/// Something has come, or there is nothing more to come.
+/// Returns whether something has come, or nothing more will come.
 fn is_readable(event: &IoEvent) -> bool {
     event.is_readable() || event.is_read_closed() || event.is_error()
 }

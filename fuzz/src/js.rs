@@ -1,5 +1,5 @@
-//! A reader of the scripts that answers are, as ES5 reads them. It knows the few forms that README.md names and refuses every
-//! other, so that what it reads is exactly one statement.
+//! A reader of the scripts in answers, which reads them as ES5 does. It accepts only the few
+//! forms that README.md names, so whatever it reads is exactly one statement.
 
 use std::sync::LazyLock;
 
@@ -7,18 +7,24 @@ use regex_lite::Regex;
 
 use super::json::Json;
 
-/// What a script does.
+/// The effect of a script.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Statement<'a> {
-    /// `typeof NAME GUARD&&`, each in its order, then `NAME(ARGUMENT);`.
-    Call { guards: Vec<(&'a str, &'a str)>, name: &'a str, argument: Json },
+    /// `typeof NAME GUARD&&` for each guard, in order, then `NAME(ARGUMENT);`.
+    Call {
+        guards: Vec<(&'a str, &'a str)>,
+        name: &'a str,
+        argument: Json,
+    },
     /// `window.NAME=VALUE;`.
     Assignment { name: &'a str, value: Json },
 }
 
-/// Reads a script to its end; `None` where it is anything else.
+/// Reads a script to its end. Returns `None` if it is anything else.
 pub(crate) fn parse(script: &str) -> Option<Statement<'_>> {
-    let mut reader = Reader { rest: script.strip_prefix("/**/")? };
+    let mut reader = Reader {
+        rest: script.strip_prefix("/**/")?,
+    };
     let statement = reader.statement()?;
     reader.rest.is_empty().then_some(statement)
 }
@@ -32,7 +38,9 @@ impl<'a> Reader<'a> {
         let mut guards = Vec::new();
         while self.take("typeof ").is_some() {
             let name = self.name()?;
-            let guard = ["!==\"undefined\"", "===\"function\""].into_iter().find(|guard| self.take(guard).is_some())?;
+            let guard = ["!==\"undefined\"", "===\"function\""]
+                .into_iter()
+                .find(|guard| self.take(guard).is_some())?;
             guards.push((name, guard));
             self.take("&&")?;
         }
@@ -46,7 +54,11 @@ impl<'a> Reader<'a> {
         self.take("(")?;
         let argument = self.value()?;
         self.take(");")?;
-        Some(Statement::Call { guards, name, argument })
+        Some(Statement::Call {
+            guards,
+            name,
+            argument,
+        })
     }
 
     fn name(&mut self) -> Option<&'a str> {
@@ -57,7 +69,7 @@ impl<'a> Reader<'a> {
         (!name.is_empty()).then_some(name)
     }
 
-    /// A literal, with white space around it.
+    /// Reads a literal, with white space around it.
     fn value(&mut self) -> Option<Json> {
         self.space();
         let value = match self.rest.chars().next()? {
@@ -104,7 +116,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Plain or computed. A plain `__proto__` would be no member: it sets the prototype.
+    /// Reads a plain or a computed name. A plain `__proto__` is refused: it is no member,
+    /// because it sets the prototype.
     fn member_name(&mut self) -> Option<String> {
         self.space();
         let is_computed = self.take("[").is_some();
@@ -141,7 +154,10 @@ impl<'a> Reader<'a> {
             'f' => 0x0C,
             'r' => 0x0D,
             'u' => {
-                let digits = chars.as_str().get(..4).filter(|digits| digits.chars().all(|c| c.is_ascii_hexdigit()))?;
+                let digits = chars
+                    .as_str()
+                    .get(..4)
+                    .filter(|digits| digits.chars().all(|c| c.is_ascii_hexdigit()))?;
                 self.rest = &chars.as_str()[4..];
                 return u16::from_str_radix(digits, 16).ok();
             }
@@ -154,9 +170,13 @@ impl<'a> Reader<'a> {
 
     fn word(&mut self) -> Option<Json> {
         static WORD: LazyLock<Regex> = LazyLock::new(|| {
-            Regex::new(r"^(null|true|false|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?)$").expect("a good pattern")
+            Regex::new(r"^(null|true|false|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?)$")
+                .expect("a good pattern")
         });
-        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c))
+            .unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         WORD.is_match(word).then(|| Json::Word(word.to_owned()))

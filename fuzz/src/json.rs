@@ -1,5 +1,5 @@
-//! JSON as a tree that keeps what a page could see of it: digits as they are written, members in their order, also doubled
-//! ones. Read by serde_json, a level at a time.
+//! JSON as a tree that keeps everything that a page could see: digits as they are written,
+//! members in their order, and repeated members. serde_json reads it, one level at a time.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ pub(crate) enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// The tree of a value; `None` where README.md lets no value be so: it is no JSON, or deeper than 64 levels, or has half
-/// of a surrogate pair.
+/// Returns the tree of a value. Returns `None` if docs/contract.md does not allow the value: it is not
+/// JSON, it is deeper than 64 levels, or it has half of a surrogate pair.
 pub(crate) fn parse(text: &[u8]) -> Option<Json> {
     tree(serde_json::from_slice(text).ok()?, 0)
 }
@@ -28,33 +28,47 @@ fn tree(raw: &RawValue, levels: usize) -> Option<Json> {
     let text = raw.get();
     match text.as_bytes().first()? {
         b'[' | b'{' if levels == MAX_LEVELS => None,
-        b'[' => elements(raw)?.into_iter().map(|raw| tree(raw, levels + 1)).collect::<Option<_>>().map(Json::Array),
+        b'[' => elements(raw)?
+            .into_iter()
+            .map(|raw| tree(raw, levels + 1))
+            .collect::<Option<_>>()
+            .map(Json::Array),
         b'{' => {
             let member = |(name, raw)| Some((name, tree(raw, levels + 1)?));
-            members(raw)?.into_iter().map(member).collect::<Option<_>>().map(Json::Object)
+            members(raw)?
+                .into_iter()
+                .map(member)
+                .collect::<Option<_>>()
+                .map(Json::Object)
         }
         b'"' => serde_json::from_str(text).ok().map(Json::Text),
         _ => Some(Json::Word(text.to_owned())),
     }
 }
 
-/// What an array holds; `None` where it is none.
+/// Returns the elements of an array, or `None` if it is no array.
 pub(crate) fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// What an object holds; `None` where it is none, or a name has half of a surrogate pair.
+/// Returns the members of an object. Returns `None` if it is no object, or if a name has half
+/// of a surrogate pair.
 pub(crate) fn members(raw: &RawValue) -> Option<Vec<(String, &RawValue)>> {
-    serde_json::from_str(raw.get()).ok().map(|Members(members)| members)
+    serde_json::from_str(raw.get())
+        .ok()
+        .map(|Members(members)| members)
 }
 
-/// The value of a member that is there once.
+/// Returns the value of a member that is there exactly once.
 pub(crate) fn only<'a>(members: &[(String, &'a RawValue)], name: &str) -> Option<&'a RawValue> {
-    let mut found = members.iter().filter(|(member, _)| member == name).map(|(_, raw)| *raw);
+    let mut found = members
+        .iter()
+        .filter(|(member, _)| member == name)
+        .map(|(_, raw)| *raw);
     found.next().filter(|_| found.next().is_none())
 }
 
-/// A text as JSON.
+/// Returns a text as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("any text is a JSON string")
 }

@@ -1,9 +1,10 @@
-//! What fuzzing checks: a module for each of the places where strangers' bytes are read, with one function `check` that
-//! panics where a promise of README.md does not hold for its input.
+//! The checks that fuzzing runs. Each place that reads untrusted bytes has a module here. Its
+//! function `check` panics if a promise of README.md does not hold for its input.
 //!
-//! `fuzz_targets/` feeds them from libFuzzer; `tests/integration/fuzz.rs` from `fixtures/fuzz/`, in each `make test`. What is
-//! right is said here a second time, from README.md and by other means than in `src/`: by regular expressions, by a
-//! tree of JSON, by a reader of the few scripts that we write.
+//! `fuzz_targets/` feeds inputs from libFuzzer to the checks. `tests/abuse/fuzz.rs` feeds them
+//! those of `fixtures/fuzz/`, in each `make test`. These modules state a second time what is
+//! right, from README.md and by other means than in `src/`: by regular expressions, by a tree
+//! of JSON, and by a reader of the few scripts that holdfast writes.
 
 pub mod callback;
 pub mod channel_body;

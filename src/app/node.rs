@@ -1,46 +1,47 @@
-//! The parts of a node that both listeners share, made of the settings, and what else is made of them.
+//! The parts of a node that both listeners share, made from the settings, and the further parts
+//! that are made from these.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{PUBLIC, StartError};
-use crate::advertise;
-use crate::auth::{self, Hosts};
+use crate::backend::set::SetLimits;
+use crate::backend::writer::{Writer, side_by_side};
+use crate::cluster::advertise;
+use crate::cluster::delivery::Delivery;
+use crate::cluster::membership::Nodes;
+use crate::cluster::peers::{self, Peer, Peers};
+use crate::cluster::recovery::Recovery;
 use crate::config::Settings;
-use crate::delivery::Delivery;
-use crate::get::Gets;
+use crate::dashboard::Dashboard;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
-use crate::inbound::Inbound;
-use crate::inside::Inside;
-use crate::internal::{Parts, max_channel_bytes};
-use crate::listener::Address;
+use crate::http::auth::{self, Hosts};
+use crate::http::body_budget::BodyBudget;
+use crate::internal::{InternalParts, max_channel_bytes};
 use crate::log::Recent;
 use crate::metrics::{Limit, Metrics, Side};
-use crate::nodes::Nodes;
-use crate::peers::{self, Peer, Peers};
-use crate::recovery::Recovery;
-use crate::server;
-use crate::set::Limits;
-use crate::shutdown::Drain;
-use crate::signing::Signing;
+use crate::model::signing::Signing;
+use crate::net::listener::Address;
+use crate::net::server;
+use crate::net::timed::Timeouts;
+use crate::page::get::GetHandler;
+use crate::runtime::shutdown::Drain;
 use crate::store::Store;
 use crate::store::memory::{self, Memory};
 use crate::store::redis::Redis;
-use crate::stream::Timeouts;
 use crate::waiters::Waiters;
-use crate::writer::Writer;
 
 /// The parts that both listeners share.
 pub(super) struct Node {
     pub(super) id: String,
-    /// Where it is reached as itself: by other nodes, or by itself alone.
+    /// The address at which the node is reached as itself: by other nodes, or only by itself.
     pub(super) address: Address,
     pub(super) delivery: Arc<Delivery>,
     pub(super) recovery: Arc<Recovery>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,
-    pub(super) inside: Arc<Inside>,
+    pub(super) dashboard: Arc<Dashboard>,
     pub(super) drain: Drain,
 }
 
@@ -53,15 +54,21 @@ impl Node {
     ) -> Result<Self, StartError> {
         let id = format!("{:032x}", rand::random::<u128>());
         let address = match &settings.redis {
-            Some(options) => advertise::find(settings.advertise.as_ref(), &internal, &options.target).await?,
+            Some(options) => {
+                advertise::find(settings.advertise.as_ref(), &internal, &options.target).await?
+            }
             None => internal,
         };
         let name = format!("{id}@{}", address.url());
         let metrics = Arc::<Metrics>::default();
         let store = Arc::new(match &settings.redis {
-            Some(options) => Store::Redis(Redis::start(options.clone(), &name, Arc::clone(&metrics))),
+            Some(options) => Store::Redis(Arc::new(Redis::start(
+                options.clone(),
+                &name,
+                Arc::clone(&metrics),
+            ))),
             None => {
-                let limits = memory::Limits {
+                let limits = memory::MemoryLimits {
                     max_statuses: settings.max_statuses + OWN_STATUSES,
                     max_bytes: settings.max_status_bytes + OWN_BYTES,
                     max_floors: settings.max_waiters,
@@ -70,26 +77,56 @@ impl Node {
             }
         });
         let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
-        let options = peers::Options {
+        let options = peers::PeersOptions {
             token: settings.internal_tokens.first(),
             timeout: settings.peer_timeout,
             queue: settings.peer_queue,
+            hold: settings.hold,
         };
         let peers = Peers::new(options, Arc::clone(&metrics));
-        let delivery = Arc::new(Delivery { name, waiters, store, peers });
-        let in_flight = settings.redis.as_ref().map_or(0, |options| options.in_flight);
+        let nodes = Nodes::new(Arc::clone(&store), address.url());
+        let delivery = Arc::new(Delivery {
+            name,
+            waiters,
+            store,
+            peers,
+            nodes: Arc::clone(&nodes),
+        });
+        let in_flight = settings
+            .redis
+            .as_ref()
+            .map_or(0, |options| options.in_flight);
         let (hold, resend) = (settings.hold, settings.resend);
-        let recovery = Recovery::new(Arc::clone(&delivery), Arc::clone(&metrics), hold, resend, in_flight);
-        let nodes = Nodes::new(Arc::clone(&delivery.store));
+        let recovery = Recovery::new(
+            Arc::clone(&delivery),
+            Arc::clone(&metrics),
+            hold,
+            resend,
+            in_flight,
+        );
         let shared_store = settings.redis.as_ref().map(|options| options.timeout);
         let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), shared_store));
         let own = (id.as_str(), address.url());
-        let inside = Inside::new(own, &delivery, &nodes, &metrics, &health, recent);
-        Ok(Self { id, address, recovery, nodes, delivery, metrics, health, inside, drain })
+        let dashboard = Dashboard::new(own, &delivery, &nodes, &metrics, &health, recent);
+        Ok(Self {
+            id,
+            address,
+            recovery,
+            nodes,
+            delivery,
+            metrics,
+            health,
+            dashboard,
+            drain,
+        })
     }
 
-    pub(super) fn gets(&self, settings: &Settings, signing: Option<Arc<Signing>>) -> Arc<Gets> {
-        Arc::new(Gets {
+    pub(super) fn gets(
+        &self,
+        settings: &Settings,
+        signing: Option<Arc<Signing>>,
+    ) -> Arc<GetHandler> {
+        Arc::new(GetHandler {
             waiters: Arc::clone(&self.delivery.waiters),
             store: Arc::clone(&self.delivery.store),
             recovery: Arc::clone(&self.recovery),
@@ -97,6 +134,7 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
             signing,
+            callback_prefix: settings.callback_prefix.clone(),
             resource_policy: settings.resource_policy.clone(),
             allow_origin: settings.allow_origin.clone(),
         })
@@ -107,6 +145,8 @@ impl Node {
             delivery: Arc::clone(&self.delivery),
             recovery: Arc::clone(&self.recovery),
             metrics: Arc::clone(&self.metrics),
+            drain: self.drain.clone(),
+            side_by_side: side_by_side(settings.redis.as_ref().map(|redis| redis.in_flight)),
             status_ttl: settings.status_ttl,
         })
     }
@@ -117,24 +157,30 @@ impl Node {
         writer: Arc<Writer>,
         signing: Option<Arc<Signing>>,
         lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
-    ) -> Parts {
+    ) -> InternalParts {
         let signing = signing.filter(|signing| signing.is_of_all());
         let ids_only = signing.is_some();
-        let max_channel_bytes = settings.max_inbound_bytes.max(max_channel_bytes(settings.max_body_bytes));
-        Parts {
+        let max_channel_bytes = settings
+            .max_inbound_bytes
+            .max(max_channel_bytes(settings.max_body_bytes));
+        InternalParts {
             node: self.id.clone(),
             delivery: Arc::clone(&self.delivery),
             writer,
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
-            inside: Arc::clone(&self.inside),
+            dashboard: Arc::clone(&self.dashboard),
             tokens: settings.internal_tokens.clone(),
             hosts: hosts(settings, &self.address),
             signing,
-            limits: Limits { max_value_bytes: settings.max_value_bytes, max_batch: settings.max_batch, ids_only },
+            limits: SetLimits {
+                max_value_bytes: settings.max_value_bytes,
+                max_batch: settings.max_batch,
+                ids_only,
+            },
             max_body_bytes: settings.max_body_bytes,
-            set_bodies: Inbound::new(settings.max_inbound_bytes),
-            channel_bodies: Inbound::new(max_channel_bytes),
+            set_bodies: BodyBudget::new(settings.max_inbound_bytes),
+            channel_bodies: BodyBudget::new(max_channel_bytes),
             body_timeout: settings.body_timeout,
             log_lines_dropped: Box::new(lines_dropped),
         }
@@ -148,7 +194,11 @@ impl Node {
             store: Arc::clone(&self.delivery.store),
             nodes: Arc::clone(&self.nodes),
             peers: Arc::clone(&self.delivery.peers),
-            own: Peer { id: self.id.clone(), address: self.address.clone(), token },
+            own: Peer {
+                id: self.id.clone(),
+                address: self.address.clone(),
+                token,
+            },
             name: settings.redis.is_some().then(|| self.delivery.name.clone()),
         }
     }
@@ -159,18 +209,25 @@ impl Node {
         name: &'static str,
         max_connections: usize,
         quiet: Duration,
-    ) -> server::Options {
-        let timeouts =
-            Timeouts { head: settings.head_timeout, idle: settings.idle_timeout, write: settings.write_timeout };
+    ) -> server::ServerOptions {
+        let timeouts = Timeouts {
+            head: settings.head_timeout,
+            idle: settings.idle_timeout,
+            write: settings.write_timeout,
+        };
         let is_public = name == PUBLIC;
-        let (side, limit) =
-            if is_public { (Side::Public, Limit::Connections) } else { (Side::Internal, Limit::InternalConnections) };
-        server::Options {
+        let (side, limit) = if is_public {
+            (Side::Public, Limit::Connections)
+        } else {
+            (Side::Internal, Limit::InternalConnections)
+        };
+        server::ServerOptions {
             name,
             max_connections,
             timeouts,
             quiet,
-            // A page that closes its side has left. A backend may close it behind a set, which it wants done.
+            // A page that closes its side of the connection has left. A backend may close its
+            // side after it has sent a set, and wants the set done.
             answers_half_closed: !is_public,
             connections: self.metrics.connections(side, max_connections),
             accepted: self.metrics.accepted(side),
@@ -180,11 +237,13 @@ impl Node {
     }
 }
 
-/// By what names backends and other nodes call the internal listener.
+/// Returns the names by which backends and other nodes call the internal listener.
 fn hosts(settings: &Settings, advertised: &Address) -> Hosts {
-    let own = [&settings.internal, advertised].into_iter().filter_map(|address| match address {
-        Address::Tcp(address) => Some(auth::host_of(address).to_owned()),
-        Address::Unix(_) => None,
-    });
+    let own = [&settings.internal, advertised]
+        .into_iter()
+        .filter_map(|address| match address {
+            Address::Tcp(address) => Some(auth::host_of(address).to_owned()),
+            Address::Unix(_) => None,
+        });
     Hosts::new(own.chain(settings.internal_hosts.iter().cloned()))
 }

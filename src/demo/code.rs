@@ -1,60 +1,70 @@
-//! The demo's ids: `demo-<when it expires, in milliseconds since 1970>-<22 characters>`, so that nothing needs to be
-//! remembered of one, and no other is ever taken for one.
+//! The demo's ids: `demo-<when it expires, in milliseconds since 1970>-<22 characters>`. An id
+//! says all there is to know of it, so that nothing needs to be remembered. No other id is ever
+//! taken for one.
 
 use std::time::Duration;
 
 use rand::distr::{Alphanumeric, SampleString};
 
-use crate::clock::millis;
-use crate::error::{Mistake, Refusal, What, named};
-use crate::key::Key;
-use crate::response::Response;
-use crate::signing::{Signing, issued};
+use crate::backend::issue::issued;
+use crate::http::refusal::Refusal;
+use crate::http::response::Response;
+use crate::model::key::Key;
+use crate::model::mistake::{Fault, Mistake, named};
+use crate::model::signing::Signing;
+use crate::runtime::clock::millis;
 
-/// How long a code may be scanned and confirmed.
+/// The time within which a code may be scanned and confirmed.
 const LIFE: Duration = Duration::from_secs(120);
-/// So much longer a status is kept: for a button that is pressed in the last moment, which needs what was scanned, and for a
-/// page that lost its network then.
+/// The further time for which a status is kept. A button that is pressed in the last moment
+/// needs the status of the scan, and a page that lost its network then needs the result.
 const MARGIN: Duration = Duration::from_secs(60);
-/// What each begins with.
+/// The beginning of each id.
 const PREFIX: &str = "demo-";
-/// Letters and digits, as many as 131 random bits take.
+/// The number of letters and digits that 131 random bits take.
 const RANDOM_CHARS: usize = 22;
 
-/// One that lives from now on, as the page is told of it.
+/// Makes a code that lives from `now` on, and returns the answer for its page.
 pub(super) fn fresh(signing: &Signing, now: u64) -> Response {
     let (expires, expires_in_ms) = (now + millis(LIFE), millis(LIFE));
     let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARS);
-    let id = Key::parse(&format!("{PREFIX}{expires}-{random}")).expect("letters, digits and two signs");
-    // What was confirmed in the last moment must still be heard.
+    let id =
+        Key::parse(&format!("{PREFIX}{expires}-{random}")).expect("letters, digits and two signs");
+    // The page must still hear of a confirmation in the last moment.
     let key = signing.sign(&id, expires + millis(MARGIN));
     issued(&id, key, expires_in_ms)
 }
 
-/// Reads an id of the demo; gives it with how long a status under it is to be kept.
+/// Parses an id of the demo. Returns it with the time for which a status under it is to be
+/// kept.
 ///
 /// # Errors
-/// That it is none, or has expired.
+/// A [`Mistake`] if the text is no id of the demo; [`Refusal::Gone`] if the id has expired.
 pub(super) fn parse(text: &str, now: u64) -> Result<(Key, Duration), Refusal> {
-    let expires = expires(text).ok_or(Mistake::new("id", What::NotOfTheDemo))?;
+    let expires = expires(text).ok_or(Mistake::new("id", Fault::NotOfTheDemo))?;
     let key = named("id", Key::parse(text))?;
     if expires <= now {
         return Err(Refusal::Gone);
     }
-    // Whoever makes up an id of a far future gets no more than others.
+    // A made-up id of a far future gets no more time than others.
     Ok((key, Duration::from_millis(expires - now).min(LIFE) + MARGIN))
 }
 
-/// Whether a text is an id of the demo.
+/// Returns whether a text is an id of the demo.
 pub(crate) fn is_id(text: &str) -> bool {
     expires(text).is_some()
 }
 
 fn expires(text: &str) -> Option<u64> {
     let (expires, random) = text.strip_prefix(PREFIX)?.split_once('-')?;
-    let good = random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let good =
+        random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let digits = expires.bytes().all(|byte| byte.is_ascii_digit()) && !expires.starts_with('0');
-    if good && digits { expires.parse().ok() } else { None }
+    if good && digits {
+        expires.parse().ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -64,11 +74,15 @@ mod tests {
     #[test]
     fn an_id_is_one_of_the_demo_by_its_form_until_it_expires() {
         let random = "aG9sZGZhc3QsIGEgZGVtbw";
-        let ttl = |now| parse(&format!("demo-1000000-{random}"), now).map(|(_, ttl)| ttl.as_millis());
+        let ttl =
+            |now| parse(&format!("demo-1000000-{random}"), now).map(|(_, ttl)| ttl.as_millis());
         assert_eq!(ttl(900_000), Ok(160_000));
         assert_eq!(ttl(0), Ok(180_000), "not more than its life and a minute");
         assert_eq!(ttl(999_999), Ok(60_001));
-        assert_eq!((ttl(1_000_000), ttl(2_000_000)), (Err(Refusal::Gone), Err(Refusal::Gone)));
+        assert_eq!(
+            (ttl(1_000_000), ttl(2_000_000)),
+            (Err(Refusal::Gone), Err(Refusal::Gone))
+        );
         for bad in [
             "",
             "demo",
@@ -84,7 +98,11 @@ mod tests {
             &format!("Demo-1000000-{random}"),
             &format!("order-1000000-{random}"),
         ] {
-            assert_eq!(parse(bad, 0), Err(Mistake::new("id", What::NotOfTheDemo).into()), "{bad}");
+            assert_eq!(
+                parse(bad, 0),
+                Err(Mistake::new("id", Fault::NotOfTheDemo).into()),
+                "{bad}"
+            );
         }
     }
 }

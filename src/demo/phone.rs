@@ -1,18 +1,21 @@
-//! What the app's backend would do when its user scans, confirms or refuses. Pure: a query in, a set out.
+//! The role of the app's backend: turns a scan, a confirmation or a refusal by its user into a
+//! set. Pure: a query in, a set out.
 
 use serde::Serialize;
 
 use super::code;
-use crate::error::{Mistake, Refusal, What, named};
-use crate::query::{Given, Plus, fields};
-use crate::set::Set;
-use crate::status::{Value, Version};
+use crate::backend::set::Set;
+use crate::http::query::{Given, Plus, fields};
+use crate::http::refusal::Refusal;
+use crate::model::mistake::{Fault, Mistake, named};
+use crate::model::status::{Value, Version};
 
 const MAX_NAME_CHARS: usize = 40;
-/// More than any state with a name of four bytes a character takes, each of them written as an escape.
+/// The most bytes of a value. Every state fits, even if its name has four bytes a character,
+/// and each of these is written as an escape.
 const MAX_VALUE_BYTES: usize = 1024;
 
-/// What the screen is told.
+/// The value that the screen gets.
 #[derive(Serialize)]
 struct State<'a> {
     state: &'static str,
@@ -28,10 +31,11 @@ struct Params<'a> {
     name: Given<'a>,
 }
 
-/// Reads what was pressed. The first mistake is told, in the order id, do, after, name.
+/// Parses the query of a pressed button.
 ///
 /// # Errors
-/// A mistake, or that the code has expired.
+/// Returns the first mistake, in the order id, do, after, name, or [`Refusal::Gone`] if the
+/// code has expired.
 pub(super) fn parse(query: &str, now: u64) -> Result<Set, Refusal> {
     let mut params = Params::default();
     for (name, value) in fields(query.as_bytes(), Plus::Literal) {
@@ -45,25 +49,39 @@ pub(super) fn parse(query: &str, now: u64) -> Result<Set, Refusal> {
     }
     let (key, ttl) = code::parse(named("id", params.id.required())?, now)?;
     let press = named("do", params.press.required())?;
-    let after = params.after.required().and_then(|after| Version::parse(after).ok_or(What::NotAVersion));
+    let after = params
+        .after
+        .required()
+        .and_then(|after| Version::parse(after).ok_or(Fault::NotAVersion));
     let after = named("after", after)?;
-    let name = params.name.optional().and_then(|name| check_name(name.unwrap_or("Ann")));
+    let name = params
+        .name
+        .optional()
+        .and_then(|name| check_name(name.unwrap_or("Ann")));
     let (state, user, is_final) = match press {
         "scan" => ("scanned", None, false),
         "confirm" => ("confirmed", Some(named("name", name)?), true),
         "refuse" => ("refused", None, true),
-        _ => return Err(Mistake::new("do", What::NotAPress).into()),
+        _ => return Err(Mistake::new("do", Fault::NotAPress).into()),
     };
     let json = serde_json::value::to_raw_value(&State { state, user }).expect("strings are JSON");
     let value = Value::new(&json, MAX_VALUE_BYTES).expect("it is short and flat");
-    Ok(Set { key, value, ttl: Some(ttl), is_final, after: Some(after) })
+    Ok(Set {
+        key,
+        value,
+        ttl: Some(ttl),
+        is_final,
+        after: Some(after),
+        before: None,
+        number: None,
+    })
 }
 
-fn check_name(name: &str) -> Result<&str, What> {
+fn check_name(name: &str) -> Result<&str, Fault> {
     match name.chars().count() {
-        0 => Err(What::Empty),
+        0 => Err(Fault::Empty),
         1..=MAX_NAME_CHARS => Ok(name),
-        _ => Err(What::MoreChars(MAX_NAME_CHARS)),
+        _ => Err(Fault::MoreChars(MAX_NAME_CHARS)),
     }
 }
 
@@ -74,21 +92,35 @@ mod tests {
     const ID: &str = "demo-1000000-aG9sZGZhc3QsIGEgZGVtbw";
 
     fn told(query: &str) -> Result<(String, bool, u64), String> {
-        let set = parse(&format!("id={ID}&{query}"), 940_000).map_err(|refusal| refusal.to_string())?;
+        let set =
+            parse(&format!("id={ID}&{query}"), 940_000).map_err(|refusal| refusal.to_string())?;
         let value = String::from_utf8_lossy(set.value.as_bytes()).into_owned();
         Ok((value, set.is_final, set.after.expect("always").get()))
     }
 
     #[test]
     fn each_button_sets_its_state() {
-        assert_eq!(told("do=scan&after=0"), Ok((r#"{"state":"scanned"}"#.into(), false, 0)));
-        assert_eq!(told("do=confirm&after=7"), Ok((r#"{"state":"confirmed","user":"Ann"}"#.into(), true, 7)));
-        assert_eq!(told("do=refuse&after=7&_=1"), Ok((r#"{"state":"refused"}"#.into(), true, 7)));
+        assert_eq!(
+            told("do=scan&after=0"),
+            Ok((r#"{"state":"scanned"}"#.into(), false, 0))
+        );
+        assert_eq!(
+            told("do=confirm&after=7"),
+            Ok((r#"{"state":"confirmed","user":"Ann"}"#.into(), true, 7))
+        );
+        assert_eq!(
+            told("do=refuse&after=7&_=1"),
+            Ok((r#"{"state":"refused"}"#.into(), true, 7))
+        );
         let name = "%F0%9F%90%99".repeat(40);
         assert!(
-            told(&format!("do=confirm&after=7&name={name}")).is_ok_and(|(value, ..)| value.contains(&"🐙".repeat(40)))
+            told(&format!("do=confirm&after=7&name={name}"))
+                .is_ok_and(|(value, ..)| value.contains(&"🐙".repeat(40)))
         );
-        assert!(told(&format!("do=confirm&after=7&name={}", "%01".repeat(40))).is_ok(), "the longest value there is");
+        assert!(
+            told(&format!("do=confirm&after=7&name={}", "%01".repeat(40))).is_ok(),
+            "the longest value there is"
+        );
         assert_eq!(
             told("do=confirm&after=7&name=a+%22b%22").map(|told| told.0),
             Ok(r#"{"state":"confirmed","user":"a+\"b\""}"#.into())
@@ -111,6 +143,9 @@ mod tests {
         }
         let long = format!("do=confirm&after=7&name={}", "%C3%A9".repeat(41));
         assert_eq!(told(&long), Err("name: longer than 40 characters".into()));
-        assert_eq!(parse("do=scan&after=0", 0).map_err(|refusal| refusal.to_string()), Err("id: missing".into()));
+        assert_eq!(
+            parse("do=scan&after=0", 0).map_err(|refusal| refusal.to_string()),
+            Err("id: missing".into())
+        );
     }
 }

@@ -3,16 +3,17 @@
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 
-use crate::error::{Mistake, What, named};
-use crate::query::{Given, Plus, fields};
+use crate::http::query::{Given, Plus, fields};
+use crate::model::mistake::{Fault, Mistake, named};
 
-/// Longer than any link of the demo; the longer, the more work it is to draw, and to read from a screen.
+/// The longest link that is drawn: longer than any of the demo. The longer it is, the more work
+/// it is to draw, and to read from a screen.
 const MAX_LINK_BYTES: usize = 192;
 
-/// Draws the link that a query has, as SVG. The link itself does not stand in it.
+/// Draws the link in a query as SVG. The SVG does not contain the link itself.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns the mistake in the query.
 pub(super) fn draw(query: &str) -> Result<String, Mistake> {
     let mut given = Given::default();
     for (name, value) in fields(query.as_bytes(), Plus::Literal) {
@@ -21,15 +22,22 @@ pub(super) fn draw(query: &str) -> Result<String, Mistake> {
         }
     }
     let link = given.required().and_then(|link| match link {
-        "" => Err(What::Empty),
-        long if long.len() > MAX_LINK_BYTES => Err(What::LongerThan(MAX_LINK_BYTES)),
+        "" => Err(Fault::Empty),
+        long if long.len() > MAX_LINK_BYTES => Err(Fault::LongerThan(MAX_LINK_BYTES)),
         good if good.starts_with("http://") || good.starts_with("https://") => Ok(link),
-        _ => Err(What::NotALink),
+        _ => Err(Fault::NotALink),
     });
     let link = named("link", link)?;
-    let code = QrCode::with_error_correction_level(link.as_bytes(), EcLevel::M).expect("it has room for far more");
-    // Dark on light also where the page is dark, with the quiet zone: not every scanner reads the inverse.
-    Ok(code.render().dark_color(svg::Color("#000")).light_color(svg::Color("#fff")).quiet_zone(true).build())
+    let code = QrCode::with_error_correction_level(link.as_bytes(), EcLevel::M)
+        .expect("it has room for far more");
+    // Dark on light even on a dark page, with the quiet zone: not every scanner reads the
+    // inverse.
+    Ok(code
+        .render()
+        .dark_color(svg::Color("#000"))
+        .light_color(svg::Color("#fff"))
+        .quiet_zone(true)
+        .build())
 }
 
 #[cfg(test)]
@@ -39,9 +47,14 @@ mod tests {
     #[test]
     fn a_code_is_dark_on_white_and_does_not_spell_its_link() {
         let svg = draw("link=https%3A%2F%2Fa.example%2F%3Ckey%3E").expect("good");
-        assert!(svg.contains(r##"fill="#fff""##) && svg.contains(r##"<path fill="#000""##), "{svg}");
         assert!(
-            svg.contains("viewBox") && svg.contains(r#"shape-rendering="crispEdges""#) && !svg.contains("key"),
+            svg.contains(r##"fill="#fff""##) && svg.contains(r##"<path fill="#000""##),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("viewBox")
+                && svg.contains(r#"shape-rendering="crispEdges""#)
+                && !svg.contains("key"),
             "{svg}"
         );
     }
@@ -55,10 +68,17 @@ mod tests {
             ("link=", "link: empty"),
             ("link=http://a&link=http://b", "link: given twice"),
             ("link=%zz", "link: bad percent-encoding"),
-            ("link=javascript:1", "link: not a link that begins with http:// or https://"),
+            (
+                "link=javascript:1",
+                "link: not a link that begins with http:// or https://",
+            ),
             (&link(193), "link: longer than 192 bytes"),
         ] {
-            assert_eq!(draw(query).map_err(|mistake| mistake.to_string()), Err(message.into()), "{query}");
+            assert_eq!(
+                draw(query).map_err(|mistake| mistake.to_string()),
+                Err(message.into()),
+                "{query}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The last warnings and errors of this process, for who looks inside: what the log has, in memory and few.
+//! The last few warnings and errors of the log, kept in memory for the dashboard.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
@@ -10,43 +10,52 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::clock::system_ms;
-use crate::sharded::lock;
+use crate::runtime::clock::system_ms;
+use crate::runtime::sharded::lock;
 
-/// Lines that are kept.
+/// The number of lines that are kept.
 const MAX_LINES: usize = 20;
-/// What is kept of one.
+/// The most bytes that are kept of one line.
 const MAX_LINE_BYTES: usize = 400;
 
-/// One line; what is said again and again is one.
+/// One line. A line that comes again is kept once and counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Line {
-    /// When it was said last, in ms since 1970.
+    /// The time at which it came last, in ms since 1970.
     at: u64,
     level: &'static str,
     text: String,
     times: u64,
 }
 
-/// Keeps them. Cheap to clone.
+/// A handle to the lines that are kept. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Recent(Arc<Mutex<VecDeque<Line>>>);
 
 impl Recent {
-    /// The lines, the newest first.
+    /// Returns the lines, the newest first.
     pub(crate) fn lines(&self) -> Vec<Line> {
         lock(&self.0).iter().rev().cloned().collect()
     }
 
-    fn keep(&self, level: &'static str, text: String) {
+    /// Keeps a line that stands for `count` lines.
+    fn keep(&self, level: &'static str, text: String, count: u64) {
         let at = system_ms();
         let mut lines = lock(&self.0);
-        // Two that take turns are two.
-        let times = match lines.iter().position(|line| line.level == level && line.text == text) {
-            Some(again) => lines.remove(again).map_or(1, |line| line.times + 1),
-            None => 1,
+        // All lines are searched, so that two lines that alternate are kept as two.
+        let times = match lines
+            .iter()
+            .position(|line| line.level == level && line.text == text)
+        {
+            Some(again) => lines.remove(again).map_or(0, |line| line.times) + count,
+            None => count,
         };
-        lines.push_back(Line { at, level, text, times });
+        lines.push_back(Line {
+            at,
+            level,
+            text,
+            times,
+        });
         if lines.len() > MAX_LINES {
             lines.pop_front();
         }
@@ -60,30 +69,43 @@ impl<S: Subscriber> Layer<S> for Recent {
             Level::WARN => "warn",
             _ => return,
         };
-        let mut line = Writing(String::new());
+        let mut line = Writing::default();
         event.record(&mut line);
-        self.keep(level, line.0);
+        self.keep(level, line.text, 1 + line.left_out);
     }
 }
 
-/// A line as it is written: the message and the fields, cut off where there is more than is kept.
-struct Writing(String);
+/// A line while it is written: the message and the fields, cut off at [`MAX_LINE_BYTES`].
+#[derive(Default)]
+struct Writing {
+    text: String,
+    /// The number of lines of its kind that were not written: see [`Seldom`](super::Seldom). It
+    /// is no part of the text, so that lines that differ only in it are the same.
+    left_out: u64,
+}
 
 impl Writing {
     fn push(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        let gap = if self.0.is_empty() { "" } else { " " };
+        let gap = if self.text.is_empty() { "" } else { " " };
         // Writing into a string does not fail.
         let _ = match field.name() {
-            "message" => write!(self.0, "{gap}{value}"),
-            name => write!(self.0, "{gap}{name}={value}"),
+            "message" => write!(self.text, "{gap}{value}"),
+            name => write!(self.text, "{gap}{name}={value}"),
         };
-        let most = MAX_LINE_BYTES.min(self.0.len());
-        let end = (0..=most).rev().find(|&at| self.0.is_char_boundary(at));
-        self.0.truncate(end.unwrap_or(0));
+        let most = MAX_LINE_BYTES.min(self.text.len());
+        let end = (0..=most).rev().find(|&at| self.text.is_char_boundary(at));
+        self.text.truncate(end.unwrap_or(0));
     }
 }
 
 impl Visit for Writing {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "left_out" => self.left_out = value,
+            _ => self.record_debug(field, &value),
+        }
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
         self.push(field, format_args!("{value}"));
     }
@@ -102,7 +124,11 @@ mod tests {
     use super::*;
 
     fn texts(recent: &Recent) -> Vec<(&'static str, String, u64)> {
-        recent.lines().into_iter().map(|line| (line.level, line.text, line.times)).collect()
+        recent
+            .lines()
+            .into_iter()
+            .map(|line| (line.level, line.text, line.times))
+            .collect()
     }
 
     #[test]
@@ -124,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_were_left_out_are_counted_with_those_that_were_not() {
+        let recent = Recent::default();
+        subscriber::with_default(registry().with(recent.clone()), || {
+            for left_out in [0_u64, 7] {
+                warn!(limit = 5_u64, left_out, "full");
+            }
+        });
+        assert_eq!(texts(&recent), [("warn", "full limit=5".to_owned(), 9)]);
+    }
+
+    #[test]
     fn lines_are_few_and_short() {
         let recent = Recent::default();
         subscriber::with_default(registry().with(recent.clone()), || {
@@ -132,10 +169,19 @@ mod tests {
             }
         });
         let lines = recent.lines();
-        assert!(lines.iter().all(|line| line.text.len() <= MAX_LINE_BYTES && line.text.starts_with('\u{e9}')));
-        // Cut off, they are all the same.
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.text.len() <= MAX_LINE_BYTES && line.text.starts_with('\u{e9}'))
+        );
+        // Once cut off, all lines are the same.
         assert_eq!((lines.len(), lines[0].times), (1, 50));
-        subscriber::with_default(registry().with(recent.clone()), || (0..50).for_each(|number| warn!(number, "short")));
-        assert_eq!((recent.lines().len(), recent.lines()[0].text.as_str()), (MAX_LINES, "short number=49"));
+        subscriber::with_default(registry().with(recent.clone()), || {
+            (0..50).for_each(|number| warn!(number, "short"))
+        });
+        assert_eq!(
+            (recent.lines().len(), recent.lines()[0].text.as_str()),
+            (MAX_LINES, "short number=49")
+        );
     }
 }

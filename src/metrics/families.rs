@@ -1,19 +1,21 @@
-//! How metrics are made and registered: each family once, with all of its series.
+//! Creation and registration of metrics: each family is registered once, with all of its
+//! series.
 
 use std::marker::PhantomData;
 use std::ops::Index;
 
 use prometheus::core::{Atomic, Collector, GenericCounter, GenericGauge};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use super::labels::Label;
 
 pub(super) const GOOD: &str = "names and labels are written in this module, each once";
 
-/// One metric for each value of a label, made at the start: so none is missing before its first event, and none is looked
-/// up.
+/// One metric for each value of a label. All are made at the start, so that none is missing
+/// before its first event, and none has to be looked up.
 #[derive(Debug)]
 pub(super) struct By<L, M> {
     each: Box<[M]>,
@@ -22,7 +24,10 @@ pub(super) struct By<L, M> {
 
 impl<L: Label, M> By<L, M> {
     fn new(each: impl Fn(L) -> M) -> Self {
-        Self { each: L::ALL.iter().map(|label| each(*label)).collect(), label: PhantomData }
+        Self {
+            each: L::ALL.iter().map(|label| each(*label)).collect(),
+            label: PhantomData,
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
@@ -38,7 +43,7 @@ impl<L: Label, M> Index<L> for By<L, M> {
     }
 }
 
-/// Makes families, each with its name and its help.
+/// A registry that makes families, each with its name and its help.
 #[derive(Debug, Default)]
 pub(super) struct Families(Registry);
 
@@ -47,12 +52,17 @@ impl Families {
         self.add(GenericCounter::new(name, help).expect(GOOD))
     }
 
-    pub(super) fn counters<L: Label>(&self, name: &str, help: &str, label: &str) -> By<L, IntCounter> {
+    pub(super) fn counters<L: Label>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> By<L, IntCounter> {
         let family = self.add(IntCounterVec::new(Opts::new(name, help), &[label]).expect(GOOD));
         By::new(|value: L| family.with_label_values(&[value.as_str()]))
     }
 
-    /// By two labels.
+    /// Makes counters by two labels.
     pub(super) fn counters_by<K: Label, L: Label>(
         &self,
         name: &str,
@@ -60,7 +70,9 @@ impl Families {
         labels: [&str; 2],
     ) -> By<K, By<L, IntCounter>> {
         let family = self.add(IntCounterVec::new(Opts::new(name, help), &labels).expect(GOOD));
-        By::new(|one: K| By::new(|other: L| family.with_label_values(&[one.as_str(), other.as_str()])))
+        By::new(|one: K| {
+            By::new(|other: L| family.with_label_values(&[one.as_str(), other.as_str()]))
+        })
     }
 
     pub(super) fn gauge<P: Atomic + 'static>(&self, name: &str, help: &str) -> GenericGauge<P> {
@@ -89,9 +101,11 @@ impl Families {
         By::new(|value: L| family.with_label_values(&[value.as_str()]))
     }
 
-    /// One that says what is so, by labels that only the start knows.
+    /// Makes a gauge that is always 1 and has its information in a label, whose value is known
+    /// only at the start.
     pub(super) fn info(&self, name: &str, help: &str, label: &str, value: &str) {
-        self.add(IntGauge::with_opts(Opts::new(name, help).const_label(label, value)).expect(GOOD)).set(1);
+        self.add(IntGauge::with_opts(Opts::new(name, help).const_label(label, value)).expect(GOOD))
+            .set(1);
     }
 
     pub(super) fn registry(&self) -> &Registry {

@@ -1,17 +1,17 @@
-//! What the labels of metrics can say: each label is an enum, so that no text of a request can become one, and every series
-//! is there from the start.
+//! The values of the labels of metrics. Each label is an enum, so that no text of a request can
+//! become a label, and every series is there from the start.
 
-use crate::signing::NotGood;
+use crate::model::signing::KeyRejection;
 
 /// The values of one label.
 pub trait Label: Copy + 'static {
-    /// All of them, each at the place that its number says.
+    /// All values, each at the place that its index says.
     const ALL: &'static [Self];
 
-    /// Its place.
+    /// Returns the place of the value in [`Label::ALL`].
     fn index(self) -> usize;
 
-    /// As a label and in logs.
+    /// Returns the name that labels and logs use.
     fn as_str(self) -> &'static str;
 }
 
@@ -19,13 +19,13 @@ macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident => $text:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs, reason = "each is called what README.md calls it")]
+        #[allow(missing_docs, reason = "each is called what the documents call it")]
         pub enum $name {
             $($(#[$value_doc])* $value,)+
         }
 
         impl $name {
-            /// As a label and in logs.
+            /// Returns the name that labels and logs use.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -49,7 +49,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// How a get ended, as `holdfast_gets_total` tells it.
+    /// The ending of a get, as `holdfast_gets_total` counts it.
     GetEnd {
         Success => "success",
         Timeout => "timeout",
@@ -58,16 +58,17 @@ labels! {
         Gone => "gone",
         Invalid => "invalid",
         Unavailable => "unavailable",
-        /// The client went away before there was an answer.
+        /// The client left before there was an answer.
         Left => "left",
     }
 }
 
 labels! {
-    /// How a set ended, as `holdfast_sets_total` tells it.
+    /// The ending of a set, as `holdfast_sets_total` counts it.
     SetEnd {
         Success => "success",
         Conflict => "conflict",
+        TooLate => "too_late",
         Busy => "busy",
         Invalid => "invalid",
         Unavailable => "unavailable",
@@ -75,7 +76,7 @@ labels! {
 }
 
 labels! {
-    /// A listener of the node's.
+    /// A listener of the node.
     Side {
         Public => "public",
         Internal => "internal",
@@ -83,41 +84,41 @@ labels! {
 }
 
 labels! {
-    /// What became of an update that another node was to be told of, as `holdfast_forwards_total` tells it.
+    /// The result of sending an update to another node, as `holdfast_forwards_total` counts it.
     Forward {
         Delivered => "delivered",
-        /// Another node is at its address.
+        /// Another node answered at the address of the node.
         Replaced => "replaced",
-        /// Nobody is.
-        Absent => "absent",
-        /// It did not confirm.
+        /// The node did not confirm it.
         Silent => "silent",
-        /// Not tried: it had not confirmed shortly before.
+        /// Not sent: its deadline passed before its turn came.
+        Late => "late",
+        /// Not sent: the node had failed to confirm another update shortly before.
         Skipped => "skipped",
-        /// Not tried: too much waits for it, or there are too many nodes.
+        /// Not sent: too much is queued for the node, or there are too many nodes.
         Full => "full",
     }
 }
 
 labels! {
-    /// What a store is asked, as `holdfast_store_calls_total` tells it.
+    /// A call of a store, as `holdfast_store_calls_total` counts it.
     Verb {
         Open => "open",
         Put => "put",
         Look => "look",
         Forget => "forget",
         PutAgain => "put_again",
-        DropLease => "drop_lease",
-        Leave => "leave",
+        GiveBack => "give_back",
         Attend => "attend",
     }
 }
 
 labels! {
-    /// What a store answered.
+    /// The result of a call of a store.
     CallEnd {
         Ok => "ok",
         Conflict => "conflict",
+        TooLate => "too_late",
         Full => "full",
         Unavailable => "unavailable",
         Unknown => "unknown",
@@ -125,66 +126,92 @@ labels! {
 }
 
 labels! {
-    /// A queue, as `holdfast_queue_length` tells it.
+    /// The reason why a command to Redis had no usable answer, as
+    /// `holdfast_redis_failures_total` counts it.
+    RedisFailure {
+        /// There is no connection, or it broke.
+        Unreachable => "unreachable",
+        /// No answer came within `--redis-timeout`.
+        Late => "late",
+        /// The memory of Redis is full.
+        Full => "full",
+        /// Redis answered with another error.
+        Refused => "refused",
+        /// The command was not sent, because too many others were under way.
+        NoPermit => "no_permit",
+        /// The answer is not one that the scripts of this program give.
+        Nonsense => "nonsense",
+    }
+}
+
+labels! {
+    /// A queue, as `holdfast_queue_length` shows it.
     Queue {
-        /// Updates that wait for other nodes.
+        /// Updates that wait to be sent to other nodes.
         Peers => "peers",
-        /// Keys whose last set got no answer.
-        Doubted => "doubted",
-        /// Updates that are kept to be put again.
+        /// Keys with an update that could not be sent to another node.
+        Missed => "missed",
+        /// Updates that are kept to be put again if Redis loses them.
         Confirmed => "confirmed",
     }
 }
 
 labels! {
-    /// A limit of the program's, as `holdfast_limit_hits_total` tells it.
+    /// A limit of the program, as `holdfast_limit_hits_total` counts it.
     Limit {
         Waiters => "waiters",
         WaitersPerKey => "waiters_per_key",
         Connections => "connections",
         InternalConnections => "internal_connections",
-        /// The system's: no descriptor, or no memory, for a connection.
+        /// The system has no descriptor, or no memory, for another connection.
         OpenFiles => "open_files",
         Statuses => "statuses",
         StatusBytes => "status_bytes",
-        /// Keys that are waited for with a `last` ahead of the clock.
+        /// Keys with a waiter whose `last` is ahead of the clock.
         Floors => "floors",
         HeadBytes => "head_bytes",
         BodyBytes => "body_bytes",
-        /// Bodies that are under way together.
+        /// All bodies together that are being received.
         InboundBytes => "inbound_bytes",
         ValueBytes => "value_bytes",
         Batch => "batch",
+        /// Leases that this node has in Redis.
+        Leases => "leases",
         RedisInFlight => "redis_in_flight",
         /// Redis's own `maxmemory`.
         RedisMemory => "redis_memory",
         PeerQueue => "peer_queue",
-        /// Nodes that are spoken to.
+        PeerQueueBytes => "peer_queue_bytes",
+        /// Keys with an update that could not be sent to one node.
+        MissedKeysPerPeer => "missed_keys_per_peer",
+        /// Keys with an update that could not be sent, of all nodes together.
+        MissedKeys => "missed_keys",
+        /// Other nodes that this node sends updates to.
         Peers => "peers",
-        /// Updates that are kept to be put again.
+        /// Updates that are kept to be put again if Redis loses them.
         Confirmed => "confirmed",
-        /// Keys whose last set got no answer.
-        Doubted => "doubted",
-        /// What the demo takes of its node in a second.
+        /// The work that the demo may cause on its node in a second.
         Demo => "demo",
     }
 }
 
 labels! {
-    /// Why the node ended a connection that its client had not done with, as `holdfast_dropped_total` tells it.
-    Drop {
+    /// The reason why the node ended a connection before its client did, as
+    /// `holdfast_dropped_total` counts it.
+    DropReason {
         HeadTimeout => "head_timeout",
         BodyTimeout => "body_timeout",
         WriteTimeout => "write_timeout",
         IdleTimeout => "idle_timeout",
-        /// What came was no HTTP, or a request that a server must not guess at.
+        /// The client sent something that is no HTTP, or a request that a server must not guess
+        /// at.
         BadHead => "bad_head",
-        /// More was sent than may be.
+        /// The client sent more than is allowed, or more than there was room for.
         TooLong => "too_long",
     }
 }
 
-impl Label for NotGood {
+impl Label for KeyRejection {
     const ALL: &'static [Self] = &Self::ALL;
 
     fn index(self) -> usize {

@@ -1,5 +1,6 @@
-//! What the system says of the process, under the names that Prometheus's own libraries give it, and what the runtime says.
-//! Where nothing is said, the last word stays.
+//! Metrics of the process that the system gives, under the names that Prometheus's own
+//! libraries use, and one that the runtime gives. If a value cannot be read, the metric keeps
+//! its last value.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +13,7 @@ use tokio::runtime::Handle;
 use super::families::Families;
 use super::saturated;
 
-/// Asked when the metrics are read.
+/// The metrics of the process, read when somebody asks for the metrics.
 #[derive(Debug)]
 pub(super) struct Process {
     open_files: IntGauge,
@@ -24,15 +25,34 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(families: &Families) -> Self {
-        let start: Gauge = families.gauge("process_start_time_seconds", "When the process started, since 1970.");
-        start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        let start: Gauge = families.gauge(
+            "process_start_time_seconds",
+            "When the process started, since 1970.",
+        );
+        start.set(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        );
         Self {
             open_files: families.gauge("process_open_fds", "Open file descriptors."),
-            max_files: families.gauge("process_max_fds", "How many may be open."),
-            resident_bytes: families.gauge("process_resident_memory_bytes", "Memory of the process that is in RAM."),
-            cpu_seconds: families.counter("process_cpu_seconds_total", "CPU time of the process, user and system."),
-            tasks: families
-                .gauge("holdfast_tasks", "Tasks of the runtime: one for each connection, and some of the node's."),
+            max_files: families.gauge(
+                "process_max_fds",
+                "The largest number of open file descriptors.",
+            ),
+            resident_bytes: families.gauge(
+                "process_resident_memory_bytes",
+                "Resident memory of the process, in bytes.",
+            ),
+            cpu_seconds: families.counter(
+                "process_cpu_seconds_total",
+                "CPU time of the process, user and system.",
+            ),
+            tasks: families.gauge(
+                "holdfast_tasks",
+                "Tasks of the runtime: one for each connection, and some of the node's.",
+            ),
         }
     }
 
@@ -47,25 +67,34 @@ impl Process {
             self.resident_bytes.set(saturated(bytes));
         }
         if let Ok(runtime) = Handle::try_current() {
-            self.tasks.set(saturated(runtime.metrics().num_alive_tasks()));
+            self.tasks
+                .set(saturated(runtime.metrics().num_alive_tasks()));
         }
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let more = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9 - self.cpu_seconds.get();
-        // A counter takes nothing less; two who read at once may see it a moment apart.
+        // A counter must not decrease. Of two calls at once, one may have read its time
+        // slightly before the other.
         self.cpu_seconds.inc_by(more.max(0.0));
     }
 }
 
 fn open_files() -> Option<usize> {
-    // Since Linux 6.2 the directory's size is their number; before, it has to be read.
+    // Since Linux 6.2 the size of the directory is the number of open files. Before, the
+    // directory has to be read.
     let told = fs::metadata("/proc/self/fd").ok()?.len();
-    // The one that reads it is counted too.
-    if told > 0 { usize::try_from(told).ok() } else { Some(fs::read_dir("/proc/self/fd").ok()?.count() - 1) }
+    if told > 0 {
+        usize::try_from(told).ok()
+    } else {
+        // Reading the directory opens a file too, which is not to be counted.
+        Some(fs::read_dir("/proc/self/fd").ok()?.count() - 1)
+    }
 }
 
 fn resident_bytes() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
 }
 
@@ -79,10 +108,15 @@ mod tests {
         let process = Process::new(&families);
         process.read();
         assert!(process.resident_bytes.get() > 1 << 20 && process.max_files.get() > 10);
-        let files: Vec<_> = (0..100).map(|_| fs::File::open("/dev/null").expect("it is there")).collect();
+        let files: Vec<_> = (0..100)
+            .map(|_| fs::File::open("/dev/null").expect("it is there"))
+            .collect();
         let before = process.open_files.get();
         process.read();
-        assert!(process.open_files.get() >= before.max(files.len() as i64), "{before}");
+        assert!(
+            process.open_files.get() >= before.max(files.len() as i64),
+            "{before}"
+        );
         let spent = process.cpu_seconds.get();
         let busy: u64 = (0..20_000_000_u64).map(std::hint::black_box).sum();
         process.read();

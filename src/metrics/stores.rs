@@ -1,11 +1,13 @@
-//! What only a node with an embedded store tells, and only one with Redis.
+//! Metrics that only a node with an embedded store has, and those that only a node with Redis
+//! has.
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::families::Families;
+use super::RedisFailure;
+use super::families::{By, Families};
 use super::saturated;
 
-/// Of an embedded store.
+/// The metrics of an embedded store.
 #[derive(Debug)]
 pub(super) struct OfMemory {
     families: Families,
@@ -15,13 +17,16 @@ pub(super) struct OfMemory {
     bytes_limit: IntGauge,
 }
 
-/// Of a node with Redis.
+/// The metrics of a node with Redis.
 #[derive(Debug)]
 pub(super) struct OfRedis {
     families: Families,
     up: IntGauge,
     in_flight: IntGauge,
     in_flight_limit: IntGauge,
+    leases: IntGauge,
+    leases_limit: IntGauge,
+    pub(super) failures: By<RedisFailure, IntCounter>,
     pub(super) connections: IntCounter,
     pub(super) other_processes: IntCounter,
     pub(super) keys_opened: IntCounter,
@@ -32,10 +37,16 @@ impl Default for OfMemory {
     fn default() -> Self {
         let all = Families::default();
         Self {
-            statuses: all.gauge("holdfast_store_statuses", "Statuses and marks of deletion in the embedded store."),
-            statuses_limit: all.gauge("holdfast_store_statuses_limit", "How many there may be."),
-            bytes: all.gauge("holdfast_store_bytes", "Bytes of keys, values and their places in the embedded store."),
-            bytes_limit: all.gauge("holdfast_store_bytes_limit", "How many there may be."),
+            statuses: all.gauge(
+                "holdfast_store_statuses",
+                "Statuses and marks of deletion in the embedded store.",
+            ),
+            statuses_limit: all.gauge("holdfast_store_statuses_limit", "The largest number of statuses and marks of deletion."),
+            bytes: all.gauge(
+                "holdfast_store_bytes",
+                "Bytes that the embedded store uses for keys, values and 256 bytes for each status.",
+            ),
+            bytes_limit: all.gauge("holdfast_store_bytes_limit", "The largest number of bytes in the embedded store."),
             families: all,
         }
     }
@@ -55,21 +66,40 @@ impl Default for OfRedis {
     fn default() -> Self {
         let all = Families::default();
         Self {
-            up: all.gauge("holdfast_redis_up", "1 where commands can be sent to Redis."),
-            in_flight: all.gauge("holdfast_redis_commands_in_flight", "Commands that wait for Redis."),
-            in_flight_limit: all.gauge("holdfast_redis_commands_in_flight_limit", "How many may."),
-            connections: all.counter("holdfast_redis_connections_total", "Connections made to Redis."),
+            up: all.gauge(
+                "holdfast_redis_up",
+                "1 if this node is connected to Redis.",
+            ),
+            in_flight: all.gauge(
+                "holdfast_redis_commands_in_flight",
+                "Commands to Redis that have no answer yet.",
+            ),
+            in_flight_limit: all.gauge(
+                "holdfast_redis_commands_in_flight_limit",
+                "The largest number of commands under way now: --redis-in-flight, or fewer while answers come late.",
+            ),
+            failures: all.counters(
+                "holdfast_redis_failures_total",
+                "Commands to Redis that failed, by cause.",
+                "cause",
+            ),
+            leases: all.gauge("holdfast_leases", "Leases that this node has in Redis."),
+            leases_limit: all.gauge("holdfast_leases_limit", "The largest number of leases: --max-leases, and one of the node itself."),
+            connections: all.counter(
+                "holdfast_redis_connections_total",
+                "How often this node connected to Redis.",
+            ),
             other_processes: all.counter(
                 "holdfast_redis_other_processes_total",
-                "Times that Redis was another process than before, or an emptied one.",
+                "How often Redis was another process than before, or had been emptied.",
             ),
             keys_opened: all.counter(
                 "holdfast_recovery_keys_opened_total",
-                "Keys opened again, for gets that were held when Redis was gone or became another.",
+                "Keys that were opened again in Redis for held gets, after an outage or a missed update.",
             ),
             statuses_put: all.counter(
                 "holdfast_recovery_statuses_put_total",
-                "Statuses and deletions put again that Redis did not have any more.",
+                "Statuses and deletions that were put again because Redis had lost them.",
             ),
             families: all,
         }
@@ -77,10 +107,17 @@ impl Default for OfRedis {
 }
 
 impl OfRedis {
-    pub(super) fn read(&self, is_there: bool, in_flight: [usize; 2]) -> &Families {
+    pub(super) fn read(
+        &self,
+        is_there: bool,
+        in_flight: [usize; 2],
+        leases: [usize; 2],
+    ) -> &Families {
         self.up.set(is_there.into());
         self.in_flight.set(saturated(in_flight[0]));
         self.in_flight_limit.set(saturated(in_flight[1]));
+        self.leases.set(saturated(leases[0]));
+        self.leases_limit.set(saturated(leases[1]));
         &self.families
     }
 }

@@ -1,41 +1,49 @@
-//! The embedded store: statuses in this process, until it ends. Bounded in entries and in bytes: at a bound it
-//! refuses, it never drops a status.
+//! The embedded store keeps statuses in this process, until the process ends. It is bounded in
+//! entries and in bytes. At a bound it refuses new statuses, and never drops one.
 //!
-//! Time to live is counted on the monotonic clock, so that no change of the system's clock ends a status early. An
-//! entry whose time is over is not seen from that instant, and taken away by the next [`Memory::sweep`]: one ordered
-//! index a shard, no task an entry.
+//! The time to live is counted on the monotonic clock, so that no change of the system's clock
+//! ends a status early. An expired entry is hidden from that instant, and the next
+//! [`Memory::sweep`] removes it. Each shard has one ordered index for this, so that no entry
+//! needs a task.
+//!
+//! If a status expires while its version is ahead of the clock, its key keeps an entry without
+//! the value until the clock has passed the version. Otherwise the next set would have a smaller
+//! version than one that a page was given.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, next_version};
-use crate::clock::Clock;
-use crate::expiring::Expiring;
-use crate::key::Key;
+use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, StoredBy, next_version};
 use crate::metrics::{Limit, Metrics, StoreNow};
-use crate::sharded::Sharded;
-use crate::status::{Seen, Status, Update, Version};
+use crate::model::key::Key;
+use crate::model::status::{Seen, Status, Update, Version};
+use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
+use crate::runtime::clock::{Clock, MAX_AHEAD, system_ms};
+use crate::runtime::expiring::Expiring;
+use crate::runtime::sharded::Sharded;
 
-/// What an entry counts besides its key and its value: the map's and the index's share, rounded up.
+/// The bytes that an entry counts besides its key, its value and its remembered writes: the map's
+/// and the index's share, rounded up.
 pub const ENTRY_BYTES: usize = 256;
-/// A floor outlives the wait that needs it by this, so that none is missing because a timer was late.
+/// The time by which a floor outlives the wait that needs it, so that no floor is missing
+/// because a timer was late.
 const FLOOR_MARGIN: Duration = Duration::from_secs(5);
-/// So many entries are taken away before a sweep lets others have the lock.
+/// The number of entries that a sweep removes before it releases the lock for others.
 const SWEEP_BATCH: usize = 256;
 
 /// The bounds of an embedded store.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Statuses, and marks of deletion.
+pub struct MemoryLimits {
+    /// The most entries: statuses, marks of deletion, and versions that outlive either.
     pub max_statuses: usize,
-    /// Keys, values and [`ENTRY_BYTES`] for each.
+    /// The most bytes: keys, values, remembered writes, and [`ENTRY_BYTES`] for each entry.
     pub max_bytes: usize,
-    /// Floors: keys that are waited for with a `last` ahead of the clock.
+    /// The most floors: keys with a waiter whose `last` is ahead of the clock.
     pub max_floors: usize,
 }
 
-/// See the module's documentation.
+/// The embedded store; see the module's documentation.
 #[derive(Debug)]
 pub struct Memory {
     by_key: Sharded<Shard>,
@@ -43,32 +51,60 @@ pub struct Memory {
     statuses: AtomicUsize,
     bytes: AtomicUsize,
     floors: AtomicUsize,
-    limits: Limits,
+    limits: MemoryLimits,
     metrics: Arc<Metrics>,
 }
 
-/// Why something was not written.
+/// The reason why a write was not carried out.
 enum Unwritten {
-    /// The key has this version, and not the one that was asked for.
+    /// The key has this version, and not the one that `after` asks for.
     Conflict(Version),
-    /// It would have been over this bound.
+    /// The write would have exceeded this bound.
     NoRoom(Limit),
-    /// The numbers are used up.
+    /// The version numbers are used up.
     NoVersion,
+    /// The time that the request gave as `before` has passed.
+    TooLate,
+}
+
+/// The entry that the store keeps under one key.
+#[derive(Debug)]
+struct Entry {
+    /// The status or the deletion, until the entry expires. `None` if it has expired and only
+    /// its version is remembered.
+    update: Option<Update>,
+    /// The version of the last write.
+    version: Version,
+    /// The last writes, from the first one that had an `id`. Most keys have none.
+    writes: Option<Box<Writes>>,
+}
+
+/// The last writes of a key, the oldest first, each with the number of its `id` if it had one.
+#[derive(Clone, Debug, Default)]
+struct Writes(Vec<(Option<WriteNumber>, Version)>);
+
+/// One write: its key, its conditions and its number.
+struct Write<'a> {
+    key: &'a Key,
+    after: Option<Version>,
+    before: Option<u64>,
+    /// The number of its `id`, if it has one.
+    number: Option<WriteNumber>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    known: Expiring<Update>,
-    /// The greatest `last` of the gets that wait, where it is ahead of the clock. Apart from what is known, since
-    /// pages can make these: they must not use up the room for statuses.
+    known: Expiring<Entry>,
+    /// The greatest `last` of each key's waiting gets, if it is ahead of the clock. Floors are
+    /// kept apart from `known` because pages can make them, and must not use up the room for
+    /// statuses.
     floors: Expiring<Version>,
 }
 
 impl Memory {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
-    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: MemoryLimits, metrics: Arc<Metrics>) -> Self {
         Self {
             by_key: Sharded::default(),
             clock: Clock::default(),
@@ -81,23 +117,37 @@ impl Memory {
     }
 
     /// See [`Store::open`](super::Store::open).
-    pub(super) fn open(&self, key: &Key, seen: Seen, hold: Duration) -> Result<Option<Update>, StoreError> {
+    pub(super) fn open(
+        &self,
+        key: &Key,
+        seen: Seen,
+        hold: Duration,
+    ) -> Result<Option<Update>, StoreError> {
         let now = Instant::now();
         let mut shard = self.by_key.lock(key);
-        let stored = shard.known.get(key, now).map(|(update, _)| update);
+        let stored = shard
+            .known
+            .get(key, now)
+            .and_then(|(entry, _)| entry.update.as_ref());
         if let Some(update) = stored.filter(|update| update.version() > seen.least) {
             return Ok(Some(update.clone()));
         }
-        // The next version is above what is stored, and at least the clock's time: a floor below that need not be
-        // kept. By the time that the stored one has expired, the clock has outgrown it.
+        // The next version is above the stored one and at least the clock's time, so a floor
+        // below that need not be kept. If the stored status has expired, either the clock has
+        // passed its version or the key remembers it.
         let (time, last) = (self.clock.now(), seen.most);
         let is_ahead = last.get() > time || (last.get() == time && stored.is_none());
         if !is_ahead || hold.is_zero() {
             return Ok(None);
         }
-        let (floor, until) = shard.floors.get(key, now).map_or((last, now), |(&floor, until)| (floor.max(last), until));
+        let (floor, until) = shard
+            .floors
+            .get(key, now)
+            .map_or((last, now), |(&floor, until)| (floor.max(last), until));
         if shard.floors.contains(key) || reserve(&self.floors, 1, self.limits.max_floors) {
-            shard.floors.insert(key, floor, until.max(now + hold + FLOOR_MARGIN));
+            shard
+                .floors
+                .insert(key, floor, until.max(now + hold + FLOOR_MARGIN));
             Ok(None)
         } else {
             self.metrics.limit_hit(Limit::Floors);
@@ -107,34 +157,66 @@ impl Memory {
 
     /// See [`Store::put`](super::Store::put).
     pub(super) fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
-        let Put { value, is_final, ttl, after } = put;
-        let status = |version| Status { version, value: value.clone(), is_final: *is_final };
-        self.write(key, *after, |version, _| (Update::Status(status(version)), *ttl))
+        let Put {
+            value,
+            is_final,
+            ttl,
+            after,
+            before,
+            number,
+        } = put;
+        let status = |version| Status {
+            version,
+            value: value.clone(),
+            is_final: *is_final,
+        };
+        let number = number.is_of_id().then_some(*number);
+        let write = Write {
+            key,
+            after: *after,
+            before: *before,
+            number,
+        };
+        self.write(&write, |version, _| (Update::Status(status(version)), *ttl))
     }
 
     /// See [`Store::forget`](super::Store::forget).
     pub(super) fn forget(&self, key: &Key) -> Result<Stored, StoreError> {
-        self.write(key, None, |version, left| (Update::Gone(version), left.max(MIN_GONE_TTL)))
+        let write = Write {
+            key,
+            after: None,
+            before: None,
+            number: None,
+        };
+        self.write(&write, |version, left| {
+            (Update::Gone(version), left.max(MIN_GONE_TTL))
+        })
     }
 
     /// See [`Store::look`](super::Store::look).
     pub(super) fn look(&self, key: &Key) -> Option<Known> {
         let now = Instant::now();
-        let shard = self.by_key.lock(key);
-        let (update, until) = shard.known.get(key, now)?;
-        Some(Known { update: update.clone(), expires_in: until - now })
+        self.by_key.lock(key).look(key, now)
     }
 
-    /// Takes away what has expired.
+    /// Returns the time of the clock that versions are made of, in ms since 1970.
+    pub(super) fn clock_ms(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Removes the entries and floors that have expired.
     pub fn sweep(&self) {
         let now = Instant::now();
         self.by_key.visit(|shard| self.sweep_batch(shard, now));
     }
 
-    /// How it is, for the metrics.
+    /// Returns the state of the store for the metrics.
     pub(super) fn now(&self) -> StoreNow {
         StoreNow::Memory {
-            statuses: [self.statuses.load(Ordering::Relaxed), self.limits.max_statuses],
+            statuses: [
+                self.statuses.load(Ordering::Relaxed),
+                self.limits.max_statuses,
+            ],
             bytes: [self.bytes.load(Ordering::Relaxed), self.limits.max_bytes],
         }
     }
@@ -143,21 +225,22 @@ impl Memory {
         &self.metrics
     }
 
-    /// Writes what `make` makes of the next version and of the life that was left.
+    /// Writes the update that `make` returns for the next version and for the time that the
+    /// present update has left. `make` also returns the time to live.
     fn write(
         &self,
-        key: &Key,
-        after: Option<Version>,
+        write: &Write<'_>,
         make: impl Fn(Version, Duration) -> (Update, Duration),
     ) -> Result<Stored, StoreError> {
-        let mut done = self.try_write(key, after, &make);
+        let mut done = self.try_write(write, &make);
         if let Err(Unwritten::NoRoom(_)) = done {
-            // What has expired since the last sweep takes no one's room.
+            // Entries that have expired since the last sweep must not take up room.
             self.sweep();
-            done = self.try_write(key, after, &make);
+            done = self.try_write(write, &make);
         }
         done.map_err(|unwritten| match unwritten {
             Unwritten::Conflict(version) => StoreError::Conflict(version),
+            Unwritten::TooLate => StoreError::TooLate,
             Unwritten::NoVersion => StoreError::Full,
             Unwritten::NoRoom(limit) => {
                 self.metrics.limit_hit(limit);
@@ -168,30 +251,71 @@ impl Memory {
 
     fn try_write(
         &self,
-        key: &Key,
-        after: Option<Version>,
+        &Write {
+            key,
+            after,
+            before,
+            number,
+        }: &Write<'_>,
         make: &impl Fn(Version, Duration) -> (Update, Duration),
     ) -> Result<Stored, Unwritten> {
         let now = Instant::now();
         let mut shard = self.by_key.lock(key);
+        let old = shard.known.peek(key);
+        let done = old.and_then(|old| old.writes.as_ref()?.version_of(number?));
+        if let Some(version) = done {
+            let known = shard.look(key, now);
+            let ttl = known
+                .as_ref()
+                .map_or(Duration::ZERO, |known| known.expires_in);
+            return Ok(Stored {
+                version,
+                ttl,
+                leases: Vec::new(),
+                process: 0,
+                by: StoredBy::Earlier(known),
+            });
+        }
+        if before.is_some_and(|before| system_ms() > before) {
+            return Err(Unwritten::TooLate);
+        }
         let (stored, left) = shard
-            .known
-            .get(key, now)
-            .map_or((Version::NONE, Duration::ZERO), |(update, until)| (update.version(), until - now));
+            .live(key, now)
+            .map_or((Version::NONE, Duration::ZERO), |(update, until)| {
+                (update.version(), until - now)
+            });
         if after.is_some_and(|after| after != stored) {
             return Err(Unwritten::Conflict(stored));
         }
-        let floor = shard.floors.get(key, now).map_or(Version::NONE, |(&floor, _)| floor);
-        let version = next_version(stored, floor, self.clock.now()).ok_or(Unwritten::NoVersion)?;
+        let floor = shard
+            .floors
+            .get(key, now)
+            .map_or(Version::NONE, |(&floor, _)| floor);
+        // This counts a status too that has expired but is not swept yet.
+        let remembered = old.map_or(Version::NONE, |old| old.version);
+        let version =
+            next_version(remembered, floor, self.clock.now()).ok_or(Unwritten::NoVersion)?;
         let (update, ttl) = make(version, left);
-        let replaced = shard.known.peek(key).map(|old| cost(key, old));
-        self.make_room(replaced, cost(key, &update)).map_err(Unwritten::NoRoom)?;
-        shard.known.insert(key, update, now + ttl);
-        self.clock.given(version.get());
-        Ok(Stored { version, ttl, leases: Vec::new(), process: 0 })
+        let writes = Writes::with(old.and_then(|old| old.writes.as_deref()), number, version);
+        let entry = Entry {
+            update: Some(update),
+            version,
+            writes,
+        };
+        self.make_room(old.map(|old| cost(key, old)), cost(key, &entry))
+            .map_err(Unwritten::NoRoom)?;
+        shard.known.insert(key, entry, now + ttl);
+        Ok(Stored {
+            version,
+            ttl,
+            leases: Vec::new(),
+            process: 0,
+            by: StoredBy::This,
+        })
     }
 
-    /// Counts an entry of `new` bytes in place of one of `replaced`, if it fits; else the bound that it does not.
+    /// Counts an entry of `new` bytes, in place of one of `replaced` bytes if there was one.
+    /// Returns the bound that it would exceed, if it does not fit.
     fn make_room(&self, replaced: Option<usize>, new: usize) -> Result<(), Limit> {
         let old = replaced.unwrap_or(0);
         if replaced.is_none() && !reserve(&self.statuses, 1, self.limits.max_statuses) {
@@ -203,23 +327,25 @@ impl Memory {
             }
             return Err(Limit::StatusBytes);
         }
-        self.bytes.fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
+        self.bytes
+            .fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Takes away at most [`SWEEP_BATCH`] of each kind; tells whether there may be more.
+    /// Removes at most [`SWEEP_BATCH`] entries and as many floors. Returns whether there may be
+    /// more.
     fn sweep_batch(&self, shard: &mut Shard, now: Instant) -> bool {
         for _ in 0..SWEEP_BATCH {
             let known = shard.known.pop_expired(now);
             let floor = shard.floors.pop_expired(now);
-            if let Some((key, update)) = &known {
-                self.statuses.fetch_sub(1, Ordering::Relaxed);
-                self.bytes.fetch_sub(cost(key, update), Ordering::Relaxed);
+            let is_known = known.is_some();
+            if let Some((key, entry)) = known {
+                self.end(shard, &key, entry, now);
             }
             if floor.is_some() {
                 self.floors.fetch_sub(1, Ordering::Relaxed);
             }
-            if known.is_none() && floor.is_none() {
+            if !is_known && floor.is_none() {
                 shard.known.shrink();
                 shard.floors.shrink();
                 return false;
@@ -227,28 +353,118 @@ impl Memory {
         }
         true
     }
+
+    /// Ends an entry that has expired: frees its room, or keeps its version until the clock has
+    /// passed it.
+    fn end(&self, shard: &mut Shard, key: &Key, entry: Entry, now: Instant) {
+        let bytes = cost(key, &entry);
+        let ahead = entry
+            .version
+            .get()
+            .checked_sub(self.clock.now())
+            .filter(|_| entry.update.is_some());
+        let Some(ahead) = ahead else {
+            self.statuses.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return;
+        };
+        let entry = Entry {
+            update: None,
+            ..entry
+        };
+        self.bytes
+            .fetch_sub(bytes - cost(key, &entry), Ordering::Relaxed);
+        // One millisecond more, because the clock has to pass the version, and another, because
+        // both clocks are read in whole milliseconds.
+        let life = Duration::from_millis(ahead.min(MAX_AHEAD) + 2);
+        shard.known.insert(key, entry, now + life);
+    }
+}
+
+impl Shard {
+    /// Returns the status or deletion under a key, and the time at which it ends.
+    fn live(&self, key: &Key, now: Instant) -> Option<(&Update, Instant)> {
+        let (entry, until) = self.known.get(key, now)?;
+        Some((entry.update.as_ref()?, until))
+    }
+
+    /// Returns the status or deletion under a key, with the time that it has left.
+    fn look(&self, key: &Key, now: Instant) -> Option<Known> {
+        let (update, until) = self.live(key, now)?;
+        Some(Known {
+            update: update.clone(),
+            expires_in: until - now,
+        })
+    }
+}
+
+impl Writes {
+    /// Returns the version of the write with this number.
+    fn version_of(&self, number: WriteNumber) -> Option<Version> {
+        self.0
+            .iter()
+            .find(|(known, _)| *known == Some(number))
+            .map(|(_, version)| *version)
+    }
+
+    /// Returns the last writes including one more; `None` if none of them has an `id`.
+    fn with(
+        old: Option<&Self>,
+        number: Option<WriteNumber>,
+        version: Version,
+    ) -> Option<Box<Self>> {
+        if old.is_none() && number.is_none() {
+            return None;
+        }
+        let old = old.map_or(&[][..], |old| &old.0);
+        let dropped = (old.len() + 1).saturating_sub(REMEMBERED_WRITES);
+        let writes: Vec<_> = old[dropped..]
+            .iter()
+            .copied()
+            .chain([(number, version)])
+            .collect();
+        writes
+            .iter()
+            .any(|(number, _)| number.is_some())
+            .then(|| Box::new(Self(writes)))
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.0)
+    }
 }
 
 /// Adds `more` to a count, unless it would exceed its limit.
 fn reserve(count: &AtomicUsize, more: usize, limit: usize) -> bool {
     let within = |count: usize| count.checked_add(more).filter(|&sum| sum <= limit);
-    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+        .is_ok()
 }
 
-/// What an entry counts towards the bound on bytes.
-fn cost(key: &Key, update: &Update) -> usize {
-    ENTRY_BYTES + key.as_str().len() + update.value_bytes()
+/// Returns the bytes that an entry counts towards [`MemoryLimits::max_bytes`].
+fn cost(key: &Key, entry: &Entry) -> usize {
+    let value = entry.update.as_ref().map_or(0, Update::value_bytes);
+    let writes = entry.writes.as_ref().map_or(0, |writes| writes.bytes());
+    ENTRY_BYTES + key.as_str().len() + value + writes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Value;
+    use crate::model::status::Value;
 
     const LONG: Duration = Duration::from_secs(60);
 
     fn store(max_statuses: usize, max_bytes: usize) -> Memory {
-        Memory::new(Limits { max_statuses, max_bytes, max_floors: 2 }, Arc::default())
+        Memory::new(
+            MemoryLimits {
+                max_statuses,
+                max_bytes,
+                max_floors: 2,
+            },
+            Arc::default(),
+        )
     }
 
     fn key(text: &str) -> Key {
@@ -261,11 +477,26 @@ mod tests {
 
     fn put(json: &str, ttl: Duration) -> Put {
         let raw: &serde_json::value::RawValue = serde_json::from_str(json).expect("JSON");
-        Put { value: Value::new(raw, 1000).expect("good"), is_final: false, ttl, after: None }
+        Put {
+            value: Value::new(raw, 1000).expect("good"),
+            is_final: false,
+            ttl,
+            after: None,
+            before: None,
+            number: WriteNumber::random(),
+        }
     }
 
     fn put_at(store: &Memory, key: &Key, put: Put) -> Result<Version, StoreError> {
         store.put(key, &put).map(|stored| stored.version)
+    }
+
+    /// Waits until the clock has passed a version. A real status needs no such wait, because it
+    /// lives for at least a second, and by then the clock has passed its version.
+    fn wait_until_passed(store: &Memory, version: Version) {
+        while store.clock.now() <= version.get() {
+            std::thread::yield_now();
+        }
     }
 
     fn forget_at(store: &Memory, key: &Key) -> Result<Version, StoreError> {
@@ -278,21 +509,36 @@ mod tests {
         let first = put_at(&store, &key("a"), put("1", LONG)).expect("room");
         let second = put_at(&store, &key("a"), put("2", LONG)).expect("room");
         assert!(second > first);
-        let seen = store.open(&key("a"), Seen::from(first), LONG).expect("open").expect("newer");
+        let seen = store
+            .open(&key("a"), Seen::from(first), LONG)
+            .expect("open")
+            .expect("newer");
         assert_eq!(seen.version(), second);
         assert_eq!(store.open(&key("a"), Seen::from(second), LONG), Ok(None));
-        assert_eq!(store.open(&key("b"), Seen::from(Version::NONE), LONG), Ok(None));
+        assert_eq!(
+            store.open(&key("b"), Seen::from(Version::NONE), LONG),
+            Ok(None)
+        );
     }
 
     #[test]
     fn after_is_the_exact_version_or_nothing_is_stored() {
         let store = store(10, 10_000);
-        let after = |version| Put { after: Some(version), ..put("1", LONG) };
+        let after = |version| Put {
+            after: Some(version),
+            ..put("1", LONG)
+        };
         let first = put_at(&store, &key("a"), after(Version::NONE)).expect("nothing known");
-        assert_eq!(put_at(&store, &key("a"), after(Version::NONE)), Err(StoreError::Conflict(first)));
+        assert_eq!(
+            put_at(&store, &key("a"), after(Version::NONE)),
+            Err(StoreError::Conflict(first))
+        );
         let second = put_at(&store, &key("a"), after(first)).expect("exact");
         let gone = forget_at(&store, &key("a")).expect("room");
-        assert_eq!(put_at(&store, &key("a"), after(second)), Err(StoreError::Conflict(gone)));
+        assert_eq!(
+            put_at(&store, &key("a"), after(second)),
+            Err(StoreError::Conflict(gone))
+        );
         assert!(put_at(&store, &key("a"), after(gone)).is_ok());
     }
 
@@ -303,7 +549,7 @@ mod tests {
         assert_eq!(store.open(&key("a"), Seen::from(ahead), LONG), Ok(None));
         let stored = put_at(&store, &key("a"), put("1", LONG)).expect("room");
         assert_eq!(stored, ahead.next().expect("next"));
-        // Its neighbour does not move: what one page says of one key is no clock.
+        // Another key is not affected: the `last` that a page sends for one key moves no clock.
         assert!(put_at(&store, &key("b"), put("1", LONG)).expect("room") < ahead);
     }
 
@@ -311,7 +557,9 @@ mod tests {
     fn a_status_after_one_that_expired_has_a_greater_version() {
         let store = store(10, 10_000);
         let short = Duration::from_millis(100);
-        let burst = (0..10_000).map(|_| put_at(&store, &key("a"), put("1", short)).expect("room")).max();
+        let burst = (0..10_000)
+            .map(|_| put_at(&store, &key("a"), put("1", short)).expect("room"))
+            .max();
         while store.look(&key("a")).is_some() {
             std::thread::yield_now();
         }
@@ -319,14 +567,195 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_a_floor_made_is_remembered_until_the_clock_has_passed_it() {
+        let store = store(1, 10_000);
+        let last = version(store.clock.now() + 3_600_000);
+        assert_eq!(
+            store.open(&key("a"), Seen::from(last), Duration::from_millis(1)),
+            Ok(None)
+        );
+        let first = put_at(&store, &key("a"), put("1", Duration::ZERO)).expect("room");
+        assert!(first > last);
+        // The floor and the status have ended. The version is remembered before a sweep and
+        // after one.
+        store.by_key.lock(&key("a")).floors = Expiring::default();
+        let second = put_at(&store, &key("a"), put("1", Duration::ZERO)).expect("room");
+        assert!(second > first);
+        store.sweep();
+        assert_eq!(
+            store.bytes.load(Ordering::Relaxed),
+            ENTRY_BYTES + 1,
+            "the value is gone"
+        );
+        assert_eq!(
+            store.open(&key("a"), Seen::from(Version::NONE), LONG),
+            Ok(None)
+        );
+        assert!(store.look(&key("a")).is_none());
+        assert_eq!(
+            put_at(&store, &key("b"), put("1", LONG)),
+            Err(StoreError::Full),
+            "it keeps its place"
+        );
+        let after = |version| Put {
+            after: Some(version),
+            ..put("1", Duration::ZERO)
+        };
+        assert_eq!(
+            put_at(&store, &key("a"), after(second)),
+            Err(StoreError::Conflict(Version::NONE))
+        );
+        assert!(put_at(&store, &key("a"), after(Version::NONE)).expect("its own place") > second);
+    }
+
+    #[test]
+    fn a_version_is_not_remembered_any_longer_than_the_clock_needs() {
+        let store = store(1, 10_000);
+        let last = version(store.clock.now() + 200);
+        assert_eq!(store.open(&key("a"), Seen::from(last), LONG), Ok(None));
+        put_at(&store, &key("a"), put("1", Duration::ZERO)).expect("room");
+        store.sweep();
+        assert_eq!(store.statuses.load(Ordering::Relaxed), 1);
+        while store.statuses.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+            store.sweep();
+        }
+        assert!(store.clock.now() > last.get());
+        assert_eq!(store.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn no_key_s_floor_moves_the_versions_of_others() {
+        let store = store(100, 100_000);
+        for number in 0..20 {
+            let key = key(&format!("k{number}"));
+            let last = version(store.clock.now() + MAX_AHEAD - 1000);
+            let _ = store.open(&key, Seen::from(last), Duration::from_millis(1));
+            store
+                .by_key
+                .lock(&key)
+                .floors
+                .insert(&key, last, Instant::now() + LONG);
+            assert!(put_at(&store, &key, put("1", LONG)).expect("room") > last);
+            assert!(put_at(&store, &key, put("2", LONG)).expect("room") > last);
+        }
+        let other = put_at(&store, &key("other"), put("1", LONG)).expect("room");
+        assert!(other.get() <= system_ms() + 60_000, "{other}");
+    }
+
+    #[test]
+    fn a_set_that_comes_after_its_time_is_not_stored() {
+        let store = store(10, 10_000);
+        let before = |time| Put {
+            before: Some(time),
+            ..put("1", LONG)
+        };
+        assert_eq!(
+            put_at(&store, &key("a"), before(system_ms() - 1)),
+            Err(StoreError::TooLate)
+        );
+        assert!(store.look(&key("a")).is_none());
+        assert!(put_at(&store, &key("a"), before(system_ms() + 60_000)).is_ok());
+    }
+
+    #[test]
+    fn a_repeat_with_the_same_id_is_done_once_as_long_as_it_is_among_the_last_eight_writes() {
+        let store = store(10, 10_000);
+        let number = WriteNumber::of_id("i");
+        let with_id = |value| Put {
+            number,
+            ..put(value, LONG)
+        };
+        put_at(&store, &key("a"), put("0", LONG)).expect("room");
+        assert_eq!(
+            store.bytes.load(Ordering::Relaxed),
+            ENTRY_BYTES + 2,
+            "without an id nothing is remembered"
+        );
+        let first = put_at(&store, &key("a"), with_id("1")).expect("room");
+        let mut newest = first;
+        for round in 1..REMEMBERED_WRITES {
+            newest = if round == 3 {
+                forget_at(&store, &key("a"))
+            } else {
+                put_at(&store, &key("a"), put("2", LONG))
+            }
+            .expect("room");
+            // The known number takes precedence over both conditions.
+            let repeat = Put {
+                after: Some(version(5)),
+                before: Some(1),
+                ..with_id("1")
+            };
+            let again = store.put(&key("a"), &repeat).expect("done");
+            assert_eq!(again.version, first);
+            let StoredBy::Earlier(Some(known)) = again.by else {
+                panic!("{again:?}")
+            };
+            assert_eq!(known.update.version(), newest);
+        }
+        assert!(
+            put_at(&store, &key("b"), with_id("1")).is_ok(),
+            "another key's"
+        );
+        put_at(&store, &key("a"), put("3", LONG)).expect("room");
+        assert!(put_at(&store, &key("a"), with_id("1")).expect("room") > newest);
+        for _ in 0..REMEMBERED_WRITES {
+            put_at(&store, &key("a"), put("4", LONG)).expect("room");
+        }
+        assert!(
+            store
+                .by_key
+                .lock(&key("a"))
+                .known
+                .peek(&key("a"))
+                .expect("there")
+                .writes
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_of_writes_is_counted_in_bytes() {
+        let store = store(10, 10_000);
+        let with_id = |id| Put {
+            number: WriteNumber::of_id(id),
+            ..put("1", Duration::ZERO)
+        };
+        put_at(&store, &key("a"), with_id("1")).expect("room");
+        let one = store.bytes.load(Ordering::Relaxed);
+        let last = put_at(&store, &key("a"), with_id("2")).expect("room");
+        let two = store.bytes.load(Ordering::Relaxed);
+        assert!(one > ENTRY_BYTES + 2 && two - one == 24, "{one} {two}");
+        // The status has expired, but the set is not carried out again while the key is there.
+        let repeat = store.put(&key("a"), &with_id("1")).expect("done");
+        assert_eq!(repeat.by, StoredBy::Earlier(None));
+        wait_until_passed(&store, last);
+        store.sweep();
+        assert_eq!(store.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn floors_are_bounded_apart_from_statuses() {
         let store = store(1, 10_000);
         for name in ["a", "b"] {
-            assert_eq!(store.open(&key(name), Seen::from(Version::MAX_LAST), LONG), Ok(None));
+            assert_eq!(
+                store.open(&key(name), Seen::from(Version::MAX_LAST), LONG),
+                Ok(None)
+            );
         }
-        assert_eq!(store.open(&key("c"), Seen::from(Version::MAX_LAST), LONG), Err(StoreError::Full));
-        assert_eq!(store.open(&key("a"), Seen::from(Version::MAX_LAST), LONG), Ok(None));
-        assert_eq!(store.open(&key("c"), Seen::from(version(1)), LONG), Ok(None));
+        assert_eq!(
+            store.open(&key("c"), Seen::from(Version::MAX_LAST), LONG),
+            Err(StoreError::Full)
+        );
+        assert_eq!(
+            store.open(&key("a"), Seen::from(Version::MAX_LAST), LONG),
+            Ok(None)
+        );
+        assert_eq!(
+            store.open(&key("c"), Seen::from(version(1)), LONG),
+            Ok(None)
+        );
         assert!(put_at(&store, &key("c"), put("1", LONG)).is_ok());
     }
 
@@ -335,7 +764,10 @@ mod tests {
         let store = store(2, 10_000);
         put_at(&store, &key("a"), put("1", LONG)).expect("room");
         put_at(&store, &key("b"), put("1", LONG)).expect("room");
-        assert_eq!(put_at(&store, &key("c"), put("1", LONG)), Err(StoreError::Full));
+        assert_eq!(
+            put_at(&store, &key("c"), put("1", LONG)),
+            Err(StoreError::Full)
+        );
         assert_eq!(forget_at(&store, &key("c")), Err(StoreError::Full));
         assert!(put_at(&store, &key("a"), put("2", LONG)).is_ok());
         assert!(store.look(&key("b")).is_some());
@@ -346,18 +778,28 @@ mod tests {
         let store = store(10, 2 * ENTRY_BYTES + 2 + 10);
         put_at(&store, &key("a"), put("12345", LONG)).expect("room");
         put_at(&store, &key("b"), put("12345", LONG)).expect("room");
-        assert_eq!(put_at(&store, &key("a"), put("123456", LONG)), Err(StoreError::Full));
+        assert_eq!(
+            put_at(&store, &key("a"), put("123456", LONG)),
+            Err(StoreError::Full)
+        );
         put_at(&store, &key("a"), put("1", LONG)).expect("smaller");
         put_at(&store, &key("b"), put("123456789", LONG)).expect("room again");
-        assert_eq!(put_at(&store, &key("a"), put("12", LONG)), Err(StoreError::Full));
+        assert_eq!(
+            put_at(&store, &key("a"), put("12", LONG)),
+            Err(StoreError::Full)
+        );
     }
 
     #[test]
     fn what_expired_is_not_seen_and_leaves_its_room() {
         let store = store(1, 10_000);
-        put_at(&store, &key("a"), put("1", Duration::ZERO)).expect("room");
-        assert_eq!(store.open(&key("a"), Seen::from(Version::NONE), LONG), Ok(None));
+        let version = put_at(&store, &key("a"), put("1", Duration::ZERO)).expect("room");
+        assert_eq!(
+            store.open(&key("a"), Seen::from(Version::NONE), LONG),
+            Ok(None)
+        );
         assert!(store.look(&key("a")).is_none());
+        wait_until_passed(&store, version);
         put_at(&store, &key("b"), put("1", LONG)).expect("room of what expired");
         store.sweep();
         assert_eq!(store.statuses.load(Ordering::Relaxed), 1);
@@ -370,11 +812,17 @@ mod tests {
         let set = put_at(&store, &key("a"), put("1", Duration::from_secs(100))).expect("room");
         let gone = forget_at(&store, &key("a")).expect("room");
         assert!(gone > set);
-        assert_eq!(store.open(&key("a"), Seen::from(set), LONG), Ok(Some(Update::Gone(gone))));
+        assert_eq!(
+            store.open(&key("a"), Seen::from(set), LONG),
+            Ok(Some(Update::Gone(gone)))
+        );
         let left = store.look(&key("a")).expect("mark").expires_in;
         assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100));
         assert!(put_at(&store, &key("a"), put("2", LONG)).expect("room") > gone);
-        assert!(matches!(store.open(&key("a"), Seen::from(gone), LONG), Ok(Some(Update::Status(_)))));
+        assert!(matches!(
+            store.open(&key("a"), Seen::from(gone), LONG),
+            Ok(Some(Update::Status(_)))
+        ));
     }
 
     #[test]
@@ -383,6 +831,7 @@ mod tests {
         for i in 0..50_000 {
             put_at(&store, &key(&format!("k{i}")), put("1", Duration::ZERO)).expect("room");
         }
+        wait_until_passed(&store, version(system_ms()));
         store.sweep();
         assert_eq!(store.statuses.load(Ordering::Relaxed), 0);
         assert_eq!(store.bytes.load(Ordering::Relaxed), 0);

@@ -262,9 +262,14 @@ test("the_screen_outlives_a_restart_of_a_program_with_a_secret", limit, async (t
   const old = await program({ t, args: [...args, "--drain-quiet", "100ms"] });
   const page = await screen(t, { from: old });
   const code = await link(page);
+  // It is told for as long as the program drains, and after that something else.
+  await page.evaluate(() => {
+    window.told = new Set();
+    const note = () => told.add(document.querySelector("#state").textContent);
+    new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
+  });
   old.terminate();
-  await is(page, "retrying");
-  assert.equal(await text(page, "#state"), "The server is restarting; trying again");
+  await until("the restart is told", () => page.evaluate(() => told.has("The server is restarting; trying again")));
   await page.screenshot({ path: `${screenshots}desktop-light-retrying.png` });
   assert.equal(await old.exited, 0);
   const young = await program({ t, args: [...args, ...old.listeners] });

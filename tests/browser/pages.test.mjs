@@ -6,7 +6,7 @@ import { before, test } from "node:test";
 import { blank, browser, html, isolation, limit, open, program, site, until } from "./harness.mjs";
 import { NAME, nginx } from "./nginx.mjs";
 import { proxy } from "./proxy.mjs";
-import { leftovers, loaded, pause, state, values, watch, watched } from "./watching.mjs";
+import { leftovers, loaded, pause, rests, state, values, watch, watched } from "./watching.mjs";
 
 let chromium, holdfast, other;
 const pages = {};
@@ -186,8 +186,10 @@ test("frozen_page_hears_when_it_is_resumed", limit, async (t) => {
   await until("a poll is held", () => between.underWay("frozen") === 1);
   const client = await page.context().newCDPSession(page);
   await client.send("Page.setWebLifecycleState", { state: "frozen" });
+  const asked = between.polls.length;
   await holdfast.set("frozen", `"meanwhile"`);
-  await until("the program has answered", () => between.underWay("frozen") === 0);
+  // A page that is not frozen yet when the answer comes asks once more.
+  await until("the program has answered", () => between.underWay("frozen") === 0 || between.polls.length > asked);
   await client.send("Page.setWebLifecycleState", { state: "active" });
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
   await until("a poll is held again", () => between.underWay("frozen") === 1);
@@ -275,7 +277,9 @@ test("page_that_rests_as_long_as_it_is_told", limit, async (t) => {
   await watch(page, between.url, "rests");
   await page.clock.runFor(1);
   for (const [n, [members, rest]] of told.entries()) {
-    await until("it is told", async () => between.polls.length === n + 1 && (await watched(page)).state === "retrying");
+    await until("it has asked", () => between.polls.length === n + 1);
+    await rests(page);
+    assert.equal((await watched(page)).state, "retrying");
     await page.clock.runFor(rest - 10);
     assert.equal(between.polls.length, n + 1, `${JSON.stringify(members)}: not before ${rest} ms`);
     await page.clock.runFor(20);

@@ -1,4 +1,4 @@
-// README.md's pages, run as they are written there: only the address of holdfast is another.
+// The pages of README.md and docs/, run as they are written there: only the address of holdfast is another.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -13,12 +13,13 @@ before(async () => {
   other = await site(pages);
 });
 
-const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+const text = (name) => "\n" + readFileSync(new URL(`../../${name}`, import.meta.url), "utf8");
+const documents = ["README.md", "docs/page.md", "docs/qr-login.md"].map(text).join("");
 
 /** The first block of code in a language under a heading, with the test's holdfast in it. */
 function block(heading, language) {
-  const section = readme.split(`\n${heading}\n`)[1];
-  assert.ok(section, `README.md has no ${heading}`);
+  const section = documents.split(`\n${heading}\n`)[1];
+  assert.ok(section, `no document has ${heading}`);
   const code = section.split("```" + language + "\n")[1]?.split("```\n")[0];
   assert.ok(code, `${heading} has no ${language}`);
   return code.replaceAll("http://127.0.0.1:11000", holdfast.public);
@@ -48,14 +49,14 @@ async function hears(page) {
   assert.deepEqual(page.complaints, []);
 }
 
-// One key, as README.md has it: each test begins with the same status.
+// One key, as the documents have it: each test begins with the same status.
 beforeEach(() => holdfast.set("demo", `"before"`));
 
 const ways = {
-  library: () => block("### holdfast.js", "html"),
-  plain_script: () => block("### Plain script", "html"),
-  jquery: () => `<script src="/jquery.js"></script><script>${block("### jQuery", "js")}</script>`,
-  fetch: () => `<script type="module">${block("### fetch", "js")}</script>`,
+  library: () => block("## holdfast.js", "html"),
+  plain_script: () => block("## Plain script", "html"),
+  jquery: () => `<script src="/jquery.js"></script><script>${block("## jQuery", "js")}</script>`,
+  fetch: () => `<script type="module">${block("## fetch", "js")}</script>`,
 };
 for (const [name, body] of Object.entries(ways)) {
   test(`page_by_${name}_hears_all_to_the_end`, limit, async (t) => {
@@ -65,15 +66,21 @@ for (const [name, body] of Object.entries(ways)) {
   });
 }
 
+test("first_page_of_the_readme_shows_the_status", limit, async (t) => {
+  const page = await page_with(t, "/first", block("### The first page", "html"));
+  await until("it is shown", async () => (await page.title()) === "before");
+  assert.deepEqual(page.complaints, []);
+});
+
 test("page_by_module_hears_the_first_status", limit, async (t) => {
-  const page = await page_with(t, "/module", `<script type="module">${block("### holdfast.js", "js")}</script>`);
+  const page = await page_with(t, "/module", `<script type="module">${block("## holdfast.js", "js")}</script>`);
   await said(page, `["first status","before"]`);
   await holdfast.waiters(0);
   assert.deepEqual(page.complaints, []);
 });
 
 test("page_by_assignment_reads_the_status", limit, async (t) => {
-  const page = await page_with(t, "/assignment", `<script>${block("### Assignment", "js")}</script>`);
+  const page = await page_with(t, "/assignment", `<script>${block("## Assignment", "js")}</script>`);
   await said(page, `[0,"before"]`);
   assert.deepEqual(page.complaints, []);
 });
@@ -83,9 +90,9 @@ test("login_in_twenty_lines_signs_in", limit, async (t) => {
   t.after(() => rmSync(directory, { recursive: true }));
   writeFileSync(`${directory}/secret`, "of-the-tests-of-readme-and-long-enough");
   const signing = await program({ t, args: ["--key-secret-file", `${directory}/secret`] });
-  const login = block("## A QR login in twenty lines", "html").replaceAll(holdfast.public, signing.public);
+  const login = block("# A QR login in twenty lines", "html").replaceAll(holdfast.public, signing.public);
   assert.equal(login.trimEnd().split("\n").length, 20);
-  // What README.md leaves to the backend.
+  // What the document leaves to the backend.
   const ids = [];
   const redeemed = [];
   const page = await open(t, chromium, `${other.localhost}/elsewhere`);

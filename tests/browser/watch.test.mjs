@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { browser, limit, program, site, tab, until } from "./harness.mjs";
 import { proxy } from "./proxy.mjs";
-import { leftovers, loaded, online, pause, state, values, watch, watched } from "./watching.mjs";
+import { leftovers, loaded, online, pause, state, told, values, watch, watched } from "./watching.mjs";
 
 let chromium, holdfast, other;
 before(async () => ([chromium, holdfast, other] = await Promise.all([browser(), program(), site()])));
@@ -68,8 +68,7 @@ test("timeout_is_followed_by_the_next_poll_at_once", limit, async (t) => {
   const between = await proxy(t, brief.public);
   const page = await started(t);
   await watch(page, between.url, "timeout");
-  await until("three polls", () => between.polls.length === 3);
-  await brief.waiters(1);
+  await until("three polls", () => between.polls.length >= 3);
   assert.deepEqual((await watched(page)).states, [["waiting"]]);
   assert.equal(between.mostAtOnce, 1);
   // Told by the page's own times, which the machine's load does not stretch: no rest of a second lies between two polls.
@@ -85,9 +84,11 @@ test("wait_0_asks_once_a_second", limit, async (t) => {
   const page = await started(t);
   const began = performance.now();
   await watch(page, between.url, "short", { wait: 0 });
-  await until("four polls", () => between.polls.length === 4);
-  assert.ok(performance.now() - began > 2500, "three seconds lie between four polls");
-  assert.deepEqual(between.polls.map((poll) => poll.wait), ["0", "0", "0", "0"]);
+  await until("four polls", () => between.polls.length >= 4);
+  const took = performance.now() - began;
+  const { length } = between.polls;
+  assert.ok(took > (length - 1.5) * 1000, `a second lies between two of ${length} polls in ${took} ms`);
+  assert.deepEqual(new Set(between.polls.map((poll) => poll.wait)), new Set(["0"]));
 });
 
 test("server_that_says_timeout_at_once_is_asked_once_a_second", limit, async (t) => {
@@ -96,7 +97,7 @@ test("server_that_says_timeout_at_once_is_asked_once_a_second", limit, async (t)
   const page = await started(t);
   const began = performance.now();
   await watch(page, between.url, "hot");
-  await until("three polls", () => between.polls.length === 3);
+  await until("three polls", () => between.polls.length >= 3);
   assert.ok(performance.now() - began > 1500);
 });
 
@@ -137,8 +138,15 @@ test("full_server_is_asked_again_when_it_says", limit, async (t) => {
   const between = await proxy(t, full.public);
   await watch(page, between.url, "full", {}, "second");
   await until("it was told more than once", () => between.polls.length > 3);
-  // Told once, and that all is well when a poll is held; which none is that only finds out.
-  assert.deepEqual((await watched(page, "second")).states, [["waiting"], ["retrying", -3]]);
+  // Told once, and that all is well when a poll is held; which none is that only finds out. On a busy machine an answer
+  // may take a second, which looks like one that is held.
+  const { states } = await watched(page, "second");
+  assert.deepEqual(states.slice(0, 2), [["waiting"], ["retrying", -3]]);
+  const slowest = await page.evaluate((url) => {
+    const polls = performance.getEntriesByType("resource").filter((entry) => entry.name.startsWith(url));
+    return Math.max(...polls.map((poll) => poll.duration));
+  }, between.url);
+  if (slowest < 900) assert.equal(states.length, 2, JSON.stringify(states));
   assert.deepEqual(new Set(between.polls.map((poll) => poll.wait)), new Set(["25"]));
   await full.set("full", `1`, `,"final":true`);
   for (const name of ["first", "second"]) assert.deepEqual(await values(page, 1, name), [1]);
@@ -149,7 +157,7 @@ test("server_that_has_room_again_is_known_by_its_silence", limit, async (t) => {
   between.plan.push(between.say({ code: -3, retry_after_ms: 100 }));
   const page = await started(t);
   await watch(page, between.url, "room");
-  await until("it was told", async () => (await watched(page)).states.length === 2);
+  await told(page, "retrying");
   await state(page, "waiting");
   assert.equal(between.polls.length, 2);
   assert.equal(between.underWay("room"), 1, "it is held");
@@ -182,10 +190,11 @@ test("full_server_that_falls_silent_is_found_out", limit, async (t) => {
   const page = await started(t);
   await page.clock.install();
   await watch(page, between.url, "silent");
-  await until("it was told", async () => (await watched(page)).states.length === 2);
+  await told(page, "retrying");
   await state(page, "waiting");
   await page.clock.fastForward(36_000);
-  await state(page, "retrying");
+  // It asks again within two seconds, and then all is well.
+  await until("it is in trouble", async () => (await watched(page)).states.filter(([state]) => state === "retrying").length >= 2);
 });
 
 test("full_server_whose_store_is_out_of_reach_is_in_trouble", limit, async (t) => {
@@ -238,7 +247,8 @@ test("status_ends_a_row_of_failures", limit, async (t) => {
   await values(page, 1);
   await state(page, "retrying");
   await page.clock.runFor(2_000);
-  await until("the fourth", () => between.polls.length === 4);
+  // It is answered at once, as it comes after trouble, and a fifth follows.
+  await until("the fourth", () => between.polls.length >= 4);
 });
 
 test("store_out_of_reach_is_told_until_it_is_back", limit, async (t) => {
@@ -306,7 +316,7 @@ test("stop_within_a_later_onstate_ends_it", limit, async (t) => {
 });
 
 test("stop_within_the_onstate_of_an_event_ends_it", limit, async (t) => {
-  const watching = await stopping(t, "stop-event", "onstate", "retrying", () => ["bad_gateway"], false);
+  const watching = await stopping(t, "stop-event", "onstate", "retrying", ({ say }) => [say({ code: -6, retry_after_ms: 600_000 })], false);
   const { page, between } = watching;
   await state(page, "offline");
   await online(page, true);
@@ -388,12 +398,14 @@ test("give_up_after_ends_it_with_an_error", limit, async (t) => {
   const { errors, states, statuses } = await watched(page);
   assert.deepEqual([errors, states, statuses], [["given up"], [["waiting"], ["stopped"]], []]);
   // One that was stopped before does not give up.
-  await watch(page, holdfast.public, "patience", { giveUpAfter: 0.3 }, "early");
-  await page.evaluate(() => early.watch.stop());
+  await page.evaluate((base) => {
+    window.late = [];
+    holdfast.watch(base, "patience", { giveUpAfter: 0.3, onerror: (message) => late.push(message) }).stop();
+  }, holdfast.public);
   await watch(page, holdfast.public, "patience", { giveUpAfter: 0 }, "at_once");
   await state(page, "stopped", "at_once");
   await page.evaluate(() => new Promise((later) => setTimeout(later, 500)));
-  assert.deepEqual((await watched(page, "early")).errors, []);
+  assert.deepEqual(await page.evaluate(() => late), []);
   await holdfast.set("patience", `1`);
   for (const name of ["patient", "endless"]) assert.deepEqual(await values(page, 1, name), [1]);
   await page.evaluate(() => [patient, endless].forEach(({ watch }) => watch.stop()));

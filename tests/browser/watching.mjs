@@ -32,7 +32,11 @@ export const watched = (page, name = "watched") =>
     return { ...heard, state: watch.state, last: watch.last };
   }, name);
 
-/** Waits until a watch's state is `wanted`. */
+/** Waits until a watch has told `wanted`, a state that may have passed since. */
+export const told = (page, wanted, name = "watched") =>
+  until(`the watch told ${wanted}`, async () => (await watched(page, name)).states.some(([state]) => state === wanted));
+
+/** Waits until a watch's state is `wanted`, one that it stays in. */
 export const state = (page, wanted, name = "watched") =>
   until(`the watch is ${wanted}`, () => page.evaluate(({ wanted, name }) => window[name].watch.state === wanted, { wanted, name }));
 
@@ -51,6 +55,9 @@ export const leftovers = (page) =>
     Object.keys(window).filter((name) => name.startsWith("holdfast_")).length,
     [...document.querySelectorAll("script")].filter((script) => script.src.includes("/status/get")).length,
   ]);
+
+/** Waits until the page has heard the end of its poll, and rests. */
+export const rests = (page) => until("the page rests", async () => (await leftovers(page)).every((count) => count === 0));
 
 /** Has the browser say that it has a network, or none, without an event. */
 export const online = (page, isOnline) =>

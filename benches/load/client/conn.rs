@@ -1,4 +1,5 @@
-//! One connection without blocking: what could not be sent yet, and what has come of an answer so far.
+//! A non-blocking connection, with the bytes that could not be sent yet and the part of an
+//! answer that has come.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::http::{self, Response};
 use super::tls::Tls;
 
-/// What came of reading.
+/// The result of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Got {
     Nothing,
@@ -29,7 +30,8 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// Begins to connect, from `source`; what is sent meanwhile goes out when it is there.
+    /// Begins to connect from `source`. Bytes that are sent meanwhile go out when the
+    /// connection is there.
     pub(crate) fn open(
         registry: &Registry,
         token: Token,
@@ -37,19 +39,30 @@ impl Conn {
         to: SocketAddr,
         tls: Option<Tls>,
     ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        // Without it a port is taken from all who use the address, even if its old connection only rests for a minute.
+        let socket = Socket::new(
+            Domain::IPV4,
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
+        // Without this option, a port is in use for the whole address, even if its old
+        // connection only rests for a minute (TIME_WAIT).
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&to.into()) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
         let mut stream = TcpStream::from_std(socket.into());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { stream, tls, unsent: Vec::new(), unread: Vec::new() })
+        Ok(Self {
+            stream,
+            tls,
+            unsent: Vec::new(),
+            unread: Vec::new(),
+        })
     }
 
     /// Sends what it can, and keeps the rest.
@@ -57,12 +70,16 @@ impl Conn {
         if let Some(tls) = &mut self.tls {
             return tls.send(&mut self.stream, bytes);
         }
-        let written = if self.unsent.is_empty() { write(&mut self.stream, bytes)? } else { 0 };
+        let written = if self.unsent.is_empty() {
+            write(&mut self.stream, bytes)?
+        } else {
+            0
+        };
         self.unsent.extend_from_slice(&bytes[written..]);
         Ok(())
     }
 
-    /// Sends what was kept.
+    /// Sends the bytes that were kept.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             return tls.flush(&mut self.stream);
@@ -70,7 +87,8 @@ impl Conn {
         if !self.unsent.is_empty() {
             let written = write(&mut self.stream, &self.unsent)?;
             self.unsent.drain(..written);
-            // Held by each of thousands of connections that never need it again.
+            // Release the memory: thousands of connections would keep it and never need it
+            // again.
             if self.unsent.is_empty() {
                 self.unsent = Vec::new();
             }
@@ -78,15 +96,20 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether everything was given to the system.
+    /// Returns whether everything was given to the kernel.
     pub(crate) fn is_flushed(&self) -> bool {
         self.unsent.is_empty() && self.tls.as_ref().is_none_or(Tls::is_flushed)
     }
 
-    /// Reads, and passes an answer that is complete to `take`. `buffer` is scratch space.
+    /// Reads, and passes an answer to `take` when it is complete. `buffer` is scratch space.
     ///
-    /// Epoll tells edges, so all has to be read; on Linux a read of less than the buffer has read all (epoll(7)).
-    pub(crate) fn read(&mut self, buffer: &mut [u8], take: impl FnOnce(&Response<'_>)) -> io::Result<Got> {
+    /// Epoll is edge-triggered, so everything must be read. On Linux, a read that does not fill
+    /// the buffer has read everything (epoll(7)).
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        take: impl FnOnce(&Response<'_>),
+    ) -> io::Result<Got> {
         let read = match &mut self.tls {
             Some(tls) => tls.read(&mut self.stream, buffer),
             None => self.stream.read(buffer),
@@ -94,7 +117,9 @@ impl Conn {
         let length = match read {
             Ok(0) => return Ok(Got::End),
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 return Ok(Got::Nothing);
             }
             Err(error) => return Err(error),
@@ -120,8 +145,15 @@ impl Conn {
 fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match stream.write(bytes) {
         Ok(written) => Ok(written),
-        // Not connected yet: the system says so when it is.
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => Ok(0),
+        // The connection is not there yet: the kernel reports when it is.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::WouldBlock | ErrorKind::NotConnected
+            ) =>
+        {
+            Ok(0)
+        }
         Err(error) => Err(error),
     }
 }

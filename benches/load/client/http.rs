@@ -1,4 +1,5 @@
-//! Just enough of an HTTP/1.1 client to take answers apart, and one blocking GET for questions that need not be fast.
+//! Just enough of an HTTP/1.1 client to parse answers, and one blocking GET for questions that
+//! need not be fast.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -17,31 +18,46 @@ pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     headers: &'a [Header<'a>],
     pub(crate) body: &'a [u8],
-    /// There are more bytes behind it. Nobody asks twice before an answer is there, so nothing may follow.
+    /// Whether more bytes follow it. None should: nobody asks again before the answer has come.
     pub(crate) more: bool,
 }
 
 impl<'a> Response<'a> {
-    /// A header's value; `name` in any case.
+    /// Returns a header's value, for `name` in any case.
     pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+        self.headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
     }
 }
 
-/// Passes the answer at the beginning of `bytes` to `take`, if it is complete, and says whether it was.
+/// Passes the answer at the beginning of `bytes` to `take` if it is complete. Returns whether
+/// it was.
 ///
 /// # Errors
-/// If it is not HTTP, or does not tell its length.
+/// If it is not HTTP, or if it does not give its length.
 pub(crate) fn parse(bytes: &[u8], take: impl FnOnce(&Response<'_>)) -> Result<bool, String> {
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let Status::Complete(length) = head.parse(bytes).map_err(|error| format!("not HTTP: {error}"))? else {
+    let Status::Complete(length) = head
+        .parse(bytes)
+        .map_err(|error| format!("not HTTP: {error}"))?
+    else {
         return Ok(false);
     };
     let status = head.code.expect("it is complete");
-    let mut response = Response { status, headers: head.headers, body: &[], more: false };
-    let told = response.header("content-length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-    let body_length: usize = told.ok_or_else(|| format!("an answer {status} without content-length"))?;
+    let mut response = Response {
+        status,
+        headers: head.headers,
+        body: &[],
+        more: false,
+    };
+    let told = response
+        .header("content-length")
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let body_length: usize =
+        told.ok_or_else(|| format!("an answer {status} without content-length"))?;
     let end = length + body_length;
     if bytes.len() < end {
         return Ok(false);
@@ -52,20 +68,28 @@ pub(crate) fn parse(bytes: &[u8], take: impl FnOnce(&Response<'_>)) -> Result<bo
     Ok(true)
 }
 
-/// The body that a GET is answered with, on a connection of its own.
+/// Sends a GET on a new connection, and returns the body of its answer.
 ///
 /// # Errors
-/// If there is none, or it is not a 200.
+/// If there is no answer, or if it is not a 200.
 pub(crate) fn get(address: SocketAddr, target: &str) -> Outcome<String> {
     let limit = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
-    // In one piece: `write!` to a socket sends its parts one by one.
-    let request = format!("GET {target} HTTP/1.1\r\nhost: push.example.com\r\nconnection: close\r\n\r\n");
+    // The request is written in one piece: `write!` to a socket would send its parts one by
+    // one.
+    let request =
+        format!("GET {target} HTTP/1.1\r\nhost: push.example.com\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("{target}: no answer"))?;
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| format!("{target}: no answer"))?;
     let good = head.starts_with("HTTP/1.1 200 ");
-    if good { Ok(body.to_owned()) } else { Err(format!("{target}: {}", head.lines().next().unwrap_or("")).into()) }
+    if good {
+        Ok(body.to_owned())
+    } else {
+        Err(format!("{target}: {}", head.lines().next().unwrap_or("")).into())
+    }
 }

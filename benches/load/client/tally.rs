@@ -1,20 +1,20 @@
-//! What became of the sets of one scenario: counted, and the first mistakes in words.
+//! The results of the sets of one scenario: counts, and the first mistakes in words.
 
 use std::time::Duration;
 
 use super::{LOST, Response};
 
-/// Mistakes that are told in words; the others are only counted.
+/// The number of mistakes that are kept in words. All others are only counted.
 const MOST_TOLD: usize = 5;
 
-/// Counts. All but the first two must be 0.
+/// The counts. All but `sets` and `confirmed` must be 0.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) sets: u64,
     pub(crate) confirmed: u64,
-    /// Confirmed, and its page was not answered in time.
+    /// Confirmed sets whose page was not answered in time.
     pub(crate) lost: u64,
-    /// Answers and receipts that are not what they should be, or that nobody asked for.
+    /// Wrong answers and receipts, and those that nobody asked for.
     pub(crate) wrong: u64,
     /// Sets without a receipt.
     pub(crate) unconfirmed: u64,
@@ -30,7 +30,10 @@ impl Tally {
     }
 
     pub(super) fn unasked(&mut self, response: &Response<'_>) {
-        self.wrong(&format!("an answer {} that nobody asked for, or that came twice", response.status));
+        self.wrong(&format!(
+            "an answer {} that nobody asked for, or that came twice",
+            response.status
+        ));
     }
 
     pub(super) fn answered(&mut self, latency: Duration) {

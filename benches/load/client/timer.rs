@@ -1,5 +1,5 @@
-//! A clock that wakes the event loop. Epoll's own timeout counts whole milliseconds: three sets at once where they are
-//! due one after another.
+//! A timer that wakes the event loop. Epoll's own timeout counts whole milliseconds, so three
+//! sets would be sent at once that are due one after another.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
@@ -7,27 +7,38 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
 use crate::Outcome;
 
-/// It ticks until it is dropped.
+/// A timer that ticks until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Timer(OwnedFd);
 
 impl Timer {
-    /// Ticks each `interval`, the first time after one.
+    /// Starts a timer that ticks every `interval`, first after one `interval`.
     pub(crate) fn start(registry: &Registry, token: Token, interval: Duration) -> Outcome<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        let time = Timespec { tv_sec: interval.as_secs().try_into()?, tv_nsec: i64::from(interval.subsec_nanos()) };
-        let times = Itimerspec { it_interval: time, it_value: time };
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        let time = Timespec {
+            tv_sec: interval.as_secs().try_into()?,
+            tv_nsec: i64::from(interval.subsec_nanos()),
+        };
+        let times = Itimerspec {
+            it_interval: time,
+            it_value: time,
+        };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self(timer))
     }
 
-    /// To be called after each tick: a tick that is not read is the last.
+    /// Acknowledges a tick. It must be called after each tick, because no tick follows one that
+    /// was not read.
     pub(crate) fn read(&self) {
         let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
     }

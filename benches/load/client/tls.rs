@@ -1,5 +1,5 @@
-//! TLS under a connection, for pages that come through nginx as deployed. Each page is another browser: nothing is
-//! resumed.
+//! TLS below a connection, for pages that come through nginx as deployed. Each page is another
+//! browser, so no session is resumed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -15,22 +15,27 @@ use crate::Outcome;
 /// The name in the certificate.
 pub(crate) const NAME: &str = "push.example.com";
 
-/// What trusts only the certificate in this file.
+/// Returns a configuration that trusts only the certificate in this file.
 pub(crate) fn trusting(certificate: &Path) -> Outcome<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate)?)?;
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
-/// One side of a TLS connection. What is to be sent is kept in it.
+/// The client's side of a TLS connection. It keeps the bytes that could not be sent yet.
 #[derive(Debug)]
 pub(crate) struct Tls(Box<ClientConnection>);
 
 impl Tls {
     pub(super) fn new(config: &Arc<ClientConfig>) -> Outcome<Self> {
-        Ok(Self(Box::new(ClientConnection::new(Arc::clone(config), ServerName::try_from(NAME)?)?)))
+        Ok(Self(Box::new(ClientConnection::new(
+            Arc::clone(config),
+            ServerName::try_from(NAME)?,
+        )?)))
     }
 
     /// Takes bytes to send, and sends what can be sent.
@@ -43,20 +48,31 @@ impl Tls {
         while self.0.wants_write() {
             match self.0.write_tls(stream) {
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => break,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::NotConnected
+                    ) =>
+                {
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// What is to be sent waits for the handshake, too.
+    /// Returns whether everything was sent. Bytes to send also wait for the handshake.
     pub(super) fn is_flushed(&self) -> bool {
         !self.0.is_handshaking() && !self.0.wants_write()
     }
 
-    /// Reads all that has come, as [`Read::read`] does.
-    pub(super) fn read(&mut self, stream: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads all bytes that have come, as [`Read::read`] does.
+    pub(super) fn read(
+        &mut self,
+        stream: &mut (impl Read + Write),
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         loop {
             match self.0.read_tls(stream) {
                 Ok(0) => break,
@@ -65,7 +81,7 @@ impl Tls {
                 Err(error) => return Err(error),
             };
         }
-        // The handshake answers what it reads.
+        // The handshake may have to answer what was read.
         self.flush(stream)?;
         self.0.reader().read(buffer)
     }

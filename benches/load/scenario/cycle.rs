@@ -1,5 +1,6 @@
-//! A fixed number of gets waits; the one that waits longest is set, answered, and asks anew on the same connection.
-//! As fast as the server can (*saturated*), or at a fixed rate (*paced*).
+//! A fixed number of gets waits. The key of the get that waits longest is set, and its page is
+//! answered and asks again on the same connection. Sets are made as fast as the server can
+//! (*saturated*), or at a fixed rate (*paced*).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use crate::client::{Client, LOST};
 use crate::server::Server;
 use crate::{Outcome, stats};
 
-/// CPU time and time at one moment.
+/// The CPU times and the time at one moment.
 struct Mark {
     server_cpu: u64,
     own_cpu: u64,
@@ -19,15 +20,25 @@ struct Mark {
 
 impl Mark {
     fn now(server: &Server) -> Outcome<Self> {
-        Ok(Self { server_cpu: server.cpu_ns()?, own_cpu: own_cpu_ns()?, time: Instant::now() })
+        Ok(Self {
+            server_cpu: server.cpu_ns()?,
+            own_cpu: own_cpu_ns()?,
+            time: Instant::now(),
+        })
     }
 }
 
-/// `count` cycles lie between two marks.
+/// Adds the costs of each of the `count` cycles between two marks.
 fn put_costs(sample: &mut Sample, before: &Mark, after: &Mark, count: usize) {
     let per_cycle = |ns: u64| ns as f64 / 1e3 / count.max(1) as f64;
-    sample.put("cycle_cpu_us", per_cycle(after.server_cpu - before.server_cpu));
-    sample.put("cycles_per_second", count as f64 / (after.time - before.time).as_secs_f64());
+    sample.put(
+        "cycle_cpu_us",
+        per_cycle(after.server_cpu - before.server_cpu),
+    );
+    sample.put(
+        "cycles_per_second",
+        count as f64 / (after.time - before.time).as_secs_f64(),
+    );
     sample.put("client_cpu_us", per_cycle(after.own_cpu - before.own_cpu));
 }
 
@@ -39,7 +50,7 @@ fn prepare(server: &Server, sizes: &Sizes) -> Outcome<(Client, VecDeque<usize>)>
     Ok((client, (0..sizes.outstanding).collect()))
 }
 
-/// As many sets under way as there are connections to set with.
+/// Measures with as many sets under way as there are connections for sets.
 pub(super) fn saturated(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
     let (mut client, mut pages) = prepare(server, sizes)?;
     set_in_turn(&mut client, &mut pages, sizes.warm_up)?;
@@ -50,24 +61,34 @@ pub(super) fn saturated(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
     let mut sample = Sample::default();
     put_costs(&mut sample, &before, &after, client.latencies.len());
     settle(&mut client, &mut sample)?;
-    sample.put_latencies(["wake_p50_us", "wake_p99_us", "wake_max_us"], &mut client.latencies);
+    sample.put_latencies(
+        ["wake_p50_us", "wake_p99_us", "wake_max_us"],
+        &mut client.latencies,
+    );
     Ok(sample)
 }
 
-/// An open loop: sets are due at fixed times whatever the server does.
+/// Measures in an open loop: sets are due at fixed times, whatever the server does.
 ///
-/// A latency counts from the moment in which this program took up the set that was due. It is not counted from when it
-/// was due: on a busy machine this program wakes up late, and that is not the server's doing. But it is not counted
-/// from when it was sent either: where all connections to set with are taken, or all pages unanswered, the set waits for
-/// the server, and that counts. `late_p99_us` tells how late it was taken up.
+/// A latency counts from the moment at which this program takes up the set that is due. It does
+/// not count from when the set was due: on a busy machine this program wakes up late, which is
+/// not the server's doing. Nor does it count from when the set is sent: if all connections for
+/// sets are taken, or all pages are unanswered, the set waits for the server, and that counts.
+/// `late_p99_us` reports how late sets are taken up.
 pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample> {
     let (mut client, mut pages) = prepare(server, sizes)?;
     let interval = Duration::from_secs(1) / rate;
     client.tick(interval)?;
     // The first second warms up.
     let (warm_up, total) = (rate as usize, rate as usize * (1 + sizes.seconds as usize));
-    let mut sets =
-        OpenLoop { start: Instant::now(), interval, taken: 0, done: 0, waiting: VecDeque::new(), late: vec![] };
+    let mut sets = OpenLoop {
+        start: Instant::now(),
+        interval,
+        taken: 0,
+        done: 0,
+        waiting: VecDeque::new(),
+        late: vec![],
+    };
     while sets.taken < warm_up {
         sets.turn(&mut client, &mut pages, warm_up)?;
     }
@@ -85,30 +106,38 @@ pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample
     }
     let mut sample = Sample::default();
     put_costs(&mut sample, &before, &after, count);
-    // Those that could never be sent are as bad as those that nobody confirmed.
+    // Sets that could never be sent are as bad as those that nobody confirmed.
     client.tally.unconfirmed += sets.waiting.len() as u64;
     settle(&mut client, &mut sample)?;
-    sample.put_latencies(["wake_p50_us", "wake_p99_us", "wake_max_us"], &mut client.latencies);
+    sample.put_latencies(
+        ["wake_p50_us", "wake_p99_us", "wake_max_us"],
+        &mut client.latencies,
+    );
     sets.late.sort_unstable();
     sample.put("late_p99_us", stats::quantile(&sets.late, 0.99) / 1e3);
     Ok(sample)
 }
 
-/// Which sets are due.
+/// The sets that are due.
 struct OpenLoop {
     start: Instant,
     interval: Duration,
-    /// Sets that were due and are taken up.
+    /// How many sets were due and have been taken up.
     taken: usize,
     done: usize,
-    /// When those were taken up that could not be sent yet.
+    /// When each set was taken up that could not be sent yet.
     waiting: VecDeque<Instant>,
     /// How long after they were due sets were taken up, in nanoseconds.
     late: Vec<u64>,
 }
 
 impl OpenLoop {
-    fn turn(&mut self, client: &mut Client, pages: &mut VecDeque<usize>, until: usize) -> Outcome<()> {
+    fn turn(
+        &mut self,
+        client: &mut Client,
+        pages: &mut VecDeque<usize>,
+        until: usize,
+    ) -> Outcome<()> {
         client.turn(Duration::from_millis(100))?;
         self.done += client.done.len();
         pages.extend(client.done.drain(..));
@@ -123,7 +152,9 @@ impl OpenLoop {
             self.taken += 1;
         }
         while client.can_set() && !pages.is_empty() {
-            let Some(start) = self.waiting.pop_front() else { break };
+            let Some(start) = self.waiting.pop_front() else {
+                break;
+            };
             client.set(pages.pop_front().expect("there is one"), start)?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Many gets that wait and do nothing: what it costs to take them, to keep them, to answer each once, and what is given
-//! back when their pages leave.
+//! Many gets that wait and do nothing. Measures what it costs to accept them, to keep them and
+//! to answer each once, and how much memory is given back when their pages leave.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use crate::machine::KernelMemory;
 use crate::server::Server;
 use crate::{Outcome, process};
 
-/// Enough: the kernel and the allocators keep a little for long.
+/// The share of memory that counts as all, because the kernel and the allocators keep a little
+/// for long.
 const NEARLY_ALL: f64 = 0.95;
 
 pub(super) fn run(server: &Server, sizes: &Sizes, waiters: usize) -> Outcome<Sample> {
@@ -21,27 +22,39 @@ pub(super) fn run(server: &Server, sizes: &Sizes, waiters: usize) -> Outcome<Sam
     let baseline = server.pss_bytes()?;
     let held = connect(&mut client, server, waiters, baseline, &mut sample)?;
     set_each(&mut client, waiters, &mut sample)?;
-    // What the answers took is to be given back, too.
+    // The memory that the answers took must be given back, too.
     let peak = held.max(server.pss_bytes()?);
     drop(client);
     leave(server, baseline, peak, sizes.patience_seconds, &mut sample)?;
     Ok(sample)
 }
 
-/// Opens all, and gives the memory of the server that holds them.
-fn connect(client: &mut Client, server: &Server, count: usize, baseline: u64, sample: &mut Sample) -> Outcome<u64> {
+/// Opens all pages, and returns the memory of the server that holds their gets.
+fn connect(
+    client: &mut Client,
+    server: &Server,
+    count: usize,
+    baseline: u64,
+    sample: &mut Sample,
+) -> Outcome<u64> {
     let kernel = KernelMemory::now()?;
     let (cpu, start) = (server.cpu_ns()?, Instant::now());
     hold_all(client, server, count)?;
     let per_waiter = |amount: f64| amount / count as f64;
     sample.put("accept_seconds", start.elapsed().as_secs_f64());
-    sample.put("connect_cpu_us", per_waiter((server.cpu_ns()? - cpu) as f64 / 1e3));
+    sample.put(
+        "connect_cpu_us",
+        per_waiter((server.cpu_ns()? - cpu) as f64 / 1e3),
+    );
     rest()?;
     let held = server.pss_bytes()?;
     let kernel_held = KernelMemory::now()?;
     let growth = |after: u64, before: u64| per_waiter(after as f64 - before as f64);
     sample.put("memory_bytes", growth(held, baseline));
-    sample.put("slab_bytes", growth(kernel_held.slab_bytes, kernel.slab_bytes));
+    sample.put(
+        "slab_bytes",
+        growth(kernel_held.slab_bytes, kernel.slab_bytes),
+    );
     sample.put("tcp_bytes", growth(kernel_held.tcp_bytes, kernel.tcp_bytes));
     Ok(held)
 }
@@ -49,14 +62,26 @@ fn connect(client: &mut Client, server: &Server, count: usize, baseline: u64, sa
 fn set_each(client: &mut Client, count: usize, sample: &mut Sample) -> Outcome<()> {
     let start = Instant::now();
     set_in_turn(client, &mut (0..count).collect::<VecDeque<_>>(), count)?;
-    sample.put("sets_per_second", count as f64 / start.elapsed().as_secs_f64());
+    sample.put(
+        "sets_per_second",
+        count as f64 / start.elapsed().as_secs_f64(),
+    );
     settle(client, sample)?;
-    sample.put_latencies(["set_p50_us", "set_p99_us", "set_max_us"], &mut client.latencies);
+    sample.put_latencies(
+        ["set_p50_us", "set_p99_us", "set_max_us"],
+        &mut client.latencies,
+    );
     Ok(())
 }
 
-/// All pages have left: how much of the growth goes, and how fast.
-fn leave(server: &Server, baseline: u64, peak: u64, patience_seconds: u64, sample: &mut Sample) -> Outcome<()> {
+/// Measures, after all pages have left, how much of the growth is given back, and how fast.
+fn leave(
+    server: &Server,
+    baseline: u64,
+    peak: u64,
+    patience_seconds: u64,
+    sample: &mut Sample,
+) -> Outcome<()> {
     let growth = (peak as f64 - baseline as f64).max(1.0);
     let (start, mut share, mut most_after) = (Instant::now(), 0.0, None);
     while start.elapsed() < Duration::from_secs(patience_seconds) && share < NEARLY_ALL {

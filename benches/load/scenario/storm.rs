@@ -1,4 +1,5 @@
-//! All pages are cut off and come back at once, as after a network that failed: more than the backlog takes.
+//! All pages are cut off and come back at once, as after a network failure. They are more than
+//! the backlog takes.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -26,9 +27,17 @@ pub(super) fn run(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
     }
     wait_held(&mut client, server, sizes.waiters)?;
     sample.put("back_seconds", start.elapsed().as_secs_f64());
-    sample.put("back_cpu_us", (server.cpu_ns()? - cpu) as f64 / 1e3 / sizes.waiters as f64);
-    // That the new ones are held, and not still the old ones counted, shows when each is set.
-    set_in_turn(&mut client, &mut (0..sizes.waiters).collect::<VecDeque<_>>(), sizes.waiters)?;
+    sample.put(
+        "back_cpu_us",
+        (server.cpu_ns()? - cpu) as f64 / 1e3 / sizes.waiters as f64,
+    );
+    // The count of held gets may still include old ones. Setting each key shows that the new
+    // gets are held.
+    set_in_turn(
+        &mut client,
+        &mut (0..sizes.waiters).collect::<VecDeque<_>>(),
+        sizes.waiters,
+    )?;
     settle(&mut client, &mut sample)?;
     Ok(sample)
 }

@@ -1,4 +1,5 @@
-//! holdfast: alone, two nodes on one Redis, or behind nginx. With defaults but for the addresses and a hold that outlasts the run.
+//! holdfast: alone, as two nodes on one Redis, or behind nginx. All settings are defaults,
+//! except the addresses and a hold that outlasts the run.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,14 +11,14 @@ use crate::client::get;
 use crate::process::{Ending, Process, Scratch, free_address};
 use crate::wire::Holdfast;
 
-/// Which program, and its settings that are not always the same.
+/// The program, and the settings that differ between runs.
 pub(super) struct Launch<'a> {
     pub(super) program: &'a Path,
     pub(super) threads: Option<usize>,
     pub(super) kept_seconds: u32,
 }
 
-/// One process.
+/// One process of holdfast.
 struct Node {
     process: Process,
     public: SocketAddr,
@@ -31,7 +32,12 @@ impl Launch<'_> {
             Kind::Single => {
                 let node = self.start("holdfast", &[], &scratch)?;
                 let addresses = [node.public, node.internal, node.internal];
-                Ok(Server::new(&Holdfast, addresses, vec![node.process], scratch))
+                Ok(Server::new(
+                    &Holdfast,
+                    addresses,
+                    vec![node.process],
+                    scratch,
+                ))
             }
             Kind::Cluster => self.cluster(scratch),
             Kind::Proxied => self.proxied(scratch, false),
@@ -45,10 +51,16 @@ impl Launch<'_> {
         let first = self.start("holdfast-1", &["--redis", &url], &scratch)?;
         let second = self.start("holdfast-2", &["--redis", &url], &scratch)?;
         let addresses = [first.public, second.internal, first.internal];
-        Ok(Server::new(&Holdfast, addresses, vec![first.process, second.process, redis], scratch))
+        Ok(Server::new(
+            &Holdfast,
+            addresses,
+            vec![first.process, second.process, redis],
+            scratch,
+        ))
     }
 
-    /// nginx reaches the node by a Unix socket: they are on one machine.
+    /// Starts a node behind nginx. nginx reaches it by a Unix socket, because both are on one
+    /// machine.
     fn proxied(&self, scratch: Scratch, tls: bool) -> Outcome<Server> {
         let socket = format!("unix:{}", scratch.path("public.sock").display());
         let node = self.start("holdfast", &["--public", &socket], &scratch)?;
@@ -56,7 +68,11 @@ impl Launch<'_> {
         let certificate = scratch.path(proxy::CERTIFICATE);
         let addresses = [address, node.internal, node.internal];
         let server = Server::new(&Holdfast, addresses, vec![nginx, node.process], scratch);
-        if tls { server.with_tls(&certificate) } else { Ok(server) }
+        if tls {
+            server.with_tls(&certificate)
+        } else {
+            Ok(server)
+        }
     }
 
     fn start(&self, name: &'static str, args: &[&str], scratch: &Scratch) -> Outcome<Node> {
@@ -66,12 +82,18 @@ impl Launch<'_> {
             command.args(["--public", &public.to_string()]);
         }
         command.args(["--internal", &internal.to_string(), "--hold", "10m"]);
-        command.args(["--status-ttl", &format!("{}s", self.kept_seconds)]).args(args);
+        command
+            .args(["--status-ttl", &format!("{}s", self.kept_seconds)])
+            .args(args);
         if let Some(threads) = self.threads {
             command.args(["--threads", &threads.to_string()]);
         }
         let mut process = Process::start(command, name, None, Ending::Kill, scratch)?;
         process.wait_until(|| get(internal, "/health/ready").is_ok())?;
-        Ok(Node { process, public, internal })
+        Ok(Node {
+            process,
+            public,
+            internal,
+        })
     }
 }

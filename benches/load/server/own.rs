@@ -1,4 +1,5 @@
-//! The servers that are this program once more, each in a process of its own: what hyper alone costs, and what sockets do.
+//! The servers that are this program again, each in its own process. They show the cost of
+//! hyper alone, and of sockets alone.
 
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use crate::client::get;
 use crate::process::{Ending, Process, Scratch, free_address};
 use crate::wire::Hold;
 
-/// Starts the one that a hidden subcommand stands for.
+/// Starts the server of a hidden subcommand.
 pub(super) fn start(name: &'static str, subcommand: &str) -> Outcome<Server> {
     let scratch = Scratch::new()?;
     let address = free_address();
@@ -19,9 +20,17 @@ pub(super) fn start(name: &'static str, subcommand: &str) -> Outcome<Server> {
     Ok(Server::new(&Hold, [address; 3], vec![process], scratch))
 }
 
-/// The version of a library, as it was when this program was built.
+/// Returns the version of a library at the time when this program was built.
 pub(super) fn version(library: &str) -> String {
-    let (lock, package) = (include_str!("../../../Cargo.lock"), format!("name = \"{library}\"\nversion = \""));
-    let version = lock.split_once(&package).and_then(|(_, rest)| rest.split_once('"'));
-    format!("{library} {}", version.map_or("unknown", |(version, _)| version))
+    let (lock, package) = (
+        include_str!("../../../Cargo.lock"),
+        format!("name = \"{library}\"\nversion = \""),
+    );
+    let version = lock
+        .split_once(&package)
+        .and_then(|(_, rest)| rest.split_once('"'));
+    format!(
+        "{library} {}",
+        version.map_or("unknown", |(version, _)| version)
+    )
 }

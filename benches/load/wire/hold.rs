@@ -1,13 +1,13 @@
-//! The plain hyper server of this program, which answers a constant.
+//! The wire of this program's own servers, which answer a constant.
 
 use super::{Key, Receipt, Wire, push_number, push_post, shown};
 use crate::client::Response;
 
-/// What it answers to a get: as long as an answer of ours, and made of nothing.
+/// The answer to each get. It is as long as an answer of holdfast, but constant.
 pub(crate) const ANSWER: &[u8] =
     br#"/**/typeof cb==="function"&&cb({"code":0,"message":"success","value":{"s":1},"version":1763812345678,"final":false});"#;
 
-/// As [`crate::plain`] serves it.
+/// The wire of [`crate::plain`] and [`crate::floor`].
 pub(crate) struct Hold;
 
 impl Wire for Hold {
@@ -23,14 +23,27 @@ impl Wire for Hold {
         push_post(out, &[b"/set?", key], &[b"{\"s\":", &number, b"}"]);
     }
 
-    fn answer(&self, response: &Response<'_>, _n: u64, _resume: &mut Vec<u8>) -> Result<u64, String> {
+    fn answer(
+        &self,
+        response: &Response<'_>,
+        _n: u64,
+        _resume: &mut Vec<u8>,
+    ) -> Result<u64, String> {
         let good = response.status == 200 && response.body == ANSWER;
-        if good { Ok(0) } else { Err(format!("wanted the constant, got {}", shown(response))) }
+        if good {
+            Ok(0)
+        } else {
+            Err(format!("wanted the constant, got {}", shown(response)))
+        }
     }
 
     fn receipt(&self, response: &Response<'_>) -> Result<Receipt, String> {
         let good = response.status == 200 && response.body == b"set";
-        if good { Ok(Receipt { version: 0 }) } else { Err(format!("receipt {}", shown(response))) }
+        if good {
+            Ok(Receipt { version: 0 })
+        } else {
+            Err(format!("receipt {}", shown(response)))
+        }
     }
 
     fn held_target(&self) -> &'static str {

@@ -1,10 +1,11 @@
-//! nchan: the message is the body; `Last-Modified` and `Etag` of an answer go back as `If-Modified-Since` and
-//! `If-None-Match`, as its own client does and its documentation says.
+//! The wire of nchan: the message is the body. `Last-Modified` and `Etag` of an answer go back
+//! as `If-Modified-Since` and `If-None-Match`, as its own client does and as its documentation
+//! says.
 
 use super::{Key, Receipt, Wire, number_of_line, push_number, push_post, shown};
 use crate::client::Response;
 
-/// As `nchan.conf` sets it up.
+/// The wire of an nchan with the settings of `nchan.conf`.
 pub(crate) struct Nchan;
 
 impl Wire for Nchan {
@@ -35,16 +36,27 @@ impl Wire for Nchan {
             return Err(format!("wanted value {n}, got {}", shown(response)));
         }
         resume.clear();
-        for part in [b"if-modified-since: ", modified, b"\r\nif-none-match: ", tag, b"\r\n"] {
+        for part in [
+            b"if-modified-since: ",
+            modified,
+            b"\r\nif-none-match: ",
+            tag,
+            b"\r\n",
+        ] {
             resume.extend_from_slice(part);
         }
         Ok(0)
     }
 
     fn receipt(&self, response: &Response<'_>) -> Result<Receipt, String> {
-        // 202 where the message came before the get was held: it is kept.
-        let good = matches!(response.status, 201 | 202) && response.body.starts_with(b"queued messages: ");
-        if good { Ok(Receipt { version: 0 }) } else { Err(format!("receipt {}", shown(response))) }
+        // The status is 202 if the message came before the get was held. nchan keeps it.
+        let good =
+            matches!(response.status, 201 | 202) && response.body.starts_with(b"queued messages: ");
+        if good {
+            Ok(Receipt { version: 0 })
+        } else {
+            Err(format!("receipt {}", shown(response)))
+        }
     }
 
     fn held_target(&self) -> &'static str {

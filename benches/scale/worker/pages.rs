@@ -1,5 +1,5 @@
-//! The pages: each asks, reads what it is answered, and asks again, as the page's script would; where its node is gone
-//! or going, at another one, as the proxy would have it.
+//! The pages. Each asks, reads its answer, and asks again, as a page's script does. If its node
+//! is gone or goes away, it asks at another one, as a proxy would make it.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::event::Event as IoEvent;
 
-use super::sets::LOST;
+use super::sets::LATE;
 use super::wire::{self, Answer, Value};
 use super::{Worker, is_readable};
 use crate::Outcome;
 use crate::client::{Conn, Got};
 
-/// Connections on their way at once. More would only wait in the nodes' backlogs.
+/// The number of connections that may be on their way at once. More would only wait in the
+/// nodes' backlogs.
 const MOST_CONNECTING: usize = 128;
 
-/// A node that refused a connection, or said that it goes away, gets no page for this long: as a proxy does with it
-/// (nginx: `fail_timeout`).
+/// How long a node gets no pages after it refused a connection or said that it goes away. A
+/// proxy does the same (nginx: `fail_timeout`).
 const PASSED_OVER: Duration = Duration::from_secs(10);
 
-/// A page that was turned away by so many nodes in a row waits for [`BREATH`].
+/// A page that more than this many nodes in a row have turned away waits for [`BREATH`].
 const MOST_AT_ONCE: u32 = 4;
 const BREATH: Duration = Duration::from_millis(250);
 
@@ -31,7 +32,7 @@ pub(super) struct Page {
     connecting: bool,
     /// The version that it knows.
     last: u64,
-    /// Where it asks, and how often that was to be another node.
+    /// The node at which it asks. `moves` counts how often it had to choose another node.
     node: usize,
     moves: u32,
     /// How often it was turned away since it was last answered.
@@ -41,14 +42,17 @@ pub(super) struct Page {
     pub(super) expected: Option<Expected>,
 }
 
-/// What a page is to be answered, and what is known of it so far.
+/// The answer that a page expects, and what is known of it so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
+    /// When its key was set first. `start` is when it was set last.
+    pub(super) first: Instant,
     pub(super) start: Instant,
-    /// The versions that the receipt and the answer told.
+    /// The versions in the receipt and in the answer.
     pub(super) confirmed: Option<u64>,
     pub(super) answered: Option<u64>,
-    /// It may have been set more than once: versions differ, and it may be answered more than once.
+    /// Whether the key may have been set more than once. Then versions may differ, and the page
+    /// may be answered more than once.
     pub(super) sent_again: bool,
 }
 
@@ -59,7 +63,7 @@ pub(super) struct Retry {
     page: usize,
 }
 
-/// The greatest is the first that is due.
+/// The greatest retry is the one that is due first.
 impl Ord for Retry {
     fn cmp(&self, other: &Self) -> Ordering {
         other.due.cmp(&self.due).then(other.page.cmp(&self.page))
@@ -78,8 +82,8 @@ impl Page {
     }
 }
 
-/// Where a page asks that went to another node `moves` times: its own at first, then any. So the pages of one node go
-/// to all others.
+/// Returns the node of a page that has moved `moves` times: its own at first, then any. So the
+/// pages of one node spread over all others.
 fn node_of(page: usize, moves: u32, nodes: usize) -> usize {
     if moves == 0 {
         return page % nodes;
@@ -92,7 +96,7 @@ fn node_of(page: usize, moves: u32, nodes: usize) -> usize {
 }
 
 impl Worker {
-    /// Opens what may be opened now.
+    /// Opens all pages that may be opened now.
     pub(super) fn open_pages(&mut self) -> Outcome<()> {
         let now = Instant::now();
         while self.later.peek().is_some_and(|retry| retry.due <= now) {
@@ -111,7 +115,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Finds a page a node that is not passed over, if it can.
+    /// Chooses a node for a page, and avoids those that are passed over if it can.
     fn choose_node(&mut self, at: usize) -> usize {
         let (number, count, now) = (self.number(at), self.setup.nodes.len(), Instant::now());
         let page = &mut self.pages[at];
@@ -136,7 +140,7 @@ impl Worker {
                 self.ask(at);
                 Ok(())
             }
-            // Refused at once: its node is gone.
+            // A connection that is refused at once means that the node is gone.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 self.pages[at].connecting = true;
                 self.connecting += 1;
@@ -168,7 +172,7 @@ impl Worker {
         }
     }
 
-    /// Its connection is no more.
+    /// Handles the end of a page's connection.
     fn broken(&mut self, at: usize) {
         self.tally.broken += 1;
         if self.pages[at].connecting {
@@ -177,23 +181,30 @@ impl Worker {
         self.turned_away(at, Duration::ZERO);
     }
 
-    /// The page's node is to get no others for a while.
+    /// Keeps other pages from the page's node for a while.
     fn pass_over(&mut self, at: usize) {
         self.passed_over[self.pages[at].node] = Some(Instant::now() + PASSED_OVER);
     }
 
-    /// It asks at another node, after a while.
+    /// Lets the page ask at another node, after `wait`.
     fn turned_away(&mut self, at: usize, wait: Duration) {
         let page = &mut self.pages[at];
         page.conn = None;
         self.connecting -= usize::from(std::mem::take(&mut page.connecting));
         page.moves += 1;
         page.turned_away += 1;
-        let wait = if page.turned_away > MOST_AT_ONCE { wait.max(BREATH) } else { wait };
+        let wait = if page.turned_away > MOST_AT_ONCE {
+            wait.max(BREATH)
+        } else {
+            wait
+        };
         if wait.is_zero() {
             self.again.push_back(at);
         } else {
-            self.later.push(Retry { due: Instant::now() + wait, page: at });
+            self.later.push(Retry {
+                due: Instant::now() + wait,
+                page: at,
+            });
         }
     }
 
@@ -207,22 +218,28 @@ impl Worker {
         if !is_readable(event) {
             return;
         }
-        let Some(conn) = &mut self.pages[at].conn else { return };
+        let Some(conn) = &mut self.pages[at].conn else {
+            return;
+        };
         let mut answer = None;
         let mut more = false;
         let got = conn.read(&mut self.buffer, |response| {
             more = response.more;
-            answer = Some(wire::answer(response.body).ok_or_else(|| wire::shown(response.status, response.body)));
+            answer = Some(
+                wire::answer(response.body)
+                    .ok_or_else(|| wire::shown(response.status, response.body)),
+            );
         });
         match (got, answer) {
             (Ok(Got::Answer), Some(answer)) => {
                 if more {
                     self.tally.twice += 1;
                     let number = self.number(at);
-                    self.tally.tell(format!("page {number} was answered without having asked"));
+                    self.tally
+                        .tell(format!("page {number} was answered without having asked"));
                 }
                 self.take(at, answer);
-                // The end may have come with the answer, and would not be told again.
+                // The end may have come with the answer, and it would not be reported again.
                 if event.is_read_closed() && self.pages[at].conn.is_some() {
                     self.broken(at);
                 }
@@ -237,7 +254,8 @@ impl Worker {
         let answer = match answer {
             Ok(answer) => answer,
             Err(shown) => {
-                self.tally.wrong(format!("page {number} was answered {shown}"));
+                self.tally
+                    .wrong(format!("page {number} was answered {shown}"));
                 return self.turned_away(at, BREATH);
             }
         };
@@ -250,13 +268,18 @@ impl Worker {
             }
             -3 => self.tally.told_busy += 1,
             -6 => self.tally.told_unavailable += 1,
-            _ => self.tally.wrong(format!("page {number} was answered {answer:?}")),
+            _ => self
+                .tally
+                .wrong(format!("page {number} was answered {answer:?}")),
         }
         if matches!(answer.code, 0 | -1) {
             self.pages[at].turned_away = 0;
             self.ask(at);
         } else {
-            self.turned_away(at, Duration::from_millis(answer.retry_after_ms.unwrap_or(250)));
+            self.turned_away(
+                at,
+                Duration::from_millis(answer.retry_after_ms.unwrap_or(250)),
+            );
         }
     }
 
@@ -265,26 +288,41 @@ impl Worker {
         let page = &mut self.pages[at];
         if answer.version <= page.last {
             self.tally.twice += 1;
-            self.tally.tell(format!("page {number} knew {} and was answered {answer:?}", page.last));
+            self.tally.tell(format!(
+                "page {number} knew {} and was answered {answer:?}",
+                page.last
+            ));
             return;
         }
         page.last = answer.version;
-        let good = answer.value == Some(Value { page: number, set: page.set }) && !answer.is_final;
+        let good = answer.value
+            == Some(Value {
+                page: number,
+                set: page.set,
+            })
+            && !answer.is_final;
         match &mut page.expected {
             Some(expected) if good && expected.answered.is_none() => {
                 expected.answered = Some(answer.version);
                 self.tally.answered += 1;
                 let latency = expected.start.elapsed();
-                if latency > LOST {
+                self.tally.latest_answer = self.tally.latest_answer.max(expected.first.elapsed());
+                if latency > LATE {
                     self.tally.late += 1;
-                    self.tally.tell(format!("page {number} was answered after {latency:?}"));
+                    self.tally
+                        .tell(format!("page {number} was answered after {latency:?}"));
                 }
-                self.sets.latencies.push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+                self.sets
+                    .latencies
+                    .push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
                 self.settle(at);
             }
             Some(expected) if good && expected.sent_again => {}
             _ if good && self.sets.sent_again.contains(&at) => {}
-            _ => self.tally.wrong(format!("page {number} with {} sets was answered {answer:?}", page.set)),
+            _ => self.tally.wrong(format!(
+                "page {number} with {} sets was answered {answer:?}",
+                page.set
+            )),
         }
     }
 }

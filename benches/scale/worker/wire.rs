@@ -1,10 +1,11 @@
-//! What pages and backends say, and how they read what they are answered. No sockets.
+//! The requests of pages and backends, and how they read the answers. There are no sockets
+//! here.
 
 use std::io::Write as _;
 
 use serde::Deserialize;
 
-/// What a page calls.
+/// The beginning of the script with which a page is answered: the call of its callback.
 const BEGIN: &[u8] = br#"/**/typeof cb==="function"&&cb("#;
 const END: &[u8] = b");";
 
@@ -12,13 +13,13 @@ const END: &[u8] = b");";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Value {
-    /// Of all pages.
+    /// The number of the page among all.
     pub(super) page: usize,
     /// Which of the page's sets it is.
     pub(super) set: u32,
 }
 
-/// What a get is answered.
+/// The answer to a get.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Answer {
@@ -32,7 +33,7 @@ pub(super) struct Answer {
     pub(super) retry_after_ms: Option<u64>,
 }
 
-/// What a set is answered: alone, or as one of an array.
+/// The answer to a set, alone or as one of an array.
 #[derive(Debug, Deserialize)]
 pub(super) struct Receipt {
     pub(super) code: i32,
@@ -42,13 +43,13 @@ pub(super) struct Receipt {
     pub(super) unreachable: Vec<String>,
 }
 
-/// What an array of sets is answered.
+/// The answer to an array of sets.
 #[derive(Debug, Deserialize)]
 struct Receipts {
     results: Vec<Receipt>,
 }
 
-/// 20 bytes.
+/// Returns the key of a page, which has 20 bytes.
 pub(super) fn key(page: usize) -> String {
     format!("waiter-{page:013}")
 }
@@ -60,14 +61,21 @@ pub(super) fn push_get(out: &mut Vec<u8>, page: usize, last: u64) {
         .expect("a vector takes all");
 }
 
-/// Appends a request that sets these: an object where it is one, else an array.
+/// Appends a request that sets these values: an object if there is one value, else an array.
 pub(super) fn push_sets(out: &mut Vec<u8>, values: &[Value]) {
     let set = |value: &Value| {
         let Value { page, set } = value;
-        format!(r#"{{"key":"{}","value":{{"page":{page},"set":{set}}}}}"#, key(*page))
+        format!(
+            r#"{{"key":"{}","value":{{"page":{page},"set":{set}}}}}"#,
+            key(*page)
+        )
     };
     let sets: Vec<_> = values.iter().map(set).collect();
-    let body = if let [one] = sets.as_slice() { one.clone() } else { format!("[{}]", sets.join(",")) };
+    let body = if let [one] = sets.as_slice() {
+        one.clone()
+    } else {
+        format!("[{}]", sets.join(","))
+    };
     write!(
         out,
         "POST /status/set HTTP/1.1\r\nhost: push.example.com\r\ncontent-type: application/json\r\n\
@@ -77,12 +85,12 @@ pub(super) fn push_sets(out: &mut Vec<u8>, values: &[Value]) {
     .expect("a vector takes all");
 }
 
-/// Reads the script that a get is answered with.
+/// Reads the script with which a get is answered.
 pub(super) fn answer(body: &[u8]) -> Option<Answer> {
     serde_json::from_slice(body.strip_prefix(BEGIN)?.strip_suffix(END)?).ok()
 }
 
-/// Reads what `count` sets in one request are answered with.
+/// Reads the answer to `count` sets in one request.
 pub(super) fn receipts(body: &[u8], count: usize) -> Option<Vec<Receipt>> {
     let receipts = match count {
         1 => vec![serde_json::from_slice(body).ok()?],
@@ -91,7 +99,10 @@ pub(super) fn receipts(body: &[u8], count: usize) -> Option<Vec<Receipt>> {
     (receipts.len() == count).then_some(receipts)
 }
 
-/// A few words on what is not as it should be.
+/// Describes a wrong answer in a few words.
 pub(super) fn shown(status: u16, body: &[u8]) -> String {
-    format!("{status} {:?}", String::from_utf8_lossy(&body[..body.len().min(200)]))
+    format!(
+        "{status} {:?}",
+        String::from_utf8_lossy(&body[..body.len().min(200)])
+    )
 }

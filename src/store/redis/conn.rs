@@ -1,80 +1,132 @@
-//! A connection: to one server, or to a cluster.
+//! A connection to one server or to a cluster.
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::RoutingInfo;
+use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo,
-    RedisFuture, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, RedisResult, Value, pipe,
 };
 use tokio::time::timeout;
 
+use super::server::Server;
 use super::url::{Host, Target};
 
-/// A connection to whatever Redis it is. Cheap to clone.
+/// A connection to Redis of either kind. Cheap to clone.
 #[derive(Clone)]
 pub(super) enum Conn {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-impl ConnectionLike for Conn {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+impl Conn {
+    /// Sends a command on `key` to one server, and returns its answer. `asking` says that the
+    /// key's slot is being moved to that server.
+    ///
+    /// # Errors
+    /// Returns an error of the server or of the connection. The library repeats no command, so
+    /// the caller knows how often it was sent.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the command may be carried out, even much later.
+    pub(super) async fn ask(
+        &mut self,
+        command: Cmd,
+        server: &Server,
+        key: &str,
+        asking: bool,
+    ) -> RedisResult<Value> {
         match self {
-            Self::Single(conn) => conn.req_packed_command(cmd),
-            Self::Cluster(conn) => conn.req_packed_command(cmd),
+            Self::Single(conn) => conn.send_packed_command(&command).await?.extract_error(),
+            Self::Cluster(conn) if asking => {
+                let mut both = pipe();
+                both.cmd("ASKING").add_command(command);
+                let answer = conn
+                    .route_pipeline(both, 1, 1, server.route(key))
+                    .await?
+                    .pop();
+                answer.unwrap_or(Value::Nil).extract_error()
+            }
+            Self::Cluster(conn) => {
+                let routing = RoutingInfo::SingleNode(server.route(key));
+                conn.route_command(command, routing).await?.extract_error()
+            }
         }
     }
+}
 
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a redis::Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Single(conn) => conn.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(conn) => conn.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Single(conn) => conn.get_db(),
-            Self::Cluster(conn) => conn.get_db(),
-        }
-    }
+/// Returns the settings of sockets to Redis. `limit` is the longest time that a command may
+/// take.
+///
+/// The system gives up soon on bytes that are not acknowledged. Otherwise it would send them
+/// again for minutes, even after the connection was closed here. A command is sent at once, even
+/// while the answer to another one is awaited.
+pub(super) fn tcp_settings(limit: Duration) -> TcpSettings {
+    TcpSettings::default()
+        .set_nodelay(true)
+        .set_user_timeout((2 * limit).max(Duration::from_secs(1)))
 }
 
 /// Connects to one server.
 ///
 /// # Errors
-/// What is wrong, for people.
-pub(super) async fn open(target: &Target, host: &Host, limit: Duration) -> Result<MultiplexedConnection, String> {
-    let client = Client::open(info(target, host)).map_err(|error| error.to_string())?;
-    // The time limits are kept here, around each command and around connecting.
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+/// Returns what is wrong, as a text for people.
+pub(super) async fn open(
+    target: &Target,
+    host: &Host,
+    limit: Duration,
+) -> Result<MultiplexedConnection, String> {
+    let client = Client::open(info(target, host, limit)).map_err(|error| words(&error))?;
+    // The library's time limits are off, because this program sets its own around each command
+    // and around connecting.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let connected = timeout(limit, connecting).await.map_err(|_| format!("{host}: connecting took too long"))?;
-    connected.map_err(|error| format!("{host}: {error}"))
+    let connected = timeout(limit, connecting)
+        .await
+        .map_err(|_| format!("{host}: connecting took too long"))?;
+    connected.map_err(|error| format!("{host}: {}", words(&error)))
 }
 
-/// How a server is reached, and by whom.
-pub(super) fn info(target: &Target, host: &Host) -> ConnectionInfo {
+/// Returns an error in Redis's own words, so that an operator can search for them. If Redis has
+/// said nothing, returns the library's words.
+pub(super) fn words(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Returns the address of a server and the account to use there. `limit` is the longest time
+/// that a command may take.
+pub(super) fn info(target: &Target, host: &Host, limit: Duration) -> ConnectionInfo {
     let Host { name, port } = host.clone();
     let address = if target.tls {
-        ConnectionAddr::TcpTls { host: name, port, insecure: false, tls_params: None }
+        ConnectionAddr::TcpTls {
+            host: name,
+            port,
+            insecure: false,
+            tls_params: None,
+        }
     } else {
         ConnectionAddr::Tcp(name, port)
     };
-    let mut account = RedisConnectionInfo::default().set_db(target.db).set_skip_set_lib_name();
+    let mut account = RedisConnectionInfo::default()
+        .set_db(target.db)
+        .set_skip_set_lib_name();
     if let Some(user) = &target.user {
         account = account.set_username(user);
     }
     if let Some(password) = &target.password {
         account = account.set_password(password);
     }
-    let info = address.into_connection_info().expect("an address is always good");
+    let info = address
+        .into_connection_info()
+        .expect("an address is always good");
     info.set_redis_settings(account)
+        .set_tcp_settings(tcp_settings(limit))
 }

@@ -1,62 +1,94 @@
-//! Connecting to whatever Redis it is, and who says which servers are its masters.
+//! Connects to a Redis of any kind, and keeps the source that says which servers are its
+//! masters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::ProtocolVersion;
 use redis::cluster::ClusterClientBuilder;
 use tokio::time::timeout;
 
-use super::conn::{Conn, info, open};
+use super::conn::{Conn, info, open, tcp_settings, words};
 use super::sentinel::Sentinels;
+use super::server::Servers;
 use super::url::{Host, Kind, Target};
 
-/// A connection, and what its owner alone has to know of it.
+/// A connection, and the state that only its owner needs.
 pub(super) struct Connected {
     pub(super) conn: Conn,
     pub(super) told_by: ToldBy,
+    /// The servers and the keys that each has. In a cluster they are those that the last look
+    /// found.
+    pub(super) servers: Arc<Servers>,
 }
 
-/// Who says which servers are masters.
+impl Connected {
+    fn new(conn: Conn, told_by: ToldBy) -> Self {
+        Self {
+            conn,
+            told_by,
+            servers: Arc::new(Servers::one()),
+        }
+    }
+}
+
+/// The source that says which servers are masters.
 pub(super) enum ToldBy {
     /// The server itself.
     Itself,
-    /// Sentinels; and which server they named.
+    /// Sentinels, and the server that they named.
     Sentinels(Sentinels, Host),
-    /// A cluster's nodes; and the masters that they named since the connection was made, by id.
+    /// The nodes of a cluster, and the masters that they have named since the connection was
+    /// made, by id.
     Cluster(HashMap<String, Host>),
 }
 
-/// Connects, and finds the master where there are several servers.
+/// Connects. If there are several servers, finds the master. `before` is the master that
+/// sentinels named before.
 ///
 /// # Errors
-/// What is wrong, for people.
-pub(super) async fn connect(target: &Target, limit: Duration) -> Result<Connected, String> {
+/// Returns what is wrong, as a text for people.
+pub(super) async fn connect(
+    target: &Target,
+    before: Option<&Host>,
+    limit: Duration,
+) -> Result<Connected, String> {
     match &target.kind {
         Kind::Single => {
             let conn = open(target, &target.hosts[0], limit).await?;
-            Ok(Connected { conn: Conn::Single(conn), told_by: ToldBy::Itself })
+            Ok(Connected::new(Conn::Single(conn), ToldBy::Itself))
         }
         Kind::Sentinel(name) => {
             let mut sentinels = Sentinels::new(target.clone(), name.clone(), limit);
-            let (conn, master) = sentinels.connect().await?;
-            Ok(Connected { conn: Conn::Single(conn), told_by: ToldBy::Sentinels(sentinels, master) })
+            let (conn, master) = sentinels.connect(before).await?;
+            Ok(Connected::new(
+                Conn::Single(conn),
+                ToldBy::Sentinels(sentinels, master),
+            ))
         }
         Kind::Cluster => {
-            let nodes = target.hosts.iter().map(|host| info(target, host));
+            let nodes = target.hosts.iter().map(|host| info(target, host, limit));
             let client = ClusterClientBuilder::new(nodes)
                 .connection_timeout(limit)
                 .response_timeout(limit)
-                .retries(3)
-                .min_retry_wait(10)
-                .max_retry_wait(100)
+                // The library must repeat no command, so that the sender knows how often it was
+                // sent: see `Conn::ask`.
+                .retries(0)
+                .tcp_settings(tcp_settings(limit))
                 .use_protocol(ProtocolVersion::RESP3)
                 .build()
-                .map_err(|error| error.to_string())?;
-            // It asks one after the other which slots there are, and some may be frozen.
+                .map_err(|error| words(&error))?;
+            // The library asks one node after the other for the slots, and some nodes may be
+            // frozen.
             let connecting = timeout(limit * 5, client.get_async_connection()).await;
-            let conn = connecting.map_err(|_| "connecting took too long")?.map_err(|error| error.to_string())?;
-            Ok(Connected { conn: Conn::Cluster(conn), told_by: ToldBy::Cluster(HashMap::new()) })
+            let conn = connecting
+                .map_err(|_| "connecting took too long")?
+                .map_err(|error| words(&error))?;
+            Ok(Connected::new(
+                Conn::Cluster(conn),
+                ToldBy::Cluster(HashMap::new()),
+            ))
         }
     }
 }

@@ -1,21 +1,23 @@
--- What scripts begin with that tell who holds leases.
+-- A part of the scripts that list the leases of a key.
 
--- No lease is longer than a day: what others wrote here must not stop us.
+-- The longest life of a lease, a day, in ms. Anything else that others wrote here is ignored.
 local MAX_LEASE = 86400000
 
--- The leases that have not ended, as name, end, name, end behind what `found` holds. The others go.
+-- Adds the leases that have not ended to `found`, as name, end, name, end. Returns the names of
+-- those that have ended.
 local function add_leases(found)
+  local ended = {}
   for _, name in ipairs(call('HKEYS', key)) do
-    -- Our own fields have one letter.
+    -- The fields of the status have one letter each.
     if #name > 1 and string.find(name, '@', 1, true) then
       local ends = tonumber(call('HGET', key, name)) or 0
       if ends > now and ends <= now + MAX_LEASE then
         found[#found + 1] = name
         found[#found + 1] = ends
       else
-        call('HDEL', key, name)
+        ended[#ended + 1] = name
       end
     end
   end
-  return found
+  return ended
 end

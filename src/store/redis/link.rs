@@ -1,7 +1,9 @@
-//! The link to Redis, and the one task that owns it: it resolves, connects, looks every second whether all is well,
-//! and resolves again where it is not.
+//! The link to Redis, and the one task that owns it. The task resolves the address, connects,
+//! and looks every second whether all is well. If it is not, the task resolves the address
+//! again.
 //!
-//! Everyone else asks [`Link::conn`], and complains where a command failed in a way that may be the link's fault.
+//! All others ask [`Link::way_to`], and complain if a command failed in a way that may be the
+//! link's fault.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,65 +11,87 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::LEASE_MARGIN;
 use super::conn::Conn;
 use super::connect::{Connected, ToldBy, connect};
-use super::look::{Canary, Found, look};
+use super::drift::Drift;
+use super::look::{Canary, Found, Trouble, look};
 use super::script::Scripts;
-use super::url::Target;
-use crate::clock::{Clock, millis};
+use super::server::{Server, Servers};
+use super::url::{Host, Target};
 use crate::metrics::Metrics;
+use crate::runtime::clock::Clock;
 
-/// How often a link is looked at that nobody complains of.
+/// The time between two looks at a link that nobody complains about.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Complaints that come together are one.
+/// The shortest time between two looks, so that complaints that come together lead to one look.
 const LEAST_LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two tries to connect, at first and at most; each is shortened by up to a half, by chance, so that nodes
-/// that lost it together do not come back together.
+/// The first pause between two tries to connect. Each pause is shortened by up to a half, at
+/// random, so that nodes that lost Redis together do not come back together.
 const FIRST_REST: Duration = Duration::from_millis(50);
+/// The longest such pause.
 const MAX_REST: Duration = Duration::from_millis(500);
-/// A time that is this far ahead of what was expected was set forward, and leases ended by it.
-const STEP: Duration = Duration::from_secs(1);
-/// In a cluster that has just failed over some nodes may not know it yet; what went to an old master until then is
-/// looked after once more, this long after connecting.
+/// The longest loss of a connection, to the same Redis process, that costs nothing. Leases
+/// outlast it, and other nodes keep what they could not send meanwhile. If all keys were opened
+/// again after it, an overloaded machine would have more to do each time that Redis is late.
+const SHORT_LOSS: Duration = Duration::from_secs(5);
+/// The most looks in a row that may have no answer in time while Redis answers other commands.
+/// It is bounded because only a look finds out that Redis was emptied, or is no master any more.
+const MOST_LATE_LOOKS: u32 = 10;
+/// The time after connecting to a cluster at which everything is recovered once more. Right
+/// after a failover some nodes may not know of it yet, and what they sent to the old master may
+/// be lost.
 const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
 
-/// How the link is.
+/// The state of the link.
 #[derive(Clone, Default)]
-pub(super) struct State {
-    /// Where to send commands, while there is somewhere.
+pub(super) struct LinkState {
+    /// The connection on which to send commands, while there is one.
     pub(super) conn: Option<Conn>,
-    /// Grows whenever what gets have opened may be gone, or sets may have been missed: with each connection, and
-    /// with [`State::process`]. 0 before the first connection.
+    /// The epoch. It grows whenever leases may be lost, or sets may have been missed: with each
+    /// connection that comes more than [`SHORT_LOSS`] after Redis last answered, if Redis's
+    /// clock runs ahead, and with [`LinkState::process`]. 0 before the first connection.
     pub(super) epoch: u64,
-    /// Grows whenever statuses may be gone: with a Redis process that was not seen before, or was emptied.
+    /// The number of the Redis process. It grows whenever statuses may be lost: with a process
+    /// that was not seen before, with one that was emptied, and once after [`CLUSTER_SETTLES`].
     pub(super) process: u64,
+    /// The servers, and the keys that each has.
+    pub(super) servers: Arc<Servers>,
+    /// A text that is the same on nodes with the same masters. It changes together with `process`.
+    pub(super) masters: Arc<str>,
 }
 
-/// How to reach Redis.
+/// The settings of the link.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
+pub(super) struct LinkOptions {
     pub(super) target: Target,
-    /// Of one command, and of connecting.
+    /// The longest time that a command may take, and that connecting may take.
     pub(super) timeout: Duration,
-    /// A hash of this node's own.
+    /// The name of the canary, a hash of this node's own.
     pub(super) canary: String,
 }
 
 /// The link as its users see it.
 pub(super) struct Link {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<LinkState>,
     complaints: Arc<Notify>,
 }
 
 impl Link {
     /// Starts the task that owns the link. It ends when the link is dropped.
-    pub(super) fn spawn(options: Options, scripts: Arc<Scripts>, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
-        let (sender, state) = watch::channel(State::default());
+    pub(super) fn spawn(
+        options: LinkOptions,
+        scripts: Arc<Scripts>,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (sender, state) = watch::channel(LinkState::default());
         let complaints = Arc::new(Notify::new());
         let canary = Canary::new(options.canary.clone());
         let masters = HashSet::new();
+        let (drift, start) = (Drift::default(), Instant::now());
         let owner = Owner {
             options,
             scripts,
@@ -76,65 +100,115 @@ impl Link {
             state: sender,
             complaints: Arc::clone(&complaints),
             masters,
+            named: None,
             canary,
+            drift,
+            start,
+            took: Duration::ZERO,
+            well_at: None,
+            settles: None,
         };
         tokio::spawn(owner.run());
         Self { state, complaints }
     }
 
-    /// Where to send a command, if anywhere, and to which process.
-    pub(super) fn conn(&self) -> Option<(Conn, u64)> {
+    /// Returns the way on which to send a command on `key`; `None` while there is no Redis.
+    pub(super) fn way_to(&self, key: &str) -> Option<Way> {
         let state = self.state.borrow();
-        state.conn.clone().map(|conn| (conn, state.process))
+        let (conn, servers) = (state.conn.clone()?, Arc::clone(&state.servers));
+        Some(Way {
+            conn,
+            process: state.process,
+            server: servers.of_key(key)?,
+            servers,
+            asking: false,
+        })
     }
 
-    /// How the link is, and how it will be.
-    pub(super) fn state(&self) -> watch::Receiver<State> {
+    /// Returns whether there is a connection.
+    pub(super) fn is_there(&self) -> bool {
+        self.state.borrow().conn.is_some()
+    }
+
+    /// Returns the least of the times that the servers show; `None` before any server has shown
+    /// one.
+    pub(super) fn least_time(&self) -> Option<u64> {
+        self.state.borrow().servers.least_time()
+    }
+
+    /// Returns a receiver of the link's state, as it is now and as it changes.
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
     }
 
-    /// A command failed in a way that may be the link's fault.
+    /// Reports that a command failed in a way that may be the link's fault. A look follows.
     pub(super) fn complain(&self) {
         self.complaints.notify_one();
     }
 }
 
-/// Connects once, and says what is wrong with the Redis that is there.
+/// The connection and the server that a command is sent to.
+pub(super) struct Way {
+    pub(super) conn: Conn,
+    /// The Redis process, as the link counts them.
+    pub(super) process: u64,
+    pub(super) server: Arc<Server>,
+    /// All servers, because the one that is asked may name another.
+    pub(super) servers: Arc<Servers>,
+    /// Whether the key's slot is being moved to the server.
+    pub(super) asking: bool,
+}
+
+/// Connects once, and looks at the Redis that is there.
 ///
 /// # Errors
-/// A text for people, without a password.
-pub(super) async fn check(options: Options, scripts: Arc<Scripts>) -> Result<(), String> {
-    let mut connected = connect(&options.target, options.timeout).await?;
+/// Returns what is wrong, as a text for people, without a password.
+pub(super) async fn check(options: LinkOptions, scripts: Arc<Scripts>) -> Result<(), String> {
+    let mut connected = connect(&options.target, None, options.timeout).await?;
     let mut canary = Canary::new(options.canary);
-    look(&mut connected, &mut canary, &scripts.write, options.timeout).await.map(drop)
+    look(&mut connected, &mut canary, &scripts.write, options.timeout)
+        .await
+        .map(drop)
+        .map_err(Trouble::into_text)
 }
 
 struct Owner {
-    options: Options,
+    options: LinkOptions,
     scripts: Arc<Scripts>,
-    /// What this node remembers of Redis's clock.
+    /// The greatest time of Redis's clock that this node knows of.
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     complaints: Arc<Notify>,
     /// The masters of the last look.
     masters: HashSet<String>,
+    /// The last master that sentinels named and that was there.
+    named: Option<Host>,
     canary: Canary,
+    /// The measure of how much of the leases' margin Redis's clock has used up.
+    drift: Drift,
+    start: Instant,
+    /// The time that the last look took.
+    took: Duration,
+    /// The beginning of the last look for which Redis was there.
+    well_at: Option<Instant>,
+    /// When everything is recovered once more: see [`CLUSTER_SETTLES`].
+    settles: Option<Instant>,
 }
 
-/// What may be gone since the last look.
+/// The losses that are possible since the last look.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gone {
     Nothing,
-    /// Leases: the clock was set forward.
+    /// Leases may have ended too early, because Redis's clock was set forward or runs too fast.
     Leases,
-    /// All that was not heard by a process that was not met before, or was in one that was emptied.
+    /// Statuses may be lost: Redis is a process that was not seen before, or was emptied.
     Statuses,
 }
 
-/// Why a link is not looked at any more.
+/// The reason why a connection is not looked at any more.
 enum End {
-    /// It is of no use; for people.
+    /// It is of no use. The text is for people.
     Gone(String),
     /// The cluster has masters that the connection may not know.
     OtherMasters,
@@ -153,7 +227,7 @@ impl Owner {
                             self.state.send_modify(|state| state.conn = None);
                             warn!(%why, "Redis is gone");
                         }
-                        // What is there is good until there is something better.
+                        // The present connection is used until there is a better one.
                         End::OtherMasters => info!("the cluster has other masters"),
                     }
                 }
@@ -170,40 +244,68 @@ impl Owner {
         }
     }
 
-    /// Connects, looks whether all is well, and lets the others use it.
+    /// Connects, looks whether all is well, and lets the others use the connection.
     async fn begin(&mut self) -> Result<Connected, String> {
-        let mut connected = connect(&self.options.target, self.options.timeout).await?;
-        let found = self.look(&mut connected).await?;
-        for policy in found.policies.iter().filter(|policy| *policy != "noeviction") {
-            warn!(policy, "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction");
+        let well_at = self.well_at;
+        let mut connected = connect(
+            &self.options.target,
+            self.named.as_ref(),
+            self.options.timeout,
+        )
+        .await?;
+        let found = self
+            .look(&mut connected)
+            .await
+            .map_err(Trouble::into_text)?;
+        for policy in found
+            .policies
+            .iter()
+            .filter(|policy| *policy != "noeviction")
+        {
+            warn!(
+                policy,
+                "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction"
+            );
         }
-        let is_first = self.masters.is_empty();
-        let is_another = self.meet(found) == Gone::Statuses && !is_first;
+        let (is_first, is_cluster) = (
+            self.masters.is_empty(),
+            matches!(connected.told_by, ToldBy::Cluster(_)),
+        );
+        let gone = self.meet(found);
+        let is_another = gone == Gone::Statuses && !is_first;
+        let is_short =
+            gone == Gone::Nothing && well_at.is_some_and(|at| at.elapsed() <= SHORT_LOSS);
+        if !is_short && is_cluster {
+            self.settles = Some(Instant::now() + CLUSTER_SETTLES);
+        }
         if is_another {
             self.metrics.redis_is_another();
         }
-        let master = match &connected.told_by {
-            ToldBy::Sentinels(_, master) => Some(tracing::field::display(master)),
+        self.named = match &connected.told_by {
+            ToldBy::Sentinels(_, master) => Some(master.clone()),
             _ => None,
         };
+        let master = self.named.as_ref().map(tracing::field::display);
         info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
         self.metrics.redis_connected();
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
-            state.epoch += 1;
+            state.servers = Arc::clone(&connected.servers);
+            state.epoch += u64::from(!is_short);
             state.process += u64::from(is_another);
+            state.masters = names(&self.masters);
         });
         Ok(connected)
     }
 
-    /// Looks at the link until it is not well; says why.
+    /// Looks at the link until it is not well. Returns the reason.
     async fn watch(&mut self, mut connected: Connected) -> End {
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
         let complaints = Arc::clone(&self.complaints);
         let state = self.state.clone();
-        let mut settles = matches!(connected.told_by, ToldBy::Cluster(_)).then(|| Instant::now() + CLUSTER_SETTLES);
+        let mut late_looks = 0;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -214,47 +316,121 @@ impl Owner {
             if let ToldBy::Sentinels(sentinels, master) = &mut connected.told_by
                 && let Some(other) = sentinels.other_master(master).await
             {
-                return End::Gone(format!("the sentinels name {other} as the master instead of {master}"));
+                return End::Gone(format!(
+                    "the sentinels name {other} as the master instead of {master}"
+                ));
             }
             let gone = match self.look(&mut connected).await {
                 Ok(found) if found.has_other_masters => return End::OtherMasters,
-                Ok(found) => self.meet(found),
-                Err(why) => return End::Gone(why),
+                Ok(found) => {
+                    late_looks = 0;
+                    if found.takes_writes_again {
+                        // Recovery waits for a change of the state before it tries again, so it
+                        // gets one.
+                        self.state.send_modify(|_| {});
+                    }
+                    self.meet(found)
+                }
+                // Redis is slow, not gone. A new connection would be no quicker, and all held
+                // gets would be opened again.
+                Err(Trouble::Late)
+                    if late_looks < MOST_LATE_LOOKS && self.answered_lately(&connected, began) =>
+                {
+                    debug!("Redis answers, but a look at it had no answer in time");
+                    late_looks += 1;
+                    self.well_at = Some(began);
+                    Gone::Nothing
+                }
+                // The refusal of a command is logged where the command is sent.
+                Err(Trouble::Refused(why)) => {
+                    debug!(why, "Redis refused a command of a look");
+                    Gone::Nothing
+                }
+                Err(trouble) => return End::Gone(trouble.into_text()),
             };
-            let has_settled = settles.take_if(|at| *at <= began).is_some();
+            self.state.send_if_modified(|state| {
+                let is_other = !Arc::ptr_eq(&state.servers, &connected.servers);
+                state.servers = Arc::clone(&connected.servers);
+                is_other
+            });
+            let has_settled = self.settles.take_if(|at| *at <= began).is_some();
             match gone {
                 Gone::Statuses => {
                     self.metrics.redis_is_another();
                     warn!("another Redis process, or an emptied one");
                 }
-                Gone::Leases => warn!("Redis's clock was set forward"),
+                Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
                 Gone::Nothing => {}
             }
             if gone != Gone::Nothing || has_settled {
                 self.state.send_modify(|state| {
                     state.epoch += 1;
                     state.process += u64::from(gone == Gone::Statuses || has_settled);
+                    state.masters = names(&self.masters);
                 });
             }
             sleep(LEAST_LOOK_INTERVAL.saturating_sub(began.elapsed())).await;
         }
     }
 
-    async fn look(&mut self, connected: &mut Connected) -> Result<Found, String> {
-        look(connected, &mut self.canary, &self.scripts.write, self.options.timeout).await
+    async fn look(&mut self, connected: &mut Connected) -> Result<Found, Trouble> {
+        let began = Instant::now();
+        let found = look(
+            connected,
+            &mut self.canary,
+            &self.scripts.write,
+            self.options.timeout,
+        )
+        .await;
+        self.took = began.elapsed();
+        if found.is_ok() {
+            self.well_at = Some(began);
+        }
+        found
     }
 
-    /// Notes what was found; tells what may be gone.
+    /// Returns whether Redis answered any command in time during a look that began at `began`,
+    /// or shortly before. The look alone is too short a time: late answers do not count, and all
+    /// commands that were sent together are late together.
+    fn answered_lately(&self, connected: &Connected, began: Instant) -> bool {
+        let since = began.checked_sub(self.options.timeout).unwrap_or(began);
+        connected.servers.have_answered_since(since.into())
+    }
+
+    /// Notes the findings of a look. Returns what may be lost.
     fn meet(&mut self, found: Found) -> Gone {
-        let is_another = found.masters.iter().any(|master| !self.masters.contains(master));
-        // Of a cluster's masters one may not have answered this time; that it does next time is no harm.
+        let is_another = found
+            .masters
+            .iter()
+            .any(|master| !self.masters.contains(master));
+        // A master of a cluster that did not answer this time counts as a new one when it
+        // answers again. That does no harm.
         self.masters = found.masters;
-        let expected = self.clock.known();
         let now = found.now.unwrap_or(0);
         self.clock.saw(now);
         if is_another || found.canary_is_gone {
+            self.drift.reset();
             return Gone::Statuses;
         }
-        if now > expected.saturating_add(millis(STEP)) { Gone::Leases } else { Gone::Nothing }
+        let is_ahead = found.now.is_some_and(|now| {
+            self.drift.look(
+                Duration::from_millis(now),
+                self.start.elapsed(),
+                self.took,
+                LEASE_MARGIN,
+            )
+        });
+        if is_ahead {
+            Gone::Leases
+        } else {
+            Gone::Nothing
+        }
     }
+}
+
+/// Returns the masters in one text, which is the same on each node.
+fn names(masters: &HashSet<String>) -> Arc<str> {
+    let mut names: Vec<_> = masters.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    names.join(",").into()
 }

@@ -1,41 +1,104 @@
-//! What the scripts answer, read: what others wrote into Redis is refused or passed over here, and harms nothing behind it.
-//! Pure.
+//! Reads the answers of the scripts. Refuses or passes over anything malformed that others wrote
+//! into Redis, so that it does no harm further on. Pure.
 
 use std::time::Duration;
 
 use redis::{Value as Reply, from_redis_value};
 use serde_json::value::RawValue;
 
-use crate::lease::Lease;
-use crate::status::{Status, Update, Value, Version};
-use crate::store::{Known, Looked, StoreError, Stored};
+use crate::model::lease::Lease;
+use crate::model::status::{Status, Update, Value, Version};
+use crate::store::{Known, Looked, Stored, StoredBy};
 
-/// What a write came to: `now, 'stored', version, ttl, lease's name, its end, ...`, or a refusal. Of anything else nobody
-/// knows what it did.
-///
-/// # Errors
-/// That it was refused, or not understood.
-pub fn parse_stored(reply: &[Reply], process: u64) -> Result<Stored, StoreError> {
-    let kind = reply.get(1).and_then(bytes);
-    match (kind, reply.get(2).and_then(version)) {
-        (Some(b"stored"), Some(version)) if version > Version::NONE => {
-            let ttl = reply.get(3).and_then(parse_number).map(Duration::from_millis).unwrap_or_default();
-            Ok(Stored { version, ttl, leases: parse_leases(reply.get(4..).unwrap_or_default()), process })
+/// The result of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It was carried out, now or by an earlier command with its number.
+    Stored(Stored),
+    /// The key's version is this one, and not the one that it had to be.
+    Conflict(Version),
+    /// There is no greater version.
+    Full,
+    /// It came after the latest time at which it may be carried out.
+    Late(Late),
+}
+
+/// The answer to a write that came too late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The server's time, in ms since 1970.
+    pub now: u64,
+    /// The number of writes that the key remembers.
+    pub remembered: u64,
+    /// The version of the oldest of them.
+    pub oldest: Version,
+}
+
+/// Reads the result of a write. Returns `None` if the reply has no known form. It is then not
+/// known what the write did.
+#[must_use]
+pub fn parse_written(reply: &[Reply], process: u64) -> Option<Written> {
+    let given = |at| reply.get(at).and_then(version);
+    match bytes(reply.get(1)?)? {
+        b"stored" => {
+            let version = given(2).filter(|version| *version > Version::NONE)?;
+            let ttl = reply
+                .get(3)
+                .and_then(parse_number)
+                .map(Duration::from_millis)
+                .unwrap_or_default();
+            let leases = parse_leases(reply.get(4..).unwrap_or_default());
+            Some(Written::Stored(Stored {
+                version,
+                ttl,
+                leases,
+                process,
+                by: StoredBy::This,
+            }))
         }
-        (Some(b"conflict"), Some(version)) => Err(StoreError::Conflict(version)),
-        (Some(b"full"), _) => Err(StoreError::Full),
-        _ => Err(StoreError::Unknown),
+        b"earlier" => {
+            let version = given(2).filter(|version| *version > Version::NONE)?;
+            // From here on the reply has the form of a look's, with the version in the place of the
+            // time.
+            let Looked { known, leases } = parse_looked(&reply[2..])?;
+            let ttl = known
+                .as_ref()
+                .map(|known| known.expires_in)
+                .unwrap_or_default();
+            Some(Written::Stored(Stored {
+                version,
+                ttl,
+                leases,
+                process,
+                by: StoredBy::Earlier(known),
+            }))
+        }
+        b"conflict" => Some(Written::Conflict(given(2)?)),
+        b"full" => Some(Written::Full),
+        b"late" => {
+            let (now, remembered) = (parse_number(&reply[0])?, parse_number(reply.get(2)?)?);
+            Some(Written::Late(Late {
+                now,
+                remembered,
+                oldest: given(3)?,
+            }))
+        }
+        _ => None,
     }
 }
 
-/// What is under a key: that of [`parse_known`], then leases.
+/// Reads what is under a key: what [`parse_known`] reads, then leases.
 #[must_use]
 pub fn parse_looked(reply: &[Reply]) -> Option<Looked> {
     let known = parse_known(reply)?;
-    Some(Looked { known, leases: parse_leases(reply.get(5..).unwrap_or_default()) })
+    Some(Looked {
+        known,
+        leases: parse_leases(reply.get(5..).unwrap_or_default()),
+    })
 }
 
-/// What a script tells of a status: `now, version, left, value, final`; `None` if it is in no form of ours.
+/// Reads what a script answers of a status: `now, version, left, value, final`. Returns
+/// `Some(None)` if there is none, and `None` if the reply has no known form.
 #[must_use]
 pub fn parse_known(reply: &[Reply]) -> Option<Option<Known>> {
     let version = match reply.get(1) {
@@ -50,26 +113,42 @@ pub fn parse_known(reply: &[Reply]) -> Option<Option<Known>> {
         Some(json) => {
             let raw: &RawValue = serde_json::from_slice(json).ok()?;
             let value = Value::new(raw, usize::MAX).ok()?;
-            Update::Status(Status { version, value, is_final: reply.get(4).and_then(bytes) == Some(b"1") })
+            Update::Status(Status {
+                version,
+                value,
+                is_final: reply.get(4).and_then(bytes) == Some(b"1"),
+            })
         }
         None => Update::Gone(version),
     };
     Some(Some(Known { update, expires_in }))
 }
 
-/// Which nodes are there: `now, name, its end, ...`.
+/// Reads the reply to an open: `now, the lease's end`, then the status as [`parse_known`] reads
+/// it. The end is 0 if no lease was written.
+#[must_use]
+pub(super) fn parse_opened(reply: &[Reply]) -> Option<(u64, Option<Known>)> {
+    Some((parse_number(reply.get(1)?)?, parse_known(&reply[1..])?))
+}
+
+/// Reads which nodes are there: `now, name, its end, ...`.
 #[must_use]
 pub(super) fn parse_nodes(reply: &[Reply]) -> Vec<Lease> {
     parse_leases(reply.get(1..).unwrap_or_default())
 }
 
-/// Names and ends in turn.
+/// Reads leases: names and ends in turn. Passes over those that are malformed.
 fn parse_leases(replies: &[Reply]) -> Vec<Lease> {
-    let lease = |pair: &[Reply]| Lease::parse(str::from_utf8(bytes(&pair[0])?).ok()?, parse_number(&pair[1])?);
+    let lease = |pair: &[Reply]| {
+        Lease::parse(
+            str::from_utf8(bytes(&pair[0])?).ok()?,
+            parse_number(&pair[1])?,
+        )
+    };
     replies.chunks_exact(2).filter_map(lease).collect()
 }
 
-/// A number that is not negative, in any form that Redis has for it.
+/// Reads a number that is not negative, in any form that Redis has for it.
 pub(super) fn parse_number(reply: &Reply) -> Option<u64> {
     from_redis_value(reply.clone()).ok()
 }
@@ -91,11 +170,62 @@ mod tests {
 
     #[test]
     fn nothing_is_stored_without_a_version() {
-        let stored =
-            |version| parse_stored(&[Reply::Int(9), Reply::BulkString(b"stored".into()), Reply::Int(version)], 1);
-        assert_eq!(stored(5).map(|stored| stored.version.get()), Ok(5));
+        let written = |version| {
+            parse_written(
+                &[
+                    Reply::Int(9),
+                    Reply::BulkString(b"stored".into()),
+                    Reply::Int(version),
+                ],
+                1,
+            )
+        };
+        assert!(
+            matches!(written(5), Some(Written::Stored(Stored { version, .. })) if version.get() == 5)
+        );
         for none in [0, -1, 1 << 53] {
-            assert_eq!(stored(none), Err(StoreError::Unknown), "{none}");
+            assert_eq!(written(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_repeat_has_its_own_version_and_what_is_there_today() {
+        let text = |text: &str| Reply::BulkString(text.into());
+        let reply = [
+            Reply::Int(9),
+            text("earlier"),
+            Reply::Int(5),
+            Reply::Int(6),
+            Reply::Int(700),
+            text("true"),
+            text("0"),
+        ];
+        let Some(Written::Stored(stored)) = parse_written(&reply, 1) else {
+            panic!("stored")
+        };
+        let StoredBy::Earlier(Some(known)) = stored.by else {
+            panic!("something is there")
+        };
+        assert_eq!((stored.version.get(), known.update.version().get()), (5, 6));
+        assert_eq!(known.expires_in, Duration::from_millis(700));
+        let nothing = [
+            Reply::Int(9),
+            text("earlier"),
+            Reply::Int(5),
+            Reply::Int(0),
+            Reply::Int(0),
+            Reply::Nil,
+            Reply::Nil,
+        ];
+        let by = parse_written(&nothing, 1).map(|written| {
+            matches!(
+                written,
+                Written::Stored(Stored {
+                    by: StoredBy::Earlier(None),
+                    ..
+                })
+            )
+        });
+        assert_eq!(by, Some(true));
     }
 }

@@ -1,5 +1,5 @@
-//! Sentinels: who is the master now. All are asked, each on a connection that is kept, and what they say is believed
-//! only of a server that says of itself that it is a master.
+//! Asks sentinels which server is the master now. All are asked, each on a connection that is
+//! kept. A server that they name is believed only if it says itself that it is a master.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use tokio::time::timeout;
 
-use super::conn::open;
+use super::conn::{open, words};
 use super::url::{Host, Target};
 
 /// The sentinels of one master.
@@ -17,24 +17,40 @@ pub(super) struct Sentinels {
     target: Target,
     name: String,
     limit: Duration,
-    /// One for each, where there is one.
+    /// The connection to each sentinel, if there is one.
     conns: Vec<Option<MultiplexedConnection>>,
 }
 
 impl Sentinels {
     pub(super) fn new(target: Target, name: String, limit: Duration) -> Self {
         let conns = target.hosts.iter().map(|_| None).collect();
-        Self { target, name, limit, conns }
+        Self {
+            target,
+            name,
+            limit,
+            conns,
+        }
     }
 
-    /// Connects to the server that is master, by its own word.
-    pub(super) async fn connect(&mut self) -> Result<(MultiplexedConnection, Host), String> {
+    /// Connects to the server that is the master, by its own word. `before` is the master of the
+    /// connection before this one. It is tried first unless the sentinels have another, because
+    /// a connection that breaks does not mean that its server has failed.
+    pub(super) async fn connect(
+        &mut self,
+        before: Option<&Host>,
+    ) -> Result<(MultiplexedConnection, Host), String> {
         let named = self.ask().await;
         let mut why = "no sentinel answers, or none knows a master of this name".to_owned();
         let mut masters: Vec<_> = named.iter().collect();
-        // The one that most of them name first; each once.
-        masters.sort_by_key(|host| (Reverse(named.iter().filter(|named| named == host).count()), host.to_string()));
+        // The server that most of them name comes first. Each server is tried once.
+        masters.sort_by_key(|host| (Reverse(votes(&named, host)), host.to_string()));
         masters.dedup();
+        if let Some(before) = before
+            && self.voted_out(before, &named).is_none()
+        {
+            masters.retain(|host| *host != before);
+            masters.insert(0, before);
+        }
         for master in masters {
             let mut conn = match open(&self.target, master, self.limit).await {
                 Ok(conn) => conn,
@@ -46,24 +62,40 @@ impl Sentinels {
             let role = timeout(self.limit, role(&mut conn)).await;
             match role {
                 Ok(Ok(role)) if role == "master" => return Ok((conn, master.clone())),
-                Ok(Ok(role)) => why = format!("{master}, named by a sentinel as the master, is a {role}"),
-                Ok(Err(error)) => why = format!("{master}: {error}"),
+                Ok(Ok(role)) => {
+                    why = format!("{master}, named by a sentinel as the master, is a {role}")
+                }
+                Ok(Err(error)) => why = format!("{master}: {}", words(&error)),
                 Err(_) => why = format!("{master} does not answer in time"),
             }
         }
         Err(why)
     }
 
-    /// The server that more than half of the sentinels that answer name instead of `master`.
+    /// Returns the server that more than half of the configured sentinels name instead of `master`.
+    /// Sentinels that do not answer count as naming `master`: one with an old view must not lead
+    /// away from a master that works.
     pub(super) async fn other_master(&mut self, master: &Host) -> Option<Host> {
         let named = self.ask().await;
-        let others: Vec<_> = named.iter().filter(|named| *named != master).collect();
-        if others.len() * 2 > named.len() { others.first().map(|host| (*host).clone()) } else { None }
+        self.voted_out(master, &named).cloned()
     }
 
-    /// What each sentinel that answers says.
+    /// Returns the same as [`Sentinels::other_master`]. `named` is the server that each
+    /// answering sentinel names.
+    fn voted_out<'a>(&self, master: &Host, named: &'a [Host]) -> Option<&'a Host> {
+        let others = named.iter().filter(|named| *named != master);
+        let other = others.max_by_key(|host| votes(named, host))?;
+        (votes(named, other) * 2 > self.conns.len()).then_some(other)
+    }
+
+    /// Returns the server that each answering sentinel names.
     async fn ask(&mut self) -> Vec<Host> {
-        let Self { target, name, limit, conns } = self;
+        let Self {
+            target,
+            name,
+            limit,
+            conns,
+        } = self;
         let (target, name, limit) = (&*target, &*name, *limit);
         let asked = target.hosts.iter().zip(conns).map(async |(host, conn)| {
             let answer = timeout(limit, ask_one(target, name, host, conn, limit)).await;
@@ -76,7 +108,12 @@ impl Sentinels {
     }
 }
 
-/// Asks one sentinel; `None` where it does not know the name.
+/// Returns how many sentinels name the host.
+fn votes(named: &[Host], host: &Host) -> usize {
+    named.iter().filter(|named| *named == host).count()
+}
+
+/// Asks one sentinel. Returns `None` if it does not know the name.
 async fn ask_one(
     target: &Target,
     name: &str,
@@ -90,24 +127,50 @@ async fn ask_one(
     };
     let mut command = cmd("SENTINEL");
     command.arg("get-master-addr-by-name").arg(name);
-    let answer: Option<(String, u16)> = command.query_async(conn).await.map_err(|error| error.to_string())?;
+    let answer: Option<(String, u16)> = command
+        .query_async(conn)
+        .await
+        .map_err(|error| words(&error))?;
     Ok(answer.map(|(name, port)| Host { name, port }))
 }
 
-/// Connects to a sentinel: without an account, as most are; with Redis's where it wants one.
-async fn connect(target: &Target, host: &Host, limit: Duration) -> Result<MultiplexedConnection, String> {
-    let open_to_all = Target { user: None, password: None, db: 0, ..target.clone() };
+/// Connects to a sentinel without an account, because most have none. If it wants one, uses the
+/// account for Redis.
+async fn connect(
+    target: &Target,
+    host: &Host,
+    limit: Duration,
+) -> Result<MultiplexedConnection, String> {
+    let open_to_all = Target {
+        user: None,
+        password: None,
+        db: 0,
+        ..target.clone()
+    };
     let mut conn = open(&open_to_all, host, limit).await?;
     let pong: Result<String, RedisError> = cmd("PING").query_async(&mut conn).await;
     match pong {
-        Err(error) if error.code() == Some("NOAUTH") => open(&Target { db: 0, ..target.clone() }, host, limit).await,
-        Err(error) => Err(format!("{host}: {error}")),
+        Err(error) if error.code() == Some("NOAUTH") => {
+            open(
+                &Target {
+                    db: 0,
+                    ..target.clone()
+                },
+                host,
+                limit,
+            )
+            .await
+        }
+        Err(error) => Err(format!("{host}: {}", words(&error))),
         Ok(_) => Ok(conn),
     }
 }
 
-/// What a server says it is.
+/// Returns the role that a server says it has.
 async fn role(conn: &mut MultiplexedConnection) -> Result<String, RedisError> {
     let answer: Vec<redis::Value> = cmd("ROLE").query_async(conn).await?;
-    answer.into_iter().next().map_or(Ok(String::new()), |role| Ok(redis::from_redis_value(role)?))
+    answer
+        .into_iter()
+        .next()
+        .map_or(Ok(String::new()), |role| Ok(redis::from_redis_value(role)?))
 }

@@ -1,4 +1,5 @@
-//! Which Redis, as `--redis` names it: one server, sentinels that know the master of a name, or a cluster.
+//! The Redis that `--redis` names: one server, sentinels that know the master of a name, or a
+//! cluster.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use percent_encoding::percent_decode_str;
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// Which Redis.
+/// The addresses of Redis and the account to use there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) kind: Kind,
@@ -18,7 +19,7 @@ pub struct Target {
     pub(super) db: i64,
 }
 
-/// What is at the hosts.
+/// The kind of servers at the hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// One server.
@@ -30,30 +31,38 @@ pub(super) enum Kind {
 }
 
 /// A host, by name or number, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) port: u16,
 }
 
 impl Target {
-    /// Reads a URL; says what is wrong with it, without repeating it: there may be a password in it.
+    /// Reads a URL. An error does not repeat the URL, because there may be a password in it.
     ///
     /// # Errors
-    /// A text for people.
+    /// Returns what is wrong, as a text for people.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("not a URL: write redis://host:port")?;
-        let (tls, kind) = match scheme {
-            "redis" => (false, Kind::Single),
-            "rediss" => (true, Kind::Single),
-            "redis+sentinel" => (false, Kind::Sentinel(String::new())),
-            "rediss+sentinel" => (true, Kind::Sentinel(String::new())),
-            "redis+cluster" => (false, Kind::Cluster),
-            "rediss+cluster" => (true, Kind::Cluster),
-            _ => return Err("the scheme is not redis, rediss, or one of them with +sentinel or +cluster".into()),
-        };
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or("not a URL: write redis://host:port")?;
+        let (tls, kind) =
+            match scheme {
+                "redis" => (false, Kind::Single),
+                "rediss" => (true, Kind::Single),
+                "redis+sentinel" => (false, Kind::Sentinel(String::new())),
+                "rediss+sentinel" => (true, Kind::Sentinel(String::new())),
+                "redis+cluster" => (false, Kind::Cluster),
+                "rediss+cluster" => (true, Kind::Cluster),
+                _ => return Err(
+                    "the scheme is not redis, rediss, or one of them with +sentinel or +cluster"
+                        .into(),
+                ),
+            };
         if rest.contains(['?', '#']) {
-            return Err("a ? or # in it has no meaning; write one in a password as %3F or %23".into());
+            return Err(
+                "a ? or # in it has no meaning; write one in a password as %3F or %23".into(),
+            );
         }
         // A password may hold an `@` that was not encoded; no host does.
         let (account, rest) = match rest.rsplit_once('@') {
@@ -62,8 +71,15 @@ impl Target {
         };
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, password) = account.map_or(Ok((None, None)), parse_account)?;
-        let port = if matches!(kind, Kind::Sentinel(_)) { SENTINEL_PORT } else { REDIS_PORT };
-        let hosts: Vec<_> = hosts.split(',').map(|host| parse_host(host, port)).collect::<Result<_, _>>()?;
+        let port = if matches!(kind, Kind::Sentinel(_)) {
+            SENTINEL_PORT
+        } else {
+            REDIS_PORT
+        };
+        let hosts: Vec<_> = hosts
+            .split(',')
+            .map(|host| parse_host(host, port))
+            .collect::<Result<_, _>>()?;
         if kind == Kind::Single && hosts.len() > 1 {
             return Err("several hosts are for redis+sentinel:// and redis+cluster://".into());
         }
@@ -71,41 +87,56 @@ impl Target {
             Kind::Sentinel(_) => {
                 let (name, db) = path.split_once('/').unwrap_or((path, ""));
                 if name.is_empty() {
-                    return Err("the name of the master is missing: redis+sentinel://host/name".into());
+                    return Err(
+                        "the name of the master is missing: redis+sentinel://host/name".into(),
+                    );
                 }
                 (Kind::Sentinel(decoded(name)?), db)
             }
             kind => (kind, path),
         };
-        let db = if db.is_empty() { 0 } else { db.parse().map_err(|_| "the database is not a number")? };
+        let db = if db.is_empty() {
+            0
+        } else {
+            db.parse().map_err(|_| "the database is not a number")?
+        };
         if kind == Kind::Cluster && db != 0 {
             return Err("a cluster has only database 0".into());
         }
         if !(0..=i64::from(u16::MAX)).contains(&db) {
             return Err("the database is not a number from 0 to 65535".into());
         }
-        Ok(Self { kind, hosts, tls, user, password, db })
+        Ok(Self {
+            kind,
+            hosts,
+            tls,
+            user,
+            password,
+            db,
+        })
     }
 
-    /// Whether there is a password in it.
+    /// Returns whether there is a password in it.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.password.is_some()
     }
 
-    /// Whether it is a cluster.
+    /// Returns whether it is a cluster.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
         self.kind == Kind::Cluster
     }
 
-    /// The hosts' names and ports.
+    /// Returns the hosts' names and ports.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
-        self.hosts.iter().map(|host| (host.name.as_str(), host.port))
+        self.hosts
+            .iter()
+            .map(|host| (host.name.as_str(), host.port))
     }
 }
 
-/// Without user and password.
+/// Writes the URL without user and password.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "rediss" } else { "redis" })?;
@@ -141,13 +172,17 @@ impl fmt::Display for Host {
     }
 }
 
-/// `user:password`, `:password` or `user`.
+/// Reads `user:password`, `:password` or `user`.
 fn parse_account(account: &str) -> Result<(Option<String>, Option<String>), String> {
     let (user, password) = match account.split_once(':') {
         Some((user, password)) => (user, Some(password)),
         None => (account, None),
     };
-    let user = if user.is_empty() { None } else { Some(decoded(user)?) };
+    let user = if user.is_empty() {
+        None
+    } else {
+        Some(decoded(user)?)
+    };
     if user.is_some() && password.is_none() {
         return Err("a user without a password: write user:password@, or :password@".into());
     }
@@ -158,7 +193,9 @@ fn parse_host(text: &str, default_port: u16) -> Result<Host, String> {
     let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((name, port)) => (name, port.strip_prefix(':')),
         None => match text.split_once(':') {
-            Some((_, port)) if port.contains(':') => return Err("write an IPv6 address in brackets: [::1]:6379".into()),
+            Some((_, port)) if port.contains(':') => {
+                return Err("write an IPv6 address in brackets: [::1]:6379".into());
+            }
             Some((name, port)) => (name, Some(port)),
             None => (text, None),
         },
@@ -166,13 +203,21 @@ fn parse_host(text: &str, default_port: u16) -> Result<Host, String> {
     if name.is_empty() {
         return Err("a host is missing".into());
     }
-    let port = port.map_or(Ok(default_port), |port| port.parse().map_err(|_| "a port is not a number".to_owned()))?;
-    Ok(Host { name: name.to_owned(), port })
+    let port = port.map_or(Ok(default_port), |port| {
+        port.parse()
+            .map_err(|_| "a port is not a number".to_owned())
+    })?;
+    Ok(Host {
+        name: name.to_owned(),
+        port,
+    })
 }
 
 fn decoded(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(String::from).map_err(|_| "bad percent-encoding".into())
+    decoded
+        .map(String::from)
+        .map_err(|_| "bad percent-encoding".into())
 }
 
 #[cfg(test)]
@@ -185,13 +230,19 @@ mod tests {
             ("redis://h", "redis://h:6379/0"),
             ("rediss://u:p%40x@h:1/3", "rediss://h:1/3"),
             ("redis://:p@[::1]:7/", "redis://[::1]:7/0"),
-            ("redis+sentinel://a,b:5,[::2]/my/2", "redis+sentinel://a:26379,b:5,[::2]:26379/my/2"),
+            (
+                "redis+sentinel://a,b:5,[::2]/my/2",
+                "redis+sentinel://a:26379,b:5,[::2]:26379/my/2",
+            ),
             ("rediss+cluster://u:p@a:1,b", "rediss+cluster://a:1,b:6379"),
         ] {
             assert_eq!(format!("{:?}", Target::parse(url).expect(url)), shown);
         }
         let target = Target::parse("redis://u%3A:p%40@x@h").expect("good");
-        assert_eq!((target.user.as_deref(), target.password.as_deref()), (Some("u:"), Some("p@@x")));
+        assert_eq!(
+            (target.user.as_deref(), target.password.as_deref()),
+            (Some("u:"), Some("p@@x"))
+        );
     }
 
     #[test]
@@ -211,7 +262,10 @@ mod tests {
             ("redis+cluster://h/1", "database 0"),
         ] {
             let mistake = Target::parse(url).expect_err(url);
-            assert!(mistake.contains(named) && !mistake.contains("secret"), "{url}: {mistake}");
+            assert!(
+                mistake.contains(named) && !mistake.contains("secret"),
+                "{url}: {mistake}"
+            );
         }
     }
 }

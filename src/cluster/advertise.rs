@@ -1,0 +1,150 @@
+//! The address at which other nodes reach this one.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::net::{UdpSocket, lookup_host};
+
+use crate::net::listener::Address;
+use crate::store::redis::Target;
+
+/// The reason why no address was found.
+#[derive(Debug)]
+pub enum NoAddress {
+    /// The settings are wrong. Holds a text for people.
+    Mistake(String),
+    /// A name cannot be resolved, or there is no route to Redis.
+    Failed(String, io::Error),
+}
+
+/// Returns the address that leases name: the `given` one, or else the internal listener's. If
+/// the listener is bound to an unspecified address, its port is combined with the address from
+/// which this machine speaks to Redis.
+///
+/// # Errors
+/// Returns [`NoAddress`]. An address that only this machine reaches is a mistake if Redis is on
+/// another machine, because other nodes may be elsewhere too.
+pub async fn find(
+    given: Option<&Address>,
+    internal: &Address,
+    redis: &Target,
+) -> Result<Address, NoAddress> {
+    let (mut redis_at, mut unknown) = (Vec::new(), None);
+    for (host, port) in redis.addresses() {
+        match lookup_host((host, port)).await {
+            Ok(found) => redis_at.extend(found),
+            Err(error) => unknown = Some((host, error)),
+        }
+    }
+    // One unknown name of several is no failure: its server may have been taken away.
+    if let (true, Some((host, error))) = (redis_at.is_empty(), unknown) {
+        return Err(NoAddress::Failed(
+            format!("cannot resolve {host} (--redis)"),
+            error,
+        ));
+    }
+    let found = match given {
+        Some(given) => given.clone(),
+        None => of_listener(internal, &redis_at).await?,
+    };
+    let failed = |error| NoAddress::Failed(format!("cannot resolve {found} (--advertise)"), error);
+    let resolved = found.resolve().await.map_err(failed)?;
+    let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    if !resolved.is_empty() && resolved.iter().all(is_local) && !redis_at.iter().all(is_local) {
+        let mistake = format!(
+            "--advertise: other nodes do not reach {}, while Redis is on another machine; give --internal or \
+             --advertise an address of the network",
+            found.url()
+        );
+        return Err(NoAddress::Mistake(mistake));
+    }
+    Ok(found)
+}
+
+async fn of_listener(internal: &Address, redis_at: &[SocketAddr]) -> Result<Address, NoAddress> {
+    let Address::Tcp(text) = internal else {
+        return Err(NoAddress::Mistake(
+            "--advertise: needed, since --internal is a unix socket".into(),
+        ));
+    };
+    match text.parse::<SocketAddr>() {
+        Ok(bound) if bound.ip().is_unspecified() => {
+            let route =
+                |error| NoAddress::Failed("there is no way to Redis (--redis)".into(), error);
+            let ip = route_to(bound.ip(), redis_at).await.map_err(route)?;
+            Ok(Address::Tcp(SocketAddr::new(ip, bound.port()).to_string()))
+        }
+        _ => Ok(internal.clone()),
+    }
+}
+
+/// Returns the local address used to reach the first routable address in `others`. Connecting a
+/// UDP socket reveals it without sending a packet.
+pub(crate) async fn route_to(bound: IpAddr, others: &[SocketAddr]) -> io::Result<IpAddr> {
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    // A listener on 0.0.0.0 is not reached by IPv6.
+    for to in others.iter().filter(|to| bound.is_ipv6() || to.is_ipv4()) {
+        let from = SocketAddr::new(
+            if to.is_ipv4() {
+                [0; 4].into()
+            } else {
+                [0; 16].into()
+            },
+            0,
+        );
+        let socket = UdpSocket::bind(from).await?;
+        match socket.connect(to).await.and_then(|()| socket.local_addr()) {
+            Ok(local) => return Ok(local.ip()),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn found(given: Option<&str>, internal: &str, redis: &str) -> Result<String, NoAddress> {
+        let given = given.map(|url| Address::of_url(url).expect("good"));
+        let internal = Address::parse(internal).expect("good");
+        let redis = Target::parse(redis).expect("good");
+        find(given.as_ref(), &internal, &redis)
+            .await
+            .map(|address| address.url())
+    }
+
+    #[tokio::test]
+    async fn it_is_what_was_given_or_the_listener_s_or_that_of_the_way_to_redis() {
+        let local = "redis://127.0.0.1:6379";
+        assert_eq!(
+            found(None, "127.0.0.1:5", local).await.expect("good"),
+            "http://127.0.0.1:5"
+        );
+        assert_eq!(
+            found(None, "0.0.0.0:5", local).await.expect("good"),
+            "http://127.0.0.1:5"
+        );
+        let given = found(Some("http://10.0.0.1:7"), "0.0.0.0:5", "redis://10.0.0.9").await;
+        assert_eq!(given.expect("good"), "http://10.0.0.1:7");
+        assert_eq!(
+            found(Some("http://localhost:7/"), "unix:/x", local)
+                .await
+                .expect("good"),
+            "http://localhost:7"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_loopback_address_with_a_remote_redis_is_a_mistake() {
+        for (given, internal) in [
+            (None, "127.0.0.1:5"),
+            (Some("http://localhost:7"), "0.0.0.0:5"),
+        ] {
+            assert!(matches!(
+                found(given, internal, "redis://192.0.2.1").await,
+                Err(NoAddress::Mistake(_))
+            ));
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Recovery when Redis is back. Gets that are held are opened again, so that their node is
+//! leased to and finds the statuses that they missed. Sets that this node confirmed are put
+//! again if the Redis process is another one, which may not have them. None of this depends on
+//! what a page does.
+//!
+//! Each step may be done twice, because a version is given only once, and only a newer one is
+//! stored or delivered.
+
+mod handover;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt};
+use rand::seq::SliceRandom;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::cluster::delivery::Delivery;
+use crate::cluster::message::Missed;
+use crate::metrics::{Limit, Metrics};
+use crate::model::key::Key;
+use crate::model::status::{Update, Version};
+use crate::model::write_number::WriteNumber;
+use crate::runtime::expiring::Expiring;
+use crate::runtime::sharded::lock;
+use crate::store::redis::Redis;
+use crate::store::{Store, StoreError, Stored, StoredBy};
+
+/// The most keys that are opened or put again at once. They are enough to be quick, and few
+/// beside the commands that pages and backends cause meanwhile. If half of `--redis-in-flight`
+/// is less, it is the limit: more would only wait for a permit.
+const MAX_SIDE_BY_SIDE: usize = 64;
+/// The pause between two tries, at first and at most.
+const FIRST_REST: Duration = Duration::from_millis(100);
+const MAX_REST: Duration = Duration::from_secs(5);
+/// The most updates that are kept to be put again, and the most bytes of their values.
+const MAX_CONFIRMED: usize = 200_000;
+const MAX_CONFIRMED_BYTES: usize = 64 << 20;
+/// The time between two checks whether this process stood still.
+const TICK: Duration = Duration::from_millis(250);
+/// A check that is late by this much shows that this process stood still. Other nodes may have
+/// given up sending it updates meanwhile.
+const STALL: Duration = Duration::from_secs(1);
+/// The least time between two openings of all keys because updates may have been missed.
+const ALL_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
+/// The time between two checks, by a node that drains, whether all opens are over.
+const LEAVE_REST: Duration = Duration::from_millis(10);
+/// The least time between two warnings that there are too many updates to keep.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    delivery: Arc<Delivery>,
+    metrics: Arc<Metrics>,
+    /// The longest time for which a get may be held, and so for which a key is leased.
+    hold: Duration,
+    /// The time for which confirmed updates are kept (`--resend`).
+    resend: Duration,
+    side_by_side: usize,
+    confirmed: Mutex<Confirmed>,
+    /// Wakes [`Recovery::run`] because there is something to do.
+    wanted: Notify,
+    /// Wakes it because updates were missed. It wakes even while it pauses after a failed try.
+    has_missed: Notify,
+    /// Whether the last pass did something, so that the next may begin soon.
+    has_progressed: AtomicBool,
+    /// Whether updates of any key may have been missed.
+    has_missed_all: AtomicBool,
+}
+
+/// The updates that this node confirmed lately, the newest of each key.
+#[derive(Debug, Default)]
+struct Confirmed {
+    updates: Expiring<Entry>,
+    bytes: usize,
+    /// A lower bound of the entries' processes.
+    least_process: Option<u64>,
+    /// When a warning was last logged that an update was dropped too early.
+    told_at: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    update: Update,
+    number: WriteNumber,
+    /// When its time to live ends.
+    ends: Instant,
+    /// The last Redis process that is known to have had it. `None` if a node that uses another
+    /// Redis handed it on.
+    process: Option<u64>,
+}
+
+impl Recovery {
+    pub(crate) fn new(
+        delivery: Arc<Delivery>,
+        metrics: Arc<Metrics>,
+        hold: Duration,
+        resend: Duration,
+        in_flight: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            delivery,
+            metrics,
+            hold,
+            resend,
+            side_by_side: (in_flight / 2).clamp(1, MAX_SIDE_BY_SIDE),
+            confirmed: Mutex::default(),
+            wanted: Notify::new(),
+            has_missed: Notify::new(),
+            has_progressed: AtomicBool::new(false),
+            has_missed_all: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes that a get is held whose key could not be opened.
+    pub(crate) fn not_opened(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Keeps an update that is about to be confirmed. `process` is the Redis process that
+    /// stored it.
+    pub(crate) fn confirmed(
+        &self,
+        key: &Key,
+        update: &Update,
+        number: WriteNumber,
+        ttl: Duration,
+        process: u64,
+    ) {
+        let Store::Redis(redis) = &*self.delivery.store else {
+            return;
+        };
+        if self.resend.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        let entry = Entry {
+            update: update.clone(),
+            number,
+            ends: now + ttl,
+            process: Some(process),
+        };
+        // Keep it also beyond the end of its time to live, because another node may put
+        // something older again.
+        self.insert(key, entry, now, now + self.resend);
+        // The reply may be the last one of an earlier process, and have come when everything of
+        // that process had been put again already.
+        if redis.presence().now().process > process {
+            self.wanted.notify_one();
+        }
+    }
+
+    fn insert(&self, key: &Key, entry: Entry, now: Instant, until: Instant) {
+        if lock(&self.confirmed).insert(key, entry, now, until) {
+            self.metrics.limit_hit(Limit::Confirmed);
+        }
+    }
+
+    /// Notes that another node could not send this one updates of these keys. The keys are then
+    /// opened again for their waiters.
+    pub(crate) fn missed(&self, missed: Missed) {
+        match missed {
+            Missed::All => self.has_missed_all.store(true, Ordering::Relaxed),
+            Missed::Keys(keys) => {
+                let waiters = &self.delivery.waiters;
+                // Every key has to be noted; `any` would end at the first.
+                if keys.iter().filter(|key| waiters.missed(key)).count() > 0 {
+                    self.has_missed.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Has all keys opened again if updates of any key may have been missed, because another
+    /// node says so or this process stood still. This is done once in [`ALL_AGAIN_INTERVAL`] at
+    /// most.
+    ///
+    /// # Cancel safety
+    /// It ends by being dropped.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let Store::Redis(_) = &*self.delivery.store else {
+            return;
+        };
+        let (mut last, mut opened_at) = (Instant::now(), None::<Instant>);
+        loop {
+            sleep(TICK).await;
+            let now = Instant::now();
+            let stood = (now - last).saturating_sub(TICK);
+            last = now;
+            if stood >= STALL {
+                warn!(time = ?stood, "this process stood still: what is waited for is opened again");
+                self.has_missed_all.store(true, Ordering::Relaxed);
+            }
+            let may_again = opened_at.is_none_or(|at| at + ALL_AGAIN_INTERVAL <= now);
+            if may_again && self.has_missed_all.swap(false, Ordering::Relaxed) {
+                opened_at = Some(now);
+                self.delivery.waiters.missed_all();
+                self.has_missed.notify_one();
+            }
+        }
+    }
+
+    /// Returns how many updates are kept to be put again.
+    pub(crate) fn kept_count(&self) -> usize {
+        lock(&self.confirmed).updates.len()
+    }
+
+    /// Watches Redis. Whenever there is a need, puts confirmed updates again and opens keys
+    /// again.
+    ///
+    /// # Cancel safety
+    /// It ends by being dropped.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let Store::Redis(redis) = &*self.delivery.store else {
+            return;
+        };
+        let mut presence = redis.presence();
+        let mut rest = FIRST_REST;
+        loop {
+            let now = presence.now();
+            let done = now.is_there && {
+                let written = self.put_again(redis, now.process).await;
+                written & self.open_again(redis, now.epoch).await
+            };
+            // Wait until something changes. If something is left to do while Redis is there,
+            // wait only for a pause. The pause grows while no pass does anything, because Redis
+            // may be full.
+            let again = now.is_there && !done;
+            if self.has_progressed.swap(false, Ordering::Relaxed) {
+                rest = FIRST_REST;
+            }
+            tokio::select! {
+                () = sleep(rest.mul_f64(rand::random_range(0.5..=1.0))), if again => rest = (rest * 2).min(MAX_REST),
+                there_is_more = presence.changed() => {
+                    if !there_is_more {
+                        return;
+                    }
+                    rest = FIRST_REST;
+                }
+                () = self.has_missed.notified() => sleep(FIRST_REST / 2).await,
+                () = self.wanted.notified(), if !again => {
+                    rest = FIRST_REST;
+                    // Wait a little, because many come together if Redis is slow.
+                    sleep(FIRST_REST / 2).await;
+                }
+            }
+        }
+    }
+
+    /// Gives back, for a drain, the leases of all keys that are held now or are just being
+    /// opened, so that sets need not find out one by one that this node has left. A lease that
+    /// is not given back before the grace is over ends by itself.
+    pub(crate) fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (store, side_by_side) = (Arc::clone(&self.delivery.store), self.side_by_side);
+        let leases = store.leases();
+        async move {
+            let give_back = async |(key, ends)| {
+                let _ = store.give_back_lease(&key, ends).await;
+            };
+            stream::iter(leases)
+                .for_each_concurrent(side_by_side, give_back)
+                .await;
+            // An open may write its lease until Redis answers it, even if its get was answered
+            // before that.
+            while store.opening() > 0 {
+                sleep(LEAVE_REST).await;
+            }
+            stream::iter(store.leases())
+                .for_each_concurrent(side_by_side, give_back)
+                .await;
+        }
+    }
+
+    /// Opens every key that has waiters that are not open in this epoch. The order is random,
+    /// so that nodes that hold waiters of the same keys do not go through them together.
+    /// Returns whether all are open.
+    async fn open_again(&self, redis: &Redis, epoch: u64) -> bool {
+        let mut keys = self.delivery.waiters.unopened(epoch);
+        if keys.is_empty() {
+            return true;
+        }
+        keys.shuffle(&mut rand::rng());
+        let (count, all) = (keys.len(), AtomicBool::new(true));
+        let began = Instant::now();
+        stream::iter(keys)
+            .for_each_concurrent(self.side_by_side, async |key| {
+                // There may be very many keys. If Redis went away meanwhile, the rest is not
+                // tried in vain.
+                if !redis.is_there() || !self.open_key_again(&key, epoch).await {
+                    all.store(false, Ordering::Relaxed);
+                }
+            })
+            .await;
+        let all = all.into_inner();
+        debug!(keys = count, all, took = ?began.elapsed(), "opened keys that are waited for");
+        all
+    }
+
+    /// Opens one key for its waiters that are not open in this epoch. Returns whether all of
+    /// them are open then.
+    async fn open_key_again(&self, key: &Key, epoch: u64) -> bool {
+        let waiters = &self.delivery.waiters;
+        // Some waiters may already know the status that the first try finds. They are open only
+        // if there is a lease, but a full Redis returns a status without writing a lease. So
+        // the second try opens the key for them.
+        for _ in 0..2 {
+            let Some(unopened) = waiters.unopened_of(key, epoch) else {
+                return true;
+            };
+            let Ok(update) = self
+                .delivery
+                .store
+                .open_again(key, unopened.seen, self.hold)
+                .await
+            else {
+                return false;
+            };
+            if let Some(update) = &update {
+                waiters.deliver(key, update);
+            }
+            if update.is_none_or(|update| update.version() > unopened.seen.most) {
+                waiters.opened(key, unopened.before, epoch);
+                self.metrics.opened_again();
+                self.has_progressed.store(true, Ordering::Relaxed);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Puts again the updates that only Redis processes before this one are known to have had.
+    /// Returns whether all of them are in Redis now.
+    async fn put_again(&self, redis: &Redis, process: u64) -> bool {
+        let entries = lock(&self.confirmed).of_earlier(process, Instant::now());
+        if entries.is_empty() {
+            return true;
+        }
+        let (count, all, missing) = (entries.len(), AtomicBool::new(true), AtomicUsize::new(0));
+        stream::iter(entries)
+            .for_each_concurrent(
+                self.side_by_side,
+                async |(
+                    key,
+                    Entry {
+                        update,
+                        number,
+                        ends,
+                        ..
+                    },
+                )| {
+                    if !redis.is_there() {
+                        return all.store(false, Ordering::Relaxed);
+                    }
+                    let ttl = ends.saturating_duration_since(Instant::now());
+                    let update = if ttl.is_zero() {
+                        Update::Gone(update.version())
+                    } else {
+                        update
+                    };
+                    let put = self
+                        .delivery
+                        .store
+                        .put_again(&key, &update, number, ttl)
+                        .await;
+                    let process = match put {
+                        Ok(Stored {
+                            process,
+                            by: StoredBy::Earlier(_),
+                            ..
+                        }) => process,
+                        Ok(Stored {
+                            leases, process, ..
+                        }) => {
+                            missing.fetch_add(1, Ordering::Relaxed);
+                            if !ttl.is_zero() {
+                                self.delivery.deliver(&key, &update, leases, None).await;
+                            }
+                            process
+                        }
+                        // Redis has this update or a newer one.
+                        Err(StoreError::Conflict(_)) => process,
+                        Err(_) => return all.store(false, Ordering::Relaxed),
+                    };
+                    lock(&self.confirmed).had_by(&key, update.version(), process);
+                },
+            )
+            .await;
+        let (all, missing) = (all.into_inner(), missing.into_inner());
+        self.metrics.put_again(missing);
+        if missing == 0 && all {
+            info!(count, "all that this node had confirmed is in Redis");
+        } else {
+            warn!(
+                count,
+                missing, all, "put again what this node had confirmed"
+            );
+        }
+        all
+    }
+}
+
+impl Confirmed {
+    /// Keeps an entry until `until`. Drops the oldest entries if there are too many, and
+    /// returns whether it dropped any.
+    fn insert(&mut self, key: &Key, entry: Entry, now: Instant, until: Instant) -> bool {
+        while let Some((_, old)) = self.updates.pop_expired(now) {
+            self.bytes -= old.update.value_bytes();
+        }
+        let old = self.updates.peek(key);
+        if old.is_some_and(|old| old.update.version() >= entry.update.version()) {
+            return false;
+        }
+        self.bytes -= old.map_or(0, |old| old.update.value_bytes());
+        self.bytes += entry.update.value_bytes();
+        self.least_process = self.least_process.min(entry.process);
+        self.updates.insert(key, entry, until);
+        let mut has_let_go = false;
+        while self.updates.len() > MAX_CONFIRMED || self.bytes > MAX_CONFIRMED_BYTES {
+            let Some((_, oldest)) = self.updates.pop_first() else {
+                break;
+            };
+            has_let_go = true;
+            self.bytes -= oldest.update.value_bytes();
+            if self.told_at.is_none_or(|at| at + TELL_INTERVAL < now) {
+                self.told_at = Some(now);
+                warn!(
+                    MAX_CONFIRMED,
+                    MAX_CONFIRMED_BYTES, "too many sets to keep each for --resend"
+                );
+            }
+        }
+        has_let_go
+    }
+
+    /// Returns the entries that only Redis processes before this one are known to have had.
+    fn of_earlier(&mut self, process: u64, now: Instant) -> Vec<(Key, Entry)> {
+        // This saves a walk through all entries: there may be very many, and it is called
+        // often.
+        if self.least_process >= Some(process) {
+            return Vec::new();
+        }
+        let earlier = self
+            .updates
+            .iter(now)
+            .filter(|(_, entry, _)| entry.process < Some(process));
+        let earlier: Vec<_> = earlier
+            .map(|(key, entry, _)| (key.clone(), entry.clone()))
+            .collect();
+        if earlier.is_empty() {
+            self.least_process = Some(process);
+        }
+        earlier
+    }
+
+    /// Notes that a Redis process had this version.
+    fn had_by(&mut self, key: &Key, version: Version, process: u64) {
+        if let Some(entry) = self
+            .updates
+            .peek_mut(key)
+            .filter(|entry| entry.update.version() == version)
+        {
+            entry.process = entry.process.max(Some(process));
+        }
+    }
+}

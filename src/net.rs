@@ -1,0 +1,9 @@
+//! Sockets and connections, from the address of a listener to a connection that waits outside of
+//! hyper. Knows no key and no script.
+
+pub(crate) mod closing;
+pub(crate) mod connection;
+pub mod listener;
+pub(crate) mod parked;
+pub(crate) mod server;
+pub(crate) mod timed;

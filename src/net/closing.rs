@@ -1,0 +1,88 @@
+//! The signal by which a listener ends its connections.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use crate::runtime::sharded::{lock, shrink};
+
+/// How far a listener is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Course {
+    Open,
+    /// Each answer ends its connection, and waiters are answered.
+    Stopping,
+    /// Connections that wait for a request end too.
+    Closing,
+}
+
+/// The signal from a listener to its connections. It keeps a list of their tasks. A future of
+/// the runtime's for each of them would take three times the memory, and a lock each time that
+/// its task is woken for something else.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    state: AtomicU8,
+    next_id: AtomicU64,
+    tasks: Mutex<HashMap<u64, Waker>>,
+}
+
+impl Stop {
+    pub(crate) fn state(&self) -> Course {
+        match self.state.load(Ordering::SeqCst) {
+            0 => Course::Open,
+            1 => Course::Stopping,
+            _ => Course::Closing,
+        }
+    }
+
+    /// Advances to `state`. Never goes back.
+    pub(crate) fn advance(&self, state: Course) {
+        if self.state.fetch_max(state as u8, Ordering::SeqCst) >= state as u8 {
+            return;
+        }
+        let tasks: Vec<_> = lock(&self.tasks).values().cloned().collect();
+        tasks.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A connection's receiver of the signal, for all of its life.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stop: Arc<Stop>,
+    /// The connection's key in the list of tasks, once it was polled.
+    id: Option<u64>,
+}
+
+impl Watch {
+    pub(crate) fn new(stop: Arc<Stop>) -> Self {
+        Self { stop, id: None }
+    }
+
+    pub(crate) fn stop(&self) -> &Arc<Stop> {
+        &self.stop
+    }
+
+    /// Returns the state, and has the task woken when it changes. Must always be polled by the
+    /// same task.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Course {
+        if self.id.is_none() {
+            let id = self.stop.next_id.fetch_add(1, Ordering::Relaxed);
+            lock(&self.stop.tasks).insert(id, cx.waker().clone());
+            self.id = Some(id);
+        }
+        // Read only after the task is in the list: a change that is not seen here wakes the
+        // task.
+        self.stop.state()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let mut tasks = lock(&self.stop.tasks);
+            tasks.remove(&id);
+            shrink(&mut tasks);
+        }
+    }
+}

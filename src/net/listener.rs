@@ -1,0 +1,398 @@
+//! The addresses that a node listens on, TCP or unix sockets, and the streams that it accepts
+//! there.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+
+/// The number of connections that may wait to be accepted. The system cuts it to
+/// `net.core.somaxconn`. Thousands come within a moment when another node dies.
+const BACKLOG: u32 = 4096;
+
+/// The address of a listener, as the settings give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`; the host may be a name.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// Returns a message for people that says what is wrong with the address.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() {
+                Ok(Self::Unix(path))
+            } else {
+                Err("the path must begin with /".into())
+            };
+        }
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or("a port is missing: write host:port, or unix:/path")?;
+        if host.is_empty() {
+            return Err("a host is missing: write host:port; 0.0.0.0 or [::] for all".into());
+        }
+        port.parse::<u16>()
+            .map_err(|_| format!("'{port}' is not a port"))?;
+        Ok(Self::Tcp(text.to_owned()))
+    }
+
+    /// Reads an address from `http://host:port`.
+    ///
+    /// # Errors
+    /// Returns a message for people that says what is wrong with the URL.
+    pub fn of_url(url: &str) -> Result<Self, String> {
+        let authority = url
+            .strip_prefix("http://")
+            .ok_or("not a URL that begins with http://")?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.starts_with("unix:") || authority.contains(['/', '?', '#', '@']) {
+            return Err("write http://host:port, and nothing more".into());
+        }
+        Self::parse(authority)
+    }
+
+    /// Returns the address as a URL. A unix socket has none, so `unix:/path` stands for it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("http://{address}"),
+            unix @ Self::Unix(_) => unix.to_string(),
+        }
+    }
+
+    /// Returns the addresses that the host's name stands for, none for a unix socket.
+    ///
+    /// # Errors
+    /// Fails if the name cannot be resolved.
+    pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Tcp(address) => Ok(tokio::net::lookup_host(address).await?.collect()),
+            Self::Unix(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a TCP address.
+    Tcp(TcpListener),
+    /// On a unix socket, whose file is removed at the end.
+    // The order of the fields matters: the file must go before the socket closes. Otherwise a
+    // successor that has bound meanwhile would lose its own file.
+    Unix(SocketFile, UnixListener),
+}
+
+impl Listener {
+    /// Binds to an address. If its name stands for several, binds to the first that is free.
+    ///
+    /// # Errors
+    /// Fails if the address is in use, is not this machine's, or is not allowed.
+    pub async fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(_) => {
+                let mut failure =
+                    io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
+                for address in address.resolve().await? {
+                    match bind_tcp(address) {
+                        Ok(listener) => return Ok(Self::Tcp(listener)),
+                        Err(error) => failure = error,
+                    }
+                }
+                Err(failure)
+            }
+            Address::Unix(path) => {
+                remove_stale(path).await?;
+                let socket = UnixSocket::new_stream()?;
+                socket.bind(path)?;
+                Ok(Self::Unix(
+                    SocketFile(path.clone()),
+                    socket.listen(BACKLOG)?,
+                ))
+            }
+        }
+    }
+
+    /// Returns the bound address. It has the port that the system chose, if the setting said 0.
+    ///
+    /// # Errors
+    /// Fails if the system does not report the address.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?.to_string()),
+            Self::Unix(file, _) => Address::Unix(file.0.clone()),
+        })
+    }
+
+    /// Accepts the next connection.
+    ///
+    /// # Errors
+    /// Fails with an error of the connection, or of the system, such as too many open files.
+    ///
+    /// # Cancel safety
+    /// No connection is lost if the future is dropped.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Self::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| Stream::tcp(stream)),
+            Self::Unix(_, listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+
+    /// Turns the listener into its backlog: the connections that are not accepted yet.
+    ///
+    /// # Errors
+    /// Fails with an error of the system.
+    pub fn into_backlog(self) -> io::Result<Backlog> {
+        Ok(match self {
+            Self::Tcp(listener) => Backlog::Tcp(listener.into_std()?),
+            Self::Unix(file, listener) => Backlog::Unix(file, listener.into_std()?),
+        })
+    }
+}
+
+/// The connections that a listener has not accepted yet. They are accepted without the runtime,
+/// which gives each task a budget and so may say "not now" although there are some.
+#[derive(Debug)]
+pub enum Backlog {
+    /// On a TCP address.
+    Tcp(std::net::TcpListener),
+    /// On a unix socket.
+    Unix(SocketFile, std::os::unix::net::UnixListener),
+}
+
+impl Backlog {
+    /// Accepts the next connection. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// Fails with an error of the connection or of the system.
+    pub fn next(&self) -> io::Result<Option<Stream>> {
+        let accepted = match self {
+            Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                TcpStream::from_std(stream).map(Stream::tcp)
+            }),
+            Self::Unix(_, listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                UnixStream::from_std(stream).map(Stream::Unix)
+            }),
+        };
+        match accepted {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // So that a restarted node need not wait until its predecessor's connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Removes a socket file that nobody listens on any more. A node that was killed leaves one.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(data) if data.file_type().is_socket() => {}
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the file is there, and is no socket",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A unix socket's file, which is removed when the listener ends.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
+        // Answers are small, and after each the server is silent for a while, so waiting to fill
+        // a segment would only delay it. The call fails if the socket is closed already, which
+        // the next read shows.
+        let _ = stream.set_nodelay(true);
+        Self::Tcp(stream)
+    }
+
+    /// Becomes ready when there may be bytes to read, or the end of the stream.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Returns whether the other side has closed its own direction, however many bytes come
+    /// first. The stream must be ready to be read.
+    pub(crate) fn is_read_closed(&self) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+        };
+        ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
+    }
+
+    /// Makes the runtime forget that there are bytes to read. It then reports only bytes that
+    /// come later, and the end.
+    pub(crate) fn forget_readable(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // `nothing` returns an error, which is what makes the runtime forget.
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        };
+    }
+
+    /// Registers the same stream with the runtime once more, so that the runtime looks for bytes
+    /// to read.
+    ///
+    /// # Errors
+    /// Fails with an error of the system.
+    pub(crate) fn looked_at_anew(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+        })
+    }
+
+    /// Writes as many bytes as the socket takes without waiting.
+    ///
+    /// # Errors
+    /// Fails with an error of the connection, or with [`io::ErrorKind::WouldBlock`].
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Neither kind of stream buffers anything.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_host_and_port_or_a_path() {
+        for good in [
+            "127.0.0.1:11000",
+            "[::1]:0",
+            "localhost:80",
+            "unix:/run/holdfast.sock",
+        ] {
+            assert_eq!(Address::parse(good).expect(good).to_string(), good);
+        }
+        for bad in [
+            "",
+            "127.0.0.1",
+            ":80",
+            "localhost:http",
+            "localhost:65536",
+            "unix:run/x",
+            "unix:",
+        ] {
+            assert!(Address::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Requests of web pages, and the answers to them. Each further way to receive a status is one
+//! file here.
+
+pub(crate) mod answer;
+pub(crate) mod client_library;
+pub(crate) mod get;
+pub mod script;

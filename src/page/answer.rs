@@ -1,0 +1,149 @@
+//! Answers to gets, as HTTP, in the form that the page wants.
+//!
+//! A browser neither runs nor shows a script whose status is not 2xx. So a script that a page
+//! must be able to read has status 200, and a code inside. A script request gets a real 4xx only
+//! if no callback may be called.
+
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+
+use crate::http::response::{
+    CLOSE, CORP, NOSNIFF, Response, SCRIPT, code, rendered_json, retry_after_ms,
+};
+use crate::model::status::{Outcome, Version};
+use crate::page::script::Form;
+
+/// Renders the outcome of a get in the form that the page wants.
+pub(crate) fn answer(
+    form: &Form,
+    outcome: &Outcome,
+    last: Version,
+    waiters: usize,
+    policy: &HeaderValue,
+) -> Response {
+    let (code, status) = match outcome {
+        Outcome::Success(_) => (code::SUCCESS, StatusCode::OK),
+        Outcome::Timeout => (code::TIMEOUT, StatusCode::OK),
+        Outcome::Retry => (code::RETRY, StatusCode::SERVICE_UNAVAILABLE),
+        Outcome::Busy => (code::BUSY, StatusCode::TOO_MANY_REQUESTS),
+        Outcome::Gone(_) => (code::GONE, StatusCode::GONE),
+        Outcome::Invalid(_) => (code::INVALID, StatusCode::BAD_REQUEST),
+        Outcome::Unavailable => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let retry_after = matches!(code, code::RETRY | code::BUSY | code::UNAVAILABLE)
+        .then(|| retry_after_ms(waiters));
+    let json = answer_json(code, outcome, last, retry_after);
+    let mut response = match form {
+        Form::Json => rendered_json(status, json),
+        Form::Jsonp(_) | Form::Assignment(_) => {
+            let mut script = Vec::with_capacity(json.len() + 400);
+            form.render(&json, &mut script);
+            script_response(StatusCode::OK, script, policy)
+        }
+    };
+    if let (Form::Json, Some(ms)) = (form, retry_after) {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+    }
+    if *outcome == Outcome::Retry {
+        // The page must ask again on another connection, so that it reaches another node.
+        response.headers_mut().insert(CONNECTION, CLOSE);
+    }
+    response
+}
+
+/// Renders the object that answers every get: these members in this order.
+fn answer_json(code: i32, outcome: &Outcome, last: Version, retry_after: Option<u64>) -> Vec<u8> {
+    let value = match outcome {
+        Outcome::Success(status) => status.value.as_bytes(),
+        _ => b"null",
+    };
+    let (version, is_final) = match outcome {
+        Outcome::Success(status) => (status.version, status.is_final),
+        Outcome::Gone(version) => (*version, false),
+        _ => (last, false),
+    };
+    let mut json = Vec::with_capacity(value.len() + 128);
+    // Not by `write!`, which takes longer than all the rest of an answer.
+    let mut digits = itoa::Buffer::new();
+    let mut push = |text: &[u8]| json.extend_from_slice(text);
+    push(br#"{"code":"#);
+    push(digits.format(code).as_bytes());
+    push(br#","message":""#);
+    match outcome {
+        // It is made of fixed words and numbers, so nothing needs to be escaped.
+        Outcome::Invalid(mistake) => push(mistake.to_string().as_bytes()),
+        _ => push(code::message(code).as_bytes()),
+    }
+    push(br#"","value":"#);
+    push(value);
+    push(br#","version":"#);
+    push(digits.format(version.get()).as_bytes());
+    push(if is_final {
+        br#","final":true"#
+    } else {
+        br#","final":false"#
+    });
+    if let Some(ms) = retry_after {
+        push(br#","retry_after_ms":"#);
+        push(digits.format(ms).as_bytes());
+    }
+    push(b"}");
+    json
+}
+
+/// Returns the answer to a callback or variable that may not be used: a script that does
+/// nothing, with a status that refuses it too.
+pub(crate) fn bad_form(policy: &HeaderValue) -> Response {
+    script_response(StatusCode::BAD_REQUEST, b"/**/".to_vec(), policy)
+}
+
+/// Returns a script answer. `attachment` and the file name keep a browser that opens the address
+/// from showing the script as a page. A script tag ignores both.
+fn script_response(status: StatusCode, body: Vec<u8>, policy: &HeaderValue) -> Response {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, SCRIPT);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
+    headers.insert(
+        CONTENT_DISPOSITION,
+        HeaderValue::from_static("attachment; filename=f.txt"),
+    );
+    headers.insert(CORP, policy.clone());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unavailable_store_is_told_in_either_form() {
+        let policy = HeaderValue::from_static("cross-origin");
+        let last = Version::new(7).expect("good");
+        let response = answer(&Form::Json, &Outcome::Unavailable, last, 0, &policy);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(RETRY_AFTER));
+        let json = String::from_utf8(answer_json(
+            code::UNAVAILABLE,
+            &Outcome::Unavailable,
+            last,
+            Some(100),
+        ))
+        .expect("UTF-8");
+        assert_eq!(
+            json,
+            r#"{"code":-6,"message":"unavailable","value":null,"version":7,"final":false,"retry_after_ms":100}"#
+        );
+    }
+}

@@ -1,0 +1,336 @@
+//! Writes sets and deletions, or either once more. A write takes effect before it is answered,
+//! or never.
+//!
+//! # The latest time
+//! A command without an answer may still be on its way: the system sends its bytes again, or a
+//! server that was frozen reads them later. So each write carries the latest time at which it
+//! may be carried out, by the clock of the very server that it is sent to. After that time the
+//! script does nothing and answers `late`.
+//!
+//! # Settling
+//! A write without an answer is sent again with the same number and the same latest time, until
+//! a server answers, for a second at most. It is sent for longer only if the latest time is
+//! further away, because the copy on its way may be carried out until then. It is carried out
+//! only once, because the script knows the numbers of the key's last eight writes. The answer
+//! `late` then says that the write never was carried out, and never will be, because the copy on
+//! its way is late too.
+//!
+//! If another server has the key by now, the latest time means nothing by its clock. That server
+//! is only asked whether it knows the number. If it does not, it is not known whether a page was
+//! given the status before.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
+
+use super::link::Way;
+use super::permits::Purpose;
+use super::reply::{Late, Written, parse_written};
+use super::script::Argument;
+use super::url::Host;
+use super::{Answer, Failure, Redis};
+use crate::model::key::Key;
+use crate::model::status::{Status, Update};
+use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
+use crate::runtime::clock::millis;
+use crate::store::{MIN_GONE_TTL, Put, StoreError, Stored};
+
+/// The longest time in which a write without an answer is settled, unless its latest time is
+/// further away.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+/// The pause between two tries to settle a write.
+const SETTLE_REST: Duration = Duration::from_millis(20);
+
+/// One write.
+struct Write<'a> {
+    ttl: Duration,
+    /// The version that the key must have for this to be stored; empty if any will do.
+    after: String,
+    /// The latest time at which this may be stored, by the store's clock.
+    before: Option<u64>,
+    /// The version of a write that is put again; empty if the write gets the next one.
+    version: String,
+    number: WriteNumber,
+    /// Whether the status is final, and its value; `None` for a deletion.
+    status: Option<(bool, &'a [u8])>,
+}
+
+/// A write that was sent.
+struct Sent {
+    /// The latest time at which it may be carried out.
+    until: u64,
+    /// The server's time when it was sent, as far as it was known.
+    since: u64,
+    /// The Redis process that it was sent to.
+    process: u64,
+    /// The server of a cluster that it was sent to.
+    host: Option<Host>,
+    at: Instant,
+}
+
+impl Sent {
+    /// Returns whether `way` leads to the server that the write was sent to.
+    fn is_of(&self, way: &Way) -> bool {
+        self.process == way.process && self.host == way.server.host
+    }
+}
+
+/// The result of one attempt.
+enum Attempt {
+    Written(Written),
+    /// The server is not the one that the write was sent to, and does not know its number.
+    NotKnownElsewhere,
+    NotSent,
+    Refused(StoreError),
+    NoAnswer(Sent),
+}
+
+impl Redis {
+    /// See [`Store::put`](crate::store::Store::put).
+    pub(in crate::store) async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
+        let write = Write {
+            ttl: put.ttl,
+            after: put.after.map_or(String::new(), |after| after.to_string()),
+            before: put.before,
+            version: String::new(),
+            number: put.number,
+            status: Some((put.is_final, put.value.as_bytes())),
+        };
+        self.write(key, &write).await
+    }
+
+    /// See [`Store::forget`](crate::store::Store::forget).
+    pub(in crate::store) async fn forget(
+        &self,
+        key: &Key,
+        number: WriteNumber,
+    ) -> Result<Stored, StoreError> {
+        let (after, version) = (String::new(), String::new());
+        self.write(
+            key,
+            &Write {
+                ttl: MIN_GONE_TTL,
+                after,
+                before: None,
+                version,
+                number,
+                status: None,
+            },
+        )
+        .await
+    }
+
+    /// See [`Store::put_again`](crate::store::Store::put_again).
+    pub(in crate::store) async fn put_again(
+        &self,
+        key: &Key,
+        update: &Update,
+        number: WriteNumber,
+        ttl: Duration,
+    ) -> Result<Stored, StoreError> {
+        let status = match update {
+            Update::Status(Status {
+                value, is_final, ..
+            }) => Some((*is_final, value.as_bytes())),
+            Update::Gone(_) => None,
+        };
+        let version = update.version().to_string();
+        let write = Write {
+            ttl,
+            after: String::new(),
+            before: None,
+            version,
+            number,
+            status,
+        };
+        // It is not settled, because it is tried again anyway, and never replaces an update that
+        // is as new.
+        match self.attempt(Purpose::Recovery, key, &write, None).await {
+            Attempt::Written(written) => self.result(&write, written, None),
+            Attempt::NotSent => Err(StoreError::Unavailable),
+            Attempt::Refused(error) => Err(error),
+            Attempt::NoAnswer(_) | Attempt::NotKnownElsewhere => Err(StoreError::Unknown),
+        }
+    }
+
+    /// Sends a write, and settles it if there is no answer.
+    async fn write(&self, key: &Key, write: &Write<'_>) -> Result<Stored, StoreError> {
+        let began = Instant::now();
+        let mut attempt = self.attempt(Purpose::Write, key, write, None).await;
+        if let Attempt::Written(Written::Late(late)) = &attempt
+            && began.elapsed() < self.options.timeout
+            && write.before.is_none_or(|before| late.now <= before)
+        {
+            // The server's clock was not known, or differs by more than was known. The answer
+            // showed it, so a second attempt is not late.
+            attempt = self.attempt(Purpose::Write, key, write, None).await;
+        }
+        let stored = match attempt {
+            Attempt::Written(written) => self.result(write, written, None),
+            Attempt::NotSent => Err(StoreError::Unavailable),
+            Attempt::Refused(error) => Err(error),
+            Attempt::NoAnswer(sent) => self.settle(key, write, sent).await,
+            Attempt::NotKnownElsewhere => Err(StoreError::Unknown),
+        };
+        stored.inspect(|stored| self.note_outlived(key, stored))
+    }
+
+    /// Sends a write that got no answer again, until it is known whether it was carried out.
+    async fn settle(&self, key: &Key, write: &Write<'_>, sent: Sent) -> Result<Stored, StoreError> {
+        // If the connection broke, its last command may still be carried out until the latest
+        // time.
+        let deadline = (Instant::now() + SETTLE_LIMIT).max(sent.at + self.options.timeout);
+        let settled = timeout_at(deadline, async {
+            // A refusal of a later attempt is not final, because the first attempt may still be
+            // carried out until it is late.
+            let mut refusal = StoreError::Unavailable;
+            let mut link = self.link.state();
+            loop {
+                link.mark_unchanged();
+                let attempt = tokio::select! {
+                    attempt = self.attempt(Purpose::Write, key, write, Some(&sent)) => attempt,
+                    // The link has changed: there may be another connection, which may work.
+                    _ = link.changed() => continue,
+                };
+                match attempt {
+                    Attempt::Written(written @ (Written::Stored(_) | Written::Late(_))) => {
+                        return match self.result(write, written, Some(&sent)) {
+                            Err(StoreError::Unavailable) => Err(refusal),
+                            result => result,
+                        };
+                    }
+                    Attempt::Written(Written::Conflict(version)) => {
+                        refusal = StoreError::Conflict(version)
+                    }
+                    Attempt::Written(Written::Full) => refusal = StoreError::Full,
+                    Attempt::NotKnownElsewhere => return Err(StoreError::Unknown),
+                    Attempt::Refused(error) => refusal = error,
+                    Attempt::NotSent | Attempt::NoAnswer(_) => {}
+                }
+                sleep(SETTLE_REST).await;
+            }
+        });
+        settled.await.unwrap_or_else(|_| {
+            debug!(key = %key.hashed(), "nobody knows whether a write was carried out");
+            Err(StoreError::Unknown)
+        })
+    }
+
+    /// Sends a write once: as a new one, or as the write that was `sent` before.
+    async fn attempt(
+        &self,
+        purpose: Purpose,
+        key: &Key,
+        write: &Write<'_>,
+        sent: Option<&Sent>,
+    ) -> Attempt {
+        let Ok(permit) = self.permit(purpose).await else {
+            return Attempt::NotSent;
+        };
+        let key = self.key_text(key.as_str());
+        let Ok(mut way) = self.way_to(&key) else {
+            return Attempt::NotSent;
+        };
+        let deadline = Instant::now() + self.options.timeout;
+        loop {
+            let clock = &way.server.clock;
+            let is_elsewhere = sent.is_some_and(|sent| !sent.is_of(&way));
+            let until = match sent {
+                None => clock.until(self.options.timeout),
+                // A latest time of 0 has long passed. So this server only says whether it knows
+                // the number, and does not carry out the write.
+                Some(_) if is_elsewhere => 0,
+                Some(sent) => sent.until,
+            };
+            let until = write.before.map_or(until, |before| before.min(until));
+            let since = clock.now().unwrap_or(0);
+            let now = Sent {
+                until,
+                since,
+                process: way.process,
+                host: way.server.host.clone(),
+                at: Instant::now(),
+            };
+            let (ttl, memory, number) = (
+                millis(write.ttl),
+                self.clock.known(),
+                write.number.to_bytes(),
+            );
+            let number: &[u8] = &number;
+            let mut args: Vec<&dyn Argument> =
+                vec![&ttl, &write.after, &memory, &write.version, &number, &until];
+            let (is_final, value);
+            if let Some((final_given, value_given)) = write.status {
+                (is_final, value) = (u8::from(final_given), value_given);
+                args.extend([&is_final as &dyn Argument, &value]);
+            }
+            let error = match self
+                .exchange(Some(&permit), &way, &self.scripts.write, &key, &args)
+                .await
+            {
+                Ok(Answer { reply, process }) => {
+                    return match parse_written(&reply, process) {
+                        Some(Written::Late(_)) if is_elsewhere => Attempt::NotKnownElsewhere,
+                        Some(written) => Attempt::Written(written),
+                        None => {
+                            self.nonsense();
+                            Attempt::NoAnswer(now)
+                        }
+                    };
+                }
+                Err(error) => error,
+            };
+            if let Some(elsewhere) = self.elsewhere(&error, &way, &key, deadline).await {
+                way = elsewhere;
+                continue;
+            }
+            return match self.failure(error) {
+                Failure::NotSent => Attempt::NotSent,
+                Failure::Refused(error) => Attempt::Refused(error),
+                Failure::NoAnswer => Attempt::NoAnswer(now),
+            };
+        }
+    }
+
+    /// Returns the result that an answer means. `unanswered` is the same write, sent before
+    /// without an answer.
+    fn result(
+        &self,
+        write: &Write<'_>,
+        written: Written,
+        unanswered: Option<&Sent>,
+    ) -> Result<Stored, StoreError> {
+        match written {
+            Written::Stored(stored) => Ok(stored),
+            Written::Conflict(version) => Err(StoreError::Conflict(version)),
+            Written::Full => Err(StoreError::Full),
+            Written::Late(late)
+                if unanswered.is_some_and(|sent| !self.remembers_all(write, late, sent)) =>
+            {
+                Err(StoreError::Unknown)
+            }
+            Written::Late(late) if write.before.is_some_and(|before| late.now > before) => {
+                Err(StoreError::TooLate)
+            }
+            Written::Late(_) => Err(StoreError::Unavailable),
+        }
+    }
+
+    /// Returns whether the server would still know the number of the write if it had carried it
+    /// out since it was sent.
+    fn remembers_all(&self, write: &Write<'_>, late: Late, sent: &Sent) -> bool {
+        // The key may have been forgotten at the end of its time to live, and the number with
+        // it.
+        if sent.at.elapsed() >= write.ttl {
+            return false;
+        }
+        if late.remembered >= REMEMBERED_WRITES as u64 {
+            // A version is never below the time at which it was given. So if the oldest version
+            // is below the time at which this write was sent, that write came before this one,
+            // and all later ones are remembered.
+            return late.oldest.get() < sent.since;
+        }
+        true
+    }
+}

@@ -1,0 +1,7 @@
+//! Strangers: bad HTTP, floods, limits, random bytes, and checks that they leave nothing behind.
+
+pub(crate) mod bad_http;
+pub(crate) mod fuzz;
+pub(crate) mod hostile;
+pub(crate) mod limits;
+pub(crate) mod soak;

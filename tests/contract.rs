@@ -1,0 +1,17 @@
+//! The promises of one node to pages and backends: answers, parameters, values, sets, signed
+//! keys.
+
+pub(crate) mod answers;
+pub(crate) mod callbacks;
+pub(crate) mod channel;
+pub(crate) mod clock;
+pub(crate) mod demo;
+pub(crate) mod keys;
+pub(crate) mod library;
+pub(crate) mod params;
+pub(crate) mod sets;
+pub(crate) mod signed_keys;
+pub(crate) mod tokens;
+pub(crate) mod unix;
+pub(crate) mod values;
+pub(crate) mod versions;

@@ -1,0 +1,148 @@
+//! Rules that hold for every route of the internal listener: no pages, no route of the other
+//! listener, no other method.
+
+use super::{check_done, check_headers, check_refused, poll};
+use crate::support::{Conn, Node, request};
+
+const INTERNAL: [(&str, &str, &str); 10] = [
+    ("POST", "/status/set", "POST"),
+    ("POST", "/channel/set", "POST"),
+    ("GET", "/keys/k", "DELETE, GET"),
+    ("DELETE", "/keys/k", "DELETE, GET"),
+    ("GET", "/health/live", "GET"),
+    ("GET", "/health/ready", "GET"),
+    ("GET", "/health/path", "GET"),
+    ("GET", "/metrics", "GET"),
+    ("GET", "/nodes", "GET"),
+    ("GET", "/", "GET"),
+];
+
+#[tokio::test]
+async fn what_comes_from_a_page_is_a_403_on_every_route() {
+    let node = Node::start(&[]).await;
+    let version = node.set_ok("k", "1").await;
+    let pages: [&[(&str, &str)]; 9] = [
+        &[("origin", "https://a.example")],
+        &[("origin", "null")],
+        &[("origin", "")],
+        &[
+            ("origin", "http://127.0.0.1"),
+            ("sec-fetch-site", "same-origin"),
+        ],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+        &[("sec-fetch-site", "")],
+        &[("sec-fetch-site", "anything")],
+        &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
+    ];
+    for (method, target, _) in INTERNAL {
+        let body: &[u8] = if method == "POST" {
+            br#"{"key":"k","value":2}"#
+        } else {
+            b""
+        };
+        for headers in pages {
+            check_refused(
+                &node.internal(method, target, headers, body).await,
+                403,
+                "forbidden",
+            );
+        }
+    }
+    assert_eq!(poll(&node, "k").await.version(), version);
+    for site in ["same-origin", "none"] {
+        let headers = [
+            ("sec-fetch-site", site),
+            ("sec-fetch-mode", "cors"),
+            ("referer", "http://a.example/"),
+        ];
+        check_done(
+            &node
+                .internal("POST", "/status/set", &headers, br#"{"key":"k","value":2}"#)
+                .await,
+            0,
+        );
+        for (method, target, _) in INTERNAL.into_iter().filter(|row| row.0 != "POST") {
+            assert_eq!(
+                node.internal(method, target, &headers, b"").await.status,
+                200,
+                "{method} {target}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_of_one_listener_is_a_404_on_the_other() {
+    let node = Node::start(&["--demo"]).await;
+    for (method, target, _) in INTERNAL {
+        assert_eq!(
+            node.public(method, target, &[]).await.status,
+            404,
+            "{method} {target}"
+        );
+    }
+    for target in [
+        "/status/get?key=k&wait=0",
+        "/status/get",
+        "/demo",
+        "/holdfast.js",
+    ] {
+        for method in ["GET", "OPTIONS", "POST"] {
+            check_refused(
+                &node.internal(method, target, &[], b"").await,
+                404,
+                "not found",
+            );
+        }
+    }
+    for target in [
+        "/nodes/",
+        "/status",
+        "/status/set/",
+        "/Status/Set",
+        "//status/set",
+        "/keys",
+        "/keys/",
+        "/keys/a/b",
+        "/health",
+    ] {
+        check_refused(
+            &node.internal("GET", target, &[], b"").await,
+            404,
+            "not found",
+        );
+        check_refused(
+            &node.internal("POST", target, &[], b"{}").await,
+            404,
+            "not found",
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_a_405_that_allows_the_right_ones() {
+    let node = Node::start(&[]).await;
+    for (_, target, allow) in INTERNAL {
+        for method in [
+            "GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "get", "X",
+        ] {
+            if !allow.split(", ").any(|allowed| allowed == method) {
+                let response = node.internal(method, target, &[], b"").await;
+                assert_eq!(
+                    (response.status, response.json()["message"].as_str()),
+                    (405, Some("method not allowed"))
+                );
+                check_headers(&response, &[("allow", allow)]);
+            }
+        }
+        let mut conn = Conn::open(&node.internal).await;
+        conn.send(request("HEAD", target, &[], b"")).await;
+        let response = conn.read_head_response().await;
+        assert_eq!(
+            (response.status, response.header("allow")),
+            (405, Some(allow)),
+            "HEAD {target}"
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of what operators do and see: settings, drains, health, logs, metrics, deployed files.
+
+pub(crate) mod deploy;
+pub(crate) mod drain;
+pub(crate) mod health;
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod monitoring;
+pub(crate) mod settings;

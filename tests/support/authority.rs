@@ -1,0 +1,102 @@
+//! A test's own certificate authority, made by the `openssl` program.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::Scratch;
+
+/// The `openssl` arguments that make a new key.
+const KEY: [&str; 5] = [
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+];
+
+/// An authority that signs certificates for 127.0.0.1 and localhost. They are valid for two
+/// days.
+pub(crate) struct Authority(Scratch);
+
+impl Authority {
+    pub(crate) async fn new() -> Self {
+        let this = Self(Scratch::new());
+        let uses = [
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign",
+        ];
+        let out = [
+            "-subj",
+            "/CN=a test's authority",
+            "-days",
+            "2",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ];
+        this.openssl(&[&["req", "-x509"], &KEY[..], &uses, &out].concat())
+            .await;
+        this
+    }
+
+    /// Returns the path of the certificate to trust, as `SSL_CERT_FILE` takes it.
+    pub(crate) fn path(&self) -> String {
+        self.0.path("ca.pem").display().to_string()
+    }
+
+    /// Makes a new certificate and its key, and returns their paths.
+    pub(crate) async fn certificate(&self, name: &str) -> (String, String) {
+        let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{name}.{end}"));
+        self.0.file(
+            "names",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n",
+        );
+        let out = ["-subj", "/CN=localhost", "-keyout", &key, "-out", &request];
+        self.openssl(&[&["req", "-new"], &KEY[..], &out].concat())
+            .await;
+        let by = [
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "names",
+        ];
+        self.openssl(
+            &[
+                &["x509", "-req", "-in", &request, "-out", &certificate],
+                &by[..],
+            ]
+            .concat(),
+        )
+        .await;
+        (
+            self.0.path(&certificate).display().to_string(),
+            self.0.path(&key).display().to_string(),
+        )
+    }
+
+    async fn openssl(&self, args: &[&str]) {
+        let mut command = Command::new("openssl");
+        command
+            .args(args)
+            .current_dir(self.0.path(""))
+            .stdin(Stdio::null());
+        let output = command
+            .output()
+            .await
+            .unwrap_or_else(|error| panic!("openssl: {error}; `make deps` installs it"));
+        assert!(
+            output.status.success(),
+            "openssl {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

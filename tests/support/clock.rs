@@ -1,0 +1,67 @@
+//! A process's own system clock, which a test makes jump. Debian's faketime fakes it.
+
+use tokio::process::Command;
+
+use super::Scratch;
+
+/// The clock of processes that are started with [`Clock::envs`]. Only the time of day is faked:
+/// monotonic clocks go on unchanged.
+pub(crate) struct Clock {
+    dir: Scratch,
+    library: String,
+}
+
+impl Clock {
+    /// Creates a clock that is right.
+    pub(crate) async fn new() -> Self {
+        let clock = Self {
+            dir: Scratch::new(),
+            library: library().await,
+        };
+        clock.jump(0);
+        clock
+    }
+
+    /// Sets the clock so many seconds ahead of the machine's clock, or behind it. It takes
+    /// effect within a second.
+    pub(crate) fn jump(&self, seconds: i64) {
+        self.jump_ms(seconds * 1000);
+    }
+
+    /// Sets the clock as [`Clock::jump`] does, in milliseconds.
+    pub(crate) fn jump_ms(&self, milliseconds: i64) {
+        // Rename the file in one step: faketime would read a half-written one as no time at
+        // all.
+        let (sign, off) = (
+            if milliseconds < 0 { '-' } else { '+' },
+            milliseconds.unsigned_abs(),
+        );
+        let written = self
+            .dir
+            .file("new", &format!("{sign}{}.{:03}s", off / 1000, off % 1000));
+        std::fs::rename(written, self.dir.path("offset")).expect("a file in its place");
+    }
+
+    pub(crate) fn envs(&self) -> [(&'static str, String); 4] {
+        [
+            ("LD_PRELOAD", self.library.clone()),
+            (
+                "FAKETIME_TIMESTAMP_FILE",
+                self.dir.path("offset").display().to_string(),
+            ),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]
+    }
+}
+
+/// Returns the path of faketime's library. The `faketime` wrapper is asked only for the path:
+/// if the process ran under it, the process id would be the wrapper's.
+pub(super) async fn library() -> String {
+    let print = Command::new("faketime")
+        .args(["-m", "-f", "+0s", "printenv", "LD_PRELOAD"])
+        .output()
+        .await;
+    let print = print.unwrap_or_else(|error| panic!("faketime: {error}; `make deps` installs it"));
+    String::from_utf8_lossy(&print.stdout).trim().to_owned()
+}

@@ -1,0 +1,151 @@
+//! How a test starts the program: its flags, its environment, and the script that it runs
+//! under.
+
+use std::process::{ExitStatus, Stdio};
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{Node, PATIENCE};
+
+/// Flags that are given unless the test gives the flag or its environment variable itself.
+const DEFAULTS: [(&str, &str, &str); 4] = [
+    ("--public", "HOLDFAST_PUBLIC", "127.0.0.1:0"),
+    ("--internal", "HOLDFAST_INTERNAL", "127.0.0.1:0"),
+    // The `host` that [`request`](super::request) sends.
+    (
+        "--internal-host",
+        "HOLDFAST_INTERNAL_HOST",
+        "push.example.com",
+    ),
+    ("--log-format", "HOLDFAST_LOG_FORMAT", "json"),
+];
+
+/// A prepared start:
+/// `Launch::new(&["--hold", "1s"]).env("HOLDFAST_LOG", "debug").start().await`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Launch {
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+    wrapper: Option<String>,
+    pub(super) bearer: Option<String>,
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Launch {
+    pub(crate) fn new(args: &[&str]) -> Self {
+        Self {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds an environment variable. The program sees no other `HOLDFAST_*` and no `RUST_*`.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a flag unless the test has given it already.
+    pub(super) fn or(mut self, flag: &str, value: &str) -> Self {
+        if !self.args.iter().any(|arg| arg == flag) {
+            self.args.extend([flag.to_owned(), value.to_owned()]);
+        }
+        self
+    }
+
+    /// Runs the program under a shell script such as `ulimit -n 64; exec "$0" "$@"`. The script
+    /// must end in `exec "$0" "$@"`, so that the process id is the program's.
+    pub(crate) fn under(mut self, script: &str) -> Self {
+        self.wrapper = Some(script.to_owned());
+        self
+    }
+
+    /// Sets the token that the harness itself sends to the internal listener.
+    pub(crate) fn bearer(mut self, token: &str) -> Self {
+        self.bearer = Some(token.to_owned());
+        self
+    }
+
+    /// Starts a node and waits until it is ready.
+    ///
+    /// # Panics
+    /// If the node ends, or is not ready in time. The message has its log.
+    pub(crate) async fn start(self) -> Node {
+        Node::launch(self).await
+    }
+
+    /// Starts a node that need not become ready, and waits until it listens.
+    ///
+    /// # Panics
+    /// If the node ends, or does not listen in time. The message has its log.
+    pub(crate) async fn start_unready(self) -> Node {
+        Node::launch_unready(self).await
+    }
+
+    /// Runs the program to its end: for `--check`, `--help` and mistakes. The defaults of
+    /// [`Launch::start`] apply.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub(crate) async fn run(self) -> Finished {
+        let output = timeout(PATIENCE, self.command().output())
+            .await
+            .expect("it ends")
+            .expect("it starts");
+        Finished {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    pub(super) fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_holdfast");
+        let mut command = match &self.wrapper {
+            Some(script) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", script, program]);
+                shell
+            }
+            None => Command::new(program),
+        };
+        for (flag, variable, default) in DEFAULTS {
+            if !self.gives(flag, variable) {
+                command.args([flag, default]);
+            }
+        }
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("HOLDFAST_") || text.starts_with("RUST_") {
+                command.env_remove(&name);
+            }
+        }
+        command
+            .args(&self.args)
+            .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    fn gives(&self, flag: &str, variable: &str) -> bool {
+        let is_flag = |arg: &String| {
+            arg == flag
+                || arg
+                    .strip_prefix(flag)
+                    .is_some_and(|rest| rest.starts_with('='))
+        };
+        self.args.iter().any(is_flag) || self.envs.iter().any(|(name, _)| name == variable)
+    }
+}
