@@ -134,21 +134,24 @@ where
         loop {
             match listener.accept().await {
                 Ok(stream) => return self.spawn(stream, slot),
-                // The connection's fault: only this one is lost, and the next may be fine.
-                Err(error) if is_of_the_connection(&error) => {
-                    debug!(%error, listener = self.options.name, "not accepted")
-                }
-                // The system's fault: without a rest it would fail again and again.
-                Err(error) => {
-                    self.options.metrics.limit_hit(Limit::OpenFiles);
-                    if let Some(left_out) = self.failed.admit() {
-                        warn!(%error, listener = self.options.name, ?rest, left_out, "cannot accept");
-                    }
-                    sleep(rest).await;
-                    rest = (rest * 2).min(MAX_ACCEPT_REST);
-                }
+                Err(error) => self.rest_after(&error, &mut rest).await,
             }
         }
+    }
+
+    /// Logs that a connection could not be accepted, and waits until the next try makes sense.
+    async fn rest_after(&self, error: &io::Error, rest: &mut Duration) {
+        // The connection's fault: only this one is lost, and the next may be fine.
+        if is_of_the_connection(error) {
+            return debug!(%error, listener = self.options.name, "not accepted");
+        }
+        // The system's fault: without a rest it would fail again and again.
+        self.options.metrics.limit_hit(Limit::OpenFiles);
+        if let Some(left_out) = self.failed.admit() {
+            warn!(%error, listener = self.options.name, ?rest, left_out, "cannot accept");
+        }
+        sleep(*rest).await;
+        *rest = (*rest * 2).min(MAX_ACCEPT_REST);
     }
 
     async fn slot(&self) -> OwnedSemaphorePermit {
@@ -178,12 +181,18 @@ where
         self.slot().await
     }
 
-    /// Accepts until no connection came for [`ServerOptions::quiet`].
+    /// Accepts until no connection came for [`ServerOptions::quiet`]. A time in which nothing
+    /// could be accepted is not quiet.
     async fn accept_until_quiet(&self, listener: &Listener) {
+        let mut rest = ACCEPT_REST;
         loop {
             let slot = self.slot_at_the_end().await;
-            match timeout(self.options.quiet, self.accept_into(slot, listener)).await {
-                Ok(()) => {}
+            match timeout(self.options.quiet, listener.accept()).await {
+                Ok(Ok(stream)) => {
+                    self.spawn(stream, slot);
+                    rest = ACCEPT_REST;
+                }
+                Ok(Err(error)) => self.rest_at_the_end(&error, &mut rest).await,
                 Err(_) => return,
             }
         }
@@ -197,17 +206,27 @@ where
                 return warn!(%error, listener = self.options.name, "cannot see the backlog");
             }
         };
+        let mut rest = ACCEPT_REST;
         loop {
             let slot = self.slot_at_the_end().await;
             match backlog.next() {
-                Ok(Some(stream)) => self.spawn(stream, slot),
-                Ok(None) => return,
-                Err(error) if is_of_the_connection(&error) => {}
-                Err(error) => {
-                    return warn!(%error, listener = self.options.name, "cannot accept the backlog");
+                Ok(Some(stream)) => {
+                    self.spawn(stream, slot);
+                    rest = ACCEPT_REST;
                 }
+                Ok(None) => return,
+                Err(error) => self.rest_at_the_end(&error, &mut rest).await,
             }
         }
+    }
+
+    /// Waits like [`Self::rest_after`]. If the system has no room for a connection, first ends
+    /// those that only wait for a request.
+    async fn rest_at_the_end(&self, error: &io::Error, rest: &mut Duration) {
+        if !is_of_the_connection(error) {
+            self.shared.stop.advance(Course::Closing);
+        }
+        self.rest_after(error, rest).await;
     }
 
     fn spawn(&self, stream: Stream, slot: OwnedSemaphorePermit) {
