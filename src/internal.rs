@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::backend::issue::Issue;
-use crate::backend::receipt::{self, KeyWaiters, MessageAnswer, Receipt, Report};
+use crate::backend::receipt::{self, KeyWaiters, Receipt, Report};
 use crate::backend::set::{self, Sets};
 use crate::backend::writer::{Writer, finish};
 use crate::cluster::delivery::Delivery;
@@ -425,7 +425,7 @@ impl Internal {
         let store = self.parts.health.renews();
         Ok(json(
             StatusCode::OK,
-            &MessageAnswer {
+            &message::Answer {
                 code: code::SUCCESS,
                 delivered,
                 store,

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::cluster::delivery::Delivered;
 use crate::health;
 use crate::http::response::{Response, code, json};
 use crate::metrics::SetEnd;
 use crate::model::key::Key;
-use crate::model::status::{Status, Update, Version};
+use crate::model::status::{Update, Value, Version};
 use crate::runtime::clock::millis;
 use crate::store::{Known, StoreError};
 
@@ -164,23 +163,6 @@ impl Receipt {
     }
 }
 
-/// The answer to a channel set: how many waiters took each of its updates.
-#[derive(Serialize)]
-pub(crate) struct MessageAnswer {
-    pub(crate) code: i32,
-    pub(crate) delivered: Vec<usize>,
-    /// Whether this node renewed its place in the list of nodes lately.
-    pub(crate) store: bool,
-    /// The number of updates that the other node handed on and this node keeps.
-    #[serde(skip_serializing_if = "is_none")]
-    pub(crate) kept: usize,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-const fn is_none(count: &usize) -> bool {
-    *count == 0
-}
-
 /// The answer about the health of the node.
 #[derive(Serialize)]
 pub(crate) struct Report<'a> {
@@ -231,7 +213,7 @@ pub(crate) struct KeyWaiters {
 pub(crate) struct Looked<'a> {
     key: &'a str,
     version: Version,
-    value: Option<&'a RawValue>,
+    value: Option<&'a Value>,
     #[serde(rename = "final")]
     is_final: bool,
     expires_in_ms: u64,
@@ -252,14 +234,11 @@ impl<'a> Looked<'a> {
             Some(Update::Status(status)) => Some(status),
             _ => None,
         };
-        let value = |status: &'a Status| {
-            serde_json::from_slice(status.value.as_bytes()).expect("a value is JSON")
-        };
         let expires_in = known.map_or(Duration::ZERO, |known| known.expires_in);
         Self {
             key: key.as_str(),
             version: update.map_or(Version::NONE, Update::version),
-            value: status.map(value),
+            value: status.map(|status| &status.value),
             is_final: status.is_some_and(|status| status.is_final),
             expires_in_ms: millis(expires_in),
             waiters: held.waiters,

@@ -123,7 +123,7 @@ impl Nodes {
     ///
     /// # Cancel safety
     /// It also ends by being dropped; the place on the list then ends by itself.
-    pub(crate) async fn run(self: Arc<Self>, mut drain: Drain) {
+    pub(crate) async fn run(self: Arc<Self>, drain: Drain) {
         let mut ticks = interval(RENEW_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

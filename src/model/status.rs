@@ -4,9 +4,9 @@
 //! Pure data that all other modules use. No clock, no lock, no HTTP.
 
 use std::fmt;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::model::mistake::{Fault, Mistake};
@@ -72,10 +72,10 @@ impl fmt::Display for Version {
     }
 }
 
-/// Any JSON value, kept as the bytes of its text. It is checked once when it comes in, then
-/// carried unchanged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value(Bytes);
+/// Any JSON value, kept as its text. It is checked once when it comes in, then carried
+/// unchanged.
+#[derive(Clone, Debug)]
+pub struct Value(Arc<RawValue>);
 
 impl Value {
     /// The greatest depth of a value; that of `[]` is 1. A browser's parser gives up somewhere
@@ -94,13 +94,28 @@ impl Value {
             return Err(Fault::LongerThan(max_bytes));
         }
         check_depth_and_surrogates(text.as_bytes())?;
-        Ok(Self(Bytes::copy_from_slice(text.as_bytes())))
+        Ok(Self(json.to_owned().into()))
     }
 
     /// Returns the bytes of its JSON text, without white space before and after.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.get().as_bytes()
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Value {}
+
+/// Writes the text unchanged.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 
