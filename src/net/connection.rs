@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use headers::{Connection, HeaderMapExt};
 use hyper::Version;
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
@@ -240,19 +241,16 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
 
 /// Returns how a connection goes on after a request (RFC 9112, 9.3).
 fn exchange(version: Version, headers: &HeaderMap) -> Exchange {
-    let says = |what: &[u8]| {
-        let tokens = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-        tokens
-            .map(<[u8]>::trim_ascii)
-            .any(|token| token.eq_ignore_ascii_case(what))
+    let connection: Option<Connection> = headers.typed_get();
+    let says = |option| {
+        connection
+            .as_ref()
+            .is_some_and(|header| header.contains(option))
     };
     let is_old = version == Version::HTTP_10;
     Exchange {
         is_old,
-        is_last: says(b"close") || (is_old && !says(b"keep-alive")),
+        is_last: says("close") || (is_old && !says("keep-alive")),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The signals SIGTERM and SIGINT.
 #[derive(Debug)]
@@ -40,39 +40,39 @@ impl Signals {
 
 /// The handle that begins the drain.
 #[derive(Debug)]
-pub struct Trigger(watch::Sender<bool>);
+pub struct Trigger(CancellationToken);
 
 impl Trigger {
     /// Begins the drain: from now on [`Drain::begun`] is true.
     pub fn begin(&self) {
-        self.0.send_replace(true);
+        self.0.cancel();
     }
 }
 
 /// The handle that knows whether the drain has begun. It is cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Drain(watch::Receiver<bool>);
+pub struct Drain(CancellationToken);
 
 impl Drain {
     /// Returns whether the drain has begun.
     #[must_use]
     pub fn begun(&self) -> bool {
-        *self.0.borrow()
+        self.0.is_cancelled()
     }
 
     /// Waits until the drain has begun.
     ///
     /// # Cancel safety
     /// It may be dropped and called again.
-    pub async fn wait(&mut self) {
-        // An error means that the trigger was dropped, and the node with it.
-        let _ = self.0.wait_for(|begun| *begun).await;
+    pub async fn wait(&self) {
+        self.0.cancelled().await;
     }
 }
 
-/// Returns a trigger and the handle that it reaches.
+/// Returns a trigger and the handle that it reaches. These are two types, so that only the part
+/// that has the trigger can begin a drain.
 #[must_use]
 pub fn drain() -> (Trigger, Drain) {
-    let (trigger, drain) = watch::channel(false);
-    (Trigger(trigger), Drain(drain))
+    let token = CancellationToken::new();
+    (Trigger(token.clone()), Drain(token))
 }
