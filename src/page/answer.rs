@@ -4,6 +4,8 @@
 //! must be able to read has status 200, and a code inside. A script request gets a real 4xx only
 //! if no callback may be called.
 
+use std::borrow::Cow;
+
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{
@@ -11,10 +13,12 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 
+use serde::Serialize;
+
 use crate::http::response::{
     CLOSE, CORP, NOSNIFF, Response, SCRIPT, code, rendered_json, retry_after_ms,
 };
-use crate::model::status::{Outcome, Version};
+use crate::model::status::{Outcome, Value, Version};
 use crate::page::script::Form;
 
 /// Renders the outcome of a get in the form that the page wants.
@@ -57,43 +61,44 @@ pub(crate) fn answer(
     response
 }
 
-/// Renders the object that answers every get: these members in this order.
-fn answer_json(code: i32, outcome: &Outcome, last: Version, retry_after: Option<u64>) -> Vec<u8> {
-    let value = match outcome {
-        Outcome::Success(status) => status.value.as_bytes(),
-        _ => b"null",
+/// The object that answers every get: these members in this order.
+#[derive(Serialize)]
+struct Answer<'a> {
+    code: i32,
+    message: Cow<'a, str>,
+    value: Option<&'a Value>,
+    version: Version,
+    #[serde(rename = "final")]
+    is_final: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+fn answer_json(
+    code: i32,
+    outcome: &Outcome,
+    last: Version,
+    retry_after_ms: Option<u64>,
+) -> Vec<u8> {
+    let (value, version, is_final) = match outcome {
+        Outcome::Success(status) => (Some(&status.value), status.version, status.is_final),
+        Outcome::Gone(version) => (None, *version, false),
+        _ => (None, last, false),
     };
-    let (version, is_final) = match outcome {
-        Outcome::Success(status) => (status.version, status.is_final),
-        Outcome::Gone(version) => (*version, false),
-        _ => (last, false),
+    let message = match outcome {
+        Outcome::Invalid(mistake) => mistake.to_string().into(),
+        _ => code::message(code).into(),
     };
-    let mut json = Vec::with_capacity(value.len() + 128);
-    // Not by `write!`, which takes longer than all the rest of an answer.
-    let mut digits = itoa::Buffer::new();
-    let mut push = |text: &[u8]| json.extend_from_slice(text);
-    push(br#"{"code":"#);
-    push(digits.format(code).as_bytes());
-    push(br#","message":""#);
-    match outcome {
-        // It is made of fixed words and numbers, so nothing needs to be escaped.
-        Outcome::Invalid(mistake) => push(mistake.to_string().as_bytes()),
-        _ => push(code::message(code).as_bytes()),
-    }
-    push(br#"","value":"#);
-    push(value);
-    push(br#","version":"#);
-    push(digits.format(version.get()).as_bytes());
-    push(if is_final {
-        br#","final":true"#
-    } else {
-        br#","final":false"#
-    });
-    if let Some(ms) = retry_after {
-        push(br#","retry_after_ms":"#);
-        push(digits.format(ms).as_bytes());
-    }
-    push(b"}");
+    let answer = Answer {
+        code,
+        message,
+        value,
+        version,
+        is_final,
+        retry_after_ms,
+    };
+    let mut json = Vec::with_capacity(value.map_or(0, |value| value.as_bytes().len()) + 128);
+    serde_json::to_writer(&mut json, &answer).expect("it is made of texts, numbers and JSON");
     json
 }
 
