@@ -1,5 +1,8 @@
 //! A parser for the text that browsers and `curl -d` send: percent-encoded
 //! `name=value&name=value`. Pure.
+//!
+//! Libraries replace what is badly encoded by a character of their own, so two different keys
+//! could become one. Here such a field is a mistake, and is reported as one.
 
 use std::borrow::Cow;
 

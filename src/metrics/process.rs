@@ -1,6 +1,9 @@
 //! Metrics of the process that the system gives, under the names that Prometheus's own
 //! libraries use, and one that the runtime gives. If a value cannot be read, the metric keeps
 //! its last value.
+//!
+//! The collector of the `prometheus` crate is not used: it counts CPU time in whole seconds, so
+//! that a rate over a short time is 0 or 1, and lists all open files at each reading.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};

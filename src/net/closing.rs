@@ -1,4 +1,4 @@
-//! The signal by which a listener ends its connections.
+//! The signal by which a listener ends its connections, in two steps.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

@@ -4,6 +4,9 @@
 //! An endpoint that reflects a name into a script is a way into every page that allows this host
 //! in its `script-src`. So bad names are refused, not cleaned, and a script begins with `/**/`,
 //! so that its first bytes are ours (CVE-2014-4671, "Rosetta Flash").
+//!
+//! The rendering walks over the JSON text instead of parsing and writing it again, because a
+//! value is carried to the byte, and because most values need no change at all.
 
 use crate::model::status::code_unit;
 

@@ -1,4 +1,7 @@
 //! A map whose entries expire. It has no clock: the caller passes the time.
+//!
+//! Caches from libraries drop an entry when they are full, or read the time themselves. A status
+//! must stay until its time ends, and tests need a clock of their own.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;

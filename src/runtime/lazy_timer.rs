@@ -1,4 +1,7 @@
 //! A timer that serves all deadlines of a connection, one after the other.
+//!
+//! tokio's own `Sleep` is set anew for each deadline, which takes the lock of the runtime's
+//! timers twice a request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,6 +1,6 @@
 //! Renders a response as bytes. This is the one place where a head is written by hand, because
-//! hyper writes only on a connection that it has. The tests of `connection` compare the bytes
-//! with hyper's.
+//! hyper writes only on a connection that it has, and no library offers hyper's encoder alone.
+//! The tests of `connection` compare the bytes with hyper's.
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
