@@ -19,8 +19,8 @@ import { isDeepStrictEqual } from "node:util";
 const { env } = process;
 const PORT = Number(env.PORT ?? 8000);                              // 0: any that is free
 const HOST = env.HOST ?? "127.0.0.1";
-const PUBLIC = (env.HOLDFAST_PUBLIC ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
-const INTERNAL = (env.HOLDFAST_INTERNAL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
+const PUBLIC = (env.HOLDFAST_PUBLIC_URL ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
+const INTERNAL = (env.HOLDFAST_INTERNAL_URL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
 const TOKEN = env.HOLDFAST_TOKEN;                                   // what --internal-token-file of holdfast holds
 const KEY_SECRET = env.KEY_SECRET_FILE ?? "key-secret";              // what --key-secret-file of holdfast names
 const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds that a code is good for

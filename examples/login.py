@@ -36,8 +36,8 @@ except ImportError:
 
 PORT = int(environ.get("PORT", 8000))                               # 0: any that is free
 HOST = environ.get("HOST", "127.0.0.1")
-PUBLIC = environ.get("HOLDFAST_PUBLIC", "http://127.0.0.1:11000").rstrip("/")         # for pages
-INTERNAL = environ.get("HOLDFAST_INTERNAL", "http://127.0.0.1:11001").rstrip("/")     # for us alone
+PUBLIC = environ.get("HOLDFAST_PUBLIC_URL", "http://127.0.0.1:11000").rstrip("/")         # for pages
+INTERNAL = environ.get("HOLDFAST_INTERNAL_URL", "http://127.0.0.1:11001").rstrip("/")     # for us alone
 TOKEN = environ.get("HOLDFAST_TOKEN")                               # what --internal-token-file of holdfast holds
 KEY_SECRET = environ.get("KEY_SECRET_FILE", "key-secret")            # what --key-secret-file of holdfast names
 LOGIN_LIFE = int(environ.get("LOGIN_LIFE", 300))                    # seconds that a code is good for
