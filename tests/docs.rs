@@ -3,5 +3,7 @@
 pub(crate) mod architecture;
 pub(crate) mod getting_started;
 pub(crate) mod links;
+pub(crate) mod named_tests;
+pub(crate) mod promises;
 pub(crate) mod readme;
 pub(crate) mod security;
