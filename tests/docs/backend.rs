@@ -5,7 +5,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::docs::readme::{code_spans, table_of};
-use crate::support::{Conn, Launch, Node, PATIENCE, Scratch, project_file};
+use crate::support::{Conn, Launch, Node, PATIENCE, Scratch, eventually, project_file};
 
 const TOKEN: &str = "of-the-examples-of-the-documents";
 
@@ -95,6 +95,13 @@ async fn the_refusals_are_those_of_the_program() {
     ];
     let rows = table_of("docs/backend.md", &["answer", "to", "why", "what to do"]);
     assert_eq!(rows.len(), answers.len());
+    let warning = "called by a name that is not known";
+    assert!(rows[0][2].contains(warning), "{:?}", rows[0]);
+    eventually(
+        async || open.logs().iter().any(|line| line.contains(warning)),
+        "the log has the warning that the table quotes",
+    )
+    .await;
     for (row, answer) in rows.iter().zip(answers) {
         let message = code_spans(&row[0])[0].trim_end_matches(" ...");
         let stated = (row[0].split(' ').next().unwrap(), true);
