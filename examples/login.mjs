@@ -1,7 +1,10 @@
 // Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.py is the same in Python.
 //
+//     cargo install --locked --path .                   (holdfast itself, once)
 //     openssl rand -base64 32 > key-secret              (holdfast and this file sign keys with it)
-//     holdfast --key-secret-file key-secret             (it listens on 127.0.0.1:11000 and 11001)
+//     openssl rand -hex 32 > internal-token             (this file shows it to holdfast, so that nobody else sets a status)
+//     holdfast --key-secret-file key-secret --internal-token-file internal-token &    (on 127.0.0.1:11000 and 11001)
+//     export HOLDFAST_TOKEN=$(cat internal-token)
 //     npm install uqr && node examples/login.mjs        (then open http://127.0.0.1:8000/)
 //
 // A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
@@ -19,8 +22,8 @@ import { isDeepStrictEqual } from "node:util";
 const { env } = process;
 const PORT = Number(env.PORT ?? 8000);                              // 0: any that is free
 const HOST = env.HOST ?? "127.0.0.1";
-const PUBLIC = (env.HOLDFAST_PUBLIC ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
-const INTERNAL = (env.HOLDFAST_INTERNAL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
+const PUBLIC = (env.HOLDFAST_PUBLIC_URL ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
+const INTERNAL = (env.HOLDFAST_INTERNAL_URL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
 const TOKEN = env.HOLDFAST_TOKEN;                                   // what --internal-token-file of holdfast holds
 const KEY_SECRET = env.KEY_SECRET_FILE ?? "key-secret";              // what --key-secret-file of holdfast names
 const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds that a code is good for

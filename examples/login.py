@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.mjs is the same in Node.
 
+    cargo install --locked --path .                       (holdfast itself, once)
     openssl rand -base64 32 > key-secret                  (holdfast and this file sign keys with it)
-    holdfast --key-secret-file key-secret                 (it listens on 127.0.0.1:11000 and 11001)
+    openssl rand -hex 32 > internal-token                 (this file shows it to holdfast, so that nobody else sets a status)
+    holdfast --key-secret-file key-secret --internal-token-file internal-token &    (on 127.0.0.1:11000 and 11001)
+    export HOLDFAST_TOKEN=$(cat internal-token)
     pip install segno && python3 examples/login.py        (then open http://127.0.0.1:8000/)
 
 A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
@@ -36,8 +39,8 @@ except ImportError:
 
 PORT = int(environ.get("PORT", 8000))                               # 0: any that is free
 HOST = environ.get("HOST", "127.0.0.1")
-PUBLIC = environ.get("HOLDFAST_PUBLIC", "http://127.0.0.1:11000").rstrip("/")         # for pages
-INTERNAL = environ.get("HOLDFAST_INTERNAL", "http://127.0.0.1:11001").rstrip("/")     # for us alone
+PUBLIC = environ.get("HOLDFAST_PUBLIC_URL", "http://127.0.0.1:11000").rstrip("/")         # for pages
+INTERNAL = environ.get("HOLDFAST_INTERNAL_URL", "http://127.0.0.1:11001").rstrip("/")     # for us alone
 TOKEN = environ.get("HOLDFAST_TOKEN")                               # what --internal-token-file of holdfast holds
 KEY_SECRET = environ.get("KEY_SECRET_FILE", "key-secret")            # what --key-secret-file of holdfast names
 LOGIN_LIFE = int(environ.get("LOGIN_LIFE", 300))                    # seconds that a code is good for

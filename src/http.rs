@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub(crate) mod body_budget;
+pub(crate) mod content_coding;
 pub(crate) mod head;
 pub(crate) mod json_members;
 pub(crate) mod json_object;

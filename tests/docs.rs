@@ -1,7 +1,10 @@
 //! Checks of the documents against the program, and of the layers of its modules.
 
 pub(crate) mod architecture;
+pub(crate) mod backend;
 pub(crate) mod getting_started;
 pub(crate) mod links;
+pub(crate) mod named_tests;
+pub(crate) mod promises;
 pub(crate) mod readme;
 pub(crate) mod security;

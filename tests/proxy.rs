@@ -160,6 +160,31 @@ async fn answers_pass_unchanged_with_the_headers_of_the_contract() {
 }
 
 #[tokio::test]
+async fn the_library_passes_compressed_to_browsers_that_accept_gzip() {
+    let node = Node::start(&[]).await;
+    let nginx = Nginx::start([&node.public]).await;
+    for accepts in ["gzip", "identity"] {
+        let direct = node
+            .public("GET", "/holdfast.js", &[("accept-encoding", accepts)])
+            .await;
+        let accept_encoding = format!("accept-encoding: {accepts}");
+        for version in ["--http2", "--http1.1"] {
+            let through = nginx
+                .ask("/holdfast.js", &[version, "-H", &accept_encoding])
+                .await;
+            assert_eq!(
+                (through.status, &through.body),
+                (direct.status, &direct.body),
+                "{accepts}"
+            );
+            for name in ["content-encoding", "etag", "vary", "cache-control"] {
+                assert_eq!(through.header(name), direct.header(name), "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_node_decides_by_headers_it_decides_behind_nginx() {
     let node = Node::start(&["--allow-origin", "https://shop.example.com"]).await;
     let nginx = Nginx::start([&node.public]).await;

@@ -25,7 +25,7 @@ pub mod code {
     pub const RETRY: i32 = -2;
     /// A limit is reached.
     pub const BUSY: i32 = -3;
-    /// The key was deleted.
+    /// The key was deleted, or is no valid signed key though keys have to be signed.
     pub const GONE: i32 = -4;
     /// The request is wrong; the message says what.
     pub const INVALID: i32 = -5;

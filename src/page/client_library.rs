@@ -1,15 +1,21 @@
-//! `holdfast.js`, the library that pages may use, as a script or as a module. Its source is
-//! `web/holdfast.js`, from which `make web` makes the served file.
+//! `holdfast.js`, the library that pages may use, as a script or as a module, plain or in gzip.
+//! Its source is `web/holdfast.js`, from which `make web` makes the served file.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::sync::LazyLock;
 
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
-    IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
+    ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 
+use crate::http::content_coding::accepts_gzip;
 use crate::http::response::{CORP, NOSNIFF, Response, SCRIPT};
 
 const FILE: &str = include_str!("../web/holdfast.min.js");
@@ -45,24 +51,74 @@ impl Form {
         }
     }
 
-    /// Returns the file, or a 304 if the page has it already.
+    /// Returns the file in the form that the browser accepts, or a 304 if the page has it
+    /// already.
     pub(crate) fn answer(self, request: &HeaderMap, policy: &HeaderValue) -> Response {
-        let etag = self.etag();
+        let plain = self.plain();
+        let file = if accepts_gzip(request) {
+            self.gzip()
+        } else {
+            &plain
+        };
         let is_known = request
             .get_all(IF_NONE_MATCH)
             .iter()
-            .any(|tags| names(tags.as_bytes(), etag.as_bytes()));
-        file(self.text(), etag, is_known, policy)
+            .any(|tags| names(tags.as_bytes(), file.etag.as_bytes()));
+        response(file, is_known, policy)
     }
 
-    /// Returns the entity tag. It is the same on all nodes of one build, so that a page that
-    /// comes to another node need not load the file again.
-    fn etag(self) -> HeaderValue {
-        let mut hasher = DefaultHasher::new();
-        self.text().hash(&mut hasher);
-        HeaderValue::try_from(format!("\"{:016x}\"", hasher.finish()))
-            .expect("quotes and hex digits")
+    fn plain(self) -> File {
+        File {
+            body: Bytes::from_static(self.text().as_bytes()),
+            etag: etag(self.text()),
+            coding: None,
+        }
     }
+
+    /// Returns the file in gzip. It is compressed once, when it is first asked for.
+    fn gzip(self) -> &'static File {
+        static SCRIPT: LazyLock<File> = LazyLock::new(|| compress(Form::Script.text()));
+        static MODULE: LazyLock<File> = LazyLock::new(|| compress(Form::Module.text()));
+        match self {
+            Self::Script => &SCRIPT,
+            Self::Module => &MODULE,
+        }
+    }
+}
+
+/// One form of a file of the library.
+#[derive(Debug)]
+struct File {
+    body: Bytes,
+    etag: HeaderValue,
+    /// The `content-encoding`, if the body is compressed.
+    coding: Option<HeaderValue>,
+}
+
+/// Compresses a file of the library.
+///
+/// Only the library is served compressed. The length of a compressed answer can reveal a secret
+/// in it if an attacker chooses another part of the same answer (BREACH). The library is the
+/// same for everyone: it has no secret, and no part of a request.
+fn compress(text: &str) -> File {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let body = encoder
+        .write_all(text.as_bytes())
+        .and_then(|()| encoder.finish())
+        .expect("memory can be written to");
+    File {
+        etag: etag(&body),
+        body: Bytes::from(body),
+        coding: Some(HeaderValue::from_static("gzip")),
+    }
+}
+
+/// Returns the entity tag of a body. It is the same on all nodes of one build, so that a page
+/// that comes to another node need not load the file again.
+fn etag(body: impl Hash) -> HeaderValue {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    HeaderValue::try_from(format!("\"{:016x}\"", hasher.finish())).expect("quotes and hex digits")
 }
 
 /// Returns whether `tags` contain `etag`, compared weakly (RFC 9110, 13.1.2): proxies that
@@ -75,11 +131,16 @@ fn names(tags: &[u8], etag: &[u8]) -> bool {
 
 /// Returns a file of the client library, or a 304 if the browser's copy is still the same. Pages
 /// of every origin load it. It contains nobody's data, so `--allow-origin` does not apply, and
-/// one cached answer suits all pages.
-fn file(script: &'static str, etag: HeaderValue, is_known: bool, policy: &HeaderValue) -> Response {
-    let mut response = Response::new(Full::from(if is_known { "" } else { script }));
+/// one cached answer of each form suits all pages.
+fn response(file: &File, is_known: bool, policy: &HeaderValue) -> Response {
+    let body = if is_known {
+        Bytes::new()
+    } else {
+        file.body.clone()
+    };
+    let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
-    headers.insert(ETAG, etag);
+    headers.insert(ETAG, file.etag.clone());
     // The protocol does not change, so an old copy works. An hour, so that a fixed file is
     // everywhere within it.
     headers.insert(
@@ -89,10 +150,15 @@ fn file(script: &'static str, etag: HeaderValue, is_known: bool, policy: &Header
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(CORP, policy.clone());
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    // Also of the plain form: a cache must not send it to everyone.
+    headers.insert(VARY, HeaderValue::from(ACCEPT_ENCODING));
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        headers.insert(CONTENT_TYPE, SCRIPT);
+        return response;
+    }
+    headers.insert(CONTENT_TYPE, SCRIPT);
+    if let Some(coding) = &file.coding {
+        headers.insert(CONTENT_ENCODING, coding.clone());
     }
     response
 }

@@ -16,7 +16,7 @@ const commands = {
   node: [process.execPath, `${examples}login.mjs`],
 };
 const start = (language, { env, ...more } = {}) =>
-  example({ command: commands[language], ...more, env: { HOLDFAST_PUBLIC: signing.public, HOLDFAST_INTERNAL: signing.internal, KEY_SECRET_FILE: secrets, ...env } });
+  example({ command: commands[language], ...more, env: { HOLDFAST_PUBLIC_URL: signing.public, HOLDFAST_INTERNAL_URL: signing.internal, KEY_SECRET_FILE: secrets, ...env } });
 
 // The pages that wait name any key; the logins sign theirs.
 let chromium, holdfast, signing, other;
@@ -258,7 +258,7 @@ for (const language of Object.keys(commands)) {
       lost.add(body);
       return lost.size === 1 ? [503, `{"code":-6,"message":"unavailable","stored":"unknown"}`] : [...answer, true];
     });
-    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL: address } }));
+    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL_URL: address } }));
     const phone = await scan(t, await photograph(screen));
     await shows(phone, "#told", "Scanned.");
     await press(phone, "Confirm");
@@ -294,7 +294,7 @@ for (const language of Object.keys(commands)) {
       if (body.includes("confirmed")) (isUnderWay = true), await held;
       return giveOn();
     });
-    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL: address } }));
+    const screen = await screenOf(t, await start(language, { t, env: { HOLDFAST_INTERNAL_URL: address } }));
     const link = await photograph(screen);
     const phone = await scan(t, link);
     const second = await scan(t, link, phone.context());
@@ -339,7 +339,7 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_phone_is_told_when_holdfast_is_out_of_reach`, limit, async (t) => {
-    const { origin } = await start(language, { t, env: { HOLDFAST_INTERNAL: "http://127.0.0.1:1" } });
+    const { origin } = await start(language, { t, env: { HOLDFAST_INTERNAL_URL: "http://127.0.0.1:1" } });
     const answer = await (await codeOf(origin)).post("/app/scanned", { origin });
     assert.deepEqual([answer.status, await answer.text()], [503, "That did not get through. Try again."]);
   });
@@ -367,7 +367,7 @@ for (const language of Object.keys(commands)) {
   test(`${language}_shows_holdfast_its_token`, limit, async (t) => {
     writeFileSync(`${directory}/tokens`, "of-the-examples\n");
     const guarded = await program({ t, args: ["--internal-token-file", `${directory}/tokens`, "--key-secret-file", secrets] });
-    const env = { HOLDFAST_PUBLIC: guarded.public, HOLDFAST_INTERNAL: guarded.internal };
+    const env = { HOLDFAST_PUBLIC_URL: guarded.public, HOLDFAST_INTERNAL_URL: guarded.internal };
     const screen = await screenOf(t, await start(language, { t, env: { ...env, HOLDFAST_TOKEN: "of-the-examples" } }));
     await scan(t, await photograph(screen));
     await is(screen, "scanned");

@@ -81,7 +81,7 @@ test("page_by_module_hears_the_first_status", limit, async (t) => {
 
 test("page_by_assignment_reads_the_status", limit, async (t) => {
   const page = await page_with(t, "/assignment", `<script>${block("## Assignment", "js")}</script>`);
-  await said(page, `[0,"before"]`);
+  await said(page, `[0,"before",`);
   assert.deepEqual(page.complaints, []);
 });
 

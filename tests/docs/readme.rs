@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast::http::response::code;
 
+use crate::contract::library::library;
 use crate::operate::metrics::families;
 use crate::operate::settings::{default_of, entries};
 use crate::support::{Launch, Node, Nodes, Redis, Response, Scratch, project_file};
@@ -183,6 +184,35 @@ async fn the_codes_are_those_of_the_program_with_their_messages_and_http_statuse
         code::message(code::CONFLICT)
     );
     assert!(conflict[1].contains(&told), "{conflict:?}");
+}
+
+#[tokio::test]
+async fn the_library_is_as_long_as_stated() {
+    let node = Node::start(&[]).await;
+    let length = async |accepts| {
+        let response = library(&node, "/holdfast.js", accepts).await;
+        assert_eq!(
+            response.header("content-length"),
+            Some(&*response.body.len().to_string())
+        );
+        format!("{:.1} KB", response.body.len() as f64 / 1000.0)
+    };
+    let (gzip, plain) = (length("gzip").await, length("identity").await);
+    for (document, stated) in [
+        (
+            "docs/page.md",
+            format!("a script of {gzip} ({plain} if the browser does not accept gzip)"),
+        ),
+        (
+            "CHANGELOG.md",
+            format!("a library of {gzip} in gzip for pages"),
+        ),
+    ] {
+        assert!(
+            project_file(document).contains(&stated),
+            "{document} does not say: {stated}"
+        );
+    }
 }
 
 /// Returns the labels that README.md names for limits. It names a metric or the log for a limit

@@ -1,62 +1,9 @@
 //! Checks that the tests that SECURITY.md names exist, and that all dependencies come from
 //! crates.io.
 
-use std::path::{Path, PathBuf};
-
+use crate::docs::named_tests::check_tests_exist;
 use crate::docs::readme::{code_spans, table_of};
 use crate::support::project_file;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// Returns the file of a test and the test's name in it. A Rust test is named `module::name`,
-/// as cargo prints it. A browser test is named `file.test.mjs: title`.
-fn place(named: &str) -> (PathBuf, String) {
-    let root = Path::new(ROOT);
-    if let Some((file, title)) = named.split_once(": ") {
-        return (root.join("tests/browser").join(file), title.to_owned());
-    }
-    let (module, name) = named
-        .rsplit_once("::")
-        .unwrap_or_else(|| panic!("no test: {named}"));
-    let (dir, module) = match module.strip_suffix("::tests") {
-        Some(module) => ("src", module),
-        None => ("tests", module),
-    };
-    (
-        root.join(dir)
-            .join(module.replace("::", "/"))
-            .with_extension("rs"),
-        name.to_owned(),
-    )
-}
-
-/// Returns whether a source has a test of this name.
-fn has_test(file: &Path, name: &str) -> bool {
-    let Ok(source) = std::fs::read_to_string(file) else {
-        return false;
-    };
-    if file.extension().is_some_and(|extension| extension == "mjs") {
-        return ['"', '`']
-            .iter()
-            .any(|quote| source.contains(&format!("test({quote}{name}{quote},")));
-    }
-    let lines: Vec<_> = source.lines().map(str::trim).collect();
-    let is_it = |line: &str| {
-        let line = line.trim_start_matches("async ");
-        line.strip_prefix("fn ")
-            .and_then(|line| line.strip_prefix(name))
-            .is_some_and(|rest| rest.starts_with('('))
-    };
-    let is_test = |at: usize| {
-        let attributes = lines[..at]
-            .iter()
-            .rev()
-            .take_while(|line| line.starts_with("#["));
-        attributes.clone().any(|line| line.contains("test"))
-            && !attributes.clone().any(|line| line.contains("ignore"))
-    };
-    (0..lines.len()).any(|at| is_it(lines[at]) && is_test(at))
-}
 
 #[test]
 fn each_attack_and_fault_names_tests_that_exist() {
@@ -65,41 +12,10 @@ fn each_attack_and_fault_names_tests_that_exist() {
         &["attacker or fault", "means", "answer", "test"],
     );
     assert!(rows.len() >= 40, "{}", rows.len());
-    let mut missing = Vec::new();
     for row in &rows {
         assert!(row[..3].iter().all(|cell| !cell.is_empty()), "{row:?}");
-        let named = code_spans(&row[3]);
-        assert!(!named.is_empty(), "no test: {row:?}");
-        let is_missing = |named: &&str| {
-            let (file, name) = place(named);
-            !has_test(&file, &name)
-        };
-        missing.extend(named.into_iter().filter(is_missing));
     }
-    assert!(
-        missing.is_empty(),
-        "named in SECURITY.md, and in no source: {missing:#?}"
-    );
-}
-
-#[test]
-fn what_is_no_test_is_not_taken_for_one() {
-    for (named, is_one) in [
-        ("docs::security::what_is_no_test_is_not_taken_for_one", true),
-        ("docs::security::what_is_no_test_is_not_taken_for", false),
-        ("docs::security::has_test", false),
-        (
-            "net::server::tests::a_handler_that_panics_ends_its_request_only",
-            true,
-        ),
-        ("server::a_handler_that_panics_ends_its_request_only", false),
-        ("scripts.test.mjs: hostile_callback_runs_nothing", true),
-        ("scripts.test.mjs: hostile_callback_runs", false),
-        ("nowhere.test.mjs: hostile_callback_runs_nothing", false),
-    ] {
-        let (file, name) = place(named);
-        assert_eq!(has_test(&file, &name), is_one, "{named}");
-    }
+    check_tests_exist("SECURITY.md", rows.iter().map(|row| &row[3]));
 }
 
 #[test]

@@ -146,14 +146,16 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
     std::fs::write(&list, here(&std::fs::read_to_string(&list).unwrap())).unwrap();
     shell.type_in(&here(rest)).await;
 
-    let (get, set) = try_it.split_once("\ncurl -d ").unwrap();
-    let set = format!("curl -d {set}");
+    let (get, set) = try_it.split_once("\n\n").unwrap();
     let now = here(get)
         .replace("id=demo", "id=other")
         .replace("&callback=cb", "&wait=0");
     let is_up = async || output(&now).await.contains(r#""code":-1"#);
     eventually(is_up, "a get is answered through nginx").await;
-    let keys = format!("curl -s http://127.0.0.1:{}/keys/demo", base + 1);
+    let keys = format!(
+        "curl -sH \"authorization: Bearer $(cat {try_out}/internal-token)\" http://127.0.0.1:{}/keys/demo",
+        base + 1
+    );
     let get = tokio::spawn({
         let get = here(get);
         async move { output(&get).await }
@@ -163,7 +165,7 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
         "the get is held",
     )
     .await;
-    let receipt = output(&here(&set)).await;
+    let receipt = output(&here(set)).await;
     assert!(
         receipt.starts_with(r#"{"code":0,"#) && receipt.ends_with(r#""delivered":1}"#),
         "{receipt}"

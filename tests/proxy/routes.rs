@@ -172,6 +172,7 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
         ("authorization", "Bearer t"),
         ("x-forwarded-for", "192.0.2.7"),
         ("connection", "keep-alive"),
+        ("accept-encoding", "gzip"),
         ("if-none-match", "\"1\""),
     ];
     let mut page = nginx.open().await;
@@ -186,6 +187,7 @@ async fn a_node_sees_the_address_of_the_page_and_no_header_that_it_does_not_read
         "GET /status/get?key=k HTTP/1.1",
         &format!("Host: {NAME}"),
         "X-Forwarded-For: 127.0.0.1",
+        "Accept-Encoding: gzip",
         "If-None-Match: \"1\"",
         "Origin: https://shop.example.com",
         "Sec-Fetch-Dest: script",
