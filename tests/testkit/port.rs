@@ -12,7 +12,7 @@ const COUNT: u16 = 20_000;
 
 /// Returns a TCP port of 127.0.0.1 that nobody uses and that no other test of this process
 /// gets.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // If two test processes run side by side, each begins at another port.
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
     loop {

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::Scratch;
+use crate::Scratch;
 
 /// The `openssl` arguments that make a new key.
 const KEY: [&str; 5] = [
@@ -17,10 +17,10 @@ const KEY: [&str; 5] = [
 
 /// An authority that signs certificates for 127.0.0.1 and localhost. They are valid for two
 /// days.
-pub(crate) struct Authority(Scratch);
+pub struct Authority(Scratch);
 
 impl Authority {
-    pub(crate) async fn new() -> Self {
+    pub async fn new() -> Self {
         let this = Self(Scratch::new());
         let uses = [
             "-addext",
@@ -44,12 +44,12 @@ impl Authority {
     }
 
     /// Returns the path of the certificate to trust, as `SSL_CERT_FILE` takes it.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         self.0.path("ca.pem").display().to_string()
     }
 
     /// Makes a new certificate and its key, and returns their paths.
-    pub(crate) async fn certificate(&self, name: &str) -> (String, String) {
+    pub async fn certificate(&self, name: &str) -> (String, String) {
         let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{name}.{end}"));
         self.0.file(
             "names",

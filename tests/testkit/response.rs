@@ -4,14 +4,14 @@ use serde_json::Value;
 
 /// An answer. Nothing in it is normalised.
 #[derive(Debug, Clone)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) reason: String,
+pub struct Response {
+    pub status: u16,
+    pub reason: String,
     /// The names and values as written, in order.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
     /// The status line and the headers with their line ends, without the empty line.
-    pub(crate) head: Vec<u8>,
+    pub head: Vec<u8>,
 }
 
 impl Response {
@@ -19,7 +19,7 @@ impl Response {
     ///
     /// # Panics
     /// If it has no whole head.
-    pub(super) fn whole(mut bytes: Vec<u8>) -> Self {
+    pub(crate) fn whole(mut bytes: Vec<u8>) -> Self {
         let head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
         let head_end =
             head_end.unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(&bytes)));
@@ -35,7 +35,7 @@ impl Response {
     ///
     /// # Panics
     /// If it is not an HTTP answer.
-    pub(super) fn parse(head: Vec<u8>) -> Self {
+    pub(crate) fn parse(head: Vec<u8>) -> Self {
         let text = String::from_utf8_lossy(&head).into_owned();
         let mut lines = text.split_terminator("\r\n");
         let status_line = lines.next().unwrap_or_default();
@@ -70,7 +70,7 @@ impl Response {
     ///
     /// # Panics
     /// If it came more than once.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self
             .headers
             .iter()
@@ -85,7 +85,7 @@ impl Response {
     }
 
     /// Returns the header names in lower case, in order.
-    pub(crate) fn header_names(&self) -> Vec<String> {
+    pub fn header_names(&self) -> Vec<String> {
         self.headers
             .iter()
             .map(|(name, _)| name.to_ascii_lowercase())
@@ -93,18 +93,18 @@ impl Response {
     }
 
     /// Returns the body, which must be UTF-8.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")
     }
 
     /// Returns the body as JSON.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Returns the text of the answer's object, taken out of a call, an assignment or plain
     /// JSON.
-    pub(crate) fn object_text(&self) -> &str {
+    pub fn object_text(&self) -> &str {
         let text = self.text();
         if !text.starts_with("/**/") {
             return text;
@@ -119,26 +119,26 @@ impl Response {
     }
 
     /// Returns the answer's object, taken out of a call, an assignment or plain JSON.
-    pub(crate) fn object(&self) -> Value {
+    pub fn object(&self) -> Value {
         serde_json::from_str(self.object_text()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Returns `code` of the answer's object.
-    pub(crate) fn code(&self) -> i64 {
+    pub fn code(&self) -> i64 {
         self.object()["code"]
             .as_i64()
             .unwrap_or_else(|| panic!("no code: {self:?}"))
     }
 
     /// Returns `version` of the answer's object.
-    pub(crate) fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         self.object()["version"]
             .as_u64()
             .unwrap_or_else(|| panic!("no version: {self:?}"))
     }
 
     /// Returns the whole answer as it came.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         [&self.head[..], b"\r\n", &self.body[..]].concat()
     }
 }

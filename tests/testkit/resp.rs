@@ -7,11 +7,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use crate::PATIENCE;
 
 /// A reply of Redis.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Reply {
+pub enum Reply {
     Nil,
     Number(i64),
     /// A simple or bulk string. Bytes that are not UTF-8 are replaced.
@@ -21,14 +21,14 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
             other => panic!("no text: {other:?}"),
         }
     }
 
-    pub(crate) fn number(&self) -> i64 {
+    pub fn number(&self) -> i64 {
         match self {
             Self::Number(number) => *number,
             Self::Text(text) => text.parse().unwrap_or_else(|_| panic!("no number: {text}")),
@@ -36,7 +36,7 @@ impl Reply {
         }
     }
 
-    pub(crate) fn list(&self) -> &[Self] {
+    pub fn list(&self) -> &[Self] {
         match self {
             Self::List(list) => list,
             other => panic!("no list: {other:?}"),
@@ -44,7 +44,7 @@ impl Reply {
     }
 
     /// Returns a list of texts.
-    pub(crate) fn texts(&self) -> Vec<String> {
+    pub fn texts(&self) -> Vec<String> {
         self.list()
             .iter()
             .map(|one| one.text().to_owned())
@@ -53,10 +53,10 @@ impl Reply {
 }
 
 /// A connection to a Redis server.
-pub(crate) struct Resp(BufReader<TcpStream>);
+pub struct Resp(BufReader<TcpStream>);
 
 impl Resp {
-    pub(crate) async fn open(port: u16) -> Result<Self> {
+    pub async fn open(port: u16) -> Result<Self> {
         Ok(Self(BufReader::new(
             TcpStream::connect(("127.0.0.1", port)).await?,
         )))
@@ -66,16 +66,12 @@ impl Resp {
     ///
     /// # Errors
     /// If the connection ends, or if no reply comes in time.
-    pub(crate) async fn command(&mut self, words: &[&str]) -> Result<Reply> {
+    pub async fn command(&mut self, words: &[&str]) -> Result<Reply> {
         self.command_within(words, PATIENCE).await
     }
 
     /// Sends one command as [`Resp::command`] does, within `limit`.
-    pub(crate) async fn command_within(
-        &mut self,
-        words: &[&str],
-        limit: Duration,
-    ) -> Result<Reply> {
+    pub async fn command_within(&mut self, words: &[&str], limit: Duration) -> Result<Reply> {
         let mut bytes = format!("*{}\r\n", words.len());
         for word in words {
             bytes += &format!("${}\r\n{word}\r\n", word.len());
