@@ -20,6 +20,7 @@ const KEY: [&str; 5] = [
 pub struct Authority(Scratch);
 
 impl Authority {
+    /// Makes an authority with a new key.
     pub async fn new() -> Self {
         let this = Self(Scratch::new());
         let uses = [

@@ -42,6 +42,7 @@ impl Clock {
         std::fs::rename(written, self.dir.path("offset")).expect("a file in its place");
     }
 
+    /// Returns the environment of a process that runs by this clock.
     pub fn envs(&self) -> [(&'static str, String); 4] {
         [
             ("LD_PRELOAD", self.library.clone()),

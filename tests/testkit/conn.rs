@@ -15,7 +15,9 @@ use crate::{PATIENCE, Response};
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
+    /// A TCP address.
     Tcp(SocketAddr),
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -92,6 +94,10 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Connects to a listener.
+    ///
+    /// # Panics
+    /// If it does not accept.
     pub async fn open(address: &Address) -> Self {
         let stream: Box<dyn Stream> = match address {
             Address::Tcp(address) => {
@@ -234,19 +240,17 @@ impl Conn {
     /// # Cancel safety
     /// Cancel safe: bytes that were read stay in `unread` until the answer is complete.
     async fn frame(&mut self, with_body: bool) -> Option<Response> {
-        let head_end = loop {
-            match self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
-                Some(at) => break at,
+        let (mut response, start) = loop {
+            match Response::parse_head(&self.unread) {
+                Some(parsed) => break parsed,
                 None if self.fill().await => {}
                 None => return None,
             }
         };
-        let mut response = Response::parse(self.unread[..head_end + 2].to_vec());
         assert!(
             response.header("transfer-encoding").is_none(),
             "answers have a length: {response:?}"
         );
-        let start = head_end + 4;
         let bodiless = !with_body || matches!(response.status, 100..=199 | 204 | 304);
         let end = match response.header("content-length") {
             _ if bodiless => start,

@@ -57,12 +57,16 @@ pub struct Launch {
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Finished {
+    /// How it ended.
     pub status: ExitStatus,
+    /// What it wrote to standard output. Bytes that are not UTF-8 are replaced.
     pub stdout: String,
+    /// What it wrote to standard error, in the same way.
     pub stderr: String,
 }
 
 impl Launch {
+    /// Prepares a start with `args`.
     pub fn new(args: &[&str]) -> Self {
         Self {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),

@@ -248,6 +248,7 @@ fn with_nodes(text: &str, nodes: &[String]) -> String {
 pub struct Nginx {
     master: Child,
     files: Files,
+    /// The address at which pages reach it.
     pub address: SocketAddr,
 }
 
@@ -368,7 +369,7 @@ impl Nginx {
             output.status.success() || !output.stdout.is_empty(),
             "{output:?}"
         );
-        Response::whole(output.stdout)
+        Response::whole(&output.stdout)
     }
 
     /// Sends a `GET` over HTTP/2.
@@ -488,7 +489,9 @@ impl Drop for Nginx {
 
 /// A TLS connection by `openssl s_client`, to send and receive byte by byte.
 pub struct Tunnel {
+    /// Takes the bytes to send.
     pub input: ChildStdin,
+    /// Has the bytes that came.
     pub output: ChildStdout,
     program: Program,
 }
@@ -496,6 +499,7 @@ pub struct Tunnel {
 /// A connection to nginx with TLS and HTTP/1.1. When dropped, it is cut as if its page were
 /// closed.
 pub struct Page {
+    /// Sends requests and reads answers.
     pub conn: Conn,
     _program: Program,
 }

@@ -20,12 +20,15 @@ pub struct Node {
     child: Child,
     log: Log,
     bearer: Option<String>,
+    /// The address of its public listener.
     pub public: Address,
+    /// The address of its internal listener.
     pub internal: Address,
 }
 
 /// A get that is held.
 pub struct Held {
+    /// The connection of the get.
     pub conn: Conn,
 }
 

@@ -17,6 +17,7 @@ impl Node {
         self.number("status", "RssAnon:") * 1024
     }
 
+    /// Returns the number of its threads.
     pub fn threads(&self) -> u64 {
         self.number("status", "Threads:")
     }

@@ -21,6 +21,7 @@ use crate::free_port;
 /// lost and that arrives late, because the sender's system sent it again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Weather {
+    /// Bytes pass at once.
     Pass,
     /// Each byte arrives this much later, in both directions.
     Delay(Duration),
@@ -41,6 +42,7 @@ pub enum Weather {
 
 /// A proxy in front of one address.
 pub struct Proxy {
+    /// The port on which it takes connections.
     pub port: u16,
     sky: watch::Sender<Sky>,
     held_back: Arc<AtomicUsize>,

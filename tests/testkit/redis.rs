@@ -8,7 +8,7 @@ use std::process::Stdio;
 use tokio::process::{Child, Command};
 
 use crate::node::signal;
-use crate::{Authority, Clock, PATIENCE, Reply, Resp, Scratch, clock, eventually, free_port};
+use crate::{Authority, Clock, Reply, Resp, Scratch, clock, eventually, free_port};
 
 /// A server or a sentinel, which is a Redis server too.
 pub struct Redis {
@@ -16,6 +16,7 @@ pub struct Redis {
     launch: RedisLaunch,
     /// Its working directory, with its log. It is removed at the end.
     dir: Scratch,
+    /// Its port for plain TCP.
     pub port: u16,
 }
 

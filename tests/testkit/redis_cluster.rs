@@ -8,6 +8,7 @@ use crate::{Redis, Reply, eventually, free_port};
 
 /// The six servers of a cluster.
 pub struct RedisCluster {
+    /// The servers, masters and replicas.
     pub redis: Vec<Redis>,
 }
 
@@ -70,6 +71,7 @@ impl RedisCluster {
         this
     }
 
+    /// Returns the URL of all servers as `--redis` takes it.
     pub fn url(&self) -> String {
         let hosts: Vec<_> = self
             .redis

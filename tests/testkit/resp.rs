@@ -3,7 +3,10 @@
 use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use combine::parser::combinator::AnySendSyncPartialState;
+use combine::stream::{Decoder, PointerOffset};
+use redis::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -12,15 +15,23 @@ use crate::PATIENCE;
 /// A reply of Redis.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
+    /// No value.
     Nil,
+    /// A whole number.
     Number(i64),
     /// A simple or bulk string. Bytes that are not UTF-8 are replaced.
     Text(String),
+    /// An error, with its code first.
     Error(String),
+    /// Several replies.
     List(Vec<Reply>),
 }
 
 impl Reply {
+    /// Returns a text.
+    ///
+    /// # Panics
+    /// If it is anything else.
     pub fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -28,6 +39,10 @@ impl Reply {
         }
     }
 
+    /// Returns a number, also one that is written as a text.
+    ///
+    /// # Panics
+    /// If it is anything else.
     pub fn number(&self) -> i64 {
         match self {
             Self::Number(number) => *number,
@@ -36,6 +51,10 @@ impl Reply {
         }
     }
 
+    /// Returns the replies of a list.
+    ///
+    /// # Panics
+    /// If it is anything else.
     pub fn list(&self) -> &[Self] {
         match self {
             Self::List(list) => list,
@@ -52,14 +71,41 @@ impl Reply {
     }
 }
 
+impl From<Value> for Reply {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Nil => Self::Nil,
+            Value::Int(number) => Self::Number(number),
+            Value::Okay => Self::Text("OK".to_owned()),
+            Value::SimpleString(text) => Self::Text(text),
+            Value::BulkString(bytes) => Self::Text(String::from_utf8_lossy(&bytes).into_owned()),
+            Value::Array(values) => Self::List(values.into_iter().map(Self::from).collect()),
+            Value::ServerError(error) => {
+                let words = [Some(error.code()), error.details()];
+                Self::Error(words.into_iter().flatten().collect::<Vec<_>>().join(" "))
+            }
+            other => panic!("no reply of RESP2: {other:?}"),
+        }
+    }
+}
+
 /// A connection to a Redis server.
-pub struct Resp(BufReader<TcpStream>);
+pub struct Resp {
+    stream: TcpStream,
+    /// The beginning of a reply.
+    decoder: Decoder<AnySendSyncPartialState, PointerOffset<[u8]>>,
+}
 
 impl Resp {
+    /// Connects to the server on a port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// If it does not accept.
     pub async fn open(port: u16) -> Result<Self> {
-        Ok(Self(BufReader::new(
-            TcpStream::connect(("127.0.0.1", port)).await?,
-        )))
+        Ok(Self {
+            stream: TcpStream::connect(("127.0.0.1", port)).await?,
+            decoder: Decoder::default(),
+        })
     }
 
     /// Sends one command, and returns its reply.
@@ -72,47 +118,16 @@ impl Resp {
 
     /// Sends one command as [`Resp::command`] does, within `limit`.
     pub async fn command_within(&mut self, words: &[&str], limit: Duration) -> Result<Reply> {
-        let mut bytes = format!("*{}\r\n", words.len());
-        for word in words {
-            bytes += &format!("${}\r\n{word}\r\n", word.len());
-        }
+        let command = redis::Cmd::new().arg(words).get_packed_command();
         let asked = async {
-            self.0.write_all(bytes.as_bytes()).await?;
-            self.reply().await
+            self.stream.write_all(&command).await?;
+            redis::parse_redis_value_async(&mut self.decoder, &mut self.stream)
+                .await
+                .map_err(Error::other)
         };
-        timeout(limit, asked)
+        let value = timeout(limit, asked)
             .await
-            .map_err(|_| Error::from(ErrorKind::TimedOut))?
-    }
-
-    async fn reply(&mut self) -> Result<Reply> {
-        let mut line = String::new();
-        self.0.read_line(&mut line).await?;
-        let line = line.strip_suffix("\r\n").ok_or(ErrorKind::UnexpectedEof)?;
-        let (kind, rest) = line.split_at(line.len().min(1));
-        let number = || {
-            rest.parse::<i64>()
-                .map_err(|_| Error::other(line.to_owned()))
-        };
-        match kind {
-            "+" => Ok(Reply::Text(rest.to_owned())),
-            "-" => Ok(Reply::Error(rest.to_owned())),
-            ":" => Ok(Reply::Number(number()?)),
-            "$" | "*" if number()? < 0 => Ok(Reply::Nil),
-            "$" => {
-                let mut bytes = vec![0; usize::try_from(number()?).expect("a length") + 2];
-                self.0.read_exact(&mut bytes).await?;
-                bytes.truncate(bytes.len() - 2);
-                Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
-            }
-            "*" => {
-                let mut list = Vec::new();
-                for _ in 0..number()? {
-                    list.push(Box::pin(self.reply()).await?);
-                }
-                Ok(Reply::List(list))
-            }
-            _ => Err(Error::other(format!("no answer of Redis: {line}"))),
-        }
+            .map_err(|_| Error::from(ErrorKind::TimedOut))??;
+        Ok(value.into())
     }
 }

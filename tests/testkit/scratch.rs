@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Scratch(PathBuf);
 
 impl Scratch {
+    /// Makes a new directory.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default would make a directory"
+    )]
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(

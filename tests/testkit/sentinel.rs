@@ -33,6 +33,7 @@ const PERIODS: [&str; 12] = [
 pub struct Sentinels {
     /// The servers. The first one is the first master.
     pub redis: Vec<Redis>,
+    /// The three sentinels.
     pub sentinels: Vec<Redis>,
 }
 
@@ -127,6 +128,7 @@ impl Sentinels {
         is_quorum && following.by_ref().count() == self.redis.len() - 1
     }
 
+    /// Returns the URL of all sentinels as `--redis` takes it.
     pub fn url(&self) -> String {
         let hosts: Vec<_> = self
             .sentinels
