@@ -1,6 +1,7 @@
 //! Checks of the documents against the program, and of the layers of its modules.
 
 pub(crate) mod architecture;
+pub(crate) mod code;
 pub(crate) mod getting_started;
 pub(crate) mod links;
 pub(crate) mod readme;
