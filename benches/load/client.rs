@@ -20,13 +20,13 @@ mod tally;
 mod timer;
 mod tls;
 
-pub(crate) use http::{Response, get};
+pub(crate) use http::Response;
 pub(crate) use tally::Tally;
-pub(crate) use tls::{NAME, trusting};
+pub(crate) use tls::trusting;
 
 use crate::server::Server;
 use crate::wire::{Wire, key};
-use crate::{Outcome, process};
+use crate::{Outcome, interrupt};
 use conn::{Conn, Got};
 use timer::Timer;
 use tls::Tls;
@@ -215,7 +215,7 @@ impl Client {
     pub(crate) fn turn(&mut self, timeout: Duration) -> Outcome<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
-            _ => process::go_on()?,
+            _ => interrupt::go_on()?,
         }
         // The events are taken out during the loop, so that the loop can borrow the rest
         // mutably.

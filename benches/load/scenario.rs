@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::args::{MOST_PROXIED, ScenarioName, Sizes};
 use crate::client::{Client, LOST, Tally};
 use crate::server::{Kind, Server, Setup, Subject};
-use crate::{Outcome, process};
+use crate::{Outcome, interrupt};
 
 mod cycle;
 mod hold;
@@ -178,5 +178,5 @@ fn own_cpu_ns() -> Outcome<u64> {
 
 /// Waits until the effects of a start or of a step have settled.
 fn rest() -> Outcome<()> {
-    process::pause(Duration::from_secs(1))
+    interrupt::pause(Duration::from_secs(1))
 }

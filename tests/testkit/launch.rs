@@ -30,7 +30,7 @@ const DEFAULTS: [(&str, &str, &str); 4] = [
 ///
 /// # Panics
 /// If it is not there.
-fn program() -> &'static Path {
+fn built() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let named = std::env::var_os("CARGO_BIN_EXE_holdfast").map(PathBuf::from);
         let program = named.unwrap_or_else(|| {
@@ -51,6 +51,7 @@ pub struct Launch {
     args: Vec<String>,
     envs: Vec<(String, String)>,
     wrapper: Option<String>,
+    program: Option<PathBuf>,
     pub(crate) bearer: Option<String>,
 }
 
@@ -95,6 +96,12 @@ impl Launch {
         self
     }
 
+    /// Starts this program, instead of the one that cargo built for the tests.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Sets the token that the harness itself sends to the internal listener.
     pub fn bearer(mut self, token: &str) -> Self {
         self.bearer = Some(token.to_owned());
@@ -135,7 +142,7 @@ impl Launch {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let program = program();
+        let program = self.program.as_deref().unwrap_or_else(|| built());
         let mut command = match &self.wrapper {
             Some(script) => {
                 let mut shell = Command::new("sh");

@@ -43,7 +43,7 @@ pub use launch::{Finished, Launch};
 pub use nginx::Nginx;
 pub use node::{Held, Node};
 pub use nodes::{Nodes, wait_connected};
-pub use port::free_port;
+pub use port::{free_address, free_port};
 pub use proxy::{Proxy, Weather};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;

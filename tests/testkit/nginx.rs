@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child as Program, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Address, Conn, PATIENCE, PAUSE, Response, Scratch, free_port, request};
+use crate::{Address, Authority, Conn, PATIENCE, PAUSE, Response, Scratch, free_address, request};
 
 /// The name in the certificate and in `server_name`.
 pub const NAME: &str = "push.example.com";
@@ -56,7 +56,7 @@ impl Site {
     pub async fn start(self) -> Nginx {
         let mut last = String::new();
         for _ in 0..TRIES {
-            match Nginx::launch(&self).await {
+            match Nginx::launch(Files::write(&self).await).await {
                 Ok(nginx) => return nginx,
                 Err(log) => last = log,
             }
@@ -66,7 +66,7 @@ impl Site {
 
     /// Returns whether `nginx -t` accepts the files, and its output.
     pub async fn test(&self) -> (bool, String) {
-        let files = Files::write(self);
+        let files = Files::write(self).await;
         let output = files
             .command()
             .arg("-t")
@@ -79,18 +79,23 @@ impl Site {
     }
 }
 
-/// A copy of `nginx/` with the changes of a site, and a certificate.
+/// The files of one nginx, in its own directory: `nginx.conf`, and what it includes.
 struct Files {
     scratch: Scratch,
+    /// Signs the certificate of a site.
+    authority: Option<Authority>,
     address: SocketAddr,
 }
 
 impl Files {
-    fn write(site: &Site) -> Self {
-        let scratch = Scratch::new();
+    /// Writes a copy of `nginx/` with the changes of a site, and makes its certificate.
+    async fn write(site: &Site) -> Self {
+        let authority = Authority::new().await;
+        authority.certificate(NAME).await;
         let files = Self {
-            scratch,
-            address: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            scratch: Scratch::new(),
+            authority: Some(authority),
+            address: free_address(),
         };
         std::fs::create_dir(files.scratch.path("holdfast")).expect("a new directory");
         let mut texts: Vec<_> = shipped()
@@ -117,7 +122,6 @@ impl Files {
             std::fs::write(files.scratch.path(path.to_str().expect("UTF-8")), text)
                 .expect("a written file");
         }
-        files.certify();
         files
     }
 
@@ -134,7 +138,7 @@ impl Files {
             ("/run/nginx.pid", path("nginx.pid")),
             ("/var/log/nginx", path("")),
             ("/var/lib/nginx", path("")),
-            ("/etc/ssl", path("")),
+            ("/etc/ssl", self.authority().directory()),
             (" listen 443 ", format!(" listen {} ", self.address)),
             // A worker for each core would take long to start on a machine with many cores.
             ("worker_processes auto;", "worker_processes 2;".to_owned()),
@@ -144,51 +148,29 @@ impl Files {
         .into()
     }
 
-    fn certify(&self) {
-        let mut openssl = StdCommand::new("openssl");
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-        ]);
-        openssl.args([
-            "-days",
-            "2",
-            "-subj",
-            &format!("/CN={NAME}"),
-            "-addext",
-            &format!("subjectAltName=DNS:{NAME}"),
-        ]);
-        openssl.args(["-out".as_ref(), self.certificate().as_os_str()]);
-        openssl.args([
-            "-keyout".as_ref(),
-            self.scratch.path(&format!("{NAME}.key")).as_os_str(),
-        ]);
-        let output = openssl.output().expect("openssl (make deps installs it)");
-        assert!(output.status.success(), "{output:?}");
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.scratch.path(&format!("{NAME}.pem"))
+    fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("one with a certificate")
     }
 
     fn command(&self) -> StdCommand {
-        let mut command = StdCommand::new("nginx");
+        let mut command = command();
         command
             .arg("-p")
             .arg(self.scratch.path(""))
             .arg("-c")
             .arg(self.scratch.path("nginx.conf"));
-        // Debian installs nginx in /usr/sbin, which is not in everybody's PATH.
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
-        command.stdin(Stdio::null());
         command
     }
+}
+
+/// Returns the command `nginx`, without arguments.
+pub fn command() -> StdCommand {
+    let mut command = StdCommand::new("nginx");
+    // Debian installs nginx in /usr/sbin, which is not in everybody's PATH.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
+    command.stdin(Stdio::null());
+    command
 }
 
 /// Returns the directory `nginx/` of the repository.
@@ -258,8 +240,24 @@ impl Nginx {
         Site::new("nodes.conf").nodes(nodes).start().await
     }
 
-    async fn launch(site: &Site) -> Result<Self, String> {
-        let files = Files::write(site);
+    /// Starts nginx with a configuration of its own, which must make it listen on `address`.
+    /// `scratch` becomes its directory.
+    ///
+    /// # Panics
+    /// If it does not start. The message has its log.
+    pub async fn with_config(scratch: Scratch, config: &str, address: SocketAddr) -> Self {
+        scratch.file("nginx.conf", config);
+        let files = Files {
+            scratch,
+            authority: None,
+            address,
+        };
+        let started = Self::launch(files).await;
+        started.unwrap_or_else(|log| panic!("nginx does not start:\n{log}"))
+    }
+
+    /// Returns its log if it does not start.
+    async fn launch(files: Files) -> Result<Self, String> {
         let output = std::fs::File::create(files.scratch.path("output")).expect("a new file");
         let mut command = files.command();
         command
@@ -307,6 +305,19 @@ impl Nginx {
         assert!(kill.expect("sh").success());
     }
 
+    /// Returns the process id of its master.
+    pub fn pid(&self) -> u32 {
+        self.master.id()
+    }
+
+    /// Returns the path of the certificate that its clients have to trust.
+    ///
+    /// # Panics
+    /// If it was started with a configuration of its own.
+    pub fn trusted(&self) -> String {
+        self.files.authority().path()
+    }
+
     /// Returns the processes that its master has started and that still run.
     pub fn workers(&self) -> Vec<u32> {
         let id = self.master.id();
@@ -341,7 +352,7 @@ impl Nginx {
     /// Returns the arguments that `curl` needs to reach this nginx. They are needed again after
     /// each `--next`.
     pub fn curl_args(&self) -> Vec<String> {
-        let certificate = self.files.certificate().display().to_string();
+        let certificate = self.trusted();
         let address = format!("::{}", self.address);
         [
             "-sS",
@@ -398,12 +409,9 @@ impl Nginx {
             NAME,
             "-CAfile",
         ]);
-        openssl.arg(self.files.certificate()).args([
-            "-alpn",
-            alpn,
-            "-connect",
-            &self.address.to_string(),
-        ]);
+        openssl
+            .arg(self.trusted())
+            .args(["-alpn", alpn, "-connect", &self.address.to_string()]);
         openssl
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -51,8 +51,7 @@ impl Node {
 
     pub(crate) async fn launch(launch: Launch) -> Self {
         let node = Self::launch_unready(launch).await;
-        let ready = async || node.internal("GET", "/health/ready", &[], b"").await.status == 200;
-        eventually(ready, "/health/ready is 200").await;
+        node.wait_ready().await;
         node
     }
 
@@ -87,6 +86,12 @@ impl Node {
         }
     }
 
+    /// Waits until the node is ready.
+    pub async fn wait_ready(&self) {
+        let ready = async || self.internal("GET", "/health/ready", &[], b"").await.status == 200;
+        eventually(ready, "/health/ready is 200").await;
+    }
+
     /// Returns the process id.
     ///
     /// # Panics
@@ -108,6 +113,16 @@ impl Node {
     /// Sends a signal by name, for example `TERM`.
     pub async fn signal(&self, name: &str) {
         signal(self.pid(), name).await;
+    }
+
+    /// Returns whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Sends SIGKILL, so that the node cannot drain, and waits until the process has ended.
+    pub async fn kill(&mut self) {
+        kill(&mut self.child).await;
     }
 
     /// Waits until the process has ended.
@@ -300,6 +315,13 @@ impl Drop for Node {
             eprintln!("--- the end of the node's log\n{}\n---", end.join("\n"));
         }
     }
+}
+
+/// Kills a process that may have ended already, and waits until it has ended.
+pub(crate) async fn kill(child: &mut Child) {
+    // Fails if the process has ended.
+    let _ = child.start_kill();
+    child.wait().await.expect("a child");
 }
 
 /// Sends a process a signal by name.

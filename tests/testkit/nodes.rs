@@ -83,8 +83,7 @@ impl Nodes {
 
     /// Kills a node with SIGKILL, so that it cannot drain.
     pub async fn kill(&mut self, at: usize) {
-        self.nodes[at].signal("KILL").await;
-        self.nodes[at].wait_exit().await;
+        self.nodes[at].kill().await;
     }
 
     /// Starts another node at the place of one that has ended.

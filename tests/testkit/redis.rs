@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-use crate::node::signal;
+use crate::node::{kill, signal};
 use crate::{Authority, Clock, Reply, Resp, Scratch, clock, eventually, free_port};
 
 /// A server or a sentinel, which is a Redis server too.
@@ -68,7 +68,9 @@ impl Redis {
     /// Starts a server that speaks TLS on [`Redis::tls_port`] and plain TCP on [`Redis::port`],
     /// with a certificate for 127.0.0.1.
     pub async fn start_tls(authority: &Authority, args: &[&str]) -> Self {
-        let (certificate, key) = authority.certificate("redis").await;
+        let (certificate, key) = authority
+            .certificate_for("redis", "IP:127.0.0.1,DNS:localhost")
+            .await;
         let (port, ca) = (free_port().to_string(), authority.path());
         let tls = [
             "--tls-port",
@@ -206,7 +208,7 @@ impl Redis {
 
     /// Sends SIGKILL, and waits until the process has ended.
     pub async fn kill(&mut self) {
-        self.child.kill().await.expect("a child");
+        kill(&mut self.child).await;
     }
 
     /// Kills the server if it runs, and starts it again, empty, on the same port.
