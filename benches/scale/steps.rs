@@ -200,7 +200,7 @@ impl Run<'_> {
         self.report.put(WAKE, "sets", latencies.len() as f64, "");
         self.report
             .put(WAKE, "in all", start.elapsed().as_secs_f64(), "s");
-        self.report.put_latencies(WAKE, latencies);
+        self.report.put_latencies(WAKE, &latencies);
         self.put_tally(WAKE, &before)?;
         self.wait_held(WAKE, start)
     }
@@ -275,7 +275,7 @@ impl Run<'_> {
         ];
         let costs = self.put_costs(SET, &mark, self.plan.waiters, names)?;
         let latencies = self.crowd.latencies();
-        self.report.put_latencies(SET, latencies);
+        self.report.put_latencies(SET, &latencies);
         self.put_tally(SET, &before)?;
         self.report.put(
             SET,

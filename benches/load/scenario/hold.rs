@@ -69,7 +69,7 @@ fn set_each(client: &mut Client, count: usize, sample: &mut Sample) -> Outcome<(
     settle(client, sample)?;
     sample.put_latencies(
         ["set_p50_us", "set_p99_us", "set_max_us"],
-        &mut client.latencies,
+        &client.latencies,
     );
     Ok(())
 }
