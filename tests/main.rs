@@ -1,7 +1,8 @@
 //! Tests of holdfast from outside: the built program on free loopback ports, raw bytes in,
 //! exact bytes out.
 //!
-//! One binary holds all tests, with a module for each behaviour. [`support`] is the harness.
+//! One binary holds all tests, with a module for each behaviour. [`support`] is the harness,
+//! a package of its own in `testkit/`.
 //! The name of a test is the fact that the test checks.
 //! `HOLDFAST_TEST_LONG=1` runs the long forms. `HOLDFAST_BLESS=1` rewrites the golden files;
 //! read every byte of the diff afterwards.
@@ -20,4 +21,5 @@ mod nodes;
 mod operate;
 mod proxy;
 mod races;
-mod support;
+
+use holdfast_testkit as support;

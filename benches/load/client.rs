@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
 use rustls::ClientConfig;
 
@@ -20,13 +21,13 @@ mod tally;
 mod timer;
 mod tls;
 
-pub(crate) use http::{Response, get};
+pub(crate) use http::Response;
 pub(crate) use tally::Tally;
-pub(crate) use tls::{NAME, trusting};
+pub(crate) use tls::trusting;
 
 use crate::server::Server;
 use crate::wire::{Wire, key};
-use crate::{Outcome, process};
+use crate::{Outcome, interrupt, stats};
 use conn::{Conn, Got};
 use timer::Timer;
 use tls::Tls;
@@ -89,7 +90,7 @@ pub(crate) struct Client {
     /// The pages whose set was confirmed and answered since this was last emptied.
     pub(crate) done: Vec<usize>,
     /// The nanoseconds from each set to its page's answer.
-    pub(crate) latencies: Vec<u64>,
+    pub(crate) latencies: Histogram<u64>,
     pub(crate) tally: Tally,
 }
 
@@ -112,7 +113,7 @@ impl Client {
             timer: None,
             asks_again: false,
             done: Vec::new(),
-            latencies: Vec::new(),
+            latencies: stats::histogram(),
             tally: Tally::default(),
         };
         for at in 0..setters {
@@ -215,7 +216,7 @@ impl Client {
     pub(crate) fn turn(&mut self, timeout: Duration) -> Outcome<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
-            _ => process::go_on()?,
+            _ => interrupt::go_on()?,
         }
         // The events are taken out during the loop, so that the loop can borrow the rest
         // mutably.
@@ -274,7 +275,7 @@ impl Client {
                 tally.unasked(response);
             }
             tally.answered(latency);
-            latencies.push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+            *latencies += u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         });
         match got.map_err(|error| broken("a page", &error))? {
             Got::Nothing => {}

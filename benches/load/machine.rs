@@ -120,14 +120,6 @@ pub(crate) fn kilobytes(text: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Returns the processes that `pid` has started and that still run.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect()
-}
-
 /// Returns the kernel's release.
 pub(crate) fn kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")

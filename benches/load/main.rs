@@ -19,14 +19,15 @@ use report::Report;
 use server::Subject;
 
 mod args;
+mod blocking;
 mod client;
 mod deployed;
 mod figures;
 mod floor;
+mod interrupt;
 mod machine;
 mod plain;
 mod plot;
-mod process;
 mod report;
 mod scenario;
 mod server;
@@ -81,7 +82,7 @@ fn run(args: &Args) -> Outcome<()> {
 }
 
 fn measure(args: &Args) -> Outcome<Report> {
-    process::note_signals()?;
+    interrupt::note_signals()?;
     // If the limit cannot be raised, the run can still start. Too many waiters are refused with
     // the limit there is.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);

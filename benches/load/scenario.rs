@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use crate::args::{MOST_PROXIED, ScenarioName, Sizes};
 use crate::client::{Client, LOST, Tally};
 use crate::server::{Kind, Server, Setup, Subject};
-use crate::{Outcome, process};
+use crate::{Outcome, interrupt};
 
 mod cycle;
 mod hold;
@@ -25,10 +27,9 @@ impl Sample {
     }
 
     /// Adds quantiles in microseconds, of latencies in nanoseconds.
-    fn put_latencies(&mut self, names: [&'static str; 3], latencies: &mut [u64]) {
-        latencies.sort_unstable();
+    fn put_latencies(&mut self, names: [&'static str; 3], latencies: &Histogram<u64>) {
         for (name, share) in names.into_iter().zip([0.5, 0.99, 1.0]) {
-            self.put(name, crate::stats::quantile(latencies, share) / 1e3);
+            self.put(name, latencies.value_at_quantile(share) as f64 / 1e3);
         }
     }
 }
@@ -178,5 +179,5 @@ fn own_cpu_ns() -> Outcome<u64> {
 
 /// Waits until the effects of a start or of a step have settled.
 fn rest() -> Outcome<()> {
-    process::pause(Duration::from_secs(1))
+    interrupt::pause(Duration::from_secs(1))
 }

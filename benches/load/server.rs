@@ -1,24 +1,24 @@
 //! The servers to measure: one program, or several together, started anew for each run on free
 //! ports of loopback.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use holdfast_testkit::{Address, Conn, Nginx, Node, Redis, Scratch, nginx, request};
 use rustls::ClientConfig;
 
-use crate::client::{get, trusting};
-use crate::process::{Process, Scratch};
+use crate::blocking::wait;
+use crate::client::trusting;
 use crate::wire::Wire;
 use crate::{Outcome, floor, machine, plain};
+use own::Own;
 
-mod certificate;
 mod holdfast;
 mod nchan;
 mod own;
 mod proxy;
-mod redis;
 
 /// The servers that can be started.
 #[derive(Clone, Debug)]
@@ -68,10 +68,40 @@ pub(crate) struct Server {
     pub(crate) sets: SocketAddr,
     /// The address at which the node that holds the gets reports their number.
     held: SocketAddr,
-    pids: Vec<u32>,
-    /// The processes. They are kept only so that they end before their directory is removed.
-    _processes: Vec<Process>,
-    _scratch: Scratch,
+    programs: Vec<Program>,
+    /// The directory of their sockets, which is removed after they have ended.
+    _scratch: Option<Scratch>,
+}
+
+/// One program of a server.
+enum Program {
+    Node(Node),
+    Redis(Redis),
+    Nginx(Nginx),
+    Own(Own),
+}
+
+impl Program {
+    /// Returns its process and those that it started.
+    fn pids(&self) -> Vec<u32> {
+        match self {
+            Self::Node(node) => vec![node.pid()],
+            Self::Redis(redis) => vec![redis.pid()],
+            Self::Nginx(nginx) => [vec![nginx.pid()], nginx.workers()].concat(),
+            Self::Own(own) => vec![own.pid()],
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        match self {
+            Self::Node(node) => wait(node.kill()),
+            Self::Redis(redis) => wait(redis.kill()),
+            // These end when they are dropped.
+            Self::Nginx(_) | Self::Own(_) => {}
+        }
+    }
 }
 
 impl Subject {
@@ -113,8 +143,8 @@ impl Subject {
                 kept_seconds,
             }
             .server(kind),
-            (Self::Hyper, _) => own::start("hyper", plain::SUBCOMMAND),
-            (Self::Floor, _) => own::start("floor", floor::SUBCOMMAND),
+            (Self::Hyper, _) => own::start(plain::SUBCOMMAND),
+            (Self::Floor, _) => own::start(floor::SUBCOMMAND),
         }
     }
 
@@ -133,19 +163,16 @@ impl Server {
     fn new(
         wire: &'static dyn Wire,
         [pages, sets, held]: [SocketAddr; 3],
-        processes: Vec<Process>,
-        scratch: Scratch,
+        programs: Vec<Program>,
     ) -> Self {
-        let pids = processes.iter().flat_map(Process::pids).collect();
         Self {
             wire,
             pages,
             tls: None,
             sets,
             held,
-            pids,
-            _processes: processes,
-            _scratch: scratch,
+            programs,
+            _scratch: None,
         }
     }
 
@@ -159,25 +186,34 @@ impl Server {
 
     /// Returns how many gets it holds now.
     pub(crate) fn held(&self) -> Outcome<u64> {
-        let body = get(self.held, self.wire.held_target())?;
         self.wire
-            .held(&body)
+            .held(&get(self.held, self.wire.held_target()))
             .ok_or_else(|| format!("{} does not tell how many gets are held", self.held).into())
     }
 
     /// Returns the CPU time of all its processes so far.
     pub(crate) fn cpu_ns(&self) -> Outcome<u64> {
-        machine::cpu_ns(&self.pids)
+        machine::cpu_ns(&self.pids())
     }
 
     /// Returns the memory of all its processes.
     pub(crate) fn pss_bytes(&self) -> Outcome<u64> {
-        machine::pss_bytes(&self.pids)
+        machine::pss_bytes(&self.pids())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.programs.iter().flat_map(Program::pids).collect()
     }
 }
 
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+/// Sends a GET on a new connection, and returns the body of its answer.
+fn get(address: SocketAddr, target: &str) -> String {
+    let response = wait(async {
+        let mut conn = Conn::open(&Address::Tcp(address)).await;
+        conn.ask(request("GET", target, &[], b"")).await
+    });
+    assert_eq!(response.status, 200, "{target}: {response:?}");
+    response.text().to_owned()
 }
 
 /// Returns the first line that a command writes, to either output.
@@ -197,8 +233,11 @@ fn first_line(command: &mut Command) -> Outcome<String> {
 /// out.
 pub(crate) fn versions() -> Vec<(&'static str, String)> {
     let told = [
-        ("nginx", nchan::nginx_version()),
-        ("redis", redis::version()),
+        ("nginx", first_line(nginx::command().arg("-v"))),
+        (
+            "redis",
+            first_line(Command::new("redis-server").arg("--version")),
+        ),
     ];
     told.into_iter()
         .filter_map(|(name, version)| Some((name, version.ok()?)))

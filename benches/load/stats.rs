@@ -1,12 +1,11 @@
-//! Medians and quantiles.
+//! Medians, and histograms of latencies.
 
-/// Returns the smallest number that is not below `share` of all numbers, or 0 if there are
-/// none. The numbers must be sorted.
-pub(crate) fn quantile(sorted: &[u64], share: f64) -> f64 {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted
-        .get(rank.saturating_sub(1))
-        .map_or(0.0, |&value| value as f64)
+use hdrhistogram::Histogram;
+
+/// Returns an empty histogram of nanoseconds. It keeps three significant digits: no figure is
+/// shown with more.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("a number of digits that it can keep")
 }
 
 /// Returns the middle value, or the mean of the two in the middle. Returns `None` if there are

@@ -9,4 +9,3 @@ mod http;
 mod tls;
 
 pub(crate) use conn::{Conn, Got};
-pub(crate) use http::get;

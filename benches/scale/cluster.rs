@@ -1,34 +1,27 @@
 //! The cluster to measure: nodes on one Redis, all on loopback.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use rustix::process::Signal;
+use holdfast_testkit::{Launch, Node, Redis, free_address};
 
 use crate::args::Args;
-use crate::client::get;
-use crate::process::{Ending, Process, Scratch, free_address, free_port};
+use crate::blocking::wait;
 use crate::protocol::Addresses;
-use crate::{Outcome, machine, process};
+use crate::{Outcome, interrupt, machine};
 
 /// The hold. It is longer than the run, so that a get waits only for what the run does to it.
 const HOLD: &str = "10m";
 
 /// The processes of the cluster.
 pub(crate) struct Cluster {
-    nodes: Vec<Node>,
-    redis: Process,
-    redis_port: u16,
-    scratch: Scratch,
+    members: Vec<Member>,
+    redis: Redis,
 }
 
 /// One process of holdfast.
-struct Node {
-    process: Process,
-    pid: u32,
+struct Member {
+    node: Node,
     addresses: Addresses,
     is_alive: bool,
 }
@@ -36,134 +29,99 @@ struct Node {
 impl Cluster {
     /// Starts all processes, and waits until they are ready.
     pub(crate) fn start(args: &Args, count: usize) -> Outcome<Self> {
-        let scratch = Scratch::new()?;
-        let redis_port = free_port();
-        let redis = start_redis(redis_port, &scratch)?;
-        let mut nodes = Vec::new();
-        for number in 1..=count {
-            nodes.push(Node::start(args, number, redis_port, &scratch)?);
+        let redis = wait(Redis::start(&[]));
+        let mut members = Vec::new();
+        for _ in 0..count {
+            interrupt::go_on()?;
+            members.push(Member::start(args, &redis));
         }
-        for node in &mut nodes {
-            node.process
-                .wait_until(|| get(node.addresses.internal, "/health/ready").is_ok())?;
+        for member in &members {
+            interrupt::go_on()?;
+            wait(member.node.wait_ready());
         }
-        Ok(Self {
-            nodes,
-            redis,
-            redis_port,
-            scratch,
-        })
+        Ok(Self { members, redis })
     }
 
     pub(crate) fn addresses(&self) -> Vec<Addresses> {
-        self.nodes.iter().map(|node| node.addresses).collect()
+        self.members.iter().map(|member| member.addresses).collect()
     }
 
     /// Returns the nodes that are neither drained nor killed.
     pub(crate) fn alive(&self) -> Vec<usize> {
-        (0..self.nodes.len())
-            .filter(|&at| self.nodes[at].is_alive)
+        (0..self.members.len())
+            .filter(|&at| self.members[at].is_alive)
             .collect()
     }
 
     /// Returns how many gets the nodes report as held. Each also holds one of its own for
     /// moments.
-    pub(crate) fn held(&self) -> Outcome<usize> {
-        self.alive()
-            .into_iter()
-            .map(|at| self.metric(at, "holdfast_waiters "))
-            .sum()
+    pub(crate) fn held(&self) -> usize {
+        self.metrics("holdfast_waiters").sum()
     }
 
     /// Returns how many waiters the nodes allow themselves. They compute it in the same way:
     /// the limit of connections less a tenth.
-    pub(crate) fn capacity(&self) -> Outcome<usize> {
-        let name = "holdfast_connections_limit{listener=\"public\"} ";
-        self.alive()
-            .into_iter()
-            .map(|at| Ok(self.metric(at, name)? / 10 * 9))
+    pub(crate) fn capacity(&self) -> usize {
+        self.metrics("holdfast_connections_limit{listener=\"public\"}")
+            .map(|limit| limit / 10 * 9)
             .sum()
     }
 
-    fn metric(&self, at: usize, name: &str) -> Outcome<usize> {
-        let address = self.nodes[at].addresses.internal;
-        let text = get(address, "/metrics").map_err(|error| format!("node {}: {error}", at + 1))?;
-        let number = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        Ok(number.ok_or_else(|| format!("node {} does not tell {name}", at + 1))?)
+    /// Returns a metric of each node that is alive.
+    fn metrics(&self, name: &str) -> impl Iterator<Item = usize> {
+        let nodes = self.members.iter().filter(|member| member.is_alive);
+        nodes.map(move |member| wait(member.node.metric(name)) as usize)
     }
 
     /// Tells a node to drain. From now on it does not count as a node.
     pub(crate) fn drain(&mut self, at: usize) -> Outcome<()> {
-        self.end(at, Signal::TERM)
+        self.end(at, "TERM")
     }
 
     pub(crate) fn kill(&mut self, at: usize) -> Outcome<()> {
-        self.end(at, Signal::KILL)
+        self.end(at, "KILL")
     }
 
-    fn end(&mut self, at: usize, signal: Signal) -> Outcome<()> {
-        let node = &mut self.nodes[at];
-        node.is_alive = false;
-        if node.process.signal(signal) {
-            Ok(())
-        } else {
-            Err(format!("node {} ended by itself", at + 1).into())
+    fn end(&mut self, at: usize, signal: &str) -> Outcome<()> {
+        let member = &mut self.members[at];
+        member.is_alive = false;
+        if member.node.has_ended() {
+            return Err(format!("node {} ended by itself", at + 1).into());
         }
+        wait(member.node.signal(signal));
+        Ok(())
     }
 
     pub(crate) fn is_running(&mut self, at: usize) -> bool {
-        self.nodes[at].process.is_running()
+        !self.members[at].node.has_ended()
     }
 
     pub(crate) fn node_pids(&self) -> Vec<u32> {
-        self.nodes
-            .iter()
-            .filter(|node| node.is_alive)
-            .map(|node| node.pid)
-            .collect()
+        let alive = self.members.iter().filter(|member| member.is_alive);
+        alive.map(|member| member.node.pid()).collect()
     }
 
     pub(crate) fn redis_pids(&self) -> Vec<u32> {
-        self.redis.pids()
+        vec![self.redis.pid()]
     }
 
     /// Returns the memory that Redis reports as used.
     pub(crate) fn redis_used_bytes(&self) -> Outcome<u64> {
-        self.ask_redis("INFO memory", "used_memory:")
+        Ok(wait(self.redis.info("used_memory")).trim().parse()?)
     }
 
     /// Returns how many keys Redis has: one for each key that a get waits for, and one of each
     /// node's own.
     pub(crate) fn redis_keys(&self) -> Outcome<u64> {
-        self.ask_redis("DBSIZE", ":")
-    }
-
-    /// Returns the number after `name` in Redis's answer.
-    fn ask_redis(&self, command: &str, name: &str) -> Outcome<u64> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.redis_port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let number = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        Ok(number.ok_or_else(|| format!("redis-server does not answer {command}"))?)
+        Ok(wait(self.redis.command(&["DBSIZE"])).number().try_into()?)
     }
 
     /// Returns how often nodes logged that Redis did not answer in time. After that, a node
     /// connects again and opens all keys again. There is one Redis and it keeps running, so the
     /// count shows that the machine was too busy.
-    pub(crate) fn redis_gone(&self) -> Outcome<u64> {
-        let mut times = 0;
-        for number in 1..=self.nodes.len() {
-            let log =
-                std::fs::read_to_string(self.scratch.path(&format!("holdfast-{number}.log")))?;
-            times += log.matches("Redis is gone").count() as u64;
-        }
-        Ok(times)
+    pub(crate) fn redis_gone(&self) -> u64 {
+        let logs = self.members.iter().flat_map(|member| member.node.logs());
+        logs.filter(|line| line.contains("Redis is gone")).count() as u64
     }
 
     /// Returns how many descriptors the fullest node has open.
@@ -184,72 +142,32 @@ impl Cluster {
     }
 }
 
-impl Node {
-    fn start(args: &Args, number: usize, redis_port: u16, scratch: &Scratch) -> Outcome<Self> {
+impl Member {
+    /// Starts a node, and waits until it listens.
+    fn start(args: &Args, redis: &Redis) -> Self {
         let addresses = Addresses {
             public: free_address(),
             internal: free_address(),
         };
-        let mut command = Command::new(&args.program);
-        command.args([
-            "--public",
-            &addresses.public.to_string(),
-            "--internal",
-            &addresses.internal.to_string(),
-        ]);
-        command.args([
-            "--hold",
-            HOLD,
-            "--redis",
-            &format!("redis://127.0.0.1:{redis_port}"),
-        ]);
-        if let Some(threads) = args.threads {
-            command.args(["--threads", &threads.to_string()]);
+        let (public, internal) = (addresses.public.to_string(), addresses.internal.to_string());
+        let (url, threads) = (redis.url(), args.threads.map(|count| count.to_string()));
+        let mut flags = vec!["--public", &public, "--internal", &internal];
+        flags.extend(["--hold", HOLD, "--redis", &url]);
+        if let Some(threads) = &threads {
+            flags.extend(["--threads", threads]);
         }
-        let process = Process::start(
-            command,
-            format!("holdfast-{number}"),
-            None,
-            Ending::Kill,
-            scratch,
-        )?;
-        let pid = process.pids()[0];
-        Ok(Self {
-            process,
-            pid,
+        let launch = Launch::new(&flags).program(&args.program);
+        Self {
+            node: wait(launch.start_unready()),
             addresses,
             is_alive: true,
-        })
+        }
     }
-}
-
-fn start_redis(port: u16, scratch: &Scratch) -> Outcome<Process> {
-    let mut command = Command::new("redis-server");
-    command.args([
-        "--port",
-        &port.to_string(),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]);
-    command.arg("--dir").arg(scratch.path(""));
-    let mut redis = Process::start(
-        command,
-        "redis",
-        Some("redis-server"),
-        Ending::Kill,
-        scratch,
-    )?;
-    redis.wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
-    Ok(redis)
 }
 
 /// Returns the first line of a program's version.
 pub(crate) fn version(program: &Path) -> Outcome<String> {
-    process::go_on()?;
+    interrupt::go_on()?;
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
     Ok(String::from_utf8_lossy(&output.stdout)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::plan::Plan;
 use crate::protocol::{Addresses, Command, Event, Job, Setup, Status, Tally};
-use crate::{Outcome, machine, process, worker};
+use crate::{Outcome, interrupt, machine, worker};
 
 /// The longest time until a process must report its status.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ impl Crowd {
     /// # Errors
     /// If one of the processes has ended, or if a signal told this program to end.
     pub(crate) fn turn(&mut self, timeout: Duration) -> Outcome<()> {
-        process::go_on()?;
+        interrupt::go_on()?;
         let mut next = match self.events.recv_timeout(timeout) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,

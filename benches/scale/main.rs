@@ -25,22 +25,20 @@ use plan::Plan;
 use report::Report;
 
 mod args;
+#[path = "../load/blocking.rs"]
+mod blocking;
 mod client;
 mod cluster;
 mod crowd;
 #[path = "../load/deployed.rs"]
 mod deployed;
+#[path = "../load/interrupt.rs"]
+mod interrupt;
 mod limits;
 #[path = "../load/machine.rs"]
 mod machine;
 mod memory;
 mod plan;
-#[path = "../load/process.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the load bench, which needs more of it"
-)]
-mod process;
 mod protocol;
 mod report;
 #[path = "../load/stats.rs"]
@@ -80,7 +78,7 @@ fn run(mut args: Args) -> Outcome<()> {
         println!("scale: built without optimisation, so nothing is measured; use cargo bench");
         return Ok(());
     }
-    process::note_signals()?;
+    interrupt::note_signals()?;
     // If the limit cannot be raised, the run can still start: it takes more nodes.
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     args.program = args.holdfast.clone().map_or_else(deployed::deployed, Ok)?;

@@ -14,7 +14,7 @@ use crate::memory::{Memory, late_connects, tcp_sockets};
 use crate::plan::Plan;
 use crate::protocol::Tally;
 use crate::report::{Report, grouped};
-use crate::{Outcome, process};
+use crate::{Outcome, interrupt};
 
 mod figures;
 
@@ -105,10 +105,10 @@ pub(crate) fn run(args: &Args, plan: Plan, open_files: u64, report: &mut Report)
 
 impl Run<'_> {
     fn steps(&mut self, open_files: u64) -> Outcome<()> {
-        process::pause(Duration::from_secs(1))?;
+        interrupt::pause(Duration::from_secs(1))?;
         let before = Memory::now(&self.cluster, &self.crowd)?;
         let costs = self.hold()?;
-        process::pause(Duration::from_secs(1))?;
+        interrupt::pause(Duration::from_secs(1))?;
         let held = Memory::now(&self.cluster, &self.crowd)?;
         self.peak = self.peak.max(held.server());
         let (sockets, descriptors) = (tcp_sockets()?, self.cluster.most_descriptors()?);
@@ -164,7 +164,7 @@ impl Run<'_> {
                 .saturating_sub(self.crowd.allowed());
             self.crowd.open(more)?;
             self.turn(LOOK, HOLD, mark.time)?;
-            held = self.cluster.held()?;
+            held = self.cluster.held();
             bar.set_position(held as u64);
         }
         bar.finish_and_clear();
@@ -200,7 +200,7 @@ impl Run<'_> {
         self.report.put(WAKE, "sets", latencies.len() as f64, "");
         self.report
             .put(WAKE, "in all", start.elapsed().as_secs_f64(), "s");
-        self.report.put_latencies(WAKE, latencies);
+        self.report.put_latencies(WAKE, &latencies);
         self.put_tally(WAKE, &before)?;
         self.wait_held(WAKE, start)
     }
@@ -217,7 +217,7 @@ impl Run<'_> {
             if ended.is_none() && !self.cluster.is_running(0) {
                 ended = Some(seconds);
             }
-            let held = self.cluster.held()?;
+            let held = self.cluster.held();
             bar.set_position(held as u64);
             if elsewhere.is_none() && self.is_held(held)? {
                 elsewhere = Some(seconds);
@@ -275,7 +275,7 @@ impl Run<'_> {
         ];
         let costs = self.put_costs(SET, &mark, self.plan.waiters, names)?;
         let latencies = self.crowd.latencies();
-        self.report.put_latencies(SET, latencies);
+        self.report.put_latencies(SET, &latencies);
         self.put_tally(SET, &before)?;
         self.report.put(
             SET,
@@ -290,7 +290,7 @@ impl Run<'_> {
         let bar = self.bar(step);
         loop {
             self.turn(LOOK, step, since)?;
-            let held = self.cluster.held()?;
+            let held = self.cluster.held();
             bar.set_position(held as u64);
             if self.is_held(held)? {
                 bar.finish_and_clear();
@@ -309,7 +309,7 @@ impl Run<'_> {
                 .max(Memory::now(&self.cluster, &self.crowd)?.server());
         }
         if since.elapsed() > self.args.step_timeout {
-            let (held, asking) = (self.cluster.held()?, self.crowd.asking());
+            let (held, asking) = (self.cluster.held(), self.crowd.asking());
             return Err(
                 format!("{step} takes too long: {held} gets are held, {asking} pages ask").into(),
             );

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Conn, Held, Node, Response, ahead, assert_golden, request};
+use crate::contract::golden::assert_golden;
+use crate::support::{Conn, Held, Node, Response, ahead, request};
 
 /// The form in which the answer is asked for.
 #[derive(Clone, Copy)]

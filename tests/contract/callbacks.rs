@@ -2,7 +2,8 @@
 //! are refused and not echoed.
 
 use crate::abuse::fuzz::checks::RESERVED;
-use crate::support::{Conn, Node, Response, assert_golden, encode, request};
+use crate::contract::golden::assert_golden;
+use crate::support::{Conn, Node, Response, encode, request};
 
 const TIMEOUT: &str = r#"{"code":-1,"message":"timeout","value":null,"version":0,"final":false}"#;
 

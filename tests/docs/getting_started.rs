@@ -5,14 +5,8 @@ use std::process::Stdio;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Scratch, free_port, project_file};
-
-/// Returns the blocks of code of a document, each with its language.
-fn blocks(document: &str) -> Vec<String> {
-    let text = project_file(document);
-    let blocks = text.split("\n```").skip(1).step_by(2);
-    blocks.map(str::to_owned).collect()
-}
+use crate::docs::code::blocks;
+use crate::support::{PATIENCE, Scratch, free_port};
 
 #[test]
 fn the_chinese_documents_show_the_same_commands_and_pages() {
@@ -30,8 +24,9 @@ fn the_chinese_documents_show_the_same_commands_and_pages() {
 async fn the_commands_of_getting_started_do_what_it_says() {
     let (public, internal, scratch) = (free_port(), free_port(), Scratch::new());
     let commands: Vec<_> = blocks("docs/getting-started.md")
-        .iter()
-        .filter_map(|block| Some(block.strip_prefix("sh\n")?.to_owned()))
+        .into_iter()
+        .filter(|block| block.language == "sh")
+        .map(|block| block.code)
         .collect();
     let [start, wait, set, look, stop] = commands.try_into().expect("five blocks");
     let start = start.replace(

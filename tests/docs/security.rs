@@ -93,6 +93,11 @@ fn every_dependency_is_of_crates_io_and_has_a_checksum() {
     // The members of the workspace are our own.
     assert_eq!(
         foreign,
-        ["holdfast", "holdfast-benches", "holdfast-protocol"]
+        [
+            "holdfast",
+            "holdfast-benches",
+            "holdfast-protocol",
+            "holdfast-testkit"
+        ]
     );
 }

@@ -8,24 +8,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::docs::code::code_below;
 use crate::operate::settings::{default_of, entries};
 use crate::support::{Launch, PATIENCE, Scratch, eventually, free_port, project_file};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-/// Returns the commands below a heading of docs/deployment.md, block by block.
-fn commands(heading: &str) -> Vec<String> {
-    let readme = project_file("docs/deployment.md");
-    let (_, rest) = readme
-        .split_once(&format!("\n## {heading}\n"))
-        .expect("the heading");
-    let section = rest.split("\n## ").next().unwrap();
-    section
-        .split("```sh\n")
-        .skip(1)
-        .map(|block| block.split("```").next().unwrap().to_owned())
-        .collect()
-}
 
 /// Returns a base port for three nodes: it is free, and so are +1, +10, +11, +20 and +21. All
 /// are above the ports of [`free_port`] and below those that the system gives out.
@@ -121,7 +108,7 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
             .into_iter()
             .fold(text, |text, (name, more)| ports(text, name, more))
     };
-    let [start, try_it, end] = commands("Three nodes on one machine")
+    let [start, try_it, end] = code_below("docs/deployment.md", "Three nodes on one machine", "sh")
         .try_into()
         .expect("three blocks");
     assert_eq!(

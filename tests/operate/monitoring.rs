@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::docs::code::code_below;
 use crate::operate::metrics::{Family, families};
 use crate::support::{Node, Nodes, Redis, Scratch, project_file};
 
@@ -293,15 +294,8 @@ fn the_dashboard_loads() {
 
 #[test]
 fn the_readme_s_configuration_of_prometheus_is_one() {
-    let readme = project_file("docs/operating.md");
-    let (_, chapter) = readme
-        .split_once("\n## What to watch, what to do\n")
-        .expect("the chapter");
-    let config = chapter
-        .split("```yaml\n")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next())
-        .expect("a configuration");
+    let blocks = code_below("docs/operating.md", "What to watch, what to do", "yaml");
+    let config = blocks.first().expect("a configuration");
     assert!(config.contains("job_name: holdfast"));
     let scratch = Scratch::new();
     fs::write(scratch.path("prometheus.yml"), config).unwrap();

@@ -1,13 +1,6 @@
-//! Just enough of an HTTP/1.1 client to parse answers, and one blocking GET for questions that
-//! need not be fast.
-
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+//! Parses answers in place, without an allocation.
 
 use httparse::{EMPTY_HEADER, Header, Status};
-
-use crate::Outcome;
 
 /// More headers than any of the servers sends.
 const MOST_HEADERS: usize = 32;
@@ -66,30 +59,4 @@ pub(crate) fn parse(bytes: &[u8], take: impl FnOnce(&Response<'_>)) -> Result<bo
     response.more = bytes.len() > end;
     take(&response);
     Ok(true)
-}
-
-/// Sends a GET on a new connection, and returns the body of its answer.
-///
-/// # Errors
-/// If there is no answer, or if it is not a 200.
-pub(crate) fn get(address: SocketAddr, target: &str) -> Outcome<String> {
-    let limit = Duration::from_secs(10);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    // The request is written in one piece: `write!` to a socket would send its parts one by
-    // one.
-    let request =
-        format!("GET {target} HTTP/1.1\r\nhost: push.example.com\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| format!("{target}: no answer"))?;
-    let good = head.starts_with("HTTP/1.1 200 ");
-    if good {
-        Ok(body.to_owned())
-    } else {
-        Err(format!("{target}: {}", head.lines().next().unwrap_or("")).into())
-    }
 }

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use holdfast_testkit::nginx::NAME;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -12,10 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::Outcome;
 
-/// The name in the certificate.
-pub(crate) const NAME: &str = "push.example.com";
-
-/// Returns a configuration that trusts only the certificate in this file.
+/// Returns a configuration that trusts only the authority whose certificate is in this file.
 pub(crate) fn trusting(certificate: &Path) -> Outcome<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate)?)?;

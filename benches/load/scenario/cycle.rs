@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use super::{Sample, hold_all, own_cpu_ns, rest, set_in_turn, settle};
 use crate::args::Sizes;
 use crate::client::{Client, LOST};
@@ -59,11 +61,16 @@ pub(super) fn saturated(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
     set_in_turn(&mut client, &mut pages, sizes.cycles)?;
     let after = Mark::now(server)?;
     let mut sample = Sample::default();
-    put_costs(&mut sample, &before, &after, client.latencies.len());
+    put_costs(
+        &mut sample,
+        &before,
+        &after,
+        client.latencies.len() as usize,
+    );
     settle(&mut client, &mut sample)?;
     sample.put_latencies(
         ["wake_p50_us", "wake_p99_us", "wake_max_us"],
-        &mut client.latencies,
+        &client.latencies,
     );
     Ok(sample)
 }
@@ -87,7 +94,7 @@ pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample
         taken: 0,
         done: 0,
         waiting: VecDeque::new(),
-        late: vec![],
+        late: stats::histogram(),
     };
     while sets.taken < warm_up {
         sets.turn(&mut client, &mut pages, warm_up)?;
@@ -111,10 +118,12 @@ pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample
     settle(&mut client, &mut sample)?;
     sample.put_latencies(
         ["wake_p50_us", "wake_p99_us", "wake_max_us"],
-        &mut client.latencies,
+        &client.latencies,
     );
-    sets.late.sort_unstable();
-    sample.put("late_p99_us", stats::quantile(&sets.late, 0.99) / 1e3);
+    sample.put(
+        "late_p99_us",
+        sets.late.value_at_quantile(0.99) as f64 / 1e3,
+    );
     Ok(sample)
 }
 
@@ -128,7 +137,7 @@ struct OpenLoop {
     /// When each set was taken up that could not be sent yet.
     waiting: VecDeque<Instant>,
     /// How long after they were due sets were taken up, in nanoseconds.
-    late: Vec<u64>,
+    late: Histogram<u64>,
 }
 
 impl OpenLoop {
@@ -147,7 +156,7 @@ impl OpenLoop {
             if due > now {
                 break;
             }
-            self.late.push(u64::try_from((now - due).as_nanos())?);
+            self.late += u64::try_from((now - due).as_nanos())?;
             self.waiting.push_back(now);
             self.taken += 1;
         }

@@ -9,7 +9,7 @@ use crate::args::Sizes;
 use crate::client::Client;
 use crate::machine::KernelMemory;
 use crate::server::Server;
-use crate::{Outcome, process};
+use crate::{Outcome, interrupt};
 
 /// The share of memory that counts as all, because the kernel and the allocators keep a little
 /// for long.
@@ -69,7 +69,7 @@ fn set_each(client: &mut Client, count: usize, sample: &mut Sample) -> Outcome<(
     settle(client, sample)?;
     sample.put_latencies(
         ["set_p50_us", "set_p99_us", "set_max_us"],
-        &mut client.latencies,
+        &client.latencies,
     );
     Ok(())
 }
@@ -85,7 +85,7 @@ fn leave(
     let growth = (peak as f64 - baseline as f64).max(1.0);
     let (start, mut share, mut most_after) = (Instant::now(), 0.0, None);
     while start.elapsed() < Duration::from_secs(patience_seconds) && share < NEARLY_ALL {
-        process::pause(Duration::from_secs(1))?;
+        interrupt::pause(Duration::from_secs(1))?;
         share = (peak as f64 - server.pss_bytes()? as f64) / growth;
         if share >= 0.8 && most_after.is_none() {
             most_after = Some(start.elapsed().as_secs_f64());

@@ -1,14 +1,13 @@
 //! holdfast: alone, as two nodes on one Redis, or behind nginx. All settings are defaults,
 //! except the addresses and a hold that outlasts the run.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
-use super::{Kind, Server, proxy, redis};
+use holdfast_testkit::{Launch as Start, Node, Redis, Scratch, free_address};
+
+use super::{Kind, Program, Server, proxy};
 use crate::Outcome;
-use crate::client::get;
-use crate::process::{Ending, Process, Scratch, free_address};
+use crate::blocking::wait;
 use crate::wire::Holdfast;
 
 /// The program, and the settings that differ between runs.
@@ -18,82 +17,72 @@ pub(super) struct Launch<'a> {
     pub(super) kept_seconds: u32,
 }
 
-/// One process of holdfast.
-struct Node {
-    process: Process,
-    public: SocketAddr,
-    internal: SocketAddr,
-}
-
 impl Launch<'_> {
     pub(super) fn server(&self, kind: Kind) -> Outcome<Server> {
-        let scratch = Scratch::new()?;
         match kind {
             Kind::Single => {
-                let node = self.start("holdfast", &[], &scratch)?;
-                let addresses = [node.public, node.internal, node.internal];
-                Ok(Server::new(
-                    &Holdfast,
-                    addresses,
-                    vec![node.process],
-                    scratch,
-                ))
+                let node = self.start(&[]);
+                let addresses = [&node.public, &node.internal, &node.internal];
+                let addresses = addresses.map(|address| address.tcp());
+                Ok(Server::new(&Holdfast, addresses, vec![Program::Node(node)]))
             }
-            Kind::Cluster => self.cluster(scratch),
-            Kind::Proxied => self.proxied(scratch, false),
-            Kind::ProxiedTls => self.proxied(scratch, true),
+            Kind::Cluster => Ok(self.cluster()),
+            Kind::Proxied => self.proxied(false),
+            Kind::ProxiedTls => self.proxied(true),
         }
     }
 
-    fn cluster(&self, scratch: Scratch) -> Outcome<Server> {
-        let (redis, port) = redis::start(&scratch)?;
-        let url = format!("redis://127.0.0.1:{port}");
-        let first = self.start("holdfast-1", &["--redis", &url], &scratch)?;
-        let second = self.start("holdfast-2", &["--redis", &url], &scratch)?;
-        let addresses = [first.public, second.internal, first.internal];
-        Ok(Server::new(
-            &Holdfast,
-            addresses,
-            vec![first.process, second.process, redis],
-            scratch,
-        ))
+    fn cluster(&self) -> Server {
+        let redis = wait(Redis::start(&[]));
+        let args = ["--redis", &redis.url()];
+        let (first, second) = (self.start(&args), self.start(&args));
+        let addresses = [&first.public, &second.internal, &first.internal];
+        let addresses = addresses.map(|address| address.tcp());
+        let programs = vec![
+            Program::Node(first),
+            Program::Node(second),
+            Program::Redis(redis),
+        ];
+        Server::new(&Holdfast, addresses, programs)
     }
 
     /// Starts a node behind nginx. nginx reaches it by a Unix socket, because both are on one
     /// machine.
-    fn proxied(&self, scratch: Scratch, tls: bool) -> Outcome<Server> {
-        let socket = format!("unix:{}", scratch.path("public.sock").display());
-        let node = self.start("holdfast", &["--public", &socket], &scratch)?;
-        let (nginx, address) = proxy::start(&socket, tls, &scratch)?;
-        let certificate = scratch.path(proxy::CERTIFICATE);
-        let addresses = [address, node.internal, node.internal];
-        let server = Server::new(&Holdfast, addresses, vec![nginx, node.process], scratch);
+    fn proxied(&self, tls: bool) -> Outcome<Server> {
+        let scratch = Scratch::new();
+        let node = self.start(&["--public", &scratch.socket("public.sock")]);
+        let nginx = proxy::start(&node.public, tls)?;
+        let internal = node.internal.tcp();
+        let (addresses, trusted) = ([nginx.address, internal, internal], nginx.trusted());
+        let programs = vec![Program::Nginx(nginx), Program::Node(node)];
+        let mut server = Server::new(&Holdfast, addresses, programs);
+        server._scratch = Some(scratch);
         if tls {
-            server.with_tls(&certificate)
+            server.with_tls(Path::new(&trusted))
         } else {
             Ok(server)
         }
     }
 
-    fn start(&self, name: &'static str, args: &[&str], scratch: &Scratch) -> Outcome<Node> {
-        let (public, internal) = (free_address(), free_address());
-        let mut command = Command::new(self.program);
+    fn start(&self, args: &[&str]) -> Node {
+        let (public, internal) = (free_address().to_string(), free_address().to_string());
+        let kept = format!("{}s", self.kept_seconds);
+        let threads = self.threads.map(|threads| threads.to_string());
+        let mut all = vec![
+            "--internal",
+            &internal,
+            "--hold",
+            "10m",
+            "--status-ttl",
+            &kept,
+        ];
+        all.extend(args);
         if !args.contains(&"--public") {
-            command.args(["--public", &public.to_string()]);
+            all.extend(["--public", &public]);
         }
-        command.args(["--internal", &internal.to_string(), "--hold", "10m"]);
-        command
-            .args(["--status-ttl", &format!("{}s", self.kept_seconds)])
-            .args(args);
-        if let Some(threads) = self.threads {
-            command.args(["--threads", &threads.to_string()]);
+        if let Some(threads) = &threads {
+            all.extend(["--threads", threads]);
         }
-        let mut process = Process::start(command, name, None, Ending::Kill, scratch)?;
-        process.wait_until(|| get(internal, "/health/ready").is_ok())?;
-        Ok(Node {
-            process,
-            public,
-            internal,
-        })
+        wait(Start::new(&all).program(self.program).start())
     }
 }

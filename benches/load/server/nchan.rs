@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Kind, Server, certificate, first_line, redis};
+use holdfast_testkit::nginx::NAME;
+use holdfast_testkit::{
+    Address, Authority, Conn, Nginx, Redis, Scratch, eventually, free_address, request,
+};
+
+use super::{Kind, Program, Server, first_line};
 use crate::Outcome;
-use crate::client::get;
-use crate::process::{Ending, Process, Scratch, free_address};
+use crate::blocking::wait;
 use crate::wire::{Nchan, number_of_line};
 
 const TEMPLATE: &str = include_str!("../nchan.conf");
@@ -31,71 +35,64 @@ pub(super) struct Launch {
 struct Extras<'a> {
     redis: Option<u16>,
     /// A second address, with its certificate and key.
-    tls: Option<(SocketAddr, &'a [PathBuf; 2])>,
+    tls: Option<(SocketAddr, &'a (String, String))>,
 }
 
 impl Launch {
     pub(super) fn server(&self, kind: Kind) -> Outcome<Server> {
-        let scratch = Scratch::new()?;
         match kind {
             Kind::Single | Kind::Proxied => {
-                let (process, address) = self.start("nchan", &Extras::default(), &scratch)?;
-                Ok(Server::new(&Nchan, [address; 3], vec![process], scratch))
+                let nginx = self.start(&Extras::default())?;
+                let addresses = [nginx.address; 3];
+                Ok(Server::new(&Nchan, addresses, vec![Program::Nginx(nginx)]))
             }
             Kind::ProxiedTls => {
-                let (files, pages) = (certificate::make(&scratch, "nchan")?, free_address());
+                let authority = wait(Authority::new());
+                let (files, pages) = (wait(authority.certificate(NAME)), free_address());
                 let extras = Extras {
                     tls: Some((pages, &files)),
                     ..Extras::default()
                 };
-                let (process, address) = self.start("nchan", &extras, &scratch)?;
-                Server::new(&Nchan, [pages, address, address], vec![process], scratch)
-                    .with_tls(&files[0])
+                let nginx = self.start(&extras)?;
+                let addresses = [pages, nginx.address, nginx.address];
+                Server::new(&Nchan, addresses, vec![Program::Nginx(nginx)])
+                    .with_tls(Path::new(&authority.path()))
             }
-            Kind::Cluster => self.cluster(scratch),
+            Kind::Cluster => self.cluster(),
         }
     }
 
-    fn cluster(&self, scratch: Scratch) -> Outcome<Server> {
-        let (redis, port) = redis::start(&scratch)?;
+    fn cluster(&self) -> Outcome<Server> {
+        let redis = wait(Redis::start(&[]));
         let extras = Extras {
-            redis: Some(port),
+            redis: Some(redis.port),
             ..Extras::default()
         };
-        let (first, pages) = self.start("nchan-1", &extras, &scratch)?;
-        let (second, sets) = self.start("nchan-2", &extras, &scratch)?;
-        Ok(Server::new(
-            &Nchan,
-            [pages, sets, pages],
-            vec![first, second, redis],
-            scratch,
-        ))
+        let (first, second) = (self.start(&extras)?, self.start(&extras)?);
+        let addresses = [first.address, second.address, first.address];
+        let programs = vec![
+            Program::Nginx(first),
+            Program::Nginx(second),
+            Program::Redis(redis),
+        ];
+        Ok(Server::new(&Nchan, addresses, programs))
     }
 
-    /// Starts one nginx, and returns the address that answers everything.
-    fn start(
-        &self,
-        name: &'static str,
-        extras: &Extras<'_>,
-        scratch: &Scratch,
-    ) -> Outcome<(Process, SocketAddr)> {
-        let address = free_address();
+    /// Starts one nginx, and waits until it can use its Redis.
+    fn start(&self, extras: &Extras<'_>) -> Outcome<Nginx> {
+        let (scratch, address) = (Scratch::new(), free_address());
         let open_files = rlimit::getrlimit(rlimit::Resource::NOFILE)?
             .1
             .min(1_000_000);
         let upstream =
             |port| format!("upstream redis {{ nchan_redis_server redis://127.0.0.1:{port}; }}");
-        let tls = |(address, [certificate, key]): (SocketAddr, &[PathBuf; 2])| {
-            let files = format!(
-                "ssl_certificate {}; ssl_certificate_key {};",
-                certificate.display(),
-                key.display()
-            );
+        let tls = |(address, (certificate, key)): (SocketAddr, &(String, String))| {
+            let files = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
             format!("listen {address} ssl backlog=16384 reuseport; {files}")
         };
         let text = TEMPLATE
             .replace("@module@", &module()?.display().to_string())
-            .replace("@scratch@", &scratch.path(name).display().to_string())
+            .replace("@scratch@", &scratch.path("").display().to_string())
             .replace("@workers@", &self.workers.to_string())
             .replace("@open_files@", &open_files.to_string())
             .replace("@connections@", &(open_files - 100).to_string())
@@ -110,43 +107,18 @@ impl Launch {
                 "@redis_pass@",
                 extras.redis.map_or("", |_| "nchan_redis_pass redis;"),
             );
-        let config = scratch.file(&format!("{name}/nginx.conf"), &text)?;
-        let mut process = start_nginx(&config, name, scratch)?;
-        process.wait_until(|| {
+        let nginx = wait(Nginx::with_config(scratch, &text, address));
+        if extras.redis.is_some() {
             // Each worker connects to Redis by itself.
-            let connected = |text: &str| {
-                number_of_line(text, "redis connected servers: ") == Some(self.workers as u64)
+            let connected = async || {
+                let mut conn = Conn::open(&Address::Tcp(address)).await;
+                let held = conn.ask(request("GET", "/held", &[], b"")).await;
+                number_of_line(held.text(), "redis connected servers: ")
+                    == Some(self.workers as u64)
             };
-            get(address, "/held").is_ok_and(|text| extras.redis.is_none() || connected(&text))
-        })?;
-        Ok((process, address))
-    }
-}
-
-/// Starts nginx with this configuration. Its working directory is the configuration's.
-pub(super) fn start_nginx(
-    config: &Path,
-    name: &'static str,
-    scratch: &Scratch,
-) -> Outcome<Process> {
-    let mut command = nginx();
-    command
-        .arg("-p")
-        .arg(config.parent().unwrap_or(Path::new("/")))
-        .arg("-c")
-        .arg(config);
-    command.args(["-g", "daemon off;"]);
-    Process::start(command, name, Some("nginx"), Ending::Terminate, scratch)
-}
-
-/// Returns the command of nginx. Debian installs it in /usr/sbin, which is not in everybody's
-/// PATH.
-fn nginx() -> Command {
-    let debian = Path::new("/usr/sbin/nginx");
-    if debian.exists() {
-        Command::new(debian)
-    } else {
-        Command::new("nginx")
+            wait(eventually(connected, "all workers are connected to Redis"));
+        }
+        Ok(nginx)
     }
 }
 
@@ -159,10 +131,6 @@ fn module() -> Outcome<PathBuf> {
         )
     };
     found.ok_or_else(|| missing().into())
-}
-
-pub(super) fn nginx_version() -> Outcome<String> {
-    first_line(nginx().arg("-v"))
 }
 
 /// Returns the version of Debian's package, because the module reports its own only while it

@@ -1,23 +1,45 @@
 //! The servers that are this program again, each in its own process. They show the cost of
 //! hyper alone, and of sockets alone.
 
-use std::process::Command;
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 
-use super::Server;
+use holdfast_testkit::{eventually, free_address};
+
+use super::{Program, Server};
 use crate::Outcome;
-use crate::client::get;
-use crate::process::{Ending, Process, Scratch, free_address};
+use crate::blocking::wait;
 use crate::wire::Hold;
 
+/// This program as a server. It is killed when dropped.
+pub(super) struct Own(Child);
+
+impl Own {
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts the server of a hidden subcommand.
-pub(super) fn start(name: &'static str, subcommand: &str) -> Outcome<Server> {
-    let scratch = Scratch::new()?;
+pub(super) fn start(subcommand: &str) -> Outcome<Server> {
     let address = free_address();
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([subcommand, &address.to_string()]);
-    let mut process = Process::start(command, name, None, Ending::Kill, &scratch)?;
-    process.wait_until(|| get(address, "/held").is_ok())?;
-    Ok(Server::new(&Hold, [address; 3], vec![process], scratch))
+    command
+        .args([subcommand, &address.to_string()])
+        .stdin(Stdio::null());
+    let own = Own(command.spawn()?);
+    wait(eventually(
+        async || TcpStream::connect(address).is_ok(),
+        &format!("{subcommand} listens"),
+    ));
+    Ok(Server::new(&Hold, [address; 3], vec![Program::Own(own)]))
 }
 
 /// Returns the version of a library at the time when this program was built.

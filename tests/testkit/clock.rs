@@ -2,18 +2,18 @@
 
 use tokio::process::Command;
 
-use super::Scratch;
+use crate::Scratch;
 
 /// The clock of processes that are started with [`Clock::envs`]. Only the time of day is faked:
 /// monotonic clocks go on unchanged.
-pub(crate) struct Clock {
+pub struct Clock {
     dir: Scratch,
     library: String,
 }
 
 impl Clock {
     /// Creates a clock that is right.
-    pub(crate) async fn new() -> Self {
+    pub async fn new() -> Self {
         let clock = Self {
             dir: Scratch::new(),
             library: library().await,
@@ -24,12 +24,12 @@ impl Clock {
 
     /// Sets the clock so many seconds ahead of the machine's clock, or behind it. It takes
     /// effect within a second.
-    pub(crate) fn jump(&self, seconds: i64) {
+    pub fn jump(&self, seconds: i64) {
         self.jump_ms(seconds * 1000);
     }
 
     /// Sets the clock as [`Clock::jump`] does, in milliseconds.
-    pub(crate) fn jump_ms(&self, milliseconds: i64) {
+    pub fn jump_ms(&self, milliseconds: i64) {
         // Rename the file in one step: faketime would read a half-written one as no time at
         // all.
         let (sign, off) = (
@@ -42,7 +42,8 @@ impl Clock {
         std::fs::rename(written, self.dir.path("offset")).expect("a file in its place");
     }
 
-    pub(crate) fn envs(&self) -> [(&'static str, String); 4] {
+    /// Returns the environment of a process that runs by this clock.
+    pub fn envs(&self) -> [(&'static str, String); 4] {
         [
             ("LD_PRELOAD", self.library.clone()),
             (
@@ -57,7 +58,7 @@ impl Clock {
 
 /// Returns the path of faketime's library. The `faketime` wrapper is asked only for the path:
 /// if the process ran under it, the process id would be the wrapper's.
-pub(super) async fn library() -> String {
+pub(crate) async fn library() -> String {
     let print = Command::new("faketime")
         .args(["-m", "-f", "+0s", "printenv", "LD_PRELOAD"])
         .output()

@@ -1,17 +1,24 @@
 //! One HTTP/1 answer as it came, and what tests read from it.
 
+use httparse::{EMPTY_HEADER, Status};
 use serde_json::Value;
+
+/// The most headers of an answer. More than any program here sends.
+const MAX_HEADERS: usize = 64;
 
 /// An answer. Nothing in it is normalised.
 #[derive(Debug, Clone)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) reason: String,
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The reason behind the status code.
+    pub reason: String,
     /// The names and values as written, in order.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
     /// The status line and the headers with their line ends, without the empty line.
-    pub(crate) head: Vec<u8>,
+    pub head: Vec<u8>,
 }
 
 impl Response {
@@ -19,58 +26,57 @@ impl Response {
     ///
     /// # Panics
     /// If it has no whole head.
-    pub(super) fn whole(mut bytes: Vec<u8>) -> Self {
-        let head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-        let head_end =
-            head_end.unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(&bytes)));
-        let body = bytes.split_off(head_end + 4);
-        bytes.truncate(head_end + 2);
-        Self {
-            body,
-            ..Self::parse(bytes)
-        }
+    pub(crate) fn whole(bytes: &[u8]) -> Self {
+        // Only the status line of HTTP/2 differs: it has no reason.
+        let as_http_1 = bytes
+            .strip_prefix(b"HTTP/2 ")
+            .map(|rest| [b"HTTP/1.1 ", rest].concat());
+        let bytes = as_http_1.as_deref().unwrap_or(bytes);
+        let (mut response, start) = Self::parse_head(bytes).unwrap_or_else(|| panic!("no head"));
+        response.body = bytes[start..].to_vec();
+        response
     }
 
-    /// Parses a head, without the empty line at its end.
+    /// Parses the head at the beginning of `bytes`. Returns the answer without its body, and
+    /// where the body begins, or `None` if the head is not complete.
     ///
     /// # Panics
     /// If it is not an HTTP answer.
-    pub(super) fn parse(head: Vec<u8>) -> Self {
-        let text = String::from_utf8_lossy(&head).into_owned();
-        let mut lines = text.split_terminator("\r\n");
-        let status_line = lines.next().unwrap_or_default();
-        let mut parts = status_line.splitn(3, ' ');
-        let version = parts.next().unwrap_or_default();
+    pub(crate) fn parse_head(bytes: &[u8]) -> Option<(Self, usize)> {
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+        let mut parsed = httparse::Response::new(&mut headers);
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let end = match parsed.parse(bytes) {
+            Ok(Status::Complete(end)) => end,
+            Ok(Status::Partial) => return None,
+            Err(error) => panic!("no HTTP answer: {error}: {:?}", text(bytes)),
+        };
+        let head = bytes[..end - 2].to_vec();
+        // The parser also takes lines that end in a line feed alone.
+        let lines = head.split_inclusive(|&byte| byte == b'\n');
         assert!(
-            version.starts_with("HTTP/1.") || version == "HTTP/2",
-            "no HTTP answer: {text:?}"
+            bytes[..end].ends_with(b"\r\n\r\n") && { lines }.all(|line| line.ends_with(b"\r\n")),
+            "a line end: {:?}",
+            text(&head)
         );
-        let status = parts
-            .next()
-            .and_then(|code| code.parse().ok())
-            .unwrap_or_else(|| panic!("no status: {text:?}"));
-        let reason = parts.next().unwrap_or_default().to_owned();
-        let headers = lines
-            .map(|line| {
-                line.split_once(':')
-                    .unwrap_or_else(|| panic!("no header: {line:?}"))
-            })
-            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-            .collect();
-        Self {
-            status,
-            reason,
-            headers,
+        let headers = parsed.headers.iter();
+        let response = Self {
+            status: parsed.code.expect("a complete head"),
+            reason: parsed.reason.unwrap_or_default().to_owned(),
+            headers: headers
+                .map(|header| (header.name.to_owned(), text(header.value)))
+                .collect(),
             body: Vec::new(),
             head,
-        }
+        };
+        Some((response, end))
     }
 
     /// Returns the value of the header `name`, in any case.
     ///
     /// # Panics
     /// If it came more than once.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self
             .headers
             .iter()
@@ -85,7 +91,7 @@ impl Response {
     }
 
     /// Returns the header names in lower case, in order.
-    pub(crate) fn header_names(&self) -> Vec<String> {
+    pub fn header_names(&self) -> Vec<String> {
         self.headers
             .iter()
             .map(|(name, _)| name.to_ascii_lowercase())
@@ -93,18 +99,18 @@ impl Response {
     }
 
     /// Returns the body, which must be UTF-8.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")
     }
 
     /// Returns the body as JSON.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Returns the text of the answer's object, taken out of a call, an assignment or plain
     /// JSON.
-    pub(crate) fn object_text(&self) -> &str {
+    pub fn object_text(&self) -> &str {
         let text = self.text();
         if !text.starts_with("/**/") {
             return text;
@@ -119,26 +125,26 @@ impl Response {
     }
 
     /// Returns the answer's object, taken out of a call, an assignment or plain JSON.
-    pub(crate) fn object(&self) -> Value {
+    pub fn object(&self) -> Value {
         serde_json::from_str(self.object_text()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Returns `code` of the answer's object.
-    pub(crate) fn code(&self) -> i64 {
+    pub fn code(&self) -> i64 {
         self.object()["code"]
             .as_i64()
             .unwrap_or_else(|| panic!("no code: {self:?}"))
     }
 
     /// Returns `version` of the answer's object.
-    pub(crate) fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         self.object()["version"]
             .as_u64()
             .unwrap_or_else(|| panic!("no version: {self:?}"))
     }
 
     /// Returns the whole answer as it came.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         [&self.head[..], b"\r\n", &self.body[..]].concat()
     }
 }

@@ -1,18 +1,20 @@
 //! How a test starts the program: its flags, its environment, and the script that it runs
 //! under.
 
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
 
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Node, PATIENCE};
+use crate::{Node, PATIENCE};
 
 /// Flags that are given unless the test gives the flag or its environment variable itself.
 const DEFAULTS: [(&str, &str, &str); 4] = [
     ("--public", "HOLDFAST_PUBLIC", "127.0.0.1:0"),
     ("--internal", "HOLDFAST_INTERNAL", "127.0.0.1:0"),
-    // The `host` that [`request`](super::request) sends.
+    // The `host` that [`request`](crate::request) sends.
     (
         "--internal-host",
         "HOLDFAST_INTERNAL_HOST",
@@ -21,26 +23,52 @@ const DEFAULTS: [(&str, &str, &str); 4] = [
     ("--log-format", "HOLDFAST_LOG_FORMAT", "json"),
 ];
 
+/// Returns the path of the program that cargo built for the tests.
+///
+/// Cargo names it in the environment of the tests that it runs. For a test binary that was
+/// started by hand, or by a cargo older than 1.94, it is the program one directory above.
+///
+/// # Panics
+/// If it is not there.
+fn built() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let named = std::env::var_os("CARGO_BIN_EXE_holdfast").map(PathBuf::from);
+        let program = named.unwrap_or_else(|| {
+            let own = std::env::current_exe().expect("the path of this program");
+            let directory = own.ancestors().nth(2).expect("target/PROFILE/deps/NAME");
+            directory.join("holdfast")
+        });
+        assert!(program.is_file(), "not built: {}", program.display());
+        program
+    });
+    &PROGRAM
+}
+
 /// A prepared start:
 /// `Launch::new(&["--hold", "1s"]).env("HOLDFAST_LOG", "debug").start().await`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Launch {
+pub struct Launch {
     args: Vec<String>,
     envs: Vec<(String, String)>,
     wrapper: Option<String>,
-    pub(super) bearer: Option<String>,
+    program: Option<PathBuf>,
+    pub(crate) bearer: Option<String>,
 }
 
 /// A program that has ended.
 #[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to standard output. Bytes that are not UTF-8 are replaced.
+    pub stdout: String,
+    /// What it wrote to standard error, in the same way.
+    pub stderr: String,
 }
 
 impl Launch {
-    pub(crate) fn new(args: &[&str]) -> Self {
+    /// Prepares a start with `args`.
+    pub fn new(args: &[&str]) -> Self {
         Self {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             ..Self::default()
@@ -48,13 +76,13 @@ impl Launch {
     }
 
     /// Adds an environment variable. The program sees no other `HOLDFAST_*` and no `RUST_*`.
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+    pub fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Adds a flag unless the test has given it already.
-    pub(super) fn or(mut self, flag: &str, value: &str) -> Self {
+    pub(crate) fn or(mut self, flag: &str, value: &str) -> Self {
         if !self.args.iter().any(|arg| arg == flag) {
             self.args.extend([flag.to_owned(), value.to_owned()]);
         }
@@ -63,13 +91,19 @@ impl Launch {
 
     /// Runs the program under a shell script such as `ulimit -n 64; exec "$0" "$@"`. The script
     /// must end in `exec "$0" "$@"`, so that the process id is the program's.
-    pub(crate) fn under(mut self, script: &str) -> Self {
+    pub fn under(mut self, script: &str) -> Self {
         self.wrapper = Some(script.to_owned());
         self
     }
 
+    /// Starts this program, instead of the one that cargo built for the tests.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Sets the token that the harness itself sends to the internal listener.
-    pub(crate) fn bearer(mut self, token: &str) -> Self {
+    pub fn bearer(mut self, token: &str) -> Self {
         self.bearer = Some(token.to_owned());
         self
     }
@@ -78,7 +112,7 @@ impl Launch {
     ///
     /// # Panics
     /// If the node ends, or is not ready in time. The message has its log.
-    pub(crate) async fn start(self) -> Node {
+    pub async fn start(self) -> Node {
         Node::launch(self).await
     }
 
@@ -86,7 +120,7 @@ impl Launch {
     ///
     /// # Panics
     /// If the node ends, or does not listen in time. The message has its log.
-    pub(crate) async fn start_unready(self) -> Node {
+    pub async fn start_unready(self) -> Node {
         Node::launch_unready(self).await
     }
 
@@ -95,7 +129,7 @@ impl Launch {
     ///
     /// # Panics
     /// If it does not end in time.
-    pub(crate) async fn run(self) -> Finished {
+    pub async fn run(self) -> Finished {
         let output = timeout(PATIENCE, self.command().output())
             .await
             .expect("it ends")
@@ -107,12 +141,12 @@ impl Launch {
         }
     }
 
-    pub(super) fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_holdfast");
+    pub(crate) fn command(&self) -> Command {
+        let program = self.program.as_deref().unwrap_or_else(|| built());
         let mut command = match &self.wrapper {
             Some(script) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", script, program]);
+                shell.args(["-c", script]).arg(program);
                 shell
             }
             None => Command::new(program),

@@ -7,16 +7,17 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-use super::node::signal;
-use super::{Authority, Clock, PATIENCE, Reply, Resp, Scratch, clock, eventually, free_port};
+use crate::node::{kill, signal};
+use crate::{Authority, Clock, Reply, Resp, Scratch, clock, eventually, free_port};
 
 /// A server or a sentinel, which is a Redis server too.
-pub(crate) struct Redis {
+pub struct Redis {
     child: Child,
     launch: RedisLaunch,
     /// Its working directory, with its log. It is removed at the end.
     dir: Scratch,
-    pub(crate) port: u16,
+    /// Its port for plain TCP.
+    pub port: u16,
 }
 
 /// How a server is started, and started again.
@@ -32,12 +33,12 @@ struct RedisLaunch {
 impl Redis {
     /// Starts a server with `args`, for example `["--requirepass", "x"]`, and waits until it
     /// answers.
-    pub(crate) async fn start(args: &[&str]) -> Self {
+    pub async fn start(args: &[&str]) -> Self {
         Self::launch(args, Vec::new(), Scratch::new()).await
     }
 
     /// Starts a replica of `master`, and waits until it has all that the master has.
-    pub(crate) async fn replica_of(master: &Self, args: &[&str]) -> Self {
+    pub async fn replica_of(master: &Self, args: &[&str]) -> Self {
         let port = master.port.to_string();
         let replica =
             Self::start(&[&["--replicaof", &format!("127.0.0.1 {port}")], args].concat()).await;
@@ -46,7 +47,7 @@ impl Redis {
     }
 
     /// Starts a server whose clock is `seconds` ahead, or behind if negative.
-    pub(crate) async fn start_with_clock(seconds: i64, args: &[&str]) -> Self {
+    pub async fn start_with_clock(seconds: i64, args: &[&str]) -> Self {
         let envs = [
             ("FAKETIME", format!("{seconds:+}s")),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
@@ -55,7 +56,7 @@ impl Redis {
     }
 
     /// Starts a server that runs by `clock`.
-    pub(crate) async fn start_by(clock: &Clock, args: &[&str]) -> Self {
+    pub async fn start_by(clock: &Clock, args: &[&str]) -> Self {
         Self::launch(
             args,
             under(&clock::library().await, clock.envs()),
@@ -66,8 +67,10 @@ impl Redis {
 
     /// Starts a server that speaks TLS on [`Redis::tls_port`] and plain TCP on [`Redis::port`],
     /// with a certificate for 127.0.0.1.
-    pub(crate) async fn start_tls(authority: &Authority, args: &[&str]) -> Self {
-        let (certificate, key) = authority.certificate("redis").await;
+    pub async fn start_tls(authority: &Authority, args: &[&str]) -> Self {
+        let (certificate, key) = authority
+            .certificate_for("redis", "IP:127.0.0.1,DNS:localhost")
+            .await;
         let (port, ca) = (free_port().to_string(), authority.path());
         let tls = [
             "--tls-port",
@@ -83,7 +86,7 @@ impl Redis {
     }
 
     /// Starts a sentinel with this configuration, which the sentinel rewrites.
-    pub(super) async fn start_sentinel(port: u16, config: &str) -> Self {
+    pub(crate) async fn start_sentinel(port: u16, config: &str) -> Self {
         let dir = Scratch::new();
         let config = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\n{config}",
@@ -170,17 +173,17 @@ impl Redis {
     }
 
     /// Returns its log so far.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path("log")).unwrap_or_default()
     }
 
     /// Returns its URL as `--redis` takes it, without a user.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Returns the port on which it speaks TLS.
-    pub(crate) fn tls_port(&self) -> u16 {
+    pub fn tls_port(&self) -> u16 {
         let at = self
             .launch
             .args
@@ -194,28 +197,28 @@ impl Redis {
     ///
     /// # Panics
     /// If the process has ended and been waited for.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
     /// Sends a signal by name: `STOP`, `CONT`.
-    pub(crate) async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         signal(self.pid(), name).await;
     }
 
     /// Sends SIGKILL, and waits until the process has ended.
-    pub(crate) async fn kill(&mut self) {
-        self.child.kill().await.expect("a child");
+    pub async fn kill(&mut self) {
+        kill(&mut self.child).await;
     }
 
     /// Kills the server if it runs, and starts it again, empty, on the same port.
-    pub(crate) async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         self.kill().await;
         self.start_again().await;
     }
 
     /// Starts a server that was killed, empty, on the same port.
-    pub(crate) async fn start_again(&mut self) {
+    pub async fn start_again(&mut self) {
         self.child = self.launch.spawn(&self.dir);
         self.wait_up().await;
     }
@@ -224,7 +227,7 @@ impl Redis {
     ///
     /// # Panics
     /// If there is no reply, or if it is an error.
-    pub(crate) async fn command(&self, words: &[&str]) -> Reply {
+    pub async fn command(&self, words: &[&str]) -> Reply {
         match self.try_command(words).await {
             Ok(Reply::Error(error)) => panic!("{words:?}: {error}"),
             Ok(reply) => reply,
@@ -236,7 +239,7 @@ impl Redis {
     ///
     /// # Errors
     /// If there is no reply.
-    pub(crate) async fn try_command(&self, words: &[&str]) -> Result<Reply> {
+    pub async fn try_command(&self, words: &[&str]) -> Result<Reply> {
         let mut conn = Resp::open(self.port).await?;
         if let Some(password) = &self.launch.password {
             conn.command(&["AUTH", password]).await?;
@@ -245,7 +248,7 @@ impl Redis {
     }
 
     /// Returns one field of INFO.
-    pub(crate) async fn info(&self, field: &str) -> String {
+    pub async fn info(&self, field: &str) -> String {
         let info = self.command(&["INFO", "everything"]).await;
         let value = info
             .text()
@@ -257,19 +260,19 @@ impl Redis {
     }
 
     /// Returns the names of all keys.
-    pub(crate) async fn names(&self) -> Vec<String> {
+    pub async fn names(&self) -> Vec<String> {
         self.command(&["KEYS", "*"]).await.texts()
     }
 
     /// Returns the names of the keys that never expire, at one moment.
-    pub(crate) async fn immortal(&self) -> Vec<String> {
+    pub async fn immortal(&self) -> Vec<String> {
         let script = "local found = {} for _, name in ipairs(redis.call('KEYS', '*')) do \
                       if redis.call('PTTL', name) < 0 then found[#found + 1] = name end end return found";
         self.command(&["EVAL", script, "0"]).await.texts()
     }
 
     /// Returns the fields of a hash with their values.
-    pub(crate) async fn hash(&self, name: &str) -> BTreeMap<String, String> {
+    pub async fn hash(&self, name: &str) -> BTreeMap<String, String> {
         let fields = self.command(&["HGETALL", name]).await.texts();
         fields
             .chunks(2)
@@ -278,7 +281,7 @@ impl Redis {
     }
 
     /// Waits until this replica has all that its master has.
-    pub(crate) async fn wait_in_sync(&self) {
+    pub async fn wait_in_sync(&self) {
         let up = async || {
             // Sentinels close all connections of a server when they change its role.
             let Ok(Reply::Text(info)) = self.try_command(&["INFO", "replication"]).await else {

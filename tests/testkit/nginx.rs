@@ -11,17 +11,17 @@ use tokio::net::TcpStream;
 use tokio::process::{Child as Program, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Address, Conn, PATIENCE, PAUSE, Response, Scratch, free_port, request};
+use crate::{Address, Authority, Conn, PATIENCE, PAUSE, Response, Scratch, free_address, request};
 
 /// The name in the certificate and in `server_name`.
-pub(crate) const NAME: &str = "push.example.com";
+pub const NAME: &str = "push.example.com";
 
 /// How often another port is tried if somebody took the free one.
 const TRIES: u32 = 5;
 
 /// A deployment: the list of nodes, the nodes in it, and changed numbers.
 #[derive(Debug, Clone)]
-pub(crate) struct Site {
+pub struct Site {
     list: &'static str,
     nodes: Option<Vec<String>>,
     changes: Vec<(String, String)>,
@@ -29,7 +29,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// Deploys `list`, one of the `nodes*.conf`, unchanged.
-    pub(crate) fn new(list: &'static str) -> Self {
+    pub fn new(list: &'static str) -> Self {
         Self {
             list,
             nodes: None,
@@ -38,13 +38,13 @@ impl Site {
     }
 
     /// Puts these addresses in place of the addresses in the list.
-    pub(crate) fn nodes<'a>(mut self, nodes: impl IntoIterator<Item = &'a Address>) -> Self {
+    pub fn nodes<'a>(mut self, nodes: impl IntoIterator<Item = &'a Address>) -> Self {
         self.nodes = Some(nodes.into_iter().map(Address::to_string).collect());
         self
     }
 
     /// Changes a text of `nginx.conf`, or of a file that it includes.
-    pub(crate) fn change(mut self, from: &str, to: &str) -> Self {
+    pub fn change(mut self, from: &str, to: &str) -> Self {
         self.changes.push((from.to_owned(), to.to_owned()));
         self
     }
@@ -53,10 +53,10 @@ impl Site {
     ///
     /// # Panics
     /// If it does not. The message has its log.
-    pub(crate) async fn start(self) -> Nginx {
+    pub async fn start(self) -> Nginx {
         let mut last = String::new();
         for _ in 0..TRIES {
-            match Nginx::launch(&self).await {
+            match Nginx::launch(Files::write(&self).await).await {
                 Ok(nginx) => return nginx,
                 Err(log) => last = log,
             }
@@ -65,8 +65,8 @@ impl Site {
     }
 
     /// Returns whether `nginx -t` accepts the files, and its output.
-    pub(crate) async fn test(&self) -> (bool, String) {
-        let files = Files::write(self);
+    pub async fn test(&self) -> (bool, String) {
+        let files = Files::write(self).await;
         let output = files
             .command()
             .arg("-t")
@@ -79,18 +79,23 @@ impl Site {
     }
 }
 
-/// A copy of `nginx/` with the changes of a site, and a certificate.
+/// The files of one nginx, in its own directory: `nginx.conf`, and what it includes.
 struct Files {
     scratch: Scratch,
+    /// Signs the certificate of a site.
+    authority: Option<Authority>,
     address: SocketAddr,
 }
 
 impl Files {
-    fn write(site: &Site) -> Self {
-        let scratch = Scratch::new();
+    /// Writes a copy of `nginx/` with the changes of a site, and makes its certificate.
+    async fn write(site: &Site) -> Self {
+        let authority = Authority::new().await;
+        authority.certificate(NAME).await;
         let files = Self {
-            scratch,
-            address: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            scratch: Scratch::new(),
+            authority: Some(authority),
+            address: free_address(),
         };
         std::fs::create_dir(files.scratch.path("holdfast")).expect("a new directory");
         let mut texts: Vec<_> = shipped()
@@ -117,7 +122,6 @@ impl Files {
             std::fs::write(files.scratch.path(path.to_str().expect("UTF-8")), text)
                 .expect("a written file");
         }
-        files.certify();
         files
     }
 
@@ -134,7 +138,7 @@ impl Files {
             ("/run/nginx.pid", path("nginx.pid")),
             ("/var/log/nginx", path("")),
             ("/var/lib/nginx", path("")),
-            ("/etc/ssl", path("")),
+            ("/etc/ssl", self.authority().directory()),
             (" listen 443 ", format!(" listen {} ", self.address)),
             // A worker for each core would take long to start on a machine with many cores.
             ("worker_processes auto;", "worker_processes 2;".to_owned()),
@@ -144,60 +148,38 @@ impl Files {
         .into()
     }
 
-    fn certify(&self) {
-        let mut openssl = StdCommand::new("openssl");
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-        ]);
-        openssl.args([
-            "-days",
-            "2",
-            "-subj",
-            &format!("/CN={NAME}"),
-            "-addext",
-            &format!("subjectAltName=DNS:{NAME}"),
-        ]);
-        openssl.args(["-out".as_ref(), self.certificate().as_os_str()]);
-        openssl.args([
-            "-keyout".as_ref(),
-            self.scratch.path(&format!("{NAME}.key")).as_os_str(),
-        ]);
-        let output = openssl.output().expect("openssl (make deps installs it)");
-        assert!(output.status.success(), "{output:?}");
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.scratch.path(&format!("{NAME}.pem"))
+    fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("one with a certificate")
     }
 
     fn command(&self) -> StdCommand {
-        let mut command = StdCommand::new("nginx");
+        let mut command = command();
         command
             .arg("-p")
             .arg(self.scratch.path(""))
             .arg("-c")
             .arg(self.scratch.path("nginx.conf"));
-        // Debian installs nginx in /usr/sbin, which is not in everybody's PATH.
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
-        command.stdin(Stdio::null());
         command
     }
 }
 
+/// Returns the command `nginx`, without arguments.
+pub fn command() -> StdCommand {
+    let mut command = StdCommand::new("nginx");
+    // Debian installs nginx in /usr/sbin, which is not in everybody's PATH.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
+    command.stdin(Stdio::null());
+    command
+}
+
 /// Returns the directory `nginx/` of the repository.
-pub(crate) fn directory() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/nginx"))
+pub fn directory() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../nginx"))
 }
 
 /// Returns all files of `nginx/`, by their paths in it.
-pub(crate) fn shipped() -> Vec<PathBuf> {
+pub fn shipped() -> Vec<PathBuf> {
     let list = |inner: &str| {
         let entries = std::fs::read_dir(directory().join(inner))
             .expect("nginx/")
@@ -245,20 +227,37 @@ fn with_nodes(text: &str, nodes: &[String]) -> String {
 
 /// A running nginx. When dropped, it is ended with its workers. In a panic, the end of its logs
 /// is printed.
-pub(crate) struct Nginx {
+pub struct Nginx {
     master: Child,
     files: Files,
-    pub(crate) address: SocketAddr,
+    /// The address at which pages reach it.
+    pub address: SocketAddr,
 }
 
 impl Nginx {
     /// Starts nginx with the list of three nodes.
-    pub(crate) async fn start<'a>(nodes: impl IntoIterator<Item = &'a Address>) -> Self {
+    pub async fn start<'a>(nodes: impl IntoIterator<Item = &'a Address>) -> Self {
         Site::new("nodes.conf").nodes(nodes).start().await
     }
 
-    async fn launch(site: &Site) -> Result<Self, String> {
-        let files = Files::write(site);
+    /// Starts nginx with a configuration of its own, which must make it listen on `address`.
+    /// `scratch` becomes its directory.
+    ///
+    /// # Panics
+    /// If it does not start. The message has its log.
+    pub async fn with_config(scratch: Scratch, config: &str, address: SocketAddr) -> Self {
+        scratch.file("nginx.conf", config);
+        let files = Files {
+            scratch,
+            authority: None,
+            address,
+        };
+        let started = Self::launch(files).await;
+        started.unwrap_or_else(|log| panic!("nginx does not start:\n{log}"))
+    }
+
+    /// Returns its log if it does not start.
+    async fn launch(files: Files) -> Result<Self, String> {
         let output = std::fs::File::create(files.scratch.path("output")).expect("a new file");
         let mut command = files.command();
         command
@@ -285,13 +284,13 @@ impl Nginx {
 
     /// Returns the content so far of a file in its directory: `access.log`, `error.log` or
     /// `output`.
-    pub(crate) fn log(&self, name: &str) -> String {
+    pub fn log(&self, name: &str) -> String {
         let bytes = std::fs::read(self.files.scratch.path(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Ends nginx at once, so that everything is written. Returns everything that it logged.
-    pub(crate) fn end(mut self) -> String {
+    pub fn end(mut self) -> String {
         self.stop();
         ["access.log", "error.log", "output"]
             .map(|name| self.log(name))
@@ -299,15 +298,28 @@ impl Nginx {
     }
 
     /// Sends its master a signal by name, for example `HUP`.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let kill = StdCommand::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.master.id())])
             .status();
         assert!(kill.expect("sh").success());
     }
 
+    /// Returns the process id of its master.
+    pub fn pid(&self) -> u32 {
+        self.master.id()
+    }
+
+    /// Returns the path of the certificate that its clients have to trust.
+    ///
+    /// # Panics
+    /// If it was started with a configuration of its own.
+    pub fn trusted(&self) -> String {
+        self.files.authority().path()
+    }
+
     /// Returns the processes that its master has started and that still run.
-    pub(crate) fn workers(&self) -> Vec<u32> {
+    pub fn workers(&self) -> Vec<u32> {
         let id = self.master.id();
         let children =
             std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("Linux");
@@ -327,7 +339,7 @@ impl Nginx {
 
     /// Returns a `curl` with `args` that trusts the certificate and resolves the name. URLs
     /// begin with `https://push.example.com/`.
-    pub(crate) fn curl(&self, args: &[&str]) -> Command {
+    pub fn curl(&self, args: &[&str]) -> Command {
         let mut curl = Command::new("curl");
         curl.arg("-q").args(self.curl_args()).args(args);
         curl.stdin(Stdio::null())
@@ -339,8 +351,8 @@ impl Nginx {
 
     /// Returns the arguments that `curl` needs to reach this nginx. They are needed again after
     /// each `--next`.
-    pub(crate) fn curl_args(&self) -> Vec<String> {
-        let certificate = self.files.certificate().display().to_string();
+    pub fn curl_args(&self) -> Vec<String> {
+        let certificate = self.trusted();
         let address = format!("::{}", self.address);
         [
             "-sS",
@@ -357,7 +369,7 @@ impl Nginx {
 
     /// Sends one request by `curl`. `args` are `--http2` or `--http1.1`, then any other
     /// arguments.
-    pub(crate) async fn ask(&self, target: &str, args: &[&str]) -> Response {
+    pub async fn ask(&self, target: &str, args: &[&str]) -> Response {
         let url = format!("https://{NAME}{target}");
         let args = [&["-i", "--globoff", "--path-as-is"], args, &[&url]].concat();
         let output = timeout(2 * PATIENCE, self.curl(&args).output())
@@ -368,16 +380,16 @@ impl Nginx {
             output.status.success() || !output.stdout.is_empty(),
             "{output:?}"
         );
-        Response::whole(output.stdout)
+        Response::whole(&output.stdout)
     }
 
     /// Sends a `GET` over HTTP/2.
-    pub(crate) async fn get(&self, target: &str) -> Response {
+    pub async fn get(&self, target: &str) -> Response {
         self.ask(target, &["--http2"]).await
     }
 
     /// Opens a page's connection with HTTP/1.1.
-    pub(crate) async fn open(&self) -> Page {
+    pub async fn open(&self) -> Page {
         let tunnel = self.tunnel("http/1.1");
         Page {
             conn: Conn::over(tokio::io::join(tunnel.output, tunnel.input)),
@@ -386,7 +398,7 @@ impl Nginx {
     }
 
     /// Opens a TLS connection for the protocol `alpn`.
-    pub(crate) fn tunnel(&self, alpn: &str) -> Tunnel {
+    pub fn tunnel(&self, alpn: &str) -> Tunnel {
         let mut openssl = Command::new("openssl");
         openssl.args([
             "s_client",
@@ -397,12 +409,9 @@ impl Nginx {
             NAME,
             "-CAfile",
         ]);
-        openssl.arg(self.files.certificate()).args([
-            "-alpn",
-            alpn,
-            "-connect",
-            &self.address.to_string(),
-        ]);
+        openssl
+            .arg(self.trusted())
+            .args(["-alpn", alpn, "-connect", &self.address.to_string()]);
         openssl
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -422,7 +431,7 @@ impl Nginx {
 
     /// Returns the output of `openssl s_client`, run with `args`, for a connection that asks
     /// for a path that does not exist.
-    pub(crate) async fn handshake(&self, args: &[&str]) -> String {
+    pub async fn handshake(&self, args: &[&str]) -> String {
         let mut openssl = Command::new("openssl");
         openssl
             .args([
@@ -456,12 +465,12 @@ impl Nginx {
     }
 
     /// Returns a path of the test's own, beside nginx's files.
-    pub(crate) fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.files.scratch.path(name).display().to_string()
     }
 
     /// Sends `GET /status/get?QUERY` on a new connection, and does not wait for the answer.
-    pub(crate) async fn hold(&self, query: &str) -> Page {
+    pub async fn hold(&self, query: &str) -> Page {
         let mut page = self.open().await;
         page.conn
             .send(request("GET", &format!("/status/get?{query}"), &[], b""))
@@ -487,15 +496,18 @@ impl Drop for Nginx {
 }
 
 /// A TLS connection by `openssl s_client`, to send and receive byte by byte.
-pub(crate) struct Tunnel {
-    pub(crate) input: ChildStdin,
-    pub(crate) output: ChildStdout,
+pub struct Tunnel {
+    /// Takes the bytes to send.
+    pub input: ChildStdin,
+    /// Has the bytes that came.
+    pub output: ChildStdout,
     program: Program,
 }
 
 /// A connection to nginx with TLS and HTTP/1.1. When dropped, it is cut as if its page were
 /// closed.
-pub(crate) struct Page {
-    pub(crate) conn: Conn,
+pub struct Page {
+    /// Sends requests and reads answers.
+    pub conn: Conn,
     _program: Program,
 }

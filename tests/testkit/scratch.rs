@@ -5,10 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A new empty directory in the system's temporary directory. When dropped, it is removed with
 /// all its content.
-pub(crate) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    /// Makes a new directory.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default would make a directory"
+    )]
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "holdfast-{}-{}",
@@ -21,19 +26,19 @@ impl Scratch {
     }
 
     /// Returns the path of `name` in it. The file need not exist.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Writes the file `name`, and returns its path as a flag takes it.
-    pub(crate) fn file(&self, name: &str, content: &str) -> String {
+    pub fn file(&self, name: &str, content: &str) -> String {
         let path = self.path(name);
         std::fs::write(&path, content).expect("a written file");
         path.display().to_string()
     }
 
     /// Returns a socket's address as `--public` and `--internal` take it: `unix:/...`.
-    pub(crate) fn socket(&self, name: &str) -> String {
+    pub fn socket(&self, name: &str) -> String {
         format!("unix:{}", self.path(name).display())
     }
 }

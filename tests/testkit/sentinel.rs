@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{PATIENCE, PAUSE, Redis, Reply, eventually, free_port};
+use crate::{PATIENCE, PAUSE, Redis, Reply, eventually, free_port};
 
 /// How long an election takes unless sentinels vote for themselves.
 const ELECTION: Duration = Duration::from_secs(3);
 /// The time within which the sentinels must have another master, however busy the machine is.
-pub(crate) const MAX_ELECTION: Duration = PATIENCE.saturating_mul(2);
+pub const MAX_ELECTION: Duration = PATIENCE.saturating_mul(2);
 /// The sentinels' name of their master.
 const NAME: &str = "mymaster";
 /// How often the sentinels look, in milliseconds. It is not a setting, but `SENTINEL DEBUG`
@@ -30,15 +30,16 @@ const PERIODS: [&str; 12] = [
 ];
 
 /// Redis behind sentinels.
-pub(crate) struct Sentinels {
+pub struct Sentinels {
     /// The servers. The first one is the first master.
-    pub(crate) redis: Vec<Redis>,
-    pub(crate) sentinels: Vec<Redis>,
+    pub redis: Vec<Redis>,
+    /// The three sentinels.
+    pub sentinels: Vec<Redis>,
 }
 
 impl Sentinels {
     /// Starts a master and `replicas` replicas of it, all with `args`, and their sentinels.
-    pub(crate) async fn start(replicas: usize, args: &[&str]) -> Self {
+    pub async fn start(replicas: usize, args: &[&str]) -> Self {
         let mut redis = vec![Redis::start(args).await];
         for _ in 0..replicas {
             redis.push(Redis::replica_of(&redis[0], args).await);
@@ -48,7 +49,7 @@ impl Sentinels {
 
     /// Starts three sentinels for servers that run, the first of which is the master, and waits
     /// until the sentinels agree.
-    pub(crate) async fn over(redis: Vec<Redis>) -> Self {
+    pub async fn over(redis: Vec<Redis>) -> Self {
         let sentinels: Vec<_> = (0..3)
             .map(|_| (format!("{:040x}", rand::random::<u128>()), free_port()))
             .collect();
@@ -96,7 +97,7 @@ impl Sentinels {
 
     /// Starts sentinels that know nothing of each other, each with its own master. Returns them
     /// and the URL that gives a node all of them.
-    pub(crate) async fn apart(masters: &[&Redis]) -> (Vec<Redis>, String) {
+    pub async fn apart(masters: &[&Redis]) -> (Vec<Redis>, String) {
         let (mut sentinels, mut hosts) = (Vec::new(), Vec::new());
         for master in masters {
             let port = free_port();
@@ -127,7 +128,8 @@ impl Sentinels {
         is_quorum && following.by_ref().count() == self.redis.len() - 1
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Returns the URL of all sentinels as `--redis` takes it.
+    pub fn url(&self) -> String {
         let hosts: Vec<_> = self
             .sentinels
             .iter()
@@ -137,7 +139,7 @@ impl Sentinels {
     }
 
     /// Returns the port of the master that most sentinels name.
-    pub(crate) async fn named(&self) -> u16 {
+    pub async fn named(&self) -> u16 {
         let mut named = Vec::new();
         for sentinel in &self.sentinels {
             let address = sentinel
@@ -150,12 +152,12 @@ impl Sentinels {
     }
 
     /// Returns the server that most sentinels name as the master.
-    pub(crate) async fn master(&self) -> &Redis {
+    pub async fn master(&self) -> &Redis {
         self.server(self.named().await)
     }
 
     /// Returns the server on a port.
-    pub(crate) fn server(&self, port: u16) -> &Redis {
+    pub fn server(&self, port: u16) -> &Redis {
         self.redis
             .iter()
             .find(|redis| redis.port == port)
@@ -163,7 +165,7 @@ impl Sentinels {
     }
 
     /// Asks for a failover while all is well, and waits until another server is the master.
-    pub(crate) async fn failover(&self) {
+    pub async fn failover(&self) {
         let old = self.named().await;
         // The command fails if a failover is under way already, which does as well.
         let _ = self.sentinels[0]
@@ -173,7 +175,7 @@ impl Sentinels {
     }
 
     /// Kills the master, and returns its port.
-    pub(crate) async fn kill_master(&mut self) -> u16 {
+    pub async fn kill_master(&mut self) -> u16 {
         let port = self.named().await;
         self.redis
             .iter_mut()
@@ -186,7 +188,7 @@ impl Sentinels {
 
     /// Starts a server that was killed, empty, on the same port. Waits until it follows the
     /// present master.
-    pub(crate) async fn restart_as_replica(&mut self, port: u16) {
+    pub async fn restart_as_replica(&mut self, port: u16) {
         self.redis
             .iter_mut()
             .find(|redis| redis.port == port)
@@ -203,7 +205,7 @@ impl Sentinels {
 
     /// Waits until the sentinels name a master other than the one on port `old`, and it has
     /// that role.
-    pub(crate) async fn wait_other_master(&self, old: u16) {
+    pub async fn wait_other_master(&self, old: u16) {
         let other = async || {
             let now = self.named().await;
             now != old

@@ -1,6 +1,6 @@
 //! Ports that belong to one test, also while nothing listens on them.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -12,7 +12,7 @@ const COUNT: u16 = 20_000;
 
 /// Returns a TCP port of 127.0.0.1 that nobody uses and that no other test of this process
 /// gets.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // If two test processes run side by side, each begins at another port.
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
     loop {
@@ -21,4 +21,9 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Returns an address of 127.0.0.1 with a port as [`free_port`] returns it.
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }

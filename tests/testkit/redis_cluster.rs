@@ -4,17 +4,18 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::{Redis, Reply, eventually, free_port};
+use crate::{Redis, Reply, eventually, free_port};
 
 /// The six servers of a cluster.
-pub(crate) struct RedisCluster {
-    pub(crate) redis: Vec<Redis>,
+pub struct RedisCluster {
+    /// The servers, masters and replicas.
+    pub redis: Vec<Redis>,
 }
 
 impl RedisCluster {
     /// Starts a cluster, all servers with `args`, and waits until each server knows the whole
     /// of it.
-    pub(crate) async fn start(args: &[&str]) -> Self {
+    pub async fn start(args: &[&str]) -> Self {
         let mut redis = Vec::new();
         for _ in 0..6 {
             let bus = free_port().to_string();
@@ -70,7 +71,8 @@ impl RedisCluster {
         this
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Returns the URL of all servers as `--redis` takes it.
+    pub fn url(&self) -> String {
         let hosts: Vec<_> = self
             .redis
             .iter()
@@ -81,7 +83,7 @@ impl RedisCluster {
 
     /// Returns the servers that report the master role. Servers that do not answer are left
     /// out.
-    pub(crate) async fn masters(&self) -> Vec<&Redis> {
+    pub async fn masters(&self) -> Vec<&Redis> {
         let mut masters = Vec::new();
         for redis in &self.redis {
             if matches!(redis.try_command(&["ROLE"]).await, Ok(role) if role.list()[0].text() == "master")
@@ -94,7 +96,7 @@ impl RedisCluster {
 
     /// Returns which of [`RedisCluster::redis`] is the master of a key. `name` is the whole
     /// name, with the prefix.
-    pub(crate) async fn master_of(&self, name: &str) -> Option<usize> {
+    pub async fn master_of(&self, name: &str) -> Option<usize> {
         for (at, redis) in self.redis.iter().enumerate() {
             let is_master = matches!(redis.try_command(&["ROLE"]).await, Ok(role) if role.list()[0].text() == "master");
             // A master of other slots would answer MOVED.
@@ -111,20 +113,20 @@ impl RedisCluster {
     }
 
     /// Kills the master of a key, and returns which one it was.
-    pub(crate) async fn kill_master_of(&mut self, name: &str) -> usize {
+    pub async fn kill_master_of(&mut self, name: &str) -> usize {
         let at = self.master_of(name).await.expect("a master");
         self.redis[at].kill().await;
         at
     }
 
     /// Waits until a key has a master other than the one at `old`.
-    pub(crate) async fn wait_other_master_of(&self, name: &str, old: usize) {
+    pub async fn wait_other_master_of(&self, name: &str, old: usize) {
         let other = async || matches!(self.master_of(name).await, Some(at) if at != old);
         eventually(other, &format!("{name} has another master")).await;
     }
 
     /// Moves the slot of a key, with all keys in it, to another master.
-    pub(crate) async fn move_slot_of(&self, name: &str) {
+    pub async fn move_slot_of(&self, name: &str) {
         let from = &self.redis[self.master_of(name).await.expect("a master")];
         let to = self
             .masters()

@@ -18,7 +18,7 @@ static FILES: LazyLock<(u64, Semaphore)> = LazyLock::new(|| {
 ///
 /// # Panics
 /// If `count` is more than this process may ever open.
-pub(crate) async fn many_files(count: u32) -> SemaphorePermit<'static> {
+pub async fn many_files(count: u32) -> SemaphorePermit<'static> {
     let (limit, files) = &*FILES;
     let needed = u64::from(count) + OTHERS;
     assert!(

@@ -10,50 +10,52 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request};
+use crate::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request};
 
 /// The log lines that are kept. The oldest go first.
 const MAX_LINES: usize = 50_000;
 
 /// A test's own node. When dropped, it is killed. In a panic, the end of its log is printed.
-pub(crate) struct Node {
+pub struct Node {
     child: Child,
     log: Log,
     bearer: Option<String>,
-    pub(crate) public: Address,
-    pub(crate) internal: Address,
+    /// The address of its public listener.
+    pub public: Address,
+    /// The address of its internal listener.
+    pub internal: Address,
 }
 
 /// A get that is held.
-pub(crate) struct Held {
-    pub(crate) conn: Conn,
+pub struct Held {
+    /// The connection of the get.
+    pub conn: Conn,
 }
 
 impl Held {
     /// Waits for the answer and returns it.
-    pub(crate) async fn answer(&mut self) -> Response {
+    pub async fn answer(&mut self) -> Response {
         self.conn.read_response().await
     }
 
     /// Closes the connection, as a client that goes away does.
-    pub(crate) fn leave(self) {}
+    pub fn leave(self) {}
 }
 
 impl Node {
     /// Starts a node with `args` on free ports, and waits until it is ready. [`Launch`] has
     /// more options.
-    pub(crate) async fn start(args: &[&str]) -> Self {
+    pub async fn start(args: &[&str]) -> Self {
         Launch::new(args).start().await
     }
 
-    pub(super) async fn launch(launch: Launch) -> Self {
+    pub(crate) async fn launch(launch: Launch) -> Self {
         let node = Self::launch_unready(launch).await;
-        let ready = async || node.internal("GET", "/health/ready", &[], b"").await.status == 200;
-        eventually(ready, "/health/ready is 200").await;
+        node.wait_ready().await;
         node
     }
 
-    pub(super) async fn launch_unready(launch: Launch) -> Self {
+    pub(crate) async fn launch_unready(launch: Launch) -> Self {
         let mut child = launch.command().spawn().expect("the program starts");
         let log = Log::default();
         tokio::spawn(log.clone().keep(child.stderr.take().expect("piped")));
@@ -84,31 +86,47 @@ impl Node {
         }
     }
 
+    /// Waits until the node is ready.
+    pub async fn wait_ready(&self) {
+        let ready = async || self.internal("GET", "/health/ready", &[], b"").await.status == 200;
+        eventually(ready, "/health/ready is 200").await;
+    }
+
     /// Returns the process id.
     ///
     /// # Panics
     /// If the process has ended and been waited for.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
     /// Returns all log lines so far, oldest first.
-    pub(crate) fn logs(&self) -> Vec<String> {
+    pub fn logs(&self) -> Vec<String> {
         self.log.lines()
     }
 
     /// Stops reading the node's log, so that the pipe fills, or reads on.
-    pub(crate) fn stall_log(&self, is_stalled: bool) {
+    pub fn stall_log(&self, is_stalled: bool) {
         self.log.is_stalled.send_replace(is_stalled);
     }
 
     /// Sends a signal by name, for example `TERM`.
-    pub(crate) async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         signal(self.pid(), name).await;
     }
 
+    /// Returns whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Sends SIGKILL, so that the node cannot drain, and waits until the process has ended.
+    pub async fn kill(&mut self) {
+        kill(&mut self.child).await;
+    }
+
     /// Waits until the process has ended.
-    pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
+    pub async fn wait_exit(&mut self) -> ExitStatus {
         // The grace of a drain is 10 s by default, so wait twice the usual time.
         timeout(2 * PATIENCE, self.child.wait())
             .await
@@ -117,23 +135,18 @@ impl Node {
     }
 
     /// Sends SIGTERM, and waits until the process has ended.
-    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+    pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM").await;
         self.wait_exit().await
     }
 
     /// Sends one GET on a new connection of the public listener.
-    pub(crate) async fn get(&self, target: &str) -> Response {
+    pub async fn get(&self, target: &str) -> Response {
         self.public("GET", target, &[]).await
     }
 
     /// Sends one request without a body on a new connection of the public listener.
-    pub(crate) async fn public(
-        &self,
-        method: &str,
-        target: &str,
-        headers: &[(&str, &str)],
-    ) -> Response {
+    pub async fn public(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
         Conn::open(&self.public)
             .await
             .ask(request(method, target, headers, b""))
@@ -142,7 +155,7 @@ impl Node {
 
     /// Sends one request on a new connection of the internal listener, with the bearer token of
     /// [`Launch::bearer`] if there is one.
-    pub(crate) async fn internal(
+    pub async fn internal(
         &self,
         method: &str,
         target: &str,
@@ -163,7 +176,7 @@ impl Node {
     }
 
     /// Sends `GET /status/get?QUERY`, and does not wait for anything.
-    pub(crate) async fn open(&self, query: &str) -> Held {
+    pub async fn open(&self, query: &str) -> Held {
         let mut conn = Conn::open(&self.public).await;
         conn.send(request("GET", &format!("/status/get?{query}"), &[], b""))
             .await;
@@ -172,7 +185,7 @@ impl Node {
 
     /// Sends `GET /status/get?QUERY`, and waits until the key has one waiter more than before.
     /// Hold one get at a time per key.
-    pub(crate) async fn hold(&self, query: &str) -> Held {
+    pub async fn hold(&self, query: &str) -> Held {
         let key = query
             .split('&')
             .find_map(|field| field.strip_prefix("key="))
@@ -189,7 +202,7 @@ impl Node {
 
     /// Returns the waiters of `key` on all nodes, as `GET /keys/{key}` counts them. `key` is
     /// percent-encoded already.
-    pub(crate) async fn key_waiters(&self, key: &str) -> u64 {
+    pub async fn key_waiters(&self, key: &str) -> u64 {
         let response = self
             .internal("GET", &format!("/keys/{key}"), &[], b"")
             .await;
@@ -206,7 +219,7 @@ impl Node {
     }
 
     /// Waits until `key` (percent-encoded) has exactly `count` waiters.
-    pub(crate) async fn wait_key_waiters(&self, key: &str, count: u64) {
+    pub async fn wait_key_waiters(&self, key: &str, count: u64) {
         eventually(
             async || self.key_waiters(key).await == count,
             &format!("{key} has {count} waiters"),
@@ -215,7 +228,7 @@ impl Node {
     }
 
     /// Sends `POST /status/set` with `body` as JSON.
-    pub(crate) async fn set(&self, body: impl AsRef<[u8]>) -> Response {
+    pub async fn set(&self, body: impl AsRef<[u8]>) -> Response {
         let json = [("content-type", "application/json")];
         self.internal("POST", "/status/set", &json, body.as_ref())
             .await
@@ -225,7 +238,7 @@ impl Node {
     ///
     /// # Panics
     /// If it is not stored.
-    pub(crate) async fn set_ok(&self, key: &str, value: &str) -> u64 {
+    pub async fn set_ok(&self, key: &str, value: &str) -> u64 {
         let response = self
             .set(format!(r#"{{"key":{},"value":{value}}}"#, Value::from(key)))
             .await;
@@ -237,7 +250,7 @@ impl Node {
     ///
     /// # Panics
     /// If the key is not deleted.
-    pub(crate) async fn delete_ok(&self, key: &str) -> u64 {
+    pub async fn delete_ok(&self, key: &str) -> u64 {
         let response = self
             .internal("DELETE", &format!("/keys/{}", encode(key)), &[], b"")
             .await;
@@ -250,7 +263,7 @@ impl Node {
     ///
     /// # Panics
     /// If the name has no labels and there is no such metric.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> f64 {
         let found = self.metrics().await.get(&canonical(name)).copied();
         found.unwrap_or_else(|| {
             if name.contains('{') {
@@ -262,7 +275,7 @@ impl Node {
     }
 
     /// Returns all metrics at one moment, with labels sorted by name.
-    pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
+    pub async fn metrics(&self) -> BTreeMap<String, f64> {
         let response = self.internal("GET", "/metrics", &[], b"").await;
         assert_eq!(response.status, 200, "{response:?}");
         let sample = |line: &str| {
@@ -279,13 +292,13 @@ impl Node {
 
     /// Waits until the node counts exactly `count` waiters. The node's own probe adds one for
     /// moments.
-    pub(crate) async fn wait_waiters(&self, count: u64) {
+    pub async fn wait_waiters(&self, count: u64) {
         let reached = async || self.metric("holdfast_waiters").await == count as f64;
         eventually(reached, &format!("{count} waiters")).await;
     }
 
     /// Waits until nothing is held: one reading shows no waiter and no key with one.
-    pub(crate) async fn quiet(&self) {
+    pub async fn quiet(&self) {
         let none = async || {
             let metrics = self.metrics().await;
             metrics["holdfast_waiters"] == 0.0 && metrics["holdfast_waiting_keys"] == 0.0
@@ -304,8 +317,15 @@ impl Drop for Node {
     }
 }
 
+/// Kills a process that may have ended already, and waits until it has ended.
+pub(crate) async fn kill(child: &mut Child) {
+    // Fails if the process has ended.
+    let _ = child.start_kill();
+    child.wait().await.expect("a child");
+}
+
 /// Sends a process a signal by name.
-pub(super) async fn signal(pid: u32, name: &str) {
+pub(crate) async fn signal(pid: u32, name: &str) {
     let kill = format!("kill -{name} {pid}");
     assert!(
         Command::new("sh")

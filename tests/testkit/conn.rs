@@ -10,12 +10,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::{PATIENCE, Response};
+use crate::{PATIENCE, Response};
 
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Address {
+pub enum Address {
+    /// A TCP address.
     Tcp(SocketAddr),
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -24,7 +26,7 @@ impl Address {
     ///
     /// # Panics
     /// If it is neither.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         match text.strip_prefix("unix:") {
             Some(path) => Self::Unix(path.into()),
             None => Self::Tcp(
@@ -38,7 +40,7 @@ impl Address {
     ///
     /// # Panics
     /// If it is a unix socket.
-    pub(crate) fn tcp(&self) -> SocketAddr {
+    pub fn tcp(&self) -> SocketAddr {
         match self {
             Self::Tcp(address) => *address,
             Self::Unix(path) => panic!("a unix socket: {}", path.display()),
@@ -57,12 +59,7 @@ impl fmt::Display for Address {
 
 /// Returns the bytes of an HTTP/1.1 request with a `host` and with `headers` as given. A POST,
 /// or a request with a body, also gets its `content-length`.
-pub(crate) fn request(
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Vec<u8> {
+pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: push.example.com\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -74,7 +71,7 @@ pub(crate) fn request(
 }
 
 /// Percent-encodes all bytes but letters, digits, `-`, `.` and `_`.
-pub(crate) fn encode(raw: impl AsRef<[u8]>) -> String {
+pub fn encode(raw: impl AsRef<[u8]>) -> String {
     let one = |byte: &u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
             char::from(*byte).to_string()
@@ -88,16 +85,20 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A connection. Answers are read in order, so several requests may be under way.
-pub(crate) struct Conn {
+pub struct Conn {
     stream: Box<dyn Stream>,
     /// The bytes that were read and not yet handed out.
     unread: Vec<u8>,
     /// The longest that one read of this connection may take before the test fails.
-    pub(crate) patience: Duration,
+    pub patience: Duration,
 }
 
 impl Conn {
-    pub(crate) async fn open(address: &Address) -> Self {
+    /// Connects to a listener.
+    ///
+    /// # Panics
+    /// If it does not accept.
+    pub async fn open(address: &Address) -> Self {
         let stream: Box<dyn Stream> = match address {
             Address::Tcp(address) => {
                 Box::new(within(TcpStream::connect(address), "to connect").await)
@@ -108,7 +109,7 @@ impl Conn {
     }
 
     /// Wraps a stream that the test made itself, for example with socket options of its own.
-    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self {
             stream: Box::new(stream),
             unread: Vec::new(),
@@ -120,12 +121,12 @@ impl Conn {
     ///
     /// # Panics
     /// If the other side has closed. Use [`Conn::try_send`] if it may close.
-    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within(self.stream.write_all(bytes.as_ref()), "to write").await;
     }
 
     /// Writes `bytes`, and returns whether the connection took them all.
-    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         matches!(
             timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await,
             Ok(Ok(()))
@@ -137,7 +138,7 @@ impl Conn {
     ///
     /// # Panics
     /// If the answer is not complete in time, or is cut off.
-    pub(crate) async fn read_response(&mut self) -> Response {
+    pub async fn read_response(&mut self) -> Response {
         self.answer(true)
             .await
             .unwrap_or_else(|fault| panic!("{fault}"))
@@ -145,7 +146,7 @@ impl Conn {
 
     /// Reads the next answer, to a HEAD request: it has no body, whatever `content-length`
     /// says.
-    pub(crate) async fn read_head_response(&mut self) -> Response {
+    pub async fn read_head_response(&mut self) -> Response {
         self.answer(false)
             .await
             .unwrap_or_else(|fault| panic!("{fault}"))
@@ -156,7 +157,7 @@ impl Conn {
     ///
     /// # Panics
     /// If neither an answer nor the end comes in time, or if an answer is cut off.
-    pub(crate) async fn response_or_close(&mut self) -> Option<Response> {
+    pub async fn response_or_close(&mut self) -> Option<Response> {
         match self.answer(true).await {
             Ok(response) => Some(response),
             Err(fault) if fault.ended && fault.read.is_empty() => None,
@@ -165,7 +166,7 @@ impl Conn {
     }
 
     /// Sends a request and reads its answer.
-    pub(crate) async fn ask(&mut self, request: impl AsRef<[u8]>) -> Response {
+    pub async fn ask(&mut self, request: impl AsRef<[u8]>) -> Response {
         self.send(request).await;
         self.read_response().await
     }
@@ -174,7 +175,7 @@ impl Conn {
     ///
     /// # Panics
     /// If neither comes in time.
-    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
+    pub async fn read_to_end(&mut self) -> Vec<u8> {
         let patience = self.patience;
         let all = async { while self.fill().await {} };
         let ended = timeout(patience, all).await.is_ok();
@@ -190,7 +191,7 @@ impl Conn {
     ///
     /// # Panics
     /// If a byte comes first, or if no close comes in time.
-    pub(crate) async fn expect_close(&mut self) {
+    pub async fn expect_close(&mut self) {
         let rest = self.read_to_end().await;
         assert!(
             rest.is_empty(),
@@ -200,20 +201,20 @@ impl Conn {
     }
 
     /// Closes only our side, for writing.
-    pub(crate) async fn shutdown_write(&mut self) {
+    pub async fn shutdown_write(&mut self) {
         within(self.stream.shutdown(), "to shut down writing").await;
     }
 
     /// Returns whether the other side keeps the connection open for at least the next 50 ms.
     /// Bytes that come meanwhile stay for the next read.
-    pub(crate) async fn is_open(&mut self) -> bool {
+    pub async fn is_open(&mut self) -> bool {
         let ended = async { while self.fill().await {} };
         timeout(Duration::from_millis(50), ended).await.is_err()
     }
 
     /// Returns whether nothing came for `time`, neither a byte nor the end. Bytes that come
     /// meanwhile stay for the next read.
-    pub(crate) async fn is_silent_for(&mut self, time: Duration) -> bool {
+    pub async fn is_silent_for(&mut self, time: Duration) -> bool {
         self.unread.is_empty() && timeout(time, self.fill()).await.is_err()
     }
 
@@ -239,19 +240,17 @@ impl Conn {
     /// # Cancel safety
     /// Cancel safe: bytes that were read stay in `unread` until the answer is complete.
     async fn frame(&mut self, with_body: bool) -> Option<Response> {
-        let head_end = loop {
-            match self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
-                Some(at) => break at,
+        let (mut response, start) = loop {
+            match Response::parse_head(&self.unread) {
+                Some(parsed) => break parsed,
                 None if self.fill().await => {}
                 None => return None,
             }
         };
-        let mut response = Response::parse(self.unread[..head_end + 2].to_vec());
         assert!(
             response.header("transfer-encoding").is_none(),
             "answers have a length: {response:?}"
         );
-        let start = head_end + 4;
         let bodiless = !with_body || matches!(response.status, 100..=199 | 204 | 304);
         let end = match response.header("content-length") {
             _ if bodiless => start,

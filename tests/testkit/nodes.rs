@@ -4,14 +4,14 @@ use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
 
-use super::{Held, Launch, Node, eventually, free_port};
+use crate::{Held, Launch, Node, eventually, free_port};
 
 /// Flags that are given unless the test gives them itself: leases that end soon, and a short
 /// drain.
 const DEFAULTS: [[&str; 2]; 2] = [["--hold", "9s"], ["--drain-quiet", "100ms"]];
 
 /// Nodes with one Redis. `nodes[1]` is one of them.
-pub(crate) struct Nodes {
+pub struct Nodes {
     nodes: Vec<Node>,
     /// How each node is started, also again.
     launches: Vec<Launch>,
@@ -22,39 +22,39 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts `count` nodes with `args` and the Redis at `url`, and waits until each can use
     /// it.
-    pub(crate) async fn start(count: usize, url: &str, args: &[&str]) -> Self {
+    pub async fn start(count: usize, url: &str, args: &[&str]) -> Self {
         Self::launch(count, Launch::new(args).env("HOLDFAST_REDIS", url)).await
     }
 
     /// Starts `count` nodes that differ only in their ports, and waits until each can use its
     /// Redis.
-    pub(crate) async fn launch(count: usize, launch: Launch) -> Self {
+    pub async fn launch(count: usize, launch: Launch) -> Self {
         let this = Self::launch_without_redis(count, launch).await;
         this.wait_connected().await;
         this
     }
 
     /// Waits until each node can use its Redis.
-    pub(crate) async fn wait_connected(&self) {
+    pub async fn wait_connected(&self) {
         for node in &self.nodes {
             wait_connected(node).await;
         }
     }
 
     /// Starts `count` nodes that differ only in their ports. Redis need not run yet.
-    pub(crate) async fn launch_without_redis(count: usize, launch: Launch) -> Self {
+    pub async fn launch_without_redis(count: usize, launch: Launch) -> Self {
         Self::launch_at(Self::places(count), vec![launch; count]).await
     }
 
     /// Returns free places for `count` nodes: the public and the internal address of each.
-    pub(crate) fn places(count: usize) -> Vec<[String; 2]> {
+    pub fn places(count: usize) -> Vec<[String; 2]> {
         (0..count)
             .map(|_| [(); 2].map(|()| format!("127.0.0.1:{}", free_port())))
             .collect()
     }
 
     /// Starts a node at each place, each with its own launch.
-    pub(crate) async fn launch_at(places: Vec<[String; 2]>, launches: Vec<Launch>) -> Self {
+    pub async fn launch_at(places: Vec<[String; 2]>, launches: Vec<Launch>) -> Self {
         let with_defaults = |launch: Launch| {
             DEFAULTS
                 .iter()
@@ -82,25 +82,24 @@ impl Nodes {
     }
 
     /// Kills a node with SIGKILL, so that it cannot drain.
-    pub(crate) async fn kill(&mut self, at: usize) {
-        self.nodes[at].signal("KILL").await;
-        self.nodes[at].wait_exit().await;
+    pub async fn kill(&mut self, at: usize) {
+        self.nodes[at].kill().await;
     }
 
     /// Starts another node at the place of one that has ended.
-    pub(crate) async fn replace(&mut self, at: usize) {
+    pub async fn replace(&mut self, at: usize) {
         self.nodes[at] = self.launch_of(at).start().await;
         wait_connected(&self.nodes[at]).await;
     }
 
     /// Starts another node at the place of one that has ended, if it cannot become ready for
     /// now.
-    pub(crate) async fn replace_unready(&mut self, at: usize) {
+    pub async fn replace_unready(&mut self, at: usize) {
         self.nodes[at] = self.launch_of(at).start_unready().await;
     }
 
     /// Returns the name of a node in leases and at peers.
-    pub(crate) async fn name(&self, at: usize) -> String {
+    pub async fn name(&self, at: usize) -> String {
         let live = self[at].internal("GET", "/health/live", &[], b"").await;
         format!(
             "{}@{}",
@@ -110,13 +109,13 @@ impl Nodes {
     }
 
     /// Returns the URL at which peers reach a node.
-    pub(crate) fn url(&self, at: usize) -> String {
+    pub fn url(&self, at: usize) -> String {
         format!("http://{}", self.places[at][1])
     }
 
     /// Holds `GET /status/get?QUERY` on a node. Waits until every node counts one waiter more
     /// of the key than before, so that the lease is in Redis.
-    pub(crate) async fn hold(&self, at: usize, query: &str) -> Held {
+    pub async fn hold(&self, at: usize, query: &str) -> Held {
         let key = query
             .split('&')
             .find_map(|field| field.strip_prefix("key="))
@@ -136,7 +135,7 @@ impl Nodes {
     /// Waits until every node counts exactly `count` waiters of a key (percent-encoded) on all
     /// nodes together. A node that loses its Redis for a moment is asked again, for example
     /// when a cluster's slots move.
-    pub(crate) async fn wait_key_waiters(&self, key: &str, count: u64) {
+    pub async fn wait_key_waiters(&self, key: &str, count: u64) {
         for node in &self.nodes {
             let is_so = async || key_waiters(node, key).await == Some(count);
             eventually(is_so, &format!("{key} has {count} waiters")).await;
@@ -144,7 +143,7 @@ impl Nodes {
     }
 
     /// Waits until every node stores a set of `key`.
-    pub(crate) async fn wait_set(&self, key: &str) {
+    pub async fn wait_set(&self, key: &str) {
         for node in &self.nodes {
             let body = format!(r#"{{"key":"{key}","value":0}}"#);
             eventually(
@@ -156,7 +155,7 @@ impl Nodes {
     }
 
     /// Waits until `/health/path` of every node answers this HTTP status.
-    pub(crate) async fn wait_path(&self, status: u16) {
+    pub async fn wait_path(&self, status: u16) {
         for node in &self.nodes {
             let is_so =
                 async || node.internal("GET", "/health/path", &[], b"").await.status == status;
@@ -165,7 +164,7 @@ impl Nodes {
     }
 
     /// Waits until no node holds anything.
-    pub(crate) async fn quiet(&self) {
+    pub async fn quiet(&self) {
         for node in &self.nodes {
             node.quiet().await;
         }
@@ -194,7 +193,7 @@ async fn key_waiters(node: &Node, key: &str) -> Option<u64> {
 
 /// Waits until a node can use its Redis. Readiness does not show it: a node is ready without
 /// Redis.
-pub(crate) async fn wait_connected(node: &Node) {
+pub async fn wait_connected(node: &Node) {
     let is_connected = async || node.get("/status/get?key=connected&wait=0").await.code() != -6;
     eventually(is_connected, "the node has a Redis").await;
 }

@@ -14,13 +14,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::free_port;
+use crate::free_port;
 
 /// The treatment of bytes. Bytes that are held back pass when the weather changes, even if
 /// their client has closed its connection meanwhile. They are like a packet that the network
 /// lost and that arrives late, because the sender's system sent it again.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Weather {
+pub enum Weather {
+    /// Bytes pass at once.
     Pass,
     /// Each byte arrives this much later, in both directions.
     Delay(Duration),
@@ -40,8 +41,9 @@ pub(crate) enum Weather {
 }
 
 /// A proxy in front of one address.
-pub(crate) struct Proxy {
-    pub(crate) port: u16,
+pub struct Proxy {
+    /// The port on which it takes connections.
+    pub port: u16,
     sky: watch::Sender<Sky>,
     held_back: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -76,7 +78,7 @@ impl Sky {
 
 impl Proxy {
     /// Starts a proxy that passes connections on to `to`.
-    pub(crate) async fn start(to: SocketAddr) -> Self {
+    pub async fn start(to: SocketAddr) -> Self {
         let port = free_port();
         let (sky, seen) = watch::channel(Sky {
             weather: Weather::Pass,
@@ -95,7 +97,7 @@ impl Proxy {
 
     /// Changes the weather, or begins the same one anew. Connections that exist now count as
     /// old then.
-    pub(crate) fn set(&self, weather: Weather) {
+    pub fn set(&self, weather: Weather) {
         self.sky.send_modify(|sky| {
             *sky = Sky {
                 weather,
@@ -105,7 +107,7 @@ impl Proxy {
     }
 
     /// Returns how many bytes were read and not yet written.
-    pub(crate) fn held_back(&self) -> usize {
+    pub fn held_back(&self) -> usize {
         self.held_back.load(Ordering::Relaxed)
     }
 }

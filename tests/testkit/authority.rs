@@ -1,10 +1,11 @@
-//! A test's own certificate authority, made by the `openssl` program.
+//! A test's own certificate authority, made by the `openssl` program, which the tests of nginx
+//! need anyway. A library would be more crates to build.
 
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::Scratch;
+use crate::Scratch;
 
 /// The `openssl` arguments that make a new key.
 const KEY: [&str; 5] = [
@@ -15,12 +16,12 @@ const KEY: [&str; 5] = [
     "-nodes",
 ];
 
-/// An authority that signs certificates for 127.0.0.1 and localhost. They are valid for two
-/// days.
-pub(crate) struct Authority(Scratch);
+/// An authority that signs certificates. They are valid for two days.
+pub struct Authority(Scratch);
 
 impl Authority {
-    pub(crate) async fn new() -> Self {
+    /// Makes an authority with a new key.
+    pub async fn new() -> Self {
         let this = Self(Scratch::new());
         let uses = [
             "-addext",
@@ -44,18 +45,31 @@ impl Authority {
     }
 
     /// Returns the path of the certificate to trust, as `SSL_CERT_FILE` takes it.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         self.0.path("ca.pem").display().to_string()
     }
 
-    /// Makes a new certificate and its key, and returns their paths.
-    pub(crate) async fn certificate(&self, name: &str) -> (String, String) {
-        let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{name}.{end}"));
+    /// Returns the directory of its files.
+    pub(crate) fn directory(&self) -> String {
+        self.0.path("").display().to_string()
+    }
+
+    /// Makes a certificate for a host name and its key, and returns their paths:
+    /// `{host}.pem` and `{host}.key`.
+    pub async fn certificate(&self, host: &str) -> (String, String) {
+        self.certificate_for(host, &format!("DNS:{host}")).await
+    }
+
+    /// Makes a certificate and its key for what `names` says, in openssl's words, and returns
+    /// their paths.
+    pub(crate) async fn certificate_for(&self, file: &str, names: &str) -> (String, String) {
+        let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{file}.{end}"));
         self.0.file(
             "names",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n",
+            &format!("subjectAltName={names}\nextendedKeyUsage=serverAuth\n"),
         );
-        let out = ["-subj", "/CN=localhost", "-keyout", &key, "-out", &request];
+        let subject = format!("/CN={file}");
+        let out = ["-subj", &subject, "-keyout", &key, "-out", &request];
         self.openssl(&[&["req", "-new"], &KEY[..], &out].concat())
             .await;
         let by = [

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::{Response, ahead};
+use crate::support::{Response, ahead};
 
 /// Compares `response` with `fixtures/answers/NAME.http`.
 ///
@@ -34,7 +34,7 @@ pub(crate) fn assert_golden(name: &str, response: &Response) {
 /// value of `date`, versions made of [`ahead`], and the digits of a `retry_after_ms`. With a
 /// `retry_after_ms`, the value of `content-length` is replaced too, because the number of
 /// digits varies.
-pub(crate) fn masked(response: &Response) -> Vec<u8> {
+fn masked(response: &Response) -> Vec<u8> {
     let head = std::str::from_utf8(&response.head).expect("a head in UTF-8");
     let (body, random) = without_retry_after_ms(&response.body);
     let body = with_constant_versions(body);

@@ -3,21 +3,22 @@
 
 use tokio::process::Command;
 
-use super::Node;
+use crate::Node;
 
 impl Node {
     /// Returns the resident memory.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    pub fn resident_bytes(&self) -> u64 {
         self.number("status", "VmRSS:") * 1024
     }
 
     /// Returns the resident memory without file mappings. How much of these is in RAM is up to
     /// the kernel and varies.
-    pub(crate) fn own_bytes(&self) -> u64 {
+    pub fn own_bytes(&self) -> u64 {
         self.number("status", "RssAnon:") * 1024
     }
 
-    pub(crate) fn threads(&self) -> u64 {
+    /// Returns the number of its threads.
+    pub fn threads(&self) -> u64 {
         self.number("status", "Threads:")
     }
 
@@ -36,7 +37,7 @@ impl Node {
     }
 
     /// Returns the number of open files, connections included.
-    pub(crate) fn open_files(&self) -> usize {
+    pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("a process")
             .count()
@@ -44,7 +45,7 @@ impl Node {
 
     /// Limits how many files the process may open from now on: [`Node::max_open_files`] at
     /// most.
-    pub(crate) async fn limit_open_files(&self, soft: usize) {
+    pub async fn limit_open_files(&self, soft: usize) {
         let args = [
             "--pid",
             &self.pid().to_string(),
@@ -62,7 +63,7 @@ impl Node {
     }
 
     /// Returns the highest limit of open files that the process may get.
-    pub(crate) fn max_open_files(&self) -> usize {
+    pub fn max_open_files(&self) -> usize {
         let limits =
             std::fs::read_to_string(format!("/proc/{}/limits", self.pid())).expect("a process");
         let line = limits
