@@ -9,18 +9,6 @@ use crate::support::{Conn, Launch, Node, PATIENCE, Scratch, eventually, project_
 
 const TOKEN: &str = "of-the-examples-of-the-documents";
 
-/// Returns the first block of code below a heading of docs/backend.md.
-fn block(heading: &str, language: &str) -> String {
-    let text = project_file("docs/backend.md");
-    let (_, section) = text
-        .split_once(&format!("\n## {heading}\n"))
-        .expect(heading);
-    let (_, block) = section
-        .split_once(&format!("```{language}\n"))
-        .expect(heading);
-    block.split("```").next().unwrap_or_default().to_owned()
-}
-
 #[tokio::test]
 async fn each_example_sets_a_status_with_the_token() {
     let scratch = Scratch::new();
@@ -38,8 +26,8 @@ async fn each_example_sets_a_status_with_the_token() {
     ];
     let mut last = 0;
     for (heading, language, name, program) in programs {
-        let code =
-            block(heading, language).replace("127.0.0.1:11001", &node.internal.tcp().to_string());
+        let blocks = code_below("docs/backend.md", heading, language);
+        let code = blocks[0].replace("127.0.0.1:11001", &node.internal.tcp().to_string());
         let file = scratch.file(name, &code);
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(&file).kill_on_drop(true);
