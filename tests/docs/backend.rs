@@ -4,8 +4,9 @@
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::docs::code::code_below;
 use crate::docs::readme::{code_spans, table_of};
-use crate::support::{Conn, Launch, Node, PATIENCE, Scratch, eventually, project_file};
+use crate::support::{Conn, Launch, Node, PATIENCE, Scratch, eventually};
 
 const TOKEN: &str = "of-the-examples-of-the-documents";
 
