@@ -195,7 +195,7 @@ test("a_token_is_asked_for_kept_in_the_tab_and_forgotten", limit, async (t) => {
   for (const wrong of ["wrong", "not a héader"]) {
     await page.fill("#token", wrong);
     await page.press("#token", "Enter");
-    await until("it is said to be wrong", async () => /none of this node/.test(await text(page, "#wrong")));
+    await until("the token is refused", async () => /none of this node/.test(await text(page, "#wrong")));
     await page.evaluate(() => (document.getElementById("wrong").textContent = ""));
   }
   await page.fill("#token", token);
@@ -244,7 +244,7 @@ test("charts_are_read_by_keyboard_and_pointer", limit, async (t) => {
   await plot.focus();
   await page.keyboard.press("ArrowLeft");
   const valueText = () => plot.getAttribute("aria-valuetext");
-  await until("a moment is told", async () => new RegExp(`^\\d\\d:\\d\\d:\\d\\d: .*${host(one)} \\d+`).test(await valueText()));
+  await until("the values of a moment are there", async () => new RegExp(`^\\d\\d:\\d\\d:\\d\\d: .*${host(one)} \\d+`).test(await valueText()));
   assert.equal(await plot.getAttribute("aria-valuenow"), "-2");
   assert.ok(await page.locator("figure:has-text('Waiters') .tip").isVisible());
   await page.keyboard.press("Escape");
@@ -276,8 +276,8 @@ test("a_node_that_stops_answering_is_said_to", limit, async (t) => {
   const gone = await program({ t });
   const page = await dashboard(t, { of: gone });
   await gone.kill();
-  await until("it is said", async () => /^This node has not answered since \d\d:\d\d:\d\d; trying again$/.test(await text(page, "#summary")));
-  assert.equal(await rows(page), 1, "what it told last stays");
+  await until("the summary says so", async () => /^This node has not answered since \d\d:\d\d:\d\d; trying again$/.test(await text(page, "#summary")));
+  assert.equal(await rows(page), 1, "its last report stays");
 });
 
 // Checks the picture of the page that the documents show. With `HOLDFAST_BLESS=1` the test takes it again, which needs

@@ -272,7 +272,7 @@ test("the_screen_outlives_a_restart_of_a_program_with_a_secret", limit, async (t
     new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
   });
   old.terminate();
-  await until("the restart is told", () => page.evaluate(() => told.has("The server is restarting; trying again")));
+  await until("the restart is shown", () => page.evaluate(() => told.has("The server is restarting; trying again")));
   await page.screenshot({ path: `${screenshots}desktop-light-retrying.png` });
   assert.equal(await old.exited, 0);
   const young = await program({ t, args: [...args, ...old.listeners] });

@@ -273,9 +273,9 @@ test("five_hundred_polls_leave_nothing_behind", { timeout: 120_000 }, async (t) 
     for (const end = n + count; n < end; n++) {
       await until("the poll is held", () => between.underWay(key) === 1);
       await holdfast.set(key, `${n}`);
-      await until("it is told", () => between.polls.length > n + 1);
+      await until("it is reported", () => between.polls.length > n + 1);
     }
-    await until("the last is told", () => page.evaluate((n) => window.newest === n - 1, n));
+    await until("the last one is reported", () => page.evaluate((n) => window.newest === n - 1, n));
   };
   await round(50);
   const before = await measure();

@@ -137,7 +137,7 @@ test("full_server_is_asked_again_when_it_says", limit, async (t) => {
   await full.waiters(1);
   const between = await proxy(t, full.public);
   await watch(page, between.url, "full", {}, "second");
-  await until("it was told more than once", () => between.polls.length > 3);
+  await until("it was refused more than once", () => between.polls.length > 3);
   // `retrying` is reported once, and `waiting` only when a poll is held, which no poll is here. On a busy machine an
   // answer may take a second, and then its poll seems to be held.
   const { states } = await watched(page, "second");
@@ -385,7 +385,7 @@ test("listener_that_throws_is_told_to_the_page_and_the_watch_goes_on", limit, as
     await holdfast.set("throws", `${value}`);
     await until("it is heard", () => page.evaluate((value) => values.includes(value), value));
   }
-  await until("all are told", () => page.complaints.length === 3);
+  await until("all errors are reported", () => page.complaints.length === 3);
   assert.deepEqual(page.complaints, ["pageerror: no state", "pageerror: no 1", "pageerror: no 2"]);
 });
 

@@ -34,7 +34,7 @@ export const watched = (page, name = "watched") =>
 
 /** Waits until a watch has reported the state `wanted`, which may have passed since. */
 export const told = (page, wanted, name = "watched") =>
-  until(`the watch told ${wanted}`, async () => (await watched(page, name)).states.some(([state]) => state === wanted));
+  until(`the watch reported ${wanted}`, async () => (await watched(page, name)).states.some(([state]) => state === wanted));
 
 /** Waits until a watch's state is `wanted`, in which it must stay. */
 export const state = (page, wanted, name = "watched") =>
