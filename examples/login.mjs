@@ -1,16 +1,18 @@
-// Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.py is the same in Python.
+// Signs in by a QR code, like WeChat: a whole backend in one file, without a framework. login.py is the same in Python.
 //
-//     cargo install --locked --path .                   (holdfast itself, once)
+//     cargo install --locked --path .                   (installs holdfast, once)
 //     openssl rand -base64 32 > key-secret              (holdfast and this file sign keys with it)
-//     openssl rand -hex 32 > internal-token             (this file shows it to holdfast, so that nobody else sets a status)
+//     openssl rand -hex 32 > internal-token             (this file sends it to holdfast, so nobody else sets a status)
 //     holdfast --key-secret-file key-secret --internal-token-file internal-token &    (on 127.0.0.1:11000 and 11001)
 //     export HOLDFAST_TOKEN=$(cat internal-token)
 //     npm install uqr && node examples/login.mjs        (then open http://127.0.0.1:8000/)
 //
-// A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
-// names, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
-// key, which is that id signed, is what the screen's page polls with; the ticket that comes then is good once, for a minute,
-// with the cookie of the browser that showed the code.
+// A screen shows a code. Ann is signed in on her phone already. The phone scans the code and confirms, and the screen
+// is signed in. There are three names, and none is of use without the next:
+// - The id in the code names the login. Everybody near may see it.
+// - The key is that id, signed. The screen's page polls with it.
+// - The ticket comes with the confirmation. It is good once, for a minute, and only with the cookie of the browser that
+//   showed the code.
 
 import { createHmac, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -20,17 +22,17 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 
 const { env } = process;
-const PORT = Number(env.PORT ?? 8000);                              // 0: any that is free
+const PORT = Number(env.PORT ?? 8000);                              // 0 means any free port
 const HOST = env.HOST ?? "127.0.0.1";
 const PUBLIC = (env.HOLDFAST_PUBLIC_URL ?? "http://127.0.0.1:11000").replace(/\/$/, "");        // for pages
-const INTERNAL = (env.HOLDFAST_INTERNAL_URL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for us alone
-const TOKEN = env.HOLDFAST_TOKEN;                                   // what --internal-token-file of holdfast holds
-const KEY_SECRET = env.KEY_SECRET_FILE ?? "key-secret";              // what --key-secret-file of holdfast names
-const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds that a code is good for
+const INTERNAL = (env.HOLDFAST_INTERNAL_URL ?? "http://127.0.0.1:11001").replace(/\/$/, "");    // for this backend only
+const TOKEN = env.HOLDFAST_TOKEN;                                   // a token in the --internal-token-file of holdfast
+const KEY_SECRET = env.KEY_SECRET_FILE ?? "key-secret";              // the --key-secret-file of holdfast
+const LOGIN_LIFE = Number(env.LOGIN_LIFE ?? 300);                   // seconds until a code expires
 const TICKET_LIFE = 60, SESSION_LIFE = 3600;
-let { ORIGIN } = env;                                               // how browsers reach us, as in https://example.com
+let { ORIGIN } = env;                                               // for browsers, like https://example.com
 
-// Found from the directory where you stand and ran `npm install`, wherever this file lies.
+// Loads uqr from the current directory, in which you ran `npm install`, not from the directory of this file.
 const { renderSVG } = (() => {
   try { return createRequire(`${process.cwd()}/`)("uqr"); } catch {
     console.error("login.mjs: the package uqr is missing: npm install uqr");
@@ -40,7 +42,7 @@ const { renderSVG } = (() => {
 
 const SECRET = (() => {
   try {
-    return readFileSync(KEY_SECRET, "utf8").trim().split(/\s/)[0] || exit("it is empty");     // of several the first signs
+    return readFileSync(KEY_SECRET, "utf8").trim().split(/\s/)[0] || exit("it is empty");     // the first one signs
   } catch ({ message }) { return exit(message); }
   function exit(why) {
     console.error(`login.mjs: no secret in ${KEY_SECRET} (${why}): openssl rand -base64 32 > ${KEY_SECRET}`);
@@ -48,13 +50,13 @@ const SECRET = (() => {
   }
 })();
 
-const random = () => randomBytes(16).toString("base64url");         // 128 bits: nobody guesses that
+const random = () => randomBytes(16).toString("base64url");         // 128 bits, so nobody can guess it
 class Refusal extends Error { constructor(status, text) { super(text); this.status = status; } }
 
-// What is remembered for a while, in this process; where there are several, in their database. All live equally long, so
-// the oldest come first and go first. Full, it refuses: a flood of new visitors must not push out who is signing in.
-// But one address can fill it, and lock the others out for LOGIN_LIFE: in front of this belongs a limit for each address,
-// as nginx' `limit_req`.
+// Entries that are kept for a while in this process. If you run several processes, use a database. All entries live
+// equally long, so the oldest come first and expire first. If it is full, it refuses new entries: a flood of new
+// visitors must not push out people who are signing in. But one address can fill it, and lock out all others for
+// LOGIN_LIFE. So put a limit for each address in front, such as nginx's `limit_req`.
 class Memory {
   #entries = new Map();
   constructor(seconds, most = 10_000) { Object.assign(this, { seconds, most }); }
@@ -72,9 +74,9 @@ const logins = new Memory(LOGIN_LIFE);          // id -> { id, browser, phone, v
 const tickets = new Memory(TICKET_LIFE);        // ticket -> { browser, user }
 const sessions = new Memory(SESSION_LIFE);      // session -> { user }
 
-// --- holdfast -----------------------------------------------------------------------------------------------------------
+// --- holdfast --------------------------------------------------------------------------------------------------------
 
-// The key to wait with for what is set under an id: docs/signed-keys.md, "Sign by yourself".
+// Returns the key with which a page waits for the statuses of an id: see docs/signed-keys.md, "Sign by yourself".
 function keyOf(id, life) {
   const signed = `${id}.${Date.now() + life * 1000}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
@@ -91,9 +93,10 @@ async function ask(method, path, body) {
   }
 }
 
-// Sets a status after the one of version `after`, and returns its version. Out of reach (503), full (507), no answer, or
-// `"stored":"unknown"`: it is tried again, which can do no harm, as the second of two sets with the same `after` is a
-// conflict. With somebody else's, or, where the first was stored after all, with our own: a look tells which.
+// Sets a status if the key's version is still `after`, and returns the new version. Tries again if holdfast cannot
+// store it (503, 507), gives no answer, or answers `"stored":"unknown"`. That does no harm: of two sets with the same
+// `after`, the second is a conflict. Then the key's status shows whether our first set was stored, or another one came
+// before.
 async function setStatus(id, value, more) {
   for (const pause of [0, 100, 200, 400, 800]) {
     await sleep(pause);
@@ -104,30 +107,30 @@ async function setStatus(id, value, more) {
       if (known.status === 200 && isDeepStrictEqual(known.value, value)) return known.version;
       if (known.status === 200 || known.status === 404) throw new Refusal(409, "This code has been answered already.");
     } else if (told.status > 0 && told.status < 500) {
-      throw new Error(`holdfast refuses: ${told.status} ${told.message}`);   // our mistake: the same again would be too
+      throw new Error(`holdfast refuses: ${told.status} ${told.message}`);   // our mistake: another try would fail too
     }
   }
   throw new Refusal(503, "That did not get through. Try again.");
 }
 
-// --- the screen ---------------------------------------------------------------------------------------------------------
+// --- the screen ------------------------------------------------------------------------------------------------------
 
 // One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
 function showCode({ cookies }) {
   const browser = cookies.browser ?? random(), id = random();
   logins.put(id, { id, browser, turn: Promise.resolve() });
-  const key = keyOf(id, LOGIN_LIFE + TICKET_LIFE);                  // what is confirmed in the last moment is still heard
+  const key = keyOf(id, LOGIN_LIFE + TICKET_LIFE);                  // for a confirmation in the last moment
   const link = `${ORIGIN}/app?id=${id}`;
   const values = { base: PUBLIC, key, life: LOGIN_LIFE, link, qr: renderSVG(link, { ecc: "M", border: 4 }) };
   return page(LOGIN, values, cookie("browser", browser, LOGIN_LIFE + TICKET_LIFE));
 }
 
-// Looked at before it is taken: a browser that showed another code can neither use the ticket nor use it up.
+// Checks the ticket before taking it. So a browser that showed another code can neither use the ticket nor use it up.
 function redeem({ fields, cookies }) {
   const ticket = tickets.get(fields.ticket);
   if (!ticket || ticket.browser !== cookies.browser) throw new Refusal(403, "This ticket is not good, or no longer.");
   tickets.take(fields.ticket);
-  const session = sessions.put(random(), { user: ticket.user });    // new at each sign-in, whatever the browser had
+  const session = sessions.put(random(), { user: ticket.user });    // always a new one, even if the browser had one
   return text(200, "Signed in.", cookie("session", session, SESSION_LIFE, "Strict"));
 }
 
@@ -136,19 +139,19 @@ function me({ cookies }) {
   return { status: user ? 200 : 401, body: JSON.stringify({ user }), headers: { "content-type": "application/json" } };
 }
 
-// --- the phone ----------------------------------------------------------------------------------------------------------
+// --- the phone -------------------------------------------------------------------------------------------------------
 
-// A real app asks its own session who this is. Here it is Ann, and a cookie tells her phone from another.
+// A real app knows its user from its own session. Here the user is always Ann, and a cookie identifies her phone.
 const USER = "Ann";
 
-// Opening the link changes nothing: cameras, messengers and virus scanners look at links ahead of people. They run no
-// scripts, so the page's script tells of the scan, by a POST.
+// Opening the link changes nothing, because cameras, messengers and virus scanners open links before people do. They
+// run no scripts, so the page's script reports the scan by a POST.
 function showApp({ fields, cookies }) {
   const values = { user: USER, origin: ORIGIN, id: fields.id ?? "" };
   return page(APP, values, cookie("phone", cookies.phone ?? random(), SESSION_LIFE));
 }
 
-// Of what concerns one login the next begins when the last is over, so that it sees what that has done.
+// Runs the steps of one login one after another, so that each step sees the result of the last.
 function inTurn(login, what) {
   const done = login.turn.then(what);
   login.turn = done.catch(() => {});
@@ -159,21 +162,22 @@ function scanned({ fields, cookies }) {
   const login = logins.get(fields.id);
   if (!login || !cookies.phone) throw new Refusal(410, "This code has expired. Ask the screen for a new one.");
   return inTurn(login, async () => {
-    login.phone ??= cookies.phone;              // the first takes it
+    login.phone ??= cookies.phone;              // the first phone takes the login
     if (login.phone !== cookies.phone) throw new Refusal(409, "Another phone has scanned this code.");
     if (login.over) throw new Refusal(410, login.over.told);
-    // Kept for as long as the login may last from now, or the next status would find nothing to come after.
+    // Kept as long as the login may last from now. Otherwise the next set would find no status with its `after`.
     login.version ??= await setStatus(login.id, { state: "scanned" }, { after: 0, ttl: LOGIN_LIFE });
     return text(200, "Scanned.");
   });
 }
 
-// Once, whichever of two presses comes first. The same again, as its answer was lost, is told the same.
+// Carries out the first of two presses. If the same press is repeated because its answer was lost, it is answered with
+// the same text.
 function carryOut({ fields, cookies }, state, told, prepare) {
   const login = logins.get(fields.id);
   if (!login?.version || login.phone !== cookies.phone) throw new Refusal(410, "This code is over, or not yours to answer.");
   return inTurn(login, async () => {
-    if (!login.over) {                          // looked at only now: another press may have had its turn
+    if (!login.over) {                          // another press may have come first
       const value = { state, ...prepare(login) };
       await setStatus(login.id, value, { after: login.version, final: true, ttl: TICKET_LIFE });
       login.over = { state, told };
@@ -184,16 +188,16 @@ function carryOut({ fields, cookies }, state, told, prepare) {
 }
 
 const confirm = (request) => carryOut(request, "confirmed", "Confirmed. Look at the screen.", (login) => {
-  // The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
+  // The ticket must be valid before the page can get it. It stays the same if Ann has to press again.
   if (!tickets.get(login.ticket)) login.ticket = tickets.put(random(), { browser: login.browser, user: USER });
   return { ticket: login.ticket };
 });
 
 const refuse = (request) => carryOut(request, "refused", "Refused. The screen stays signed out.", (login) => {
-  tickets.take(login.ticket);                   // of a confirmation that may have got through or not
+  tickets.take(login.ticket);                   // the ticket of a confirmation that may have failed
 });
 
-// --- the pages ----------------------------------------------------------------------------------------------------------
+// --- the pages -------------------------------------------------------------------------------------------------------
 
 const HEAD = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Sign in</title><link rel="icon" href="data:,"><style nonce="{{nonce}}">
@@ -201,7 +205,7 @@ const HEAD = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="v
   svg { width: 100%; height: auto } button { font: inherit; padding: .5em 1.5em } [hidden] { display: none }
 </style>`;
 
-// A code that has expired is not replaced by itself: a page that is left open would ask for codes for ever.
+// An expired code is not replaced by itself: otherwise a page that is left open would ask for codes for ever.
 const LOGIN = `${HEAD}
 <main data-base="{{base}}" data-key="{{key}}" data-life="{{life}}">
   <h1>Sign in</h1>
@@ -225,13 +229,13 @@ const LOGIN = `${HEAD}
   async function redeem(ticket) {
     const post = () => fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
     const later = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-    // Again where there was no answer, as without a network; not where the answer is no.
+    // Try again if there was no answer, for example without a network. Do not if the answer is a refusal.
     const answer = await post().catch(() => later(1).then(post)).catch(() => later(3).then(post));
     if (!answer.ok) return show("failed");
     show("done", "Signed in as " + (await (await fetch("/me")).json()).user + ".");
   }
   holdfast.watch(base, key, {
-    giveUpAfter: +life + 20,    // a confirmation of the last moment may be on its way for as long, set again and again
+    giveUpAfter: +life + 20,    // a confirmation in the last moment may be tried for so long
     onstatus(value) {
       show(value.state);
       if (value.state === "confirmed") redeem(value.ticket).catch(() => show("failed"));
@@ -265,8 +269,8 @@ const APP = `${HEAD}
   send("/app/scanned");
 </script>`;
 
-// Only scripts with this page's nonce run. holdfast.js gives it to those that it inserts, so that no host needs to be
-// allowed as a whole. And nobody frames a page with a Confirm button.
+// Fills in a page. Only scripts with its nonce run. holdfast.js gives the nonce to the scripts that it inserts, so the
+// policy allows no host as a whole. No other site may show a page with a Confirm button in a frame.
 function page(template, values, headers) {
   const nonce = random(), all = { nonce, ...values };
   const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src 'nonce-${nonce}'; img-src data:; ` +
@@ -277,16 +281,17 @@ function page(template, values, headers) {
   return { status: 200, body, headers: { ...type, ...headers } };
 }
 
-// --- HTTP ---------------------------------------------------------------------------------------------------------------
+// --- HTTP ------------------------------------------------------------------------------------------------------------
 
 const text = (status, body, headers) => ({ status, body, headers: { "content-type": "text/plain; charset=utf-8", ...headers } });
 
-// `__Host-`: set by this host over https, and by no other that shares its domain.
+// A cookie with `__Host-` can be set only by this host over https, and by no other host of its domain.
 const isHttps = () => ORIGIN.startsWith("https:");
 const prefix = () => (isHttps() ? "__Host-" : "");
 
-// Lax, so that it comes along a link from another site too: else the page there would set a new one, over that of the tabs
-// that are open already. And no other site can use it, as each POST must come from ORIGIN.
+// Returns the header that sets a cookie. With Lax, the browser sends the cookie also if it follows a link on another
+// site. Otherwise the page would set a new cookie, in place of the one of the open tabs. Other sites cannot use the
+// cookie, because each POST must come from ORIGIN.
 function cookie(name, value, seconds, site = "Lax") {
   const flags = `Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${site}${isHttps() ? "; Secure" : ""}`;
   return { "set-cookie": `${prefix()}${name}=${value}; ${flags}` };
@@ -307,7 +312,7 @@ async function answer(request) {
   let body = "";
   for await (const chunk of request) body += chunk;
   const fields = Object.fromEntries(new URLSearchParams(request.method === "POST" ? body : query.join("?")));
-  // Those that look as ours do; any other is as none.
+  // Accept only cookies of our own form, and ignore all others.
   const ours = new RegExp(`(?:^|; )${prefix()}(\\w+)=([\\w-]{22})(?=;|$)`, "g");
   const cookies = Object.fromEntries([...(request.headers.cookie ?? "").matchAll(ours)].map(([, ...pair]) => pair));
   return route({ fields, cookies });
@@ -324,6 +329,6 @@ const server = createServer(async (request, response) => {
 });
 server.listen(PORT, HOST, () => {
   const listens = `http://${HOST}:${server.address().port}`;
-  ORIGIN = new URL(ORIGIN || listens).origin;       // as browsers write it: in lower case, without a default port
+  ORIGIN = new URL(ORIGIN || listens).origin;       // as browsers write it: in lower case, without the default port
   console.log(`${listens}/`);
 });

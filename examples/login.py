@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Sign in by a QR code, as with WeChat: a whole backend in one file, without a framework. login.mjs is the same in Node.
+"""Signs in by a QR code, like WeChat: a whole backend in one file, without a framework. login.mjs is the same in Node.
 
-    cargo install --locked --path .                       (holdfast itself, once)
+    cargo install --locked --path .                       (installs holdfast, once)
     openssl rand -base64 32 > key-secret                  (holdfast and this file sign keys with it)
-    openssl rand -hex 32 > internal-token                 (this file shows it to holdfast, so that nobody else sets a status)
+    openssl rand -hex 32 > internal-token                 (this file sends it to holdfast, so nobody else sets a status)
     holdfast --key-secret-file key-secret --internal-token-file internal-token &    (on 127.0.0.1:11000 and 11001)
     export HOLDFAST_TOKEN=$(cat internal-token)
     pip install segno && python3 examples/login.py        (then open http://127.0.0.1:8000/)
 
-A screen shows a code; a phone, where Ann is signed in already, scans it and confirms; the screen is signed in. Three
-names, each worth nothing without the next: the id in the code says which login, and everybody near may see it; the
-key, which is that id signed, is what the screen's page polls with; the ticket that comes then is good once, for a minute,
-with the cookie of the browser that showed the code.
+A screen shows a code. Ann is signed in on her phone already. The phone scans the code and confirms, and the screen is
+signed in. There are three names, and none is of use without the next:
+- The id in the code names the login. Everybody near may see it.
+- The key is that id, signed. The screen's page polls with it.
+- The ticket comes with the confirmation. It is good once, for a minute, and only with the cookie of the browser that
+  showed the code.
 """
 
 import base64
@@ -37,26 +39,26 @@ try:
 except ImportError:
     sys.exit("login.py: the package segno is missing: pip install segno (Debian: apt-get install python3-segno)")
 
-PORT = int(environ.get("PORT", 8000))                               # 0: any that is free
+PORT = int(environ.get("PORT", 8000))                               # 0 means any free port
 HOST = environ.get("HOST", "127.0.0.1")
 PUBLIC = environ.get("HOLDFAST_PUBLIC_URL", "http://127.0.0.1:11000").rstrip("/")         # for pages
-INTERNAL = environ.get("HOLDFAST_INTERNAL_URL", "http://127.0.0.1:11001").rstrip("/")     # for us alone
-TOKEN = environ.get("HOLDFAST_TOKEN")                               # what --internal-token-file of holdfast holds
-KEY_SECRET = environ.get("KEY_SECRET_FILE", "key-secret")            # what --key-secret-file of holdfast names
-LOGIN_LIFE = int(environ.get("LOGIN_LIFE", 300))                    # seconds that a code is good for
+INTERNAL = environ.get("HOLDFAST_INTERNAL_URL", "http://127.0.0.1:11001").rstrip("/")     # for this backend only
+TOKEN = environ.get("HOLDFAST_TOKEN")                               # a token in the --internal-token-file of holdfast
+KEY_SECRET = environ.get("KEY_SECRET_FILE", "key-secret")            # the --key-secret-file of holdfast
+LOGIN_LIFE = int(environ.get("LOGIN_LIFE", 300))                    # seconds until a code expires
 TICKET_LIFE, SESSION_LIFE = 60, 3600
-ORIGIN = environ.get("ORIGIN")                                      # how browsers reach us, as in https://example.com
+ORIGIN = environ.get("ORIGIN")                                      # for browsers, like https://example.com
 
 
 try:
     with open(KEY_SECRET) as lines:
-        SECRET = next(filter(None, map(str.strip, lines)))          # of several the first signs
+        SECRET = next(filter(None, map(str.strip, lines)))          # the first one signs
 except (OSError, StopIteration) as error:
     sys.exit(f"login.py: no secret in {KEY_SECRET} ({error}): openssl rand -base64 32 > {KEY_SECRET}")
 
 
 def random():
-    return secrets.token_urlsafe(16)                                # 128 bits: nobody guesses that
+    return secrets.token_urlsafe(16)                                # 128 bits, so nobody can guess it
 
 
 class Refusal(Exception):
@@ -65,10 +67,11 @@ class Refusal(Exception):
 
 
 class Memory:
-    """What is remembered for a while, in this process; where there are several, in their database. All live equally long,
-    so the oldest come first and go first. Full, it refuses: a flood of new visitors must not push out who is signing in.
-    But one address can fill it, and lock the others out for LOGIN_LIFE: in front of this belongs a limit for each address,
-    as nginx' `limit_req`. Nor are threads bounded here: each connection has one, so it needs `limit_conn` as well."""
+    """Entries that are kept for a while in this process. If you run several processes, use a database. All entries live
+    equally long, so the oldest come first and expire first. If it is full, it refuses new entries: a flood of new
+    visitors must not push out people who are signing in. But one address can fill it, and lock out all others for
+    LOGIN_LIFE. So put a limit for each address in front, such as nginx's `limit_req`. Each connection has a thread, and
+    nothing limits their number here, so use `limit_conn` as well."""
 
     def __init__(self, seconds, most=10_000):
         self.seconds, self.most, self.entries, self.lock = seconds, most, {}, threading.Lock()
@@ -88,7 +91,7 @@ class Memory:
         return entry if until > time.monotonic() else None
 
     def take(self, name):
-        with self.lock:                                             # of two threads one gets it
+        with self.lock:                                             # only one of two threads gets it
             entry, until = self.entries.pop(name, (None, 0))
         return entry if until > time.monotonic() else None
 
@@ -102,16 +105,16 @@ class Login:
     def __init__(self, browser):
         self.browser, self.id, self.lock = browser, random(), threading.Lock()
         self.phone = self.version = self.ticket = None
-        self.over = None            # what the phone has answered, once it is carried out: ("confirmed" or "refused", text)
+        self.over = None            # the phone's answer, when it is carried out: ("confirmed" or "refused", text)
 
 
-# --- holdfast -----------------------------------------------------------------------------------------------------------
+# --- holdfast ---------------------------------------------------------------------------------------------------------
 
-direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))       # the internal listener is behind no proxy
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))       # no proxy to the internal listener
 
 
 def key_of(id, life):
-    """The key to wait with for what is set under an id: docs/signed-keys.md, "Sign by yourself"."""
+    """Returns the key with which a page waits for the statuses of an id: docs/signed-keys.md, "Sign by yourself"."""
     signed = f"{id}.{int((time.time() + life) * 1000)}"
     signature = hmac.digest(SECRET.encode(), signed.encode(), hashlib.sha256)
     return f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
@@ -133,9 +136,10 @@ def ask(method, path, body=None):
 
 
 def set_status(id, value, **more):
-    """Sets a status after the one of version `after`, and returns its version. Out of reach (503), full (507), no answer,
-    or `"stored":"unknown"`: it is tried again, which can do no harm, as the second of two sets with the same `after` is a
-    conflict. With somebody else's, or, where the first was stored after all, with our own: a look tells which."""
+    """Sets a status if the key's version is still `after`, and returns the new version. Tries again if holdfast cannot
+    store it (503, 507), gives no answer, or answers `"stored":"unknown"`. That does no harm: of two sets with the same
+    `after`, the second is a conflict. Then the key's status shows whether our first set was stored, or another one came
+    before."""
     for pause in 0, 0.1, 0.2, 0.4, 0.8:
         time.sleep(pause)
         status, told = ask("POST", "/status/set", json.dumps({"key": id, "value": value, **more}).encode())
@@ -148,30 +152,30 @@ def set_status(id, value, **more):
             if status in (200, 404):
                 raise Refusal(409, "This code has been answered already.")
         elif 0 < status < 500:
-            raise RuntimeError(f"holdfast refuses: {status} {told}")        # our mistake: the same again would be too
+            raise RuntimeError(f"holdfast refuses: {status} {told}")        # our mistake, so another try would fail too
     raise Refusal(503, "That did not get through. Try again.")
 
 
-# --- the screen ---------------------------------------------------------------------------------------------------------
+# --- the screen -------------------------------------------------------------------------------------------------------
 
 def show_code(fields, cookies):
     # One cookie for all tabs of a browser, so that a second tab does not take the first one's login away.
     browser = cookies.get("browser") or random()
     login = Login(browser)
     link = f"{ORIGIN}/app?id={logins.put(login.id, login)}"
-    key = key_of(login.id, LOGIN_LIFE + TICKET_LIFE)                # what is confirmed in the last moment is still heard
+    key = key_of(login.id, LOGIN_LIFE + TICKET_LIFE)                # for a confirmation in the last moment
     qr = segno.make(link, micro=False, error="m").svg_inline(omitsize=True, dark="#000", light="#fff")
     return page(LOGIN, {"base": PUBLIC, "key": key, "life": LOGIN_LIFE, "link": link, "qr": qr},
                 cookie("browser", browser, LOGIN_LIFE + TICKET_LIFE))
 
 
 def redeem(fields, cookies):
-    # Looked at before it is taken: a browser that showed another code can neither use the ticket nor use it up.
+    # Check the ticket before taking it. So a browser that showed another code can neither use the ticket nor use it up.
     ticket = fields.get("ticket")
     known = tickets.get(ticket)
     if not known or known[0] != cookies.get("browser") or not tickets.take(ticket):
         raise Refusal(403, "This ticket is not good, or no longer.")
-    session = sessions.put(random(), known[1])                      # new at each sign-in, whatever the browser had
+    session = sessions.put(random(), known[1])                      # always a new one, even if the browser had one
     return text(200, "Signed in.", cookie("session", session, SESSION_LIFE, "Strict"))
 
 
@@ -180,15 +184,15 @@ def me(fields, cookies):
     return 200 if user else 401, json.dumps({"user": user}), {"content-type": "application/json"}
 
 
-# --- the phone ----------------------------------------------------------------------------------------------------------
+# --- the phone --------------------------------------------------------------------------------------------------------
 
-# A real app asks its own session who this is. Here it is Ann, and a cookie tells her phone from another.
+# A real app knows its user from its own session. Here the user is always Ann, and a cookie identifies her phone.
 USER = "Ann"
 
 
 def show_app(fields, cookies):
-    # Opening the link changes nothing: cameras, messengers and virus scanners look at links ahead of people. They run no
-    # scripts, so the page's script tells of the scan, by a POST.
+    # Opening the link changes nothing, because cameras, messengers and virus scanners open links before people do. They
+    # run no scripts, so the page's script reports the scan by a POST.
     return page(APP, {"user": USER, "origin": ORIGIN, "id": fields.get("id", "")},
                 cookie("phone", cookies.get("phone") or random(), SESSION_LIFE))
 
@@ -198,23 +202,24 @@ def scanned(fields, cookies):
     if not login or not phone:
         raise Refusal(410, "This code has expired. Ask the screen for a new one.")
     with login.lock:
-        login.phone = login.phone or phone                          # the first takes it
+        login.phone = login.phone or phone                          # the first phone takes the login
         if login.phone != phone:
             raise Refusal(409, "Another phone has scanned this code.")
         if login.over:
             raise Refusal(410, login.over[1])
-        # Kept for as long as the login may last from now, or the next status would find nothing to come after.
+        # Kept as long as the login may last from now. Otherwise the next set would find no status with its `after`.
         login.version = login.version or set_status(login.id, {"state": "scanned"}, after=0, ttl=LOGIN_LIFE)
     return text(200, "Scanned.")
 
 
 def carry_out(fields, cookies, state, told, prepare):
-    """Once, whichever of two presses comes first. The same again, as its answer was lost, is told the same."""
+    """Carries out the first of two presses. If the same press is repeated because its answer was lost, it is answered
+    with the same text."""
     login = logins.get(fields.get("id"))
     if not login or not login.version or login.phone != cookies.get("phone"):
         raise Refusal(410, "This code is over, or not yours to answer.")
     with login.lock:
-        if not login.over:                                          # looked at only now: another press may have had the lock
+        if not login.over:                                          # another press may have come first
             value = {"state": state, **prepare(login)}
             set_status(login.id, value, after=login.version, final=True, ttl=TICKET_LIFE)
             login.over = state, told
@@ -225,7 +230,7 @@ def carry_out(fields, cookies, state, told, prepare):
 
 def confirm(fields, cookies):
     def prepare(login):
-        # The ticket is good before the page can hear of it, and it stays the same where Ann has to press again.
+        # The ticket must be valid before the page can get it. It stays the same if Ann has to press again.
         if not tickets.get(login.ticket):
             login.ticket = tickets.put(random(), (login.browser, USER))
         return {"ticket": login.ticket}
@@ -234,12 +239,12 @@ def confirm(fields, cookies):
 
 def refuse(fields, cookies):
     def prepare(login):
-        tickets.take(login.ticket)                                  # of a confirmation that may have got through or not
+        tickets.take(login.ticket)                                  # the ticket of a confirmation that may have failed
         return {}
     return carry_out(fields, cookies, "refused", "Refused. The screen stays signed out.", prepare)
 
 
-# --- the pages ----------------------------------------------------------------------------------------------------------
+# --- the pages --------------------------------------------------------------------------------------------------------
 
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Sign in</title><link rel="icon" href="data:,"><style nonce="{{nonce}}">
@@ -247,7 +252,7 @@ HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
   svg { width: 100%; height: auto } button { font: inherit; padding: .5em 1.5em } [hidden] { display: none }
 </style>"""
 
-# A code that has expired is not replaced by itself: a page that is left open would ask for codes for ever.
+# An expired code is not replaced by itself: otherwise a page that is left open would ask for codes for ever.
 LOGIN = HEAD + """
 <main data-base="{{base}}" data-key="{{key}}" data-life="{{life}}">
   <h1>Sign in</h1>
@@ -271,13 +276,13 @@ LOGIN = HEAD + """
   async function redeem(ticket) {
     const post = () => fetch("/login", { method: "POST", body: new URLSearchParams({ ticket }) });
     const later = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-    // Again where there was no answer, as without a network; not where the answer is no.
+    // Try again if there was no answer, for example without a network. Do not if the answer is a refusal.
     const answer = await post().catch(() => later(1).then(post)).catch(() => later(3).then(post));
     if (!answer.ok) return show("failed");
     show("done", "Signed in as " + (await (await fetch("/me")).json()).user + ".");
   }
   holdfast.watch(base, key, {
-    giveUpAfter: +life + 20,    // a confirmation of the last moment may be on its way for as long, set again and again
+    giveUpAfter: +life + 20,    // a confirmation in the last moment may be tried for so long
     onstatus(value) {
       show(value.state);
       if (value.state === "confirmed") redeem(value.ticket).catch(() => show("failed"));
@@ -313,8 +318,8 @@ APP = HEAD + """
 
 
 def page(template, values, headers):
-    """Only scripts with this page's nonce run. holdfast.js gives it to those that it inserts, so that no host needs to be
-    allowed as a whole. And nobody frames a page with a Confirm button."""
+    """Fills in a page. Only scripts with its nonce run. holdfast.js gives the nonce to the scripts that it inserts, so
+    the policy allows no host as a whole. No other site may show a page with a Confirm button in a frame."""
     nonce = random()
     values = {"nonce": nonce, **values}
     policy = (f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; "
@@ -326,7 +331,7 @@ def page(template, values, headers):
     return 200, body, {"content-type": "text/html; charset=utf-8", "content-security-policy": policy, **headers}
 
 
-# --- HTTP ---------------------------------------------------------------------------------------------------------------
+# --- HTTP -------------------------------------------------------------------------------------------------------------
 
 def text(status, body, headers={}):
     return status, body, {"content-type": "text/plain; charset=utf-8", **headers}
@@ -337,17 +342,18 @@ def is_https():
 
 
 def prefix():
-    return "__Host-" if is_https() else ""      # set by this host over https, and by no other that shares its domain
+    return "__Host-" if is_https() else ""      # only this host can set it, over https, and no other host of its domain
 
 
 def cookie(name, value, seconds, site="Lax"):
-    """Lax, so that it comes along a link from another site too: else the page there would set a new one, over that of the
-    tabs that are open already. And no other site can use it, as each POST must come from ORIGIN."""
+    """Returns the header that sets a cookie. With Lax, the browser sends the cookie also if it follows a link on
+    another site. Otherwise the page would set a new cookie, in place of the one of the open tabs. Other sites cannot
+    use the cookie, because each POST must come from ORIGIN."""
     secure = "; Secure" if is_https() else ""
     return {"set-cookie": f"{prefix()}{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={site}{secure}"}
 
 
-def as_browsers_write(origin):      # in lower case, and without the port that goes without saying
+def as_browsers_write(origin):      # in lower case, without the default port
     scheme, host = urlsplit(origin.lower())[:2]
     return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
 
@@ -359,7 +365,7 @@ routes = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    timeout = 10                    # seconds that a slow client keeps a thread
+    timeout = 10                    # seconds that a slow client may keep a thread
 
     def answer(self):
         path, _, query = self.path.partition("?")
@@ -375,7 +381,7 @@ class Handler(BaseHTTPRequestHandler):
             if not re.fullmatch("[0-9]{1,4}", length) or int(length) > 4096:
                 raise Refusal(413, "Too long.")
             query = self.rfile.read(int(length)).decode(errors="replace")
-        # Those that look as ours do; any other is as none.
+        # Accept only cookies of our own form, and ignore all others.
         ours = rf"(?:^|; ){prefix()}(\w+)=([\w-]{{22}})(?=;|$)"
         return route(dict(parse_qsl(query)), dict(re.findall(ours, self.headers.get("cookie", ""), re.ASCII)))
 
@@ -397,7 +403,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, *_):
-        pass                        # the addresses carry ids
+        pass                        # nothing, because the addresses contain ids
 
 
 if __name__ == "__main__":

@@ -1,29 +1,30 @@
 
 /*
- * The page for operators: what `GET /nodes` tells, again and again, as numbers and lines, and `GET /keys/{key}` for one key.
+ * The page for operators. It shows the reports of `GET /nodes` as numbers and lines, asks for new ones every 2 s, and
+ * searches for one key by `GET /keys/{key}`.
  *
- * Keys, values, addresses and errors come from outside: they are shown as text (textContent), never as HTML.
+ * Keys, values, addresses and errors come from outside. They are shown as text (textContent), never as HTML.
  */
 (() => {
   'use strict';
 
-  const EVERY = 2000;             // ms between two looks, as nodes take them
-  const SPAN = 5 * 60 * 1000;     // ms that the charts show, as nodes keep them
-  const PATIENCE = 10000;         // ms until an answer is missed; nodes give their peers less
-  const SHOWN = 4000;             // characters of a value that are shown
+  const EVERY = 2000;             // ms between two requests; nodes take a sample as often
+  const SPAN = 5 * 60 * 1000;     // ms that the charts show; nodes keep their samples as long
+  const PATIENCE = 10000;         // ms until a request fails; nodes wait less for their peers
+  const SHOWN = 4000;             // characters of a value that are shown at most
   const COLOURS = 8;
   const TOKEN = 'holdfast-token';
 
   const byId = (id) => document.getElementById(id);
   const nodes = new Map();        // by node id: {report, samples: Map by time, colour, skew, silent}
-  let own;                        // the id of the node that answers
+  let own;                        // the id of the node that answers this page
   let seen = 0;                   // when it answered last, by this browser's clock
   let timer;
-  let turn = 0;                   // of looks: only the newest counts
+  let turn = 0;                   // the number of the newest request; answers to older ones are ignored
 
   // --- texts --------------------------------------------------------------
 
-  /** An element with these classes and children; what is not an element is text. */
+  /** Returns an element with these classes and children. A child that is not an element becomes text. */
   function el(name, classes, ...children) {
     const element = document.createElement(name);
     if (classes) { element.className = classes; }
@@ -54,17 +55,17 @@
   // --- asking -------------------------------------------------------------
 
   const storage = {
-    // A browser may refuse it; then the token lives as long as the page.
+    // A browser may refuse to store the token. Then the page keeps it until it is closed.
     get: () => { try { return sessionStorage.getItem(TOKEN) || storage.kept; } catch { return storage.kept; } },
     set: (token) => { storage.kept = token; try { sessionStorage.setItem(TOKEN, token); } catch { /* see above */ } },
     clear: () => { storage.kept = ''; try { sessionStorage.removeItem(TOKEN); } catch { /* see above */ } },
     kept: '',
   };
 
-  /** Asks this node; the status, and the text of the answer. */
+  /** Sends a request to this node. Returns the HTTP status and the text of the answer. */
   async function ask(path) {
     const token = storage.get();
-    // What cannot be in a header is no token, and never gets there.
+    // A header cannot contain such a text, so it is no token of the node: return 401 without asking.
     if (/[^\x21-\x7e]/.test(token)) { return { status: 401, text: '' }; }
     const headers = token ? { authorization: `Bearer ${token}` } : {};
     const answer = await fetch(path, { headers, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(PATIENCE) });
@@ -75,8 +76,8 @@
     const was = storage.get();
     storage.clear();
     clearTimeout(timer);
-    turn += 1;                  // what a look under way brings comes too late
-    // Who sits down here next finds nothing in the page.
+    turn += 1;                  // ignores the answer to a request that is under way
+    // Leave no data in the page for the next person at this browser.
     nodes.clear();
     take.strangers = [];
     seen = 0;
@@ -90,11 +91,11 @@
     byId('token').focus();
   }
 
-  /** One look, and the next in a while. */
+  /** Gets the reports and shows them, and sets a timer for the next time. */
   async function look() {
     clearTimeout(timer);
     const [mine, began] = [turn += 1, Date.now()];
-    // All at first, then what is new, and what was missed.
+    // At first ask for all samples, then only for those since the last answer.
     const missing = Math.min(150, Math.ceil((began - seen) / EVERY) + 2);
     try {
       const { status, text } = await ask(`/nodes?samples=${missing}`);
@@ -126,7 +127,7 @@
       const free = [...Array(COLOURS).keys()].find((colour) => !used.has(colour)) ?? nodes.size % COLOURS;
       const node = nodes.get(report.node) ?? { colour: free, samples: new Map() };
       nodes.set(report.node, node);
-      // Each node has its own clock: what counts is how long ago by that clock.
+      // Each node has its own clock, so samples are placed by their age on that clock.
       const skew = Date.now() - report.now;
       Object.assign(node, { report, silent: false });
       for (const sample of report.samples) {
@@ -136,7 +137,7 @@
         if (sample.when < Date.now() - SPAN - EVERY) { node.samples.delete(at); }
       }
     }
-    // Those that never told of themselves are only addresses.
+    // Of nodes that have never answered, only the address is known.
     take.strangers = unreachable.filter((address) => ![...nodes.values()].some((node) => node.report.address === address));
   }
   take.strangers = [];
@@ -147,7 +148,7 @@
 
   function say(classes, text) {
     const summary = byId('summary');
-    // Said anew only where it is new: it is read aloud.
+    // Set only a new text, because screen readers read it aloud each time.
     if (summary.textContent !== text) { summary.textContent = text; }
     summary.className = classes;
   }
@@ -170,7 +171,7 @@
   const last = (node) => [...node.samples.values()].at(-1) ?? {};
   const mark = (is, yes, no) => el('span', is ? 'good' : 'bad', is ? yes : no);
 
-  /** What fails, in words. */
+  /** Returns what fails, in words. */
   function why({ parts }) {
     if (!parts) { return []; }
     const addresses = [parts.unreachable ?? []].flat().map(host);
@@ -254,14 +255,14 @@
     return element;
   }
 
-  /** A step of 1, 2 or 5 times a power of ten, of which three or fewer reach `most`. */
+  /** Returns a step of 1, 2 or 5 times a power of ten; at most three of them reach `most`. */
   function step(most) {
     const least = most / 3;
     const power = 10 ** Math.floor(Math.log10(least));
     return [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= least * 0.999);
   }
 
-  /** Lines over the last minutes, one for each node, with the values of a moment under the pointer or the arrow keys. */
+  /** A chart with a line for each node. The pointer or the arrow keys choose a moment, and its values are shown. */
   class Chart {
     constructor({ title, unit, fields, format, total, least }) {
       Object.assign(this, { title, fields, format, total, least });
@@ -269,7 +270,7 @@
       this.plot = el('div', 'plot');
       this.tip = el('div', 'tip');
       this.tip.hidden = true;
-      this.back = null;         // how many looks ago the cursor is
+      this.back = null;         // how many samples ago the cursor is
       const caption = el('figcaption', '', el('h2', '', title, ' ', el('span', 'unit', unit)), this.now);
       this.element = el('figure', '', caption, this.plot, this.tip);
       this.plot.tabIndex = 0;
@@ -284,7 +285,7 @@
       new ResizeObserver(() => this.draw()).observe(this.plot);
     }
 
-    /** The value of the look of `node` that was taken closest to `when`, if one was. */
+    /** Returns the value of the sample of `node` closest to `when`, or null if there is none close enough. */
     at(node, field, when) {
       let best;
       for (const sample of node.samples.values()) {
@@ -330,14 +331,14 @@
       this.showTip(all, end - (this.back ?? 0) * EVERY, x);
     }
 
-    /** The line of one node, and the points that are between two gaps, where a line would not be seen. */
+    /** Returns the line of one node, and the points between two gaps, where no line can be seen. */
     paths(node, field, x, y, left) {
       let line = '', points = '';
       let before, alone = '';
       for (const sample of node.samples.values()) {
         const value = sample[field];
         if (typeof value !== 'number' || x(sample.when) < left) { before = undefined; continue; }
-        // A gap is a gap: nothing is known of it.
+        // No line across a gap: no value is known there.
         const joins = before !== undefined && sample.when - before < 3 * EVERY;
         const at = `${x(sample.when).toFixed(1)} ${y(value).toFixed(1)}`;
         line += `${joins ? 'L' : 'M'}${at}`;
@@ -358,7 +359,7 @@
       this.tip.replaceChildren(el('p', 'note', time(when)), ...lines);
       const [at, width] = [this.plot.offsetLeft + x(when), this.tip.offsetWidth];
       this.tip.style.left = `${Math.max(4, Math.min(at + 10, this.element.clientWidth - width - 4))}px`;
-      // Beside the cursor, not on it.
+      // Keep the tip beside the cursor, not on it.
       if (at + 10 + width > this.element.clientWidth) { this.tip.style.left = `${Math.max(4, at - width - 10)}px`; }
     }
 
@@ -393,7 +394,7 @@
 
   // --- the search ---------------------------------------------------------------
 
-  /** The value's own bytes: numbers of any length stay what they are. */
+  /** Returns the value as its own bytes, so that long numbers keep all digits. */
   function valueOf(text, found) {
     const start = text.indexOf(`,"version":${found.version},"value":`, JSON.stringify(found.key).length);
     const end = text.lastIndexOf(',"final":');
@@ -416,7 +417,7 @@
     } else if (found.version > 0) {
       const value = valueOf(text, found);
       const shown = el('pre', '', value.slice(0, SHOWN));
-      // It may be longer than its box, and is then scrolled by keys, too.
+      // It may be longer than its box. With a tab stop, keys can scroll it too.
       shown.tabIndex = 0;
       shown.setAttribute('role', 'group');
       shown.setAttribute('aria-label', 'Value');
@@ -445,7 +446,7 @@
     const at = ++searches;
     let shown;
     try {
-      // A path has no such segments, and no key is called so.
+      // A path cannot have such a segment, and no key has such a name.
       const { status, text } = /^\.\.?$/.test(key) ? { status: 400, text: '' } : await ask(`/keys/${encodeURIComponent(key)}`);
       if (status === 401) { return askToken(); }
       shown = {
@@ -457,7 +458,7 @@
     } catch {
       shown = el('p', 'bad', 'This node does not answer.');
     }
-    // Only the last search counts.
+    // Show only the answer to the last search.
     if (at === searches) { byId('found').replaceChildren(shown, el('p', 'note', `As of ${time(Date.now())}.`)); }
   }
 
@@ -483,7 +484,7 @@
     event.preventDefault();
     search(byId('key').value.trim());
   });
-  // A tab that was hidden has slept.
+  // The timers of a hidden tab are slow, so ask at once when it is shown.
   document.addEventListener('visibilitychange', () => { if (!document.hidden && byId('ask').hidden) { look(); } });
   look();
 })();

@@ -1,21 +1,21 @@
 /*
- * The demo's screen: a login by QR code. What a page of your own needs of it is the call of `holdfast.watch` in `start`:
- * a key, and what to do when a status comes.
+ * The demo's screen: a login by QR code. Your own page needs only the call of `holdfast.watch` in `start`: a key, and
+ * functions that are called when a status comes.
  *
- * Everything that comes from outside is shown as text (textContent), never as HTML.
+ * Everything from outside is shown as text (textContent), never as HTML.
  */
 (function () {
   'use strict';
 
-  var SHOWN = 80;       // characters of a name that are shown; from a terminal it may be of any length
+  var SHOWN = 80;       // characters of a name that are shown at most; a name from a terminal may be longer
   var PAUSE = 1000;     // ms between two tries to get a code
-  var LATE = 3;         // seconds that are waited for what was pressed in the last moment
+  var LATE = 3;         // seconds to wait for a button that was pressed in the last moment
 
-  var id;               // which login: it stands in the code, and whoever sees that may press the phone's buttons
-  var key;              // what is polled with: it stays here, so that nobody else hears the status
-  var watch;            // the wait for its status
-  var expires;          // when the code ends, by this browser's clock
-  var calm = 'waiting'; // the state that is shown again when a trouble is over
+  var id;               // of the login; it is in the code, so anyone who sees the code may press the phone's buttons
+  var key;              // for the polls; it stays in this page, so that nobody else gets the status
+  var watch;            // of the key
+  var expires;          // when the code expires, by this browser's clock
+  var calm = 'waiting'; // the state to show again when trouble is over
   var ticking, starting;
 
   // --- a code, and the wait for its status ------------------------------
@@ -80,7 +80,7 @@
     byId('again').hidden = false;
   }
 
-  // The code has expired, or somebody has deleted its key.
+  // Gets a new code, because this one has expired or its key was deleted.
   function renew() {
     stop();
     show('expired');
@@ -90,8 +90,8 @@
   function tick() {
     var left = Math.max(0, Math.ceil((expires - Date.now()) / 1000));
     byId('left').textContent = Math.floor(left / 60) + ':' + ('0' + left % 60).slice(-2);
-    // What was pressed in time may still be on its way, or have come while this machine slept. Where the server is lost,
-    // that is found out first.
+    // A press in time may still be on its way, or it came while this machine slept: wait a little for it. If the server
+    // cannot be reached, keep the watch, which comes back to `waiting` when it can.
     if (left === 0 && watch.state === 'waiting') {
       stop();
       watch = holdfast.watch('', key, { last: watch.last, wait: 0, giveUpAfter: LATE, onstatus: heard, ongone: renew, onerror: renew });
@@ -109,7 +109,7 @@
     text = text || words(state);
     var place = byId('state');
     byId('login').setAttribute('data-state', state);
-    if (place.textContent !== text) { place.textContent = text; }    // a screen reader speaks each change, so only changes
+    if (place.textContent !== text) { place.textContent = text; }    // only a new one: screen readers speak each change
   }
 
   function showCode() {
@@ -124,8 +124,8 @@
       ' ' + meta('holdfast-internal') + '/status/set';
   }
 
-  // The line is pasted into a shell: nothing in it may end the quotes, and nothing that a terminal acts upon or does not
-  // show may be in it.
+  // The line is pasted into a shell. So nothing in it may end the quotes, and it may contain no character that a
+  // terminal acts on or does not show.
   function quoted(text) { return "'" + text.replace(/'/g, "'\\''") + "'"; }
   function ascii(json) {
     return json.replace(/[^ -~]/g, function (c) { return '\\u' + ('000' + c.charCodeAt(0).toString(16)).slice(-4); });
@@ -142,7 +142,7 @@
       button.textContent = words(word);
       setTimeout(function () { button.textContent = words('copy'); }, 2000);
     }
-    // Without a secure context there is no clipboard: then the line is selected, and the keyboard copies it.
+    // Without a secure context there is no clipboard. Then select the line, so that the person can copy it by keyboard.
     function select() {
       window.getSelection().selectAllChildren(code);
       done('selected');
@@ -155,18 +155,18 @@
 
   byId('qr').alt = words('qr');
   byId('qr').onload = function () {
-    // A whole number of pixels for each module, of which the server draws eight: all are of one size.
+    // Give each module a whole number of pixels, so that all have one size. The server draws eight pixels for each.
     var modules = this.naturalWidth / 8;
     this.width = this.height = Math.max(1, Math.round(220 / modules)) * modules;
   };
   byId('aside').hidden = false;
-  byId('panel').open = matchMedia('(min-width: 60rem)').matches;    // on a phone the login comes first
+  byId('panel').open = matchMedia('(min-width: 60rem)').matches;    // not on a phone, where the login comes first
   byId('copy').onclick = copy;
-  // Also while it is scanned, for who scanned it with a phone that then lost its way.
+  // Also offered after a scan, because the phone may have lost its connection.
   byId('again').onclick = byId('other').onclick = function () {
     stop();
     show('starting');
-    byId('title').focus();    // the button goes, and the keyboard must be somewhere
+    byId('title').focus();    // the button is hidden now, and the focus must be somewhere
     start('waiting');
   };
   show('starting');

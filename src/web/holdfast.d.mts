@@ -1,4 +1,4 @@
-/** Types of holdfast.mjs: what holdfast.d.ts has, by name, and as the default. */
+/** Types of holdfast.mjs: the exports of holdfast.d.ts by name, and its functions also as the default export. */
 
 export * from "./holdfast.js";
 

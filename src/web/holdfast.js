@@ -2,35 +2,36 @@
  * holdfast.js: a page waits for a status, and hears it the moment it is set. Apache-2.0
  */
 /*
- * The source, written to be read, in the JavaScript of 2009 (ES5), for the browsers of 2011 and later. What is served is
- * holdfast.min.js, made of this file by `make web`; types are in holdfast.d.ts.
+ * The readable source, in the JavaScript of 2009 (ES5) for browsers of 2011 and later. The program serves
+ * holdfast.min.js, which `make web` makes from this file. The types are in holdfast.d.ts.
  *
- * One poll at a time: insert a script, wait until it has run or failed, decide by the code of its answer what to do
- * next. Nothing here touches the page until `watch` is called, so that a server may import it too.
+ * One poll runs at a time: insert a script, wait until it has run or failed, and choose the next step by the code of
+ * its answer. Nothing here touches the page until `watch` is called, so a server may import the module too.
  */
 var holdfast = (function () {
   'use strict';
 
-  var MARGIN = 10;            // seconds beyond the longest hold after which a proxy must have cut the answer off
-  var PACE = 1000;            // ms: a server that says "timeout" sooner than that is not asked more often
+  var MARGIN = 10;            // seconds by which an answer may be overdue before its poll is dropped
+  var PACE = 1000;            // ms from one poll to the next at least, even if the server answers "timeout" sooner
   var MAX_PAUSE = 30000;      // ms between two polls
-  var MAX_TIMER = 0x7fffffff; // ms: browsers run a longer timer at once
+  var MAX_TIMER = 0x7fffffff; // ms: browsers fire a longer timer at once
   var MAX_WORD = 0xffffffff;
 
   var EVENTS = ['online', 'offline', 'pageshow', 'visibilitychange'];
 
   var policy;
 
-  // Pages that demand Trusted Types allow this by `trusted-types holdfast`.
+  // Marks the URL as trusted for pages that require Trusted Types and allow `trusted-types holdfast`.
   function scriptUrl(url) {
     if (!policy) {
       policy = { createScriptURL: function (given) { return given; } };
-      try { policy = window.trustedTypes.createPolicy('holdfast', policy); } catch (unknownOrRefused) { /* as it is */ }
+      try { policy = window.trustedTypes.createPolicy('holdfast', policy); } catch (unknownOrRefused) { /* use none */ }
     }
     return policy.createScriptURL(url);
   }
 
-  // 64 random bits. Pages that ask for one URL wait for each other in the browser's cache, in Chromium for 20 s.
+  // Returns a callback name of 64 random bits. If two pages ask for the same URL, the browser's cache makes one wait
+  // for the other, in Chromium for up to 20 s.
   function freshName() {
     var crypto = window.crypto;
     var words = crypto ? crypto.getRandomValues(new Uint32Array(2)) : [Math.random() * MAX_WORD, Math.random() * MAX_WORD];
@@ -39,7 +40,8 @@ var holdfast = (function () {
 
   function later(task, milliseconds) { return setTimeout(task, Math.min(MAX_TIMER, milliseconds)); }
 
-  // What the page does wrong in its functions, or forbids us, is told by its own error handler, and ends no watch.
+  // Runs `task`. If it throws, the page's own error handler gets the error, and the watch goes on. A function of the
+  // page may throw, and so may the insertion of a script that the page's policy forbids.
   function attempt(task, first, second) {
     try {
       if (task) { task(first, second); }
@@ -54,30 +56,32 @@ var holdfast = (function () {
     }
     options = options || {};
     var wait = options.wait === undefined ? 25 : options.wait;
-    var limit = ((+wait || 0) + MARGIN) * 1000;     // after so many ms a poll is given up
+    var limit = ((+wait || 0) + MARGIN) * 1000;     // ms after which a poll is dropped
     var patience = (options.giveUpAfter == null ? NaN : options.giveUpAfter) * 1000;
     var due = Date.now() + patience;                // NaN is never reached
     var url = base.replace(/\/$/, '') + '/status/get?key=' + encodeURIComponent(key) + '&callback=';
-    // Now, as the page may take its scripts away later.
+    // Read it now, because the page may remove its scripts later.
     var nonce = options.nonce || (document.querySelector('script[nonce]') || options).nonce;
     var handle = { state: 'waiting', last: options.last || 0, stop: stop };
 
-    var told;           // the state that `onstate` heard last
-    var isTrouble;      // the last poll brought nothing to rely on
-    var isFull;         // its server had no room for one more that waits
-    var failures = 0;   // scripts that did not load, since one was held and answered
+    var told;           // the last state that was passed to `onstate`
+    var isTrouble;      // the last poll did not show that all is well; a full or draining server is no trouble
+    var isFull;         // the server of the last poll had no room for one more waiter
+    var failures = 0;   // scripts that failed since the last status or the last answer to a held poll
     var asked;          // when the last poll began
-    var isBrief;        // it is answered at once
-    var end;            // takes away the poll that is in the air, if one is
-    var timer;          // until that is given up, or the next begins
-    var quit;           // until `giveUpAfter`
+    var isBrief;        // the server may not hold the last poll
+    var end;            // removes the poll that is under way, if there is one
+    var timer;          // runs until that poll is dropped, or until the next one begins
+    var quit;           // runs until `giveUpAfter`
 
-    // One at a time: whatever is told may lead the page to do something that comes back here.
+    // Sets the only timer, in place of the one that is set already. A listener of the page may cause an event that
+    // leads back here.
     function schedule(task, milliseconds) {
       clearTimeout(timer);
       timer = later(task, milliseconds);
     }
 
+    // Reports a new state to the page. Returns whether the watch goes on.
     function tell(state, answer) {
       if (told !== state) {
         told = handle.state = state;
@@ -89,8 +93,8 @@ var holdfast = (function () {
     function isLoaded() { return document.readyState === 'complete'; }
 
     function ask() {
-      // A poll after trouble is not held: its answer says that all is well. Nor is one before the page has loaded, as
-      // the browser would show the page as loading until it is answered.
+      // A poll after trouble is not held, so that its answer shows at once whether all is well again. A poll before the
+      // page has loaded is not held either: the browser would show the page as loading until the answer comes.
       isBrief = isTrouble || !isLoaded();
       if (!isTrouble && !isFull && !tell('waiting')) { return; }
 
@@ -98,8 +102,8 @@ var holdfast = (function () {
       var script = document.createElement('script');
       var answer, isSent;
 
-      // Once: a proxy that doubles an answer is not to be heard twice. Gone when the poll is over, and answers that
-      // come later find no function: they look first.
+      // Only the first call counts, because a proxy may send an answer twice. The function is removed when the poll is
+      // over. The script of a later answer checks whether there is a function, and then calls none.
       window[name] = function (given) { answer = answer || given; };
       end = function () {
         delete window[name];
@@ -107,7 +111,7 @@ var holdfast = (function () {
         if (script.parentNode) { script.parentNode.removeChild(script); }
       };
       script.onload = script.onerror = function () { settle(answer); };
-      script.referrerPolicy = 'no-referrer';    // the page's address may carry the key
+      script.referrerPolicy = 'no-referrer';    // the page's address may contain the key
       if (nonce) { script.setAttribute('nonce', nonce); }
 
       asked = Date.now();
@@ -119,7 +123,7 @@ var holdfast = (function () {
       if (isSent) { schedule(isFull ? held : giveUpPoll, isFull ? PACE : limit); } else { schedule(giveUpPoll, 0); }
     }
 
-    // No answer for a while: there was room.
+    // Runs if a server that was full has not answered for a while. It has room now, and holds the poll.
     function held() {
       isFull = false;
       if (tell('waiting')) { schedule(giveUpPoll, limit - PACE); }
@@ -127,7 +131,7 @@ var holdfast = (function () {
 
     function giveUpPoll() { settle(); }
 
-    // The poll is over: with an answer, or without one.
+    // Ends the poll, with an answer or without one, and plans the next poll.
     function settle(answer) {
       var code = answer ? answer.code : NaN;
       var isNews = code === 0 && typeof answer.version === 'number' && answer.version > handle.last;
@@ -148,16 +152,17 @@ var holdfast = (function () {
       if (isNews || code === -1) {
         isTrouble = isFull = false;
         if (isNews || !isBrief) { failures = 0; }
-        // At once, unless that might be too often. Without a timer, which a hidden page's browser would delay.
+        // Ask again at once, unless that is too often. A timer of 0 ms would not do: browsers delay the timers of
+        // hidden pages.
         delay = isNews || isBrief && isLoaded() ? 0 : Math.min(PACE, asked + PACE - Date.now());
         if (delay <= 0) { return ask(); }
       } else {
-        // That a node is full (-3) or leaves (-2) is no trouble: there is nothing to find out before the next is held.
+        // A node that is full (-3) or drains (-2) is no trouble: the next poll may be held without a check before it.
         isFull = code === -3;
         isTrouble = !isFull && code !== -2;
         if (!(code < 0)) {
-          // A script says no more than that it failed. Later each time, and at random: pages that lost their server
-          // together do not come back together.
+          // A failed script gives no reason. The pauses grow, and are random, so that pages that lost their server at
+          // the same moment do not all return at the same moment.
           failures += 1;
           delay = 500 + Math.random() * (Math.min(MAX_PAUSE, 1000 * Math.pow(2, failures)) - 500);
         }
@@ -166,15 +171,17 @@ var holdfast = (function () {
       schedule(ask, delay);
     }
 
-    // Something has changed: whoever pauses asks now. A poll that slept through its end is not waited for, nor one of a
-    // page that was kept while another was shown: some browsers end it without a word.
+    // Asks at once if the watch pauses, because an event suggests that it may succeed now. Replaces a poll if the
+    // machine slept past its end, or if the page comes back from the back/forward cache: some browsers end the polls of
+    // such a page without an event.
     function wake(event) {
       if (Date.now() >= due) { return giveUp(); }
       if (navigator.onLine === false) { return tell('offline'); }
       if (event.type === 'visibilitychange' && document.hidden) { return; }
       if (tell(isTrouble || isFull ? 'retrying' : 'waiting') && !(end && !event.persisted && Date.now() - asked < limit)) {
         if (end) { end(); }
-        // In a task of its own: the load event, before `pageshow`, waits for scripts that its listeners insert.
+        // Ask in a task of its own. The load event comes just before `pageshow`, and the browser shows the page as
+        // loading until the scripts that listeners insert have come.
         schedule(ask, 0);
       }
     }
@@ -192,10 +199,10 @@ var holdfast = (function () {
       tell('stopped');
     }
 
-    // Captured on their way to the document, so that one object has them all.
+    // Listen in the capture phase, so that the window gets all of these events, also those of the document.
     EVENTS.forEach(function (name) { addEventListener(name, wake, true); });
     if (!isNaN(patience)) { quit = later(giveUp, patience); }
-    schedule(ask, 0);    // so that the page has the handle before it hears anything
+    schedule(ask, 0);    // later, so that the page has the handle before anything is reported
     return handle;
   }
 

@@ -1,16 +1,16 @@
 /*
- * The demo's phone: it plays the app that has scanned the code. Each button is a POST; what its backend does then is one
- * set of a status, with `after`: the version that this phone has seen, so that a second phone changes nothing.
+ * The demo's phone: it plays the app that has scanned the code. Each button sends a POST. The demo then sets a status
+ * with `after`, the version that this phone saw last, so that a second phone changes nothing.
  */
 (function () {
   'use strict';
 
-  var id = (/[?&]id=([^&]*)/.exec(location.search) || [])[1];    // as it is: it goes into the next address
+  var id = (/[?&]id=([^&]*)/.exec(location.search) || [])[1];    // not decoded: it becomes part of the next address
   var kept = 'holdfast-demo ' + id;
-  // What a reload must not forget: `after`, `expires`, `done`; and `unsure`, that a try has brought no answer yet, so that it
-  // may have been carried out.
+  // The data that a reload must keep: `after`, `expires`, `done`, and `unsure`. The last one means that a try has no
+  // answer yet, so it may have been carried out.
   var memory = recall();
-  var pressed;               // what is tried again
+  var pressed;               // the button to try again
 
   // --- buttons ---------------------------------------------------------
 
@@ -49,7 +49,7 @@
 
   function succeeded(answer, request) {
     if (pressed === 'scan') {
-      // How long it is good, by the server's clock: a phone's may be wrong by minutes.
+      // Use the server's clock for the time left: the phone's clock may be wrong by minutes.
       var now = Date.parse(request.getResponseHeader('date')) || Date.now();
       memory = { after: answer.version, expires: Date.now() + (+id.split('-')[1] - now) };
       keep();
@@ -72,15 +72,15 @@
     }, Math.max(0, memory.expires - Date.now()));
   }
 
-  // --- what a reload must not forget -----------------------------------
+  // --- data that a reload must keep ------------------------------------
 
-  // A browser may refuse to keep anything; then a reload scans again, and is told that the code is used.
+  // A browser may refuse to store anything. Then a reload scans again, and is refused because the code is used.
   function recall() {
     try { return JSON.parse(sessionStorage.getItem(kept)) || {}; } catch (refused) { return {}; }
   }
 
   function keep() {
-    try { sessionStorage.setItem(kept, JSON.stringify(memory)); } catch (refused) { /* as it is */ }
+    try { sessionStorage.setItem(kept, JSON.stringify(memory)); } catch (refused) { /* go on without */ }
   }
 
   // --- showing ---------------------------------------------------------
@@ -96,7 +96,7 @@
     var isOver = !busy && !/^(scanning|asking|lost)$/.test(state);
     byId('phone').className = isOver ? 'over' : '';
     byId('close').hidden = !isOver;
-    // Where the buttons go, the keyboard must be somewhere.
+    // If the buttons are hidden, the focus must be somewhere.
     if (state === 'lost') { byId('retry').focus(); } else if (isOver) { byId('state').focus(); }
   }
 

@@ -1,12 +1,12 @@
 /*
- * The demo's "On the wire": each poll of the page, as it is asked, held and answered. It looks on from outside, by the
- * script tags that holdfast.js inserts: nothing in the library is made for it.
+ * The demo's list "On the wire": each poll of the page, as it is sent, held and answered. It watches the script tags
+ * that holdfast.js inserts. The library has no code for it.
  */
 (function () {
   'use strict';
 
-  var KEPT = 50;       // polls shown; older ones go, so that a page left open for days does not grow
-  var SHOWN = 2000;    // characters of a text shown; a value may be 64 KiB long
+  var KEPT = 50;       // polls shown at most: a page that is left open for days must not grow
+  var SHOWN = 2000;    // characters of a text that are shown at most; a value may be 64 KiB long
 
   var list = document.getElementById('wire');
 
@@ -29,10 +29,10 @@
 
   function whyAnswered(answer) {
     var name = 'why' + answer.code + (answer.final ? '-final' : '');
-    return words.has(name) ? name : 'why-3';    // a negative code of a later server: it is asked again, too
+    return words.has(name) ? name : 'why-3';    // an unknown negative code of a later server: the page asks again, too
   }
 
-  // Called before the script can have come: observers run as soon as the library's own code is done.
+  // Runs before the script can arrive: observers run as soon as the library's code has returned.
   function show(script) {
     var url = script.getAttribute('src');
     var name = param(url, 'callback');

@@ -1,6 +1,6 @@
 /*
- * What the demo's pages say, in English and in Chinese. `words` are those of the browser's language. What stands in the pages
- * is English, and is replaced in a Chinese browser where an element names its word.
+ * The texts of the demo's pages, in English and in Chinese. `words` returns them in the browser's language. The pages
+ * themselves are in English. In a Chinese browser, the text of each element with `data-word` is replaced.
  */
 var words = (function () {
   'use strict';
@@ -135,7 +135,7 @@ var words = (function () {
   var chinese = /^zh\b/i.test(navigator.language || '');
   var chosen = chinese ? zh : en;
 
-  /** A word, with what stands in its place of `{0}`. */
+  /** Returns a text, with `given` in place of `{0}`. */
   function say(name, given) { return chosen[name].replace('{0}', function () { return given; }); }
 
   say.has = function (name) { return name in chosen; };

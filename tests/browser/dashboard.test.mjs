@@ -1,5 +1,5 @@
-// The page for operators, `GET /` of the internal listener, used as one uses it: two nodes over a Redis, looked at while
-// things happen.
+// Tests of the page for operators, `GET /` of the internal listener. It is used as an operator uses it, with two nodes
+// over a Redis, while gets and sets happen.
 
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -16,7 +16,7 @@ const sizes = { desktop: { width: 1280, height: 900 }, phone: { width: 390, heig
 const dir = mkdtempSync(join(tmpdir(), "holdfast-dashboard-"));
 process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
 
-/** What would run if it were taken for HTML: a key, and in an address. */
+/** A key, and part of an address, that would run a script if the page showed them as HTML. */
 const hostile = `<img/src=x/onerror=alert(1)>`;
 const stranger = `x@http://${hostile.replaceAll("/", " ")}:1`;
 
@@ -24,13 +24,13 @@ let chromium, redis, one, other, lonely;
 before(async () => {
   mkdirSync(screenshots, { recursive: true });
   [chromium, redis] = await Promise.all([browser(), server()]);
-  // The third has a list of nodes of its own, with a stranger on it, of which it complains after a while.
+  // The third node has its own list of nodes, with a stranger on it. After a while the node logs an error about that.
   const lie = () => redis.command("HSET", "lonely:all nodes", stranger, String(Date.now() + 10_000)).catch(() => {});
   setInterval(lie, 2000).unref();
   [one, other, lonely] = await Promise.all([node(), node(), node({ args: ["--redis-prefix", "lonely:"] }), lie()]);
 });
 
-/** A port that nobody listens on. */
+/** Returns a port on which nobody listens. */
 function free() {
   return new Promise((resolve) => {
     const probe = createServer().listen(0, "127.0.0.1", () => {
@@ -40,7 +40,7 @@ function free() {
   });
 }
 
-/** A Redis of this file's own, and a way to give it commands. */
+/** Starts a Redis for this file. Returns its URL and a function that sends it commands. */
 async function server() {
   const port = await free();
   const args = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(String);
@@ -50,12 +50,12 @@ async function server() {
   return { url: `redis://127.0.0.1:${port}`, command };
 }
 
-/** A node over that Redis. */
+/** Starts a node over that Redis. */
 function node({ t, args = [] } = {}) {
   return program({ t, args: ["--redis", redis.url, "--peer-timeout", "1s", ...args] });
 }
 
-/** The page of a node in a new profile, once it shows something. `page.asked` is what it asked for. */
+/** Opens the page of a node in a new profile, and waits until it shows data. `page.asked` has the requested URLs. */
 async function dashboard(t, { of = one, ready = "#inside:not([hidden])", ...options } = {}) {
   const page = await open(t, chromium, "about:blank", { viewport: sizes.desktop, ...options });
   page.asked = [];
@@ -68,7 +68,7 @@ async function dashboard(t, { of = one, ready = "#inside:not([hidden])", ...opti
   return page;
 }
 
-/** Nothing was refused, nothing went wrong, and nothing was asked of anybody else. */
+/** Checks that nothing was refused, nothing failed, and nothing was requested from another host. */
 function clean(page, of = one, complaints = []) {
   assert.deepEqual(page.violations, []);
   assert.deepEqual(page.complaints.filter((complaint) => !complaints.some((expected) => expected.test(complaint))), []);
@@ -78,10 +78,10 @@ function clean(page, of = one, complaints = []) {
 
 const host = (of) => new URL(of.internal).host;
 const text = (page, selector) => page.locator(selector).first().textContent();
-/** The cell of a node's row. */
+/** Returns the text of a cell in the row of a node. */
 const cell = (page, of, column) => page.locator(`#nodes tr:has-text("${host(of)}") td[data-column="${column}"]`).textContent({ timeout: 1000 }).catch(() => "");
 const rows = (page) => page.locator("#nodes tr").count();
-/** Until the page knows so many nodes. */
+/** Waits until the page shows `count` nodes. */
 const knows = (page, count) => until(`${count} nodes are shown`, async () => (await rows(page)) === count);
 
 async function search(page, key) {
@@ -110,7 +110,7 @@ test("numbers_and_lines_move_while_gets_and_sets_happen", limit, async (t) => {
   const page = await dashboard(t);
   await knows(page, 2);
   assert.match(await text(page, "#summary"), /^2 nodes/);
-  // Each node counts its own get too, by which it tries the whole path, for a moment every few seconds.
+  // Every few seconds each node holds a get of its own to check the whole path, and counts it as a waiter for a moment.
   for (const of of [one, other]) await until("nobody waits", async () => (await cell(page, of, "Waiters")) === "0");
   const leave = [hold(t, other, "moves-a"), hold(t, other, "moves-b"), hold(t, one, "moves-a")];
   await until("the waiters are shown", async () => (await cell(page, other, "Waiters")) === "2" && (await cell(page, one, "Waiters")) === "1");
@@ -118,7 +118,7 @@ test("numbers_and_lines_move_while_gets_and_sets_happen", limit, async (t) => {
   await until("their sum stands over the chart", async () => (await text(page, "figure:has-text('Waiters') .now")) === "3");
   const drawn = () => page.locator("figure:has-text('Waiters') .line").evaluateAll((all) => all.map((line) => line.getAttribute("d")));
   const moved = (line) => new Set(line.match(/ [\d.]+/g)).size > 1;
-  // The lines are drawn of what each node counts every 2 s, which may miss a waiter that is answered sooner.
+  // Each node counts its waiters every 2 s for the lines. A waiter that is answered sooner may be missing in them.
   await until("each node has counted its waiters", async () => (await drawn()).every(moved));
   await one.set("moves-a", `1`);
   await until("sets and gets are counted", async () => parseFloat(await cell(page, one, "Sets/s")) > 0 || parseFloat(await text(page, "figure:has-text('Sets') .now")) > 0);
@@ -155,14 +155,14 @@ test("search_finds_who_holds_a_key_on_another_node", limit, async (t) => {
   await search(page, key);
   await until("it is found there", async () => (await search(page, key), (await found(page)).includes(`${host(other)}`)));
   assert.match(await found(page), /Statusnone yet.*Waiters1 in all/s);
-  // Digits that a number of JavaScript does not have.
+  // More digits than a JavaScript number can hold.
   const { version } = await one.set(key, `{"n": 123456789012345678901234567890}`, `,"final":true,"ttl":90`);
   await until("the status is found", async () => (await search(page, key), (await found(page)).includes(`Version${version}`)));
   assert.equal(await text(page, "#found pre"), `{"n": 123456789012345678901234567890}`);
   assert.match(await found(page), /Finalyes.*Ends in1 min (2|1)\d s.*Waitersnobody/s);
   await one.forget(key);
   await until("nothing is found", async () => (await search(page, key), /^Nobody waits for it, and nothing/.test(await found(page))));
-  // Only who knows more than a deletion waits behind it.
+  // After a deletion, only a get with a `last` above the deletion's version is held.
   const last = String(Date.now() + 50 * 60 * 1000);
   hold(t, other, key, { last });
   await until("the deletion is found", async () => (await search(page, key), /Statusdeleted, version \d+.*Waiters1 in all/.test(await found(page))));
@@ -195,7 +195,7 @@ test("a_token_is_asked_for_kept_in_the_tab_and_forgotten", limit, async (t) => {
   for (const wrong of ["wrong", "not a héader"]) {
     await page.fill("#token", wrong);
     await page.press("#token", "Enter");
-    await until("it is said to be wrong", async () => /none of this node/.test(await text(page, "#wrong")));
+    await until("the token is refused", async () => /none of this node/.test(await text(page, "#wrong")));
     await page.evaluate(() => (document.getElementById("wrong").textContent = ""));
   }
   await page.fill("#token", token);
@@ -204,7 +204,7 @@ test("a_token_is_asked_for_kept_in_the_tab_and_forgotten", limit, async (t) => {
   assert.match(await text(page, "#summary"), /^1 node/);
   await search(page, "nothing");
   assert.match(await found(page), /^Nobody waits/);
-  // The tab keeps it, and nothing else does.
+  // Only the tab keeps the token.
   await page.reload();
   await page.waitForSelector("#inside:not([hidden])");
   assert.deepEqual(await page.evaluate(() => [localStorage.length, document.cookie, location.href]), [0, "", `${guarded.internal}/`]);
@@ -226,7 +226,7 @@ test("what_is_hostile_is_shown_as_text", limit, async (t) => {
   await search(page, hostile);
   assert.match(await text(page, "#found pre"), /<script>alert\(1\)<\/script>/);
   assert.match(await found(page), /and [\d,]+ characters more/);
-  // What calls itself a node, and what the node says of that.
+  // A stranger that poses as a node, and the error of the node about it.
   await until("it is on the list", async () => /<img src=x onerror=alert\(1\)>:1.*does not answer/s.test(await text(page, "#nodes")));
   await until("the error is shown", async () => /a node does not confirm what it is sent.*onerror=alert\(1\)/.test(await text(page, "#errors")));
   await until("what fails is named", async () => /does not reach <img src=x onerror/.test(await text(page, "#nodes")));
@@ -244,7 +244,7 @@ test("charts_are_read_by_keyboard_and_pointer", limit, async (t) => {
   await plot.focus();
   await page.keyboard.press("ArrowLeft");
   const valueText = () => plot.getAttribute("aria-valuetext");
-  await until("a moment is told", async () => new RegExp(`^\\d\\d:\\d\\d:\\d\\d: .*${host(one)} \\d+`).test(await valueText()));
+  await until("the values of a moment are there", async () => new RegExp(`^\\d\\d:\\d\\d:\\d\\d: .*${host(one)} \\d+`).test(await valueText()));
   assert.equal(await plot.getAttribute("aria-valuenow"), "-2");
   assert.ok(await page.locator("figure:has-text('Waiters') .tip").isVisible());
   await page.keyboard.press("Escape");
@@ -276,11 +276,12 @@ test("a_node_that_stops_answering_is_said_to", limit, async (t) => {
   const gone = await program({ t });
   const page = await dashboard(t, { of: gone });
   await gone.kill();
-  await until("it is said", async () => /^This node has not answered since \d\d:\d\d:\d\d; trying again$/.test(await text(page, "#summary")));
-  assert.equal(await rows(page), 1, "what it told last stays");
+  await until("the summary says so", async () => /^This node has not answered since \d\d:\d\d:\d\d; trying again$/.test(await text(page, "#summary")));
+  assert.equal(await rows(page), 1, "its last report stays");
 });
 
-// The picture that README.md shows. `HOLDFAST_BLESS=1` takes it anew, which is two minutes of logins; then look at it.
+// Checks the picture of the page that the documents show. With `HOLDFAST_BLESS=1` the test takes it again, which needs
+// two minutes of logins. Then look at it.
 test("readme_shows_the_page_in_a_small_picture", { timeout: 240_000 }, async (t) => {
   const path = "tests/browser/readme/dashboard.png";
   const shown = new URL(`../../${path}`, import.meta.url);
@@ -290,7 +291,7 @@ test("readme_shows_the_page_in_a_small_picture", { timeout: 240_000 }, async (t)
     await knows(page, 3);
     const all = [one, other, third];
     const end = Date.now() + 130_000;
-    // People who log in: more and more of them, each waits for a while on some node, and is confirmed through another.
+    // Play people who log in, at a rate that rises and falls. Each waits on one node, and is confirmed through another.
     const login = async (number) => {
       const key = `login-${number}`;
       hold(t, all[number % 3], key);

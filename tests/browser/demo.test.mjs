@@ -1,5 +1,5 @@
-// The demo, used as a person uses it: a screen and a phone beside it, the code read from the screen's pixels, the shell line
-// pasted into a shell.
+// Tests of the demo, used as a person uses it, with a screen and a phone beside it. The code is read from the screen's
+// pixels, and the shell line is run by a shell.
 
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -29,7 +29,10 @@ const is = async (page, wanted) => {
 };
 const idOf = (link) => new URL(link).searchParams.get("id");
 
-/** The screen in a new profile, once its get is held. What its content security policy forbids is an error on the console. */
+/**
+ * Opens the screen in a new profile, and waits until its get is held. If its Content-Security-Policy forbids something,
+ * the console shows an error.
+ */
 async function screen(t, { from = holdfast, prepare, ...options } = {}) {
   const page = await open(t, chromium, "about:blank", { viewport: sizes.desktop, ...options });
   page.bodies = [];
@@ -41,7 +44,7 @@ async function screen(t, { from = holdfast, prepare, ...options } = {}) {
 }
 
 const link = (page) => attribute(page, "#link", "href");
-/** Until the page has asked for the next status, and the program holds its get. */
+/** Waits until the page has asked for the next status, and the program holds its get. */
 async function held(page, from = holdfast) {
   await until("a get is asked", async () => /&wait=25$/.test(await page.locator("#wire li:has(.held) .asked").first().textContent({ timeout: 100 }).catch(() => "")));
   const id = encodeURIComponent(idOf(await link(page)));
@@ -51,7 +54,7 @@ async function held(page, from = holdfast) {
   });
 }
 
-/** A phone of its own that opens what the screen's code says. */
+/** Opens the link of the screen's code on a phone, in a new profile. */
 const phone = async (t, url, { prepare, ...options } = {}) => {
   const page = await open(t, chromium, "about:blank", { viewport: sizes.phone, hasTouch: true, isMobile: true, ...options });
   await prepare?.(page);
@@ -59,7 +62,7 @@ const phone = async (t, url, { prepare, ...options } = {}) => {
   return page;
 };
 
-/** What a scanner reads from the pixels of the code as it is shown. */
+/** Returns the text that a scanner reads from the pixels of the code as shown. */
 async function decoded(page) {
   await until("the code is drawn", () => page.evaluate(() => document.getElementById("qr").complete && document.getElementById("qr").naturalWidth > 0));
   return textOf(await page.screenshot());
@@ -190,7 +193,7 @@ test("an_expired_code_is_followed_by_a_new_one_and_the_old_phone_is_told", limit
 });
 
 test("what_is_pressed_in_the_last_moment_is_on_the_screen", limit, async (t) => {
-  // Its script is still on its way when the code ends.
+  // The script with the confirmation is still on its way when the code expires.
   let arrive;
   const arrival = new Promise((resolve) => (arrive = resolve));
   const page = await screen(t, { prepare: (page) => page.clock.install() });
@@ -204,7 +207,7 @@ test("what_is_pressed_in_the_last_moment_is_on_the_screen", limit, async (t) => 
     await arrival;
     await route.fulfill({ response });
   });
-  // The poll that is held was asked before: a status that changes nothing brings the next.
+  // The held poll is older than the route. A status that changes nothing ends it, and the next poll takes the route.
   const id = idOf(await link(page));
   const { version } = await holdfast.set(id, `{"state":"scanned"}`);
   await until("the next is held", async () => (await page.locator("#wire .asked").first().textContent()).includes(`last=${version}&`));
@@ -262,14 +265,14 @@ test("the_screen_outlives_a_restart_of_a_program_with_a_secret", limit, async (t
   const old = await program({ t, args: [...args, "--drain-quiet", "100ms"] });
   const page = await screen(t, { from: old });
   const code = await link(page);
-  // It is told for as long as the program drains, and after that something else.
+  // Record every text, because the page shows this one only while the program drains.
   await page.evaluate(() => {
     window.told = new Set();
     const note = () => told.add(document.querySelector("#state").textContent);
     new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
   });
   old.terminate();
-  await until("the restart is told", () => page.evaluate(() => told.has("The server is restarting; trying again")));
+  await until("the restart is shown", () => page.evaluate(() => told.has("The server is restarting; trying again")));
   await page.screenshot({ path: `${screenshots}desktop-light-retrying.png` });
   assert.equal(await old.exited, 0);
   const young = await program({ t, args: [...args, ...old.listeners] });
@@ -384,7 +387,7 @@ const long = "Wolfeschlegelsteinhausenbergerdorff-Ann X";
 for (const [size, viewport] of Object.entries(sizes)) {
   for (const colorScheme of ["light", "dark"]) {
     test(`both_pages_fit_a_${size}_in_${colorScheme}_and_are_accessible`, limit, async (t) => {
-      // The rules do not run under the pages' own policy, which allows no script of others.
+      // The pages' own policy would forbid the script that checks accessibility.
       const options = { viewport, colorScheme, bypassCSP: true };
       const page = await screen(t, options);
       const shots = async (at, name) => {
@@ -438,7 +441,7 @@ for (const [size, viewport] of Object.entries(sizes)) {
   }
 }
 
-// The pictures that README.md shows. `HOLDFAST_BLESS=1` takes them anew; then look at them.
+// Checks the pictures that README.md shows. With `HOLDFAST_BLESS=1` the test takes them again. Then look at them.
 test("readme_shows_the_screen_and_the_phone_in_small_pictures", limit, async (t) => {
   const page = await screen(t, { viewport: { width: 1000, height: 700 } });
   await page.screenshot({ path: `${screenshots}readme-screen.png` });

@@ -1,4 +1,4 @@
-// How a wait ends when no status comes: the deadline, the drain, a page that leaves, a callback that is gone.
+// Tests of the ends of a wait without a status: the deadline, the drain, a page that leaves, a missing callback.
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
@@ -15,7 +15,7 @@ test("held_script_is_answered_timeout_when_the_hold_is_over", limit, async (t) =
   const began = performance.now();
   await insert(page, brief.get({ key: "hold", callback: "cb" }), "cb");
   assert.equal(await ended(page), "load");
-  // The hold is shortened by a random part of up to a sixteenth; how much later it may be is the machine's affair.
+  // The hold is shorter by a random part of up to a sixteenth. A busy machine may end it later by any time.
   assert.ok(performance.now() - began >= 1000 * 15 / 16);
   assert.deepEqual(await heard(page), [timeout]);
   await brief.waiters(0);
@@ -60,7 +60,7 @@ for (const [name, leave] of Object.entries(leavings)) {
 }
 
 test("script_taken_out_of_the_page_is_still_answered_once", limit, async (t) => {
-  // Removing the tag, as clients do at their own timeout, does not end the request.
+  // Libraries remove the tag at their own timeout. That does not end the request.
   const page = await open(t, chromium, other.origin);
   await insert(page, holdfast.get({ key: "removed", callback: "cb" }), "cb");
   await holdfast.waiters(1);
@@ -77,7 +77,7 @@ for (const callback of ["cb", "holder.cb", "holder[0].cb"]) {
     const key = `late-${callback}`;
     await insert(page, holdfast.get({ key, callback }));
     await holdfast.waiters(1);
-    // Never there, or taken away while the get was held: the script sees the same.
+    // For the script it is the same if the callback never existed, or was removed while the get was held.
     await page.evaluate(() => { delete window.cb; delete window.holder; });
     await holdfast.set(key, `1`);
     assert.equal(await ended(page), "load");
@@ -98,7 +98,7 @@ for (const jquery of ["jquery", "jquery3"]) {
     const arrived = page.waitForEvent("requestfinished");
     assert.equal((await holdfast.set(key, `1`)).delivered, 1);
     await arrived;
-    // One more script, so that the late one has run for certain when this one has.
+    // When one more script has run, the late one has certainly run too.
     await insert(page, holdfast.get({ key, callback: "cb" }), "cb");
     assert.equal(await ended(page), "load");
     assert.deepEqual(page.complaints, []);

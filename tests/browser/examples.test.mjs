@@ -1,4 +1,4 @@
-// The examples, run as their first lines say, and used as people use them: a screen, a phone, somebody else.
+// Tests of the examples, started as their first lines say, and used by a screen, a phone and a stranger.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { textOf } from "./qr.mjs";
 
 const pageOf = (name) => () => [html, readFileSync(examples + name, "utf8").replaceAll("http://127.0.0.1:11000", holdfast.public)];
 
-// By the language of its backend.
+// The commands by the language of the backend.
 const commands = {
   python: [process.env.PYTHON ?? "/usr/bin/python3", `${examples}login.py`],
   node: [process.execPath, `${examples}login.mjs`],
@@ -18,7 +18,7 @@ const commands = {
 const start = (language, { env, ...more } = {}) =>
   example({ command: commands[language], ...more, env: { HOLDFAST_PUBLIC_URL: signing.public, HOLDFAST_INTERNAL_URL: signing.internal, KEY_SECRET_FILE: secrets, ...env } });
 
-// The pages that wait name any key; the logins sign theirs.
+// `holdfast` serves the pages that wait for any key. `signing` serves the logins, which use signed keys.
 let chromium, holdfast, signing, other;
 const directory = mkdtempSync(`${tmpdir()}/holdfast-examples-`);
 const secrets = `${directory}/key-secret`;
@@ -35,9 +35,12 @@ before(async () => {
 const shows = (page, selector, text) =>
   until(`${selector} is ${text}`, async () => (await page.locator(selector).textContent()) === text);
 
-// --- pages that wait --------------------------------------------------------------------------------------------------
+// --- pages that wait -------------------------------------------------------------------------------------------------
 
-/** A page of `examples/` on another origin, once its get is held; jQuery's own site is played by the package of that version. */
+/**
+ * Opens a page of `examples/` on another origin, and waits until its get is held. The package of the same version
+ * answers for jQuery's own site.
+ */
 async function waiting(t, name, key) {
   const context = await chromium.newContext();
   t.after(() => context.close());
@@ -74,15 +77,15 @@ for (const name of ["plain", "jquery"]) {
   });
 }
 
-// --- the sign-in ------------------------------------------------------------------------------------------------------
+// --- the sign-in -----------------------------------------------------------------------------------------------------
 
 const is = (screen, state) =>
   until(`the screen is ${state}`, async () => (await screen.locator("#state").getAttribute("data-state")) === state);
 
-/** What a camera reads from the screen. */
+/** Returns the text that a camera reads from the screen. */
 const photograph = async (screen) => textOf(await screen.locator("#code svg").screenshot());
 
-/** A phone, or one more tab of it, that has opened the link, once its page has told of the scan, or was told why not. */
+/** Opens the link on a phone, or in one more tab of it, and waits for the answer to the scan. It may be a refusal. */
 async function scan(t, link, context) {
   const phone = await (context ? tab(context, link) : open(t, chromium, link));
   await until("the phone is answered", () => phone.locator("#told").textContent());
@@ -90,7 +93,7 @@ async function scan(t, link, context) {
 }
 const press = (phone, name) => phone.getByRole("button", { name }).click();
 
-/** What this page's server answers to a request of its script. */
+/** Sends a request from the page to its server. Returns the status and the body. */
 const ask = (page, path, fields) =>
   page.evaluate(
     async ([path, fields]) => {
@@ -99,7 +102,7 @@ const ask = (page, path, fields) =>
     },
     [path, fields],
   );
-/** One more tab of this page's browser, that has come to `address` by a link on somebody else's site. */
+/** Opens one more tab of this page's browser, which follows a link on another site to `address`. */
 async function follow(page, address) {
   const came = await tab(page.context(), other.localhost);
   await came.evaluate((address) => document.body.append(Object.assign(document.createElement("a"), { href: address, textContent: "to it" })), address);
@@ -108,7 +111,10 @@ async function follow(page, address) {
   return came;
 }
 
-/** The address of what stands between a backend and holdfast: `pass` gets what is asked and what gives it on, and gives status, body and whether its end is cut off. */
+/**
+ * Starts a proxy between a backend and holdfast, and returns its address. `pass` gets the body of a request, and a
+ * function that forwards the request. It returns the status, the body, and whether the end of the answer is cut off.
+ */
 async function between(t, pass) {
   const server = createServer(async (request, response) => {
     let body = "";
@@ -128,7 +134,10 @@ async function between(t, pass) {
 
 const signedIn = async (page) => JSON.parse((await ask(page, "/me"))[1]).user;
 
-/** A code as a program sees it, without a browser: its id, and a phone that has opened its link but runs no script. */
+/**
+ * Gets a code without a browser, as a program does. Returns its id, and a function that posts as a phone that has
+ * opened the link but runs no script.
+ */
 async function codeOf(origin) {
   const body = await (await fetch(origin)).text();
   const [, id] = body.match(/\/app\?id=([\w-]{22})/);
@@ -139,7 +148,7 @@ async function codeOf(origin) {
   return { id, post };
 }
 
-/** Listens as the page does, from elsewhere: the first value newer than `last` under the key of this screen. */
+/** Gets the first status newer than `last` under the key of this screen, as the page does, but from outside of it. */
 async function overhear(screen, last = 0) {
   const key = await screen.locator("main").getAttribute("data-key");
   const answer = await (await fetch(signing.get({ key, last }))).json();
@@ -178,7 +187,7 @@ for (const language of Object.keys(commands)) {
   test(`${language}_ticket_is_good_once_and_in_the_browser_of_its_code_alone`, limit, async (t) => {
     const screen = await screenOf(t);
     const stranger = await screenOf(t);
-    // The screen's page does not redeem before the stranger has tried.
+    // The screen's page must not redeem the ticket before the stranger has tried.
     let release;
     const held = new Promise((resolve) => (release = resolve));
     await screen.route("**/login", async (route) => (await held, route.continue()));
@@ -218,7 +227,7 @@ for (const language of Object.keys(commands)) {
     assert.equal(await second.locator("form").isVisible(), false);
     const id = new URL(link).searchParams.get("id");
     assert.equal((await ask(second, "/app/confirm", { id }))[0], 410);
-    // The first may load its page again, and go on.
+    // The first phone may load its page again, and go on.
     await phone.reload();
     await press(phone, "Confirm");
     await is(screen, "done");
@@ -249,8 +258,8 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_set_that_was_stored_without_being_confirmed_is_made_again_without_harm`, limit, async (t) => {
-    // Each set is given on, and the first answer to it is lost on the way: that to the scan in holdfast's own words, that to
-    // the confirmation with the connection.
+    // Each set is forwarded, and the first answer to it is lost. The scan is answered `"stored":"unknown"` instead. The
+    // confirmation gets an answer that is cut off.
     const lost = new Set();
     const address = await between(t, async (body, giveOn) => {
       const answer = await giveOn();
@@ -268,7 +277,7 @@ for (const language of Object.keys(commands)) {
   });
 
   test(`${language}_same_answer_twice_is_told_the_same_and_the_other_one_comes_too_late`, limit, async (t) => {
-    // The answer to the confirmation is lost on its way to the phone, whose button is there still.
+    // The answer to the confirmation is lost on its way to the phone, which still shows the button.
     const screen = await screenOf(t);
     const link = await photograph(screen);
     const phone = await scan(t, link);
@@ -304,7 +313,7 @@ for (const language of Object.keys(commands)) {
     const sent = second.waitForRequest("**/app/refuse");
     await press(second, "Refuse");
     await sent;
-    assert.equal(await signedIn(second), null);     // by when the backend has read what was sent before
+    assert.equal(await signedIn(second), null);     // by then the backend has read the refusal
     release();
     await shows(phone, "#told", "Confirmed. Look at the screen.");
     await shows(second, "#told", "This code has been answered already.");
@@ -354,7 +363,7 @@ for (const language of Object.keys(commands)) {
     const phone = await scan(t, link);
     await shows(phone, "#told", "This code has expired. Ask the screen for a new one.");
     assert.equal(await phone.locator("form").isVisible(), false);
-    // The screen goes on for a while: a confirmation of the last moment may be under way.
+    // The screen waits a little longer, because a confirmation in the last moment may be under way.
     await screen.clock.fastForward(15_000);
     await is(screen, "waiting");
     await screen.clock.fastForward(10_000);

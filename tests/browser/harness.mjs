@@ -1,5 +1,5 @@
-// What every browser test needs: the program, a page of another origin, a real Chromium, a real curl.
-// Here so that a test file holds only what it claims. Nothing sleeps: `until` polls a condition against a deadline.
+// The parts that every browser test needs: the program, a page of another origin, a real Chromium, a real curl. Nothing
+// sleeps: `until` polls a condition until a deadline.
 
 import { spawn, execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -19,18 +19,18 @@ export const fixtures = here("../../fixtures/");
 export const examples = here("../../examples/");
 export const packages = here("node_modules/");
 
-// A test that waits for longer than this is wrong, or the program is. A machine with busy cores keeps it. Shorter than a
-// hold: a poll that was not answered when it should have been is not saved by the next.
+// The longest wait for a condition. It is long enough for a busy machine. It is shorter than a hold: if a poll is not
+// answered when it should be, the next poll comes too late to hide that.
 const DEADLINE_MS = 20_000;
 
-/** Options of every test: one that hangs fails by itself and takes no other test with it. */
+/** The options of every test: a test that hangs fails, and the others go on. */
 export const limit = { timeout: 60_000 };
 
 /**
- * Polls `condition` until it is truthy and returns what it gave; fails naming `what` at the deadline.
+ * Polls `condition` until its result is truthy, and returns the result. At the deadline it fails, and names `what`.
  *
- * On a busy machine seconds may pass between two looks. So `condition` must stay true once it is: a count that goes on
- * growing is compared by `>=`, and a state that passes is looked up in the list of all states.
+ * On a busy machine seconds may pass between two polls. So `condition` must stay true when it has become true: compare
+ * a growing count by `>=`, and look for a passing state in the list of all states.
  */
 export async function until(what, condition, deadline_ms = DEADLINE_MS) {
   const end = performance.now() + deadline_ms;
@@ -42,20 +42,20 @@ export async function until(what, condition, deadline_ms = DEADLINE_MS) {
   return seen;
 }
 
-// What a file started for all its tests ends after the last of them, the latest first. (An `after` that is called inside
-// a `before` would belong to that hook, and run when the hook is over.)
+// Things that a file started for all its tests end after the last test, in reverse order. (An `after` that is called in
+// a `before` would belong to that hook, and run at the end of the hook.)
 const endings = [];
 const atEnd = (ending) => endings.push(ending);
 after(async () => {
   for (const ending of endings.reverse()) await ending();
 });
 
-// Children still running when this process ends, for whatever reason short of SIGKILL, end with it.
+// Kill the children that still run when this process ends, unless SIGKILL ends it.
 const children = new Set();
 process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
-/** A child process; ends with the test `t`, or the file without one. */
+/** Starts a child process. It ends with the test `t`, or with the file if there is no `t`. */
 export function start({ t, command, args, ending = "SIGKILL", ...options }) {
   const child = spawn(command, args, options);
   children.add(child);
@@ -66,7 +66,7 @@ export function start({ t, command, args, ending = "SIGKILL", ...options }) {
   const stop = () => (child.kill(ending), exited);
   if (t) t.after(stop);
   else atEnd(stop);
-  /** Waits until `condition` is truthy, and fails with what it has `said` if it has ended by then. */
+  /** Waits until `condition` is truthy. If the process ends before that, fails with its output, `said()`. */
   const ready = (what, condition, said) => {
     const ended = exited.then((code) => {
       throw new Error(`${command} ended with ${code} before ${what}:\n${said()}`);
@@ -77,12 +77,15 @@ export function start({ t, command, args, ending = "SIGKILL", ...options }) {
   return { child, exited, stop, ready };
 }
 
-/** The program on free ports (or on those named in `args`), answering; ends with the test `t`, or the file without one. */
+/**
+ * Starts the program on free ports, or on those in `args`, and waits until it answers. It ends with the test `t`, or
+ * with the file if there is no `t`.
+ */
 export async function program({ t, args = [] } = {}) {
   const binary = process.env.HOLDFAST_BIN ?? here("../../target/debug/holdfast");
   if (!existsSync(binary)) throw new Error(`no program at ${binary}: build it, or set HOLDFAST_BIN`);
 
-  // Listeners given twice are a mistake, so the defaults stand back.
+  // It is a mistake to give a listener twice, so add only those that `args` does not have.
   const given = (flag) => args.includes(flag);
   const listeners = ["--public", "--internal"].flatMap((flag) => (given(flag) ? [] : [flag, "127.0.0.1:0"]));
   const command = { command: binary, args: [...listeners, "--log-format", "json", ...args] };
@@ -92,7 +95,7 @@ export async function program({ t, args = [] } = {}) {
   const addresses = {};
   createInterface({ input: child.stderr }).on("line", (line) => {
     log.push(line);
-    // A line that is no JSON is a panic or a mistake in the settings: kept for the message below.
+    // A line that is not JSON is a panic or a mistake in the settings. It stays in the log for the error below.
     if (!line.startsWith("{")) return;
     const event = JSON.parse(line);
     if (event.message === "listening") addresses[event.listener] = `http://${event.address}`;
@@ -106,17 +109,17 @@ export async function program({ t, args = [] } = {}) {
 
   return {
     ...addresses,
-    /** The arguments of one that takes its place. */
+    /** The arguments for a program that takes the place of this one. */
     listeners: ["public", "internal"].flatMap((name) => [`--${name}`, new URL(addresses[name]).host]),
     log,
     exited,
-    /** SIGTERM, as a service manager sends it. */
+    /** Sends SIGTERM, as a service manager does. */
     terminate: () => child.kill("SIGTERM"),
-    /** SIGKILL, and gone. */
+    /** Sends SIGKILL, and waits until the process has ended. */
     kill: stop,
-    /** The address of a get, as a page writes it. */
+    /** Returns the URL of a get, as a page writes it. */
     get: (parameters) => `${addresses.public}/status/get?${query(parameters)}`,
-    /** Sets a status from the raw bytes of its value and returns the receipt. */
+    /** Sets a status from the raw bytes of its value, and returns the receipt. */
     async set(key, value, more = "") {
       const body = Buffer.concat([Buffer.from(`{"key":${JSON.stringify(key)},"value":`), Buffer.from(value), Buffer.from(`${more}}`)]);
       const answer = await fetch(`${addresses.internal}/status/set`, { method: "POST", body });
@@ -125,7 +128,7 @@ export async function program({ t, args = [] } = {}) {
       return receipt;
     },
     forget: (key) => fetch(`${addresses.internal}/keys/${encodeURIComponent(key)}`, { method: "DELETE" }),
-    /** Returns once exactly `count` gets are held. */
+    /** Waits until exactly `count` gets are held. */
     waiters: (count) =>
       until(`holdfast_waiters is ${count}`, async () => {
         const metrics = await (await fetch(`${addresses.internal}/metrics`)).text();
@@ -134,11 +137,14 @@ export async function program({ t, args = [] } = {}) {
   };
 }
 
-/** A server of `examples/`, which prints its address as its first line; ends with the test `t`, or the file without one. */
+/**
+ * Starts a server of `examples/`, which prints its address as its first line. It ends with the test `t`, or with the
+ * file if there is no `t`.
+ */
 export async function example({ t, command: [command, ...args], env = {} }) {
   const { child, ready } = start({
     t, command, args,
-    cwd: here("."),   // where the packages are that Node's example looks for
+    cwd: here("."),   // the example in Node looks for its packages here
     env: { ...process.env, PORT: "0", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -149,20 +155,20 @@ export async function example({ t, command: [command, ...args], env = {} }) {
   return { url: line.trim(), origin: new URL(line).origin };
 }
 
-/** Percent-encoded, so that a space never becomes a plus: a plus is a plus. */
+/** Returns percent-encoded parameters. A space becomes %20, never a plus. */
 export const query = (parameters) =>
   Object.entries(parameters).map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
 
-/** Runs curl with these arguments and returns what it answered. */
+/** Runs curl with these arguments, and returns the JSON of the answer. */
 export const curl = async (...args) => JSON.parse((await run("curl", ["--silent", "--show-error", "--max-time", "10", ...args])).stdout);
 
-/** Runs a line as a person would who pasted it into a terminal. */
+/** Runs a line as if a person had pasted it into a terminal. */
 export const shell = async (line) => (await run("sh", ["-c", line], { timeout: DEADLINE_MS })).stdout;
 
-/** The beginning of a page, and its header. */
+/** The beginning of a page, and its headers. */
 export const blank = `<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>another site</title>`;
 export const html = { "content-type": "text/html; charset=utf-8" };
-/** What a page sends that wants to be cross-origin isolated: nothing may be embedded that does not agree to it. */
+/** The headers of a page that is cross-origin isolated. It can embed only resources that agree to it. */
 export const isolation = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 const jquery = (name) => [{ "content-type": "text/javascript" }, readFileSync(`${packages}${name}/dist/jquery.js`)];
 const files = {
@@ -177,8 +183,8 @@ const files = {
 };
 
 /**
- * Somebody else's web site: another origin by its port, and another site too under the name `localhost`. `pages` are
- * more of its files, by their paths: headers and body, or what gives them.
+ * Starts another web site. It is another origin by its port, and under the name `localhost` also another site. `pages`
+ * has more of its files by their paths: headers and body, or a function that returns them.
  */
 export async function site(pages = {}) {
   const server = createServer((request, response) => {
@@ -192,7 +198,7 @@ export async function site(pages = {}) {
   return { origin: `http://127.0.0.1:${port}`, localhost: `http://localhost:${port}` };
 }
 
-/** A real Chromium, with more `args` or other options of Playwright; ends with the test file. */
+/** Starts a real Chromium, with more `args` or other options of Playwright. It ends with the test file. */
 export async function browser({ args = [], ...options } = {}) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   if (!existsSync(executablePath)) throw new Error(`no Chromium at ${executablePath}: install it, or set CHROMIUM`);
@@ -208,14 +214,14 @@ export async function browser({ args = [], ...options } = {}) {
   return started;
 }
 
-/** A new profile's page at `url`; `page.complaints` collects what the browser reports about it: errors, refusals, violations. */
+/** Opens `url` in a new profile. `page.complaints` collects the errors and warnings that the browser reports. */
 export async function open(t, chromium, url, options) {
   const context = await chromium.newContext(options);
   t.after(() => context.close());
   return tab(context, url);
 }
 
-/** One more tab of the same profile. */
+/** Opens `url` in one more tab of a profile. */
 export async function tab(context, url) {
   const page = await context.newPage();
   page.setDefaultTimeout(DEADLINE_MS);
@@ -228,7 +234,10 @@ export async function tab(context, url) {
   return page;
 }
 
-/** Inserts `<script src>` and returns, without waiting; then `window.heard` collects the calls of `callback` and `window.ended` says "load" or "error". */
+/**
+ * Inserts `<script src>`, and does not wait for it. `window.heard` collects the calls of `callback`, and `window.ended`
+ * will be "load" or "error".
+ */
 export const insert = (page, src, callback) =>
   page.evaluate(
     ({ src, callback }) => {
@@ -243,8 +252,8 @@ export const insert = (page, src, callback) =>
     { src, callback },
   );
 
-/** Waits until the script of the last `insert` has ended: "load" or "error". */
+/** Waits until the script of the last `insert` has ended, and returns "load" or "error". */
 export const ended = (page) => until("the script has ended", () => page.evaluate(() => window.ended));
 
-/** Every call that callbacks of this page heard. */
+/** Returns the answers of all calls of this page's callbacks. */
 export const heard = (page) => page.evaluate(() => window.heard);

@@ -1,5 +1,6 @@
-// holdfast.js in a bad world: answers that are cut, late, doubled or somebody else's, servers that leave, die and come
-// back, pages that sleep. After each, every status was told once, in order, and the program held one poll at a time.
+// Tests of holdfast.js in a bad world: answers that are cut off, late, doubled or not from holdfast; servers that
+// drain, die and come back; pages that sleep. After each test, every status has been reported once and in order, and
+// the program has held one poll at a time.
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
@@ -10,7 +11,7 @@ import { leftovers, loaded, online, pause, state, told, values, watch, watched }
 let chromium, holdfast, other;
 before(async () => ([chromium, holdfast, other] = await Promise.all([browser(), program(), site()])));
 
-/** A page that watches `key` through a proxy, which does as `plan` says. */
+/** Opens a page that watches `key` through a proxy, which follows `plan`. */
 async function through(t, key, { plan = [], options = {}, clock = "", from = holdfast } = {}) {
   const between = await proxy(t, from.public);
   between.plan.push(...plan);
@@ -22,7 +23,7 @@ async function through(t, key, { plan = [], options = {}, clock = "", from = hol
   return { page, between };
 }
 
-/** All is well in the end: polls are held again, one at a time, and nothing was left behind. */
+/** Checks that all is well at the end: polls are held again, one at a time, and nothing is left in the page. */
 async function well(page, between, key, expected, from = holdfast) {
   await state(page, "waiting");
   await until("a poll is held", async () => between.polls.at(-1).wait !== "0" && between.underWay(key) === 1);
@@ -35,13 +36,13 @@ async function well(page, between, key, expected, from = holdfast) {
   assert.deepEqual(statuses.map(([, version]) => version), statuses.map(([, version]) => version).toSorted((a, b) => a - b));
 }
 
-// What a page cannot help to complain of: a script that is none, or did not come.
+// Errors that a page cannot prevent: the browser reports a script that is not a script, or did not come.
 const expectedComplaints = /^console: Failed to load resource|SyntaxError|ERR_|blocked/;
 
-// Side by side, as most of their time is rests after a failure.
+// Four at once, because most of their time is pauses after a failure.
 test("misdeeds", { timeout: 120_000, concurrency: 4 }, (t) => Promise.all(Object.keys(misdeeds).map((misdeed) =>
   t.test(`answer_that_is_${misdeed}_costs_no_status`, limit, async (t) => {
-    // Twice, on two statuses; the answer to the first is lost, or heard by half.
+    // The answers with two statuses are spoiled: each is lost, or comes in part.
     const key = misdeed;
     await holdfast.set(key, `"first"`);
     const { page, between } = await through(t, key, { plan: [misdeed, misdeed] });
@@ -53,7 +54,7 @@ test("misdeeds", { timeout: 120_000, concurrency: 4 }, (t) => Promise.all(Object
     await well(page, between, key, ["first", "second"]);
     const states = (await watched(page)).states.map(([state]) => state);
     if (misdeed === "doubled") assert.deepEqual(states, ["waiting", "stopped"]);
-    // On a connection that was used before, the browser itself asks once more.
+    // If the connection was used before, the browser itself asks once more.
     else if (misdeed !== "cut_off_before_the_head") assert.deepEqual(states.slice(0, 4), ["waiting", "retrying", "waiting", "retrying"]);
     for (const complaint of page.complaints) assert.match(complaint, expectedComplaints);
   }),
@@ -70,7 +71,7 @@ test("answer_with_an_older_status_is_not_told", limit, async (t) => {
     response.writeHead(200, { "content-type": "text/javascript" }).end(replayed.replace(/holdfast_\w+/g, between.polls.at(-1).callback));
   await holdfast.set(key, `"old"`);
   const { page, between } = await through(t, key, { plan: [record, replay, replay] });
-  // A cache that answers with what it had is trouble, not news; nor is it asked again at once.
+  // A cache that returns an old answer is trouble, not a new status. The page does not ask again at once.
   await until("it was asked beyond the replays", () => between.polls.length >= 4);
   await well(page, between, key, ["old"]);
 });
@@ -100,12 +101,12 @@ test("answer_delayed_beyond_the_watchdog_is_given_up_and_does_no_harm_when_it_co
   };
   const { page, between } = await through(t, key, { plan: [delay, delay], clock: "stands" });
   await until("the first is delayed", () => late.length === 1);
-  // Not before the longest wait and some more.
+  // The page must wait for the longest hold and a margin.
   await page.clock.fastForward(30_000);
   assert.deepEqual((await watched(page)).states, [["waiting"]]);
   await page.clock.fastForward(6_000);
   await state(page, "retrying");
-  // Once more, with a poll that is not held.
+  // The same again, with a poll that is not held.
   await page.clock.fastForward(2_000);
   await until("the second is delayed", () => late.length === 2);
   assert.equal(between.polls[1].wait, "0");
@@ -120,7 +121,7 @@ test("answer_delayed_beyond_the_watchdog_is_given_up_and_does_no_harm_when_it_co
 
 test("proxy_that_drops_a_held_poll_in_silence_is_found_out", limit, async (t) => {
   const key = "silence";
-  // The server's answer "timeout" never comes.
+  // The server's answer "timeout" never arrives.
   const silent = () => {};
   const brief = await program({ t, args: ["--hold", "1s"] });
   const { page, between } = await through(t, key, { plan: [silent], clock: "runs", from: brief });
@@ -142,7 +143,7 @@ test("refused_connections_are_tried_again_later_each_time_and_at_random", limit,
   await holdfast.set(key, `"meanwhile"`);
   await until("three failures", () => page.complaints.filter((complaint) => /ERR_/.test(complaint)).length >= 3);
   await between.listen();
-  // The fourth may be eight seconds away.
+  // Without the event, the pause before the fourth try may be eight seconds.
   await page.evaluate(() => dispatchEvent(new Event("online")));
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
   await well(page, between, key, ["meanwhile"]);
@@ -152,7 +153,7 @@ test("refused_connections_are_tried_again_later_each_time_and_at_random", limit,
 test("rests_are_random_between_half_a_second_and_a_bound_that_doubles_to_30_s", limit, async (t) => {
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   const rests = await page.evaluate(async (base) => {
-    // Timers run at once, and tell how long they should have rested; but for the one that gives a poll up.
+    // Timers fire at once, and their delays are recorded. The timer that drops a poll is left as it is.
     const WATCHDOG = 35_000;
     const asked = [];
     const timer = setTimeout;
@@ -178,7 +179,7 @@ test("rests_are_random_between_half_a_second_and_a_bound_that_doubles_to_30_s", 
 
 test("drained_node_is_left_and_its_successor_found", limit, async (t) => {
   const key = "drained";
-  // It has no other node to go to: each time it asks, the drain is longer.
+  // The page has no other node to go to. Each time it asks, the drain takes longer.
   const old = await program({ t, args: ["--drain-quiet", "100ms"] });
   const { page, between } = await through(t, key, { from: old });
   await old.waiters(1);
@@ -212,14 +213,14 @@ test("offline_is_told_and_coming_online_asks_at_once", limit, async (t) => {
   const key = "offline";
   const { page, between } = await through(t, key, { clock: "runs" });
   await until("a poll is held", () => between.underWay(key) === 1);
-  await page.clock.pauseAt(Date.now() + 3_600_000);    // no rest after a failure ends by itself
+  await page.clock.pauseAt(Date.now() + 3_600_000);    // no pause after a failure ends by itself
   await page.context().setOffline(true);
   await state(page, "offline");
   await between.refuse();
   await holdfast.set(key, `"meanwhile"`);
   await between.listen();
   await page.context().setOffline(false);
-  // The event that says so comes when it comes.
+  // The browser's event may come late.
   await until("it hears", async () => (await page.clock.runFor(1), (await watched(page)).statuses.length > 0));
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
   await page.clock.resume();
@@ -230,7 +231,7 @@ test("offline_is_told_and_coming_online_asks_at_once", limit, async (t) => {
 
 test("failure_without_a_network_is_told_as_offline", limit, async (t) => {
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
-  // As where the network was gone before the watch began: no event tells.
+  // As if the network failed before the watch began: there is no event.
   await online(page, false);
   await watch(page, "http://127.0.0.1:9", "none");
   await state(page, "offline");
@@ -242,7 +243,7 @@ test("proxy_that_refuses_held_polls_alone_is_asked_less_and_less", limit, async 
   const between = await proxy(t, holdfast.public);
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   await pause(page);
-  await page.evaluate(() => (Math.random = () => 1));    // each rest is the longest
+  await page.evaluate(() => (Math.random = () => 1));    // each pause is the longest possible
   between.plan.push(..."12345".split("").flatMap(() => ["bad_gateway", between.say({ code: -1 })]));
   await watch(page, between.url, key);
   await page.clock.runFor(1);
@@ -265,16 +266,16 @@ test("five_hundred_polls_leave_nothing_behind", { timeout: 120_000 }, async (t) 
     const { metrics } = await client.send("Performance.getMetrics");
     return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
   };
-  // What was told is kept by the test itself: not here.
+  // Count the statuses and do not keep them, because a kept status would look like a leak.
   await page.evaluate(() => (watched.statuses = { push: ([value]) => { window.newest = value; window.told = (window.told ?? 0) + 1; } }));
   let n = 0;
   const round = async (count) => {
     for (const end = n + count; n < end; n++) {
       await until("the poll is held", () => between.underWay(key) === 1);
       await holdfast.set(key, `${n}`);
-      await until("it is told", () => between.polls.length > n + 1);
+      await until("it is reported", () => between.polls.length > n + 1);
     }
-    await until("the last is told", () => page.evaluate((n) => window.newest === n - 1, n));
+    await until("the last one is reported", () => page.evaluate((n) => window.newest === n - 1, n));
   };
   await round(50);
   const before = await measure();

@@ -1,4 +1,4 @@
-// holdfast.js as a file: its syntax, its size, its types, and that what is served was made of the readable source.
+// Tests of holdfast.js as a file: its syntax, its size, its types, and that it is made from the readable source.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -39,7 +39,7 @@ test("each_form_is_at_most_2_kb_over_the_wire", limit, async (t) => {
 });
 
 test("module_may_be_imported_where_there_is_no_page", limit, async (t) => {
-  // As servers do that render pages: nothing is touched before a watch begins.
+  // Servers that render pages import it too. So it must touch nothing before a watch begins.
   const { public: base } = await program({ t });
   const text = await (await fetch(`${base}/holdfast.mjs`)).text();
   const module = await import(`data:text/javascript,${encodeURIComponent(text)}`);

@@ -1,5 +1,5 @@
-// Makes src/web/holdfast.min.js, which the program serves, of its readable source: `make web` runs this file. A test
-// sees to it that both are the same program.
+// Makes src/web/holdfast.min.js, which the program serves, from the readable source. `make web` runs this file. A test
+// checks that the two files match.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -7,7 +7,7 @@ import { minify } from "terser";
 
 const web = fileURLToPath(new URL("../../src/web/", import.meta.url));
 
-/** What is served, as made of the source; ES5, with the line that names it. */
+/** Returns the minified source in ES5, with the comment that names the library. */
 export async function minified() {
   const { code } = await minify(readFileSync(`${web}holdfast.js`, "utf8"), {
     ecma: 5,

@@ -1,4 +1,4 @@
-// A real nginx with the files of nginx/ in front of a program: TLS and HTTP/2, as pages meet it where it is deployed.
+// Starts a real nginx with the files of nginx/ in front of a program, with TLS and HTTP/2, as in a deployment.
 
 import { execFile } from "node:child_process";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -22,7 +22,7 @@ async function freePort() {
   return port;
 }
 
-/** Changes a file; each change must find what it replaces. */
+/** Replaces texts in a file. Fails if the file does not contain one of them. */
 async function change(path, changes) {
   let text = await readFile(path, "utf8");
   for (const [from, to] of changes) {
@@ -32,7 +32,7 @@ async function change(path, changes) {
   await writeFile(path, text);
 }
 
-/** Starts it in front of the node with this public address; ends with the test. Gives its address, `host:port`. */
+/** Starts nginx in front of the node with this public address, and returns its `host:port`. It ends with the test. */
 export async function nginx(t, node) {
   const directory = await mkdtemp(join(tmpdir(), "holdfast-nginx-"));
   const address = `127.0.0.1:${await freePort()}`;
@@ -57,10 +57,10 @@ export async function nginx(t, node) {
     "-out", `${directory}/${NAME}.pem`, "-keyout", `${directory}/${NAME}.key`,
   ]);
 
-  // Debian's is under /usr/sbin, which not all have in their PATH.
+  // Debian has nginx in /usr/sbin, which may be missing in PATH.
   const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/usr/local/sbin` };
   const args = ["-p", directory, "-c", join(directory, "nginx.conf"), "-g", "daemon off;"];
-  // Not SIGKILL: workers outlive a master that could not tell them.
+  // Not SIGKILL: then the master could not stop its workers, and they would go on.
   const { stop, ready } = start({ t, command: "nginx", args, ending: "SIGTERM", env, stdio: "ignore" });
   t.after(async () => {
     await stop();

@@ -1,5 +1,5 @@
-// holdfast.js on the pages that people have: content security policies, isolation, sandboxes, pages that sleep and come
-// back, other libraries beside it, many watches at once.
+// Tests of holdfast.js on pages as people have them: with a Content-Security-Policy, isolation or a sandbox; pages that
+// sleep and come back; with other libraries beside it; with many watches at once.
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
@@ -15,13 +15,13 @@ before(async () => {
   other = await site(pages);
 });
 
-/** A page of another origin with these headers that loads the library as `tag` says, and its address. */
+/** Adds a page with these headers and this body to the other site, and returns its address. */
 function page_with(path, headers, body) {
   pages[path] = [{ ...html, ...headers }, blank + body];
   return other.localhost + path;
 }
 
-/** The page hears a status and its end, and complains of nothing. */
+/** Checks that the page gets a status and the final one, without any error. */
 async function hears(page, key, options) {
   await watch(page, holdfast.public, key, options);
   await holdfast.waiters(1);
@@ -44,7 +44,7 @@ test("page_that_allows_scripts_by_nonce_only", limit, async (t) => {
 });
 
 test("page_that_allows_scripts_by_nonce_only_and_names_it", limit, async (t) => {
-  // The nonce of the page's scripts is known to who made the page: here no script tag has it when the watch begins.
+  // The page must name the nonce, because no script tag has it any more when the watch begins.
   const policy = `default-src 'none'; img-src data:; script-src 'nonce-${NONCE}'`;
   const remove = `<script nonce="${NONCE}">document.querySelectorAll("script").forEach((script) => script.remove())</script>`;
   const url = page_with("/named", { "content-security-policy": policy }, `<script nonce="${NONCE}" src="${library()}"></script>${remove}`);
@@ -113,7 +113,7 @@ test("page_that_demands_trusted_types_and_does_not_trust_us_is_told", limit, asy
 
 test("page_that_is_cross_origin_isolated", limit, async (t) => {
   const url = page_with("/isolated-script", isolation, `<script src="${library()}"></script>`);
-  // Isolation needs a secure context, as localhost is.
+  // Isolation needs a secure context, and localhost is one.
   const page = await open(t, chromium, url);
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
   await hears(page, "isolated");
@@ -131,7 +131,7 @@ test("frame_in_a_sandbox_that_allows_scripts_only", limit, async (t) => {
   const url = page_with("/sandbox", {}, `<iframe sandbox="allow-scripts" src="/framed"></iframe>`);
   const page = await open(t, chromium, url);
   const frame = page.frames()[1];
-  // Its origin is opaque.
+  // The frame's origin is opaque.
   assert.equal(await frame.evaluate(() => origin), "null");
   frame.complaints = page.complaints;
   await hears(frame, "sandbox");
@@ -169,7 +169,7 @@ test("page_that_has_not_loaded_yet_is_not_kept_loading_and_hears_all_the_same", 
   arrive();
   await page.waitForLoadState("load");
   await until("the poll is held", () => between.polls.at(-1).wait === "25");
-  // No spinner: the browser has nothing more to load.
+  // The browser does not show the page as loading: it has nothing more to load.
   const client = await page.context().newCDPSession(page);
   const stopped = new Promise((resolve) => client.on("Page.frameStoppedLoading", resolve));
   await client.send("Page.enable");
@@ -188,7 +188,7 @@ test("frozen_page_hears_when_it_is_resumed", limit, async (t) => {
   await client.send("Page.setWebLifecycleState", { state: "frozen" });
   const asked = between.polls.length;
   await holdfast.set("frozen", `"meanwhile"`);
-  // A page that is not frozen yet when the answer comes asks once more.
+  // If the page is not frozen yet when the answer comes, it asks once more.
   await until("the program has answered", () => between.underWay("frozen") === 0 || between.polls.length > asked);
   await client.send("Page.setWebLifecycleState", { state: "active" });
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
@@ -196,7 +196,7 @@ test("frozen_page_hears_when_it_is_resumed", limit, async (t) => {
   assert.equal(between.mostAtOnce, 1);
 });
 
-/** Headless pages do not hide: the page is told so. */
+/** Makes the page believe that it is hidden or shown, because headless pages do not hide. */
 const show = (page, isShown) =>
   page.evaluate((isShown) => {
     Object.defineProperty(document, "hidden", { configurable: true, get: () => !isShown });
@@ -206,7 +206,7 @@ const show = (page, isShown) =>
 
 test("page_that_is_shown_again_asks_at_once", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
-  // A rest as long as a server may ask for.
+  // The answer asks for a longer pause than the library makes.
   between.plan.push(between.say({ code: -3, retry_after_ms: 600_000 }));
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
   await watch(page, between.url, "shown");
@@ -216,7 +216,7 @@ test("page_that_is_shown_again_asks_at_once", limit, async (t) => {
   assert.equal(between.polls.length, 1);
   await show(page, true);
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
-  // Shown again while a poll is held: it goes on.
+  // If the page is shown again while a poll is held, that poll goes on.
   await until("a poll is held", () => between.underWay("shown") === 1);
   const polls = between.polls.length;
   await show(page, false);
@@ -235,14 +235,14 @@ test("page_that_slept_through_the_end_of_its_poll_asks_at_once", limit, async (t
   await watch(page, between.url, "slept", { wait: 1 });
   await until("its server has answered", () => between.polls.length === 1 && between.underWay("slept") === 0);
   await holdfast.set("slept", `"meanwhile"`);
-  // The clock goes on while the machine sleeps; timers do not.
+  // While a machine sleeps, its clock goes on, but its timers do not.
   await page.clock.setSystemTime(Date.now() + 3_600_000);
   await show(page, false);
   await show(page, true);
   await page.clock.runFor(10);
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
   assert.deepEqual((await watched(page)).states, [["waiting"]]);
-  // What was given up is gone: one poll is left.
+  // The dropped poll was removed, so one poll is left.
   assert.deepEqual(await leftovers(page), [1, 1]);
 });
 
@@ -304,7 +304,7 @@ test("page_that_comes_back_from_the_back_forward_cache_goes_on", limit, async (t
   await holdfast.set("bfcache", `"meanwhile"`);
   await page.goBack({ waitUntil: "commit" });
   const { shown } = await until("it is there again", () => page.evaluate(() => window.watched?.shown.length && { shown: watched.shown }));
-  // Kept, it hears what is new; loaded anew, it hears the newest.
+  // If the browser kept the page, it gets the newer statuses. If the browser loaded it again, it gets the newest one.
   await until("it hears", async () => (await watched(page)).statuses.at(-1)?.[0] === "meanwhile");
   await until("a poll is held", () => between.underWay("bfcache") === 1);
   await holdfast.set("bfcache", `"after"`);
@@ -318,7 +318,7 @@ test("page_that_is_kept_and_shown_again_asks_at_once", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
   between.plan.push("bad_gateway");
   const page = await loaded(t, chromium, other.localhost, holdfast.public);
-  // The rest after the failure is as long as it is at random: no timer ends it here.
+  // The pause after the failure is random. With the clock stopped, no timer ends it.
   await pause(page);
   await watch(page, between.url, "kept");
   await page.clock.runFor(1);
@@ -331,7 +331,7 @@ test("page_that_is_kept_and_shown_again_asks_at_once", limit, async (t) => {
   await page.clock.runFor(1);
   assert.deepEqual(await values(page, 1), ["meanwhile"]);
 
-  // A poll that was under way may have been ended without a word: it is asked anew.
+  // The browser may have ended the poll that was under way without an event, so the page sends it again.
   await until("the next is held", () => between.underWay("kept") === 1);
   const polls = between.polls.length;
   await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
@@ -351,7 +351,7 @@ test("twenty_watches_of_one_page_are_all_held_over_one_http2_connection", limit,
   await page.addScriptTag({ url: `https://${NAME}/holdfast.js` });
   const names = Array.from({ length: 20 }, (_, n) => `many${n}`);
   for (const name of names) await watch(page, `https://${NAME}`, name, {}, name);
-  // Over HTTP/1.1 six would be held, and the others wait in the browser.
+  // Over HTTP/1.1 only six would be held, and the others would wait in the browser.
   await holdfast.waiters(20);
   for (const name of names) await holdfast.set(name, `"${name}"`, `,"final":true`);
   for (const name of names) assert.deepEqual(await values(page, 1, name), [name]);

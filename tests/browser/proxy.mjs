@@ -1,17 +1,17 @@
-// A proxy of the tests' own between pages and the program, that does to answers what proxies, networks and captive
-// portals do. It passes everything on, one misdeed at a time when told to, and counts what the program is asked.
+// A proxy between pages and the program. It forwards all requests and counts the polls. On demand it spoils an answer
+// as proxies, networks and captive portals do.
 
 import { createServer, request } from "node:http";
 import { buffer } from "node:stream/consumers";
 
 const script = { "content-type": "application/javascript; charset=utf-8" };
 
-/** What can be done to one poll: each is given the page's response and a promise of the program's answer. */
+/** The ways to spoil the answer to a poll. Each gets the page's response and a promise of the program's answer. */
 export const misdeeds = {
   cut_off: async (response, answer) => {
     const { headers, body } = await answer;
     response.writeHead(200, headers);
-    // The call is complete in it; its last byte is missing.
+    // Only the last byte is missing, and the call is complete without it.
     response.write(body.subarray(0, -1), () => response.destroy());
   },
   cut_off_before_the_head: async (response, answer) => {
@@ -32,30 +32,30 @@ export const misdeeds = {
   not_our_call: (response) => response.writeHead(200, script).end("window.somethingElse = 1;"),
 };
 
-/** A proxy in front of a program, on a port of its own; ends with the test. */
+/** Starts a proxy in front of a program, on a free port. It ends with the test. */
 export async function proxy(t, upstream) {
   const self = {
-    /** Misdeeds for the next polls, in their order. A function, or the name of one of `misdeeds`. */
+    /** The misdeeds for the next polls, in order. Each is a function, or the name of one of `misdeeds`. */
     plan: [],
-    /** The same for the next answers of the program: of polls that are held already too. */
+    /** The misdeeds for the next answers of the program, also for polls that are held already. */
     spoil: [],
-    /** The head of each poll. */
+    /** The headers of each poll. */
     headers: [],
-    /** In place of the program's answer to the newest poll: one with these members. */
+    /** Returns a misdeed that answers the newest poll with these members, in place of the program's answer. */
     say: (members) => (response) => {
       const answer = { message: "", value: null, version: 0, final: false, ...members };
       response.writeHead(200, script).end(`${self.polls.at(-1).callback}(${JSON.stringify(answer)});`);
     },
-    /** Polls that came, as the parameters of each. */
+    /** The parameters of each poll that came. */
     polls: [],
-    /** The polls of one key that the program held or answered at one time, at most. */
+    /** The greatest number of polls of one key that were under way in the program at once. */
     mostAtOnce: 0,
-    /** How many polls of a key the program has not answered yet. */
+    /** Returns the number of polls of a key that the program has not answered yet. */
     underWay: (key) => underWay.get(key) ?? 0,
     url: "",
-    /** Nobody listens any more, and every connection is reset. */
+    /** Stops listening, and closes every connection. */
     refuse,
-    /** Listens again, at the same address. */
+    /** Listens again at the same address. */
     listen,
   };
   const underWay = new Map();

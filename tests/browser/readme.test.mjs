@@ -1,4 +1,4 @@
-// The pages of README.md and docs/, run as they are written there: only the address of holdfast is another.
+// Runs the pages of README.md and docs/ as they are written there. Only the address of holdfast is replaced.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -16,7 +16,7 @@ before(async () => {
 const text = (name) => "\n" + readFileSync(new URL(`../../${name}`, import.meta.url), "utf8");
 const documents = ["README.md", "docs/page.md", "docs/qr-login.md"].map(text).join("");
 
-/** The first block of code in a language under a heading, with the test's holdfast in it. */
+/** Returns the first block of code in a language under a heading, with the address of the test's holdfast. */
 function block(heading, language) {
   const section = documents.split(`\n${heading}\n`)[1];
   assert.ok(section, `no document has ${heading}`);
@@ -25,7 +25,7 @@ function block(heading, language) {
   return code.replaceAll("http://127.0.0.1:11000", holdfast.public);
 }
 
-/** A page with this body; `page.said` is what it wrote on the console. */
+/** Opens a page with this body. `page.said` has the lines that it wrote on the console. */
 async function page_with(t, path, body) {
   pages[path] = [html, blank + body];
   const page = await open(t, chromium, `${other.localhost}/elsewhere`);
@@ -37,7 +37,7 @@ async function page_with(t, path, body) {
 
 const said = (page, what) => until(`the page says ${what}`, () => page.said.some((line) => JSON.stringify(line).includes(what)));
 
-/** The page says two statuses that are set while it waits, and waits no more after the second. */
+/** Checks that the page writes two statuses that are set while it waits, and does not wait after the second. */
 async function hears(page) {
   await holdfast.waiters(1);
   await holdfast.set("demo", `"one"`);
@@ -49,7 +49,7 @@ async function hears(page) {
   assert.deepEqual(page.complaints, []);
 }
 
-// One key, as the documents have it: each test begins with the same status.
+// The documents use one key only, so give it the same status before each test.
 beforeEach(() => holdfast.set("demo", `"before"`));
 
 const ways = {
@@ -92,7 +92,7 @@ test("login_in_twenty_lines_signs_in", limit, async (t) => {
   const signing = await program({ t, args: ["--key-secret-file", `${directory}/secret`] });
   const login = block("# A QR login in twenty lines", "html").replaceAll(holdfast.public, signing.public);
   assert.equal(login.trimEnd().split("\n").length, 20);
-  // What the document leaves to the backend.
+  // Play the backend, which the document does not show.
   const ids = [];
   const redeemed = [];
   const page = await open(t, chromium, `${other.localhost}/elsewhere`);
@@ -106,7 +106,7 @@ test("login_in_twenty_lines_signs_in", limit, async (t) => {
   await page.goto(`${other.localhost}/login-page`);
   await signing.waiters(1);
 
-  // Refused: a new code.
+  // If the phone refuses, the page gets a new code.
   const first = await signing.set(ids[0], `{"state":"scanned"}`, `,"after":0`);
   await until("it is shown", async () => (await page.textContent("#state")) === "scanned");
   await assert.rejects(signing.set(ids[0], `{"state":"scanned"}`, `,"after":0`), /409/, "a second phone");

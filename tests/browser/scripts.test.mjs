@@ -1,4 +1,4 @@
-// The ways a page of another origin hears a status: jQuery, a bare script, assignment, fetch.
+// Tests of the ways in which a page of another origin gets a status: jQuery, a plain script, assignment, fetch.
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
@@ -9,7 +9,7 @@ before(async () => ([chromium, holdfast, other] = await Promise.all([browser(), 
 
 const value = { state: "scanned", user: "Zoë 🎣", n: 1.5 };
 
-// The main job, on both lines of jQuery that pages load today.
+// The main purpose of holdfast, with both versions of jQuery that pages load today.
 for (const jquery of ["jquery", "jquery3"]) {
   for (const from of ["origin", "localhost"]) {
     test(`${jquery}_jsonp_on_${from}_hears_the_status_that_curl_sets`, limit, async (t) => {
@@ -136,7 +136,7 @@ test("deleted_key_answers_gone", limit, async (t) => {
   assert.equal(typeof answer.version, "number");
 });
 
-/** `fetch` in the page: what it could read. */
+/** Calls `fetch` in the page, and returns what the page could read of the answer. */
 const fetched = (page, url, options) =>
   page.evaluate(
     ({ url, options }) =>
@@ -144,7 +144,7 @@ const fetched = (page, url, options) =>
     { url, options },
   );
 
-/** What the browser itself sent before a fetch, to ask whether it may. Playwright's own events leave it out. */
+/** Collects the answers to the preflight requests of the page. Playwright's own events do not show these requests. */
 async function preflights(page) {
   const seen = [];
   const protocol = await page.context().newCDPSession(page);

@@ -1,4 +1,4 @@
-// Every value of fixtures/values arrives in a page as JSON.parse makes it there, and pollutes nothing.
+// Checks that every value of fixtures/values arrives in a page as JSON.parse returns it there, and pollutes nothing.
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -9,17 +9,17 @@ let holdfast, page;
 before(async () => {
   const [chromium, started, other] = await Promise.all([browser(), program(), site()]);
   holdfast = started;
-  // One page for all values: what one of them left behind would be seen by those after it.
+  // All values use one page. So if a value leaves something behind, the next ones show it.
   page = await tab(await chromium.newContext(), other.origin);
   await page.evaluate(() => (window.prototypes = describe()), await page.addScriptTag({ content: `${differences} ${describe} ${receive}` }));
 });
 
-/** In the page: where `a` and `b` differ in structure, as a path and the reason; nothing where they are equal. */
+/** Runs in the page. Returns the differences of `a` and `b` in structure, each as a path and the reason. */
 function differences(a, b, path = "value") {
   if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) {
     return Object.is(a, b) ? [] : [`${path}: ${String(a)} is not ${String(b)}`];
   }
-  // A value that set a prototype instead of a member shows here, and an array that is none.
+  // Finds a value that set a prototype instead of a member, and an object in place of an array.
   if (Object.getPrototypeOf(a) !== Object.getPrototypeOf(b) || Array.isArray(a) !== Array.isArray(b)) {
     return [`${path}: another prototype`];
   }
@@ -34,14 +34,14 @@ function differences(a, b, path = "value") {
   });
 }
 
-/** In the page: what everything inherits from, as text. */
+/** Runs in the page. Returns the prototypes from which all values inherit, as text. */
 function describe() {
   return [Object, Array, String, Number, Boolean, Function]
     .map(({ prototype }) => `${Reflect.ownKeys(prototype).map(String)} < ${Object.getPrototypeOf(prototype) === Object.prototype}`)
     .join("\n");
 }
 
-/** In the page: the differences of what the script at `src` brings, by call or by assignment, from JSON.parse of `text`. */
+/** Runs in the page. Compares the value that the script at `src` passes or assigns to JSON.parse of `text`. */
 function receive(src, text) {
   return new Promise((resolve) => {
     const script = document.createElement("script");
@@ -80,7 +80,7 @@ for (const file of files) {
 }
 
 test("walk_sees_what_it_is_there_for", limit, async () => {
-  // A comparison that finds nothing proves nothing unless it can find something.
+  // Check that the comparison finds differences. Otherwise its empty results would prove nothing.
   const found = await page.evaluate(() =>
     [
       [{ __proto__: { x: 1 } }, JSON.parse('{"__proto__":{"x":1}}')],

@@ -1,4 +1,4 @@
-// holdfast.js against the real server, on a page of another origin: what it tells, when it asks again, where it ends.
+// Tests of holdfast.js with the real server, on a page of another origin: its reports, its polls and its ends.
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
@@ -40,7 +40,7 @@ test("poll_says_what_it_knows_and_how_long_it_waits_by_a_name_of_64_random_bits"
   const [{ callback, ...poll }] = between.polls;
   assert.deepEqual(poll, { key: "a b/ü&?", last: "5", wait: "7" });
   assert.match(callback, /^holdfast_[0-9a-z]{1,7}_[0-9a-z]{1,7}$/);
-  // Not printable ASCII: the server says so, and it is over.
+  // The server refuses a key that is not printable ASCII, and the watch ends.
   await state(page, "stopped");
   const { errors } = await watched(page);
   assert.deepEqual(errors, ["key: not printable ASCII"]);
@@ -48,7 +48,7 @@ test("poll_says_what_it_knows_and_how_long_it_waits_by_a_name_of_64_random_bits"
   await watch(page, between.url, "defaults");
   await until("its poll", () => between.polls.length === 2);
   assert.deepEqual({ ...between.polls[1], callback: "" }, { key: "defaults", callback: "", last: "0", wait: "25" });
-  // All 64 come from the browser's source of good randomness.
+  // All 64 bits come from the browser's secure random source.
   await page.evaluate(() => (crypto.getRandomValues = (words) => words.fill(0xfedcba98, 0, 1).fill(0x76543210, 1)));
   await watch(page, between.url, "named");
   await until("its poll", () => between.polls.length === 3);
@@ -71,7 +71,7 @@ test("timeout_is_followed_by_the_next_poll_at_once", limit, async (t) => {
   await until("three polls", () => between.polls.length >= 3);
   assert.deepEqual((await watched(page)).states, [["waiting"]]);
   assert.equal(between.mostAtOnce, 1);
-  // Told by the page's own times, which the machine's load does not stretch: no rest of a second lies between two polls.
+  // The page's own times are used, because load on the machine does not stretch them. No two polls are a second apart.
   const gaps = await page.evaluate(() => {
     const polls = performance.getEntriesByType("resource").filter((entry) => entry.name.includes("/status/get"));
     return polls.slice(1).map((poll, n) => poll.startTime - polls[n].responseEnd);
@@ -137,9 +137,9 @@ test("full_server_is_asked_again_when_it_says", limit, async (t) => {
   await full.waiters(1);
   const between = await proxy(t, full.public);
   await watch(page, between.url, "full", {}, "second");
-  await until("it was told more than once", () => between.polls.length > 3);
-  // Told once, and that all is well when a poll is held; which none is that only finds out. On a busy machine an answer
-  // may take a second, which looks like one that is held.
+  await until("it was refused more than once", () => between.polls.length > 3);
+  // `retrying` is reported once, and `waiting` only when a poll is held, which no poll is here. On a busy machine an
+  // answer may take a second, and then its poll seems to be held.
   const { states } = await watched(page, "second");
   assert.deepEqual(states.slice(0, 2), [["waiting"], ["retrying", -3]]);
   const slowest = await page.evaluate((url) => {
@@ -169,7 +169,7 @@ test("server_that_leaves_is_no_trouble_and_the_next_poll_is_held", limit, async 
   const page = await started(t);
   await watch(page, between.url, "leaves");
   await until("the next is held", () => between.polls.length > 1 && between.underWay("leaves") === 1);
-  // None only finds out.
+  // No poll with `wait=0` is sent before it.
   assert.deepEqual(between.polls.map((poll) => poll.wait), ["25", "25"]);
   assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying", -2], ["waiting"]]);
 });
@@ -193,7 +193,7 @@ test("full_server_that_falls_silent_is_found_out", limit, async (t) => {
   await told(page, "retrying");
   await state(page, "waiting");
   await page.clock.fastForward(36_000);
-  // It asks again within two seconds, and then all is well.
+  // The state may pass, because the next poll, within two seconds, shows that all is well.
   await until("it is in trouble", async () => (await watched(page)).states.filter(([state]) => state === "retrying").length >= 2);
 });
 
@@ -239,7 +239,7 @@ test("status_ends_a_row_of_failures", limit, async (t) => {
   between.plan.push("bad_gateway", between.say({ code: 0, value: 1, version: 1 }), "bad_gateway");
   const page = await started(t);
   await pause(page);
-  await page.evaluate(() => (Math.random = () => 1));    // each rest is the longest
+  await page.evaluate(() => (Math.random = () => 1));    // each pause is the longest possible
   await watch(page, between.url, "row");
   await page.clock.runFor(1);
   await state(page, "retrying");
@@ -247,19 +247,19 @@ test("status_ends_a_row_of_failures", limit, async (t) => {
   await values(page, 1);
   await state(page, "retrying");
   await page.clock.runFor(2_000);
-  // It is answered at once, as it comes after trouble, and a fifth follows.
+  // The fourth comes after trouble, so it is answered at once, and a fifth follows.
   await until("the fourth", () => between.polls.length >= 4);
 });
 
 test("store_out_of_reach_is_told_until_it_is_back", limit, async (t) => {
   const between = await proxy(t, holdfast.public);
-  // And a code of a later version of holdfast.
+  // -99 stands for a code of a later version of holdfast.
   between.plan.push(...[{ code: -6, retry_after_ms: 150 }, { code: -6, retry_after_ms: 100 }, { code: -99, retry_after_ms: 120 }, { code: -6 }].map(between.say));
   const page = await started(t);
   await watch(page, between.url, "unavailable");
   await until("all of them, and two more", () => between.polls.length === 6);
   await holdfast.waiters(1);
-  // One change, however often it was told; the poll that found all well again was not held.
+  // All these answers are one change of the state. The poll that showed that all is well again was not held.
   assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying", -6], ["waiting"]]);
   assert.deepEqual(between.polls.map((poll) => poll.wait), ["25", "0", "0", "0", "0", "25"]);
   assert.equal(between.mostAtOnce, 1);
@@ -282,7 +282,7 @@ test("stop_ends_it_and_what_comes_later_is_not_heard", limit, async (t) => {
   assert.deepEqual(page.complaints, []);
 });
 
-/** A watch that its own listener stops when `when` says so, and the polls that were asked until then. */
+/** Starts a watch that its own listener stops when it gets `when`. Returns the page and the proxy. */
 async function stopping(t, key, listener, when, plan = () => [], isOnline = true) {
   const between = await proxy(t, holdfast.public);
   between.plan.push(...plan(between));
@@ -298,7 +298,7 @@ async function stopping(t, key, listener, when, plan = () => [], isOnline = true
 
 async function stopped({ page, between }, polls, calls) {
   await state(page, "stopped");
-  // Whatever happens then, it does not come back.
+  // No event starts the watch again.
   await page.evaluate(() => ["online", "offline", "pageshow"].forEach((name) => dispatchEvent(new Event(name))));
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true })));
   await page.evaluate(() => new Promise((later) => setTimeout(later, 1200)));
@@ -335,7 +335,7 @@ test("stop_within_the_onstate_of_a_server_that_has_room_again_ends_it", limit, a
     window.watched = { watch: watching };
   }, between.url);
   await state(page, "stopped");
-  // Nor is the poll given up that is no more.
+  // The timer that drops a poll must not fire for a poll that was removed.
   await page.clock.fastForward(60_000);
   assert.deepEqual(await page.evaluate(() => calls), ["waiting", "retrying", "waiting", "stopped"]);
   assert.deepEqual(await leftovers(page), [0, 0]);
@@ -385,7 +385,7 @@ test("listener_that_throws_is_told_to_the_page_and_the_watch_goes_on", limit, as
     await holdfast.set("throws", `${value}`);
     await until("it is heard", () => page.evaluate((value) => values.includes(value), value));
   }
-  await until("all are told", () => page.complaints.length === 3);
+  await until("all errors are reported", () => page.complaints.length === 3);
   assert.deepEqual(page.complaints, ["pageerror: no state", "pageerror: no 1", "pageerror: no 2"]);
 });
 
@@ -397,7 +397,7 @@ test("give_up_after_ends_it_with_an_error", limit, async (t) => {
   await state(page, "stopped");
   const { errors, states, statuses } = await watched(page);
   assert.deepEqual([errors, states, statuses], [["given up"], [["waiting"], ["stopped"]], []]);
-  // One that was stopped before does not give up.
+  // A watch that was stopped before does not give up.
   await page.evaluate((base) => {
     window.late = [];
     holdfast.watch(base, "patience", { giveUpAfter: 0.3, onerror: (message) => late.push(message) }).stop();

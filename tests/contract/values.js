@@ -1,5 +1,6 @@
-// Evaluates scripts as a page does, and finds what they give equal to JSON.parse of the same text, or says where it is not.
-// stdin: [{"name", "text", "scripts": [...]}, ...]; stdout: [fault, ...]. A script calls cb once or assigns window.qr.
+// Evaluates scripts as a page does, and compares each result to JSON.parse of the same text. Reads
+// [{"name", "text", "scripts": [...]}, ...] from stdin, and writes the differences, [fault, ...], to stdout. A script
+// must call cb once or assign window.qr.
 "use strict";
 const vm = require("vm");
 

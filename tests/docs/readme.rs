@@ -218,7 +218,7 @@ async fn the_library_is_as_long_as_stated() {
 /// Returns the labels that README.md names for limits. It names a metric or the log for a limit
 /// that has no label.
 fn limits() -> BTreeSet<String> {
-    let rows = table(&["what", "limit", "default", "beyond it", "told by"]);
+    let rows = table(&["what", "limit", "default", "beyond it", "shown by"]);
     let told = rows.iter().flat_map(|row| code_spans(&row[4]));
     let is_label = |name: &&str| {
         name.bytes()

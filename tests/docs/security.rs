@@ -22,7 +22,7 @@ fn each_attack_and_fault_names_tests_that_exist() {
 fn every_limit_of_the_readme_has_a_name_and_the_settings_among_them_are_all_there() {
     let rows = table_of(
         "docs/limits.md",
-        &["what", "limit", "default", "beyond it", "told by"],
+        &["what", "limit", "default", "beyond it", "shown by"],
     );
     let mut settings = Vec::new();
     for row in &rows {

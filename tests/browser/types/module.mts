@@ -1,4 +1,5 @@
-// What a page writes in TypeScript that imports holdfast.mjs from where it is served; tsconfig's `paths` name the types.
+// TypeScript of a page that imports holdfast.mjs from the URL where it is served. `paths` in tsconfig.json maps that
+// URL to the types.
 
 import holdfast, { once, watch, type Answer, type Options, type State, type Value, type Watch } from "https://push.example.com/holdfast.mjs";
 

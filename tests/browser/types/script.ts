@@ -1,4 +1,4 @@
-// What a page writes in TypeScript that has loaded holdfast.js by a script tag: the global `holdfast`.
+// TypeScript of a page that has loaded holdfast.js by a script tag and uses the global `holdfast`.
 
 const watching = holdfast.watch("https://push.example.com", "key", {
   last: 0,
@@ -21,11 +21,11 @@ const last: number = watching.last;
 console.log(last, watching.state === "stopped");
 watching.stop();
 
-// @ts-expect-error: a listener whose name is wrong is told before it is missed.
+// @ts-expect-error: a listener with a wrong name is an error.
 holdfast.watch("https://push.example.com", "key", { onStatus() {} });
 // @ts-expect-error: a key is a string.
 holdfast.watch("https://push.example.com", 5);
-// @ts-expect-error: its state is the watch's own.
+// @ts-expect-error: the state is read-only.
 watching.state = "waiting";
 
 holdfast.once<{ paid: boolean }>("https://push.example.com", "key", (value, answer) => {
@@ -33,5 +33,5 @@ holdfast.once<{ paid: boolean }>("https://push.example.com", "key", (value, answ
   console.log(paid, answer.code);
 });
 
-// @ts-expect-error: it is the module that has a default.
+// @ts-expect-error: only the module has a default export.
 holdfast.default;
