@@ -299,6 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_need_redis_are_warned_of_without_it() {
+        let redis = ["--redis", "redis://localhost"];
+        let given = ["--max-leases", "5", "--advertise", "http://a:1"];
+        assert_eq!(
+            settings(&given).expect("good").warnings,
+            [
+                "--max-leases has no effect without --redis",
+                "--advertise has no effect without --redis",
+            ]
+        );
+        let with_redis = settings(&[&redis[..], &given].concat()).expect("good");
+        assert!(with_redis.warnings.is_empty());
+        let needing = ALL.iter().filter(|setting| setting.about().needs_redis);
+        assert_eq!(needing.count(), 8);
+    }
+
+    #[test]
     fn origins_are_listed_or_all_allowed() {
         assert_eq!(
             settings(&["--allow-origin", "https://a.example,*"])

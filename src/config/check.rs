@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::declarations::{
-    ADVERTISE, DRAIN_GRACE, DRAIN_QUIET, HOLD, INTERNAL, INTERNAL_TOKEN_FILE,
+    ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, INTERNAL, INTERNAL_TOKEN_FILE,
     INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES, PUBLIC,
 };
 use super::reader::SettingReader;
@@ -67,6 +67,14 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
             "--demo with --redis but without --key-secret-file: a code's page is heard only by the node that made the code"
                 .to_owned(),
         );
+    }
+    if settings.redis.is_none() {
+        let idle = ALL
+            .iter()
+            .map(|setting| (*setting, setting.about()))
+            .filter(|(setting, about)| about.needs_redis && reader.is_given(*setting))
+            .map(|(_, about)| format!("--{} has no effect without --redis", about.flag));
+        warnings.extend(idle);
     }
     warnings
 }

@@ -63,6 +63,14 @@ impl SettingReader {
         texts.unwrap_or_default().cloned().collect()
     }
 
+    /// Returns whether a setting was given, as an argument or by its variable.
+    pub(super) fn is_given(&self, setting: &dyn Declared) -> bool {
+        matches!(
+            self.found.value_source(setting.about().flag),
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        )
+    }
+
     /// Returns whether a setting was given as an argument, which every user of the machine can
     /// read.
     pub(super) fn is_argument(&self, setting: &dyn Declared) -> bool {
