@@ -299,6 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_flag_is_answered_with_the_one_that_was_probably_meant() {
+        for (args, mistake) in [
+            (
+                &["--hodl", "3s"][..],
+                "unexpected argument '--hodl' found; did you mean '--hold'?",
+            ),
+            (
+                &["--max-waiter=3"],
+                "unexpected argument '--max-waiter' found; did you mean '--max-waiters'?",
+            ),
+            (&["--nonsense"], "unexpected argument '--nonsense' found"),
+        ] {
+            assert_eq!(settings(args).expect_err("a mistake"), [mistake]);
+        }
+    }
+
+    #[test]
     fn settings_that_need_redis_are_warned_of_without_it() {
         let redis = ["--redis", "redis://localhost"];
         let given = ["--max-leases", "5", "--advertise", "http://a:1"];

@@ -80,15 +80,7 @@ pub(super) fn parse(
         ) {
             return Err(NoSettings::Asked(error.to_string()));
         }
-        let text = error.to_string();
-        mistakes.push(
-            text.trim_start_matches("error: ")
-                .split("\n\n")
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
-        );
+        mistakes.push(mistake(&error));
         let Some(at) = named_argument(&error, &args) else {
             return Ok(None);
         };
@@ -103,6 +95,17 @@ pub(super) fn parse(
         {
             args.remove(at);
         }
+    }
+}
+
+/// Returns the mistake that clap found, in one line, with the flag that was probably meant.
+fn mistake(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.trim_start_matches("error: ").split("\n\n").next();
+    let first = first.unwrap_or_default().trim();
+    match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(meant)) => format!("{first}; did you mean '{meant}'?"),
+        _ => first.to_owned(),
     }
 }
 
