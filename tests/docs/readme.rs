@@ -2,13 +2,16 @@
 //! right and complete.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use holdfast::http::response::code;
 
 use crate::contract::library::library;
 use crate::operate::metrics::families;
-use crate::operate::settings::{default_of, entries};
-use crate::support::{Launch, Node, Nodes, Redis, Response, Scratch, project_file};
+use crate::support::{Node, Nodes, Redis, Response, Scratch, project_file};
+
+const SETTINGS: &str = "docs/settings.md";
+const WRITE_SETTINGS: &str = "This writes the table: HOLDFAST_BLESS=1 cargo test --test integration docs::readme::the_settings";
 
 /// The rows of a table, each with its cells.
 pub(crate) type Table = Vec<Vec<String>>;
@@ -19,7 +22,6 @@ pub(crate) type Table = Vec<Vec<String>>;
 /// If there is none, if there are several, or if a row has another number of cells.
 fn table(header: &[&str]) -> Table {
     let file = match header[0] {
-        "flag" => "docs/settings.md",
         "what" => "docs/limits.md",
         "metric" => "docs/operating.md",
         _ => "docs/contract.md",
@@ -80,37 +82,33 @@ fn code_of(cell: &str) -> Option<&str> {
         .filter(|code| !code.contains('`'))
 }
 
-#[tokio::test]
-async fn the_settings_are_those_of_the_program_with_their_variables_and_defaults() {
-    let help = Launch::new(&["--help"]).run().await;
-    let mut listed: BTreeMap<_, _> = entries(&help.stdout).into_iter().collect();
-    for flag in ["--help", "--version"] {
-        listed.remove(flag).expect(flag);
+/// `HOLDFAST_BLESS=1` writes the table that the program has into the document.
+#[test]
+fn the_settings_are_those_of_the_program() {
+    let document = project_file(SETTINGS);
+    let start = document.find("| flag |").expect("a table");
+    let rows = document[start..]
+        .split_inclusive('\n')
+        .take_while(|line| line.starts_with('|'));
+    let end = start + rows.map(str::len).sum::<usize>();
+    let table = holdfast::config::table();
+    if std::env::var_os("HOLDFAST_BLESS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SETTINGS);
+        let written = [&document[..start], &table, &document[end..]].concat();
+        std::fs::write(path, written).expect("a written file");
+        return;
     }
-    for row in table(&["flag", "environment variable", "default", "meaning"]) {
-        let flag = code_of(&row[0]).unwrap_or_else(|| panic!("no flag: {row:?}"));
-        let text = listed
-            .remove(flag)
-            .unwrap_or_else(|| panic!("{flag} is not in --help, or twice in the table"));
-        // `--help` shows a variable that may hold a password without `=` and its value.
-        let variable = text
-            .split_once("[env: ")
-            .and_then(|(_, rest)| rest.split([']', '=']).next());
-        match row[1].as_str() {
-            "none" => assert_eq!(variable, None, "{flag}"),
-            cell => assert_eq!(variable, code_of(cell), "{flag}"),
-        }
-        match row[2].as_str() {
-            "none" | "off" => assert_eq!(default_of(&text), None, "{flag}"),
-            cell => assert_eq!(
-                default_of(&text),
-                Some(code_of(cell).unwrap_or(cell)),
-                "{flag}"
-            ),
-        }
-        assert!(!row[3].is_empty(), "{flag}");
+    for (there, declared) in document[start..end].lines().zip(table.lines()) {
+        assert_eq!(
+            there, declared,
+            "{SETTINGS} and its settings. {WRITE_SETTINGS}"
+        );
     }
-    assert!(listed.is_empty(), "not in the documents: {listed:#?}");
+    assert_eq!(
+        document[start..end].lines().count(),
+        table.lines().count(),
+        "the rows of {SETTINGS}. {WRITE_SETTINGS}"
+    );
 }
 
 /// Returns an answer for each code that a get of a single node can have.

@@ -51,7 +51,14 @@ fn every_limit_of_the_readme_has_a_name_and_the_settings_among_them_are_all_ther
     }
     let told = table_of(
         "docs/settings.md",
-        &["flag", "environment variable", "default", "meaning"],
+        &[
+            "flag",
+            "environment variable",
+            "default",
+            "unit",
+            "range",
+            "meaning",
+        ],
     );
     let bounds = |flag: &&str| {
         flag.starts_with("--max-") || flag.ends_with("-timeout") || flag.ends_with("-in-flight")

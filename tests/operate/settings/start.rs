@@ -261,6 +261,19 @@ async fn a_long_hold_is_warned_of() {
 }
 
 #[tokio::test]
+async fn a_setting_that_has_no_effect_is_warned_of() {
+    let launch = Launch::new(&["--max-leases", "5"]).env("HOLDFAST_PEER_TIMEOUT", "2s");
+    let node = launch.start().await;
+    let log = start_log(&node).await;
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, flag) in warnings.iter().zip(["--max-leases", "--peer-timeout"]) {
+        let text = format!("{flag} has no effect without --redis");
+        assert!(warning.contains(&text), "{warnings:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_start_tells_version_addresses_and_limits() {
     for format in ["text", "json"] {
         let limits = r#"ulimit -Sn 100; ulimit -Hn 500; exec "$0" "$@""#;

@@ -1,0 +1,80 @@
+//! The rules between settings, each of which is good by itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::declarations::{
+    ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, INTERNAL, INTERNAL_TOKEN_FILE,
+    INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES, PUBLIC,
+};
+use super::reader::SettingReader;
+use super::{Settings, exposure};
+use crate::net::listener::Address;
+
+/// The longest hold that the defaults of proxies do not cut off (nginx and many load balancers:
+/// 60 s).
+const LONG_HOLD: Duration = Duration::from_secs(55);
+
+/// Notes the mistakes of settings that do not go together.
+pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
+    let max_body_bytes = settings.max_body_bytes;
+    if settings.max_value_bytes > max_body_bytes {
+        let mistake = format!("more than --max-body-bytes {max_body_bytes}");
+        reader.refuse_together(&[&MAX_VALUE_BYTES, &MAX_BODY_BYTES], &mistake);
+    }
+    if max_body_bytes > settings.max_inbound_bytes {
+        let mistake = format!("less than --max-body-bytes {max_body_bytes}");
+        reader.refuse_together(&[&MAX_INBOUND_BYTES, &MAX_BODY_BYTES], &mistake);
+    }
+    if settings.drain_quiet > settings.drain_grace {
+        let grace = reader.text(&DRAIN_GRACE).unwrap_or_default();
+        let mistake = format!("longer than --drain-grace {grace}");
+        reader.refuse_together(&[&DRAIN_QUIET, &DRAIN_GRACE], &mistake);
+    }
+    let is_any_port = matches!(&settings.public, Address::Tcp(address) if address.ends_with(":0"));
+    if settings.public == settings.internal && !is_any_port {
+        reader.refuse_together(&[&INTERNAL, &PUBLIC], "the same address as --public");
+    }
+    let is_unix = matches!(settings.internal, Address::Unix(_));
+    if is_unix && settings.redis.is_some() && settings.advertise.is_none() {
+        let mistake =
+            "other nodes do not reach a unix socket: give --advertise http://host:port too";
+        reader.refuse_together(&[&INTERNAL, &ADVERTISE], mistake);
+    }
+    // Only an address is checked here. A name is resolved and checked at the start.
+    let is_public = matches!(&settings.internal, Address::Tcp(address)
+        if address.parse().is_ok_and(|address: SocketAddr| exposure::is_public(address.ip())));
+    let asks_token = settings.internal_tokens.first().is_some();
+    if is_public && !asks_token && !settings.internal_without_token {
+        reader.refuse_together(
+            &[&INTERNAL, &INTERNAL_TOKEN_FILE, &INTERNAL_WITHOUT_TOKEN],
+            exposure::MISTAKE,
+        );
+    }
+}
+
+/// Returns the warnings about settings that are allowed but should be known.
+pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if settings.hold > LONG_HOLD {
+        let hold = reader.text(&HOLD).unwrap_or_default();
+        warnings.push(format!(
+            "--hold {hold} is longer than many proxies wait for an answer (60s); see that each on the way waits longer"
+        ));
+    }
+    if settings.demo && settings.redis.is_some() && settings.key_secrets.is_none() {
+        warnings.push(
+            "--demo with --redis but without --key-secret-file: a code's page is heard only by the node that made the code"
+                .to_owned(),
+        );
+    }
+    if settings.redis.is_none() {
+        let idle = ALL
+            .iter()
+            .map(|setting| (*setting, setting.about()))
+            .filter(|(setting, about)| about.needs_redis && reader.is_given(*setting))
+            .map(|(_, about)| format!("--{} has no effect without --redis", about.flag));
+        warnings.extend(idle);
+    }
+    warnings
+}

@@ -1,0 +1,510 @@
+//! Every setting, in the order of `--help`: its flag, kind, default and help. The environment
+//! variable, `--help`, the check of the value and the table in docs/settings.md follow from it.
+//!
+//! A new setting is a constant here, its line in [`ALL`], and its field in
+//! [`Settings`](super::Settings).
+
+use std::time::Duration;
+
+use hyper::header::HeaderValue;
+
+use super::setting::Preset::{Computed, Unset, Value};
+use super::setting::{Declared, Setting, Shape};
+use super::texts;
+use super::value_kind::{Choice, Content, Number, Text, Time, WholeSeconds};
+use crate::http::auth::Tokens;
+use crate::log::LogFormat;
+use crate::model::signing::Secrets;
+use crate::model::status::MAX_TTL_SECONDS;
+use crate::net::listener::Address;
+use crate::page::script::Prefix;
+use crate::store::redis::Target;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+const BYTES: Number = Number {
+    unit: "bytes",
+    range: 1..=usize::MAX >> 1,
+};
+const COUNT: Number = count(usize::MAX >> 1);
+const TIMEOUT: Time = Time(Duration::from_millis(10)..=HOUR);
+const BOOL: Choice<bool> = Choice {
+    unit: "bool",
+    choices: &[("true", true), ("false", false)],
+};
+const ADDRESS: Text<Address> = Text {
+    unit: "address",
+    range: "`host:port` or `unix:/path`",
+    parse: Address::parse,
+};
+
+const fn count(most: usize) -> Number {
+    Number {
+        unit: "count",
+        range: 1..=most,
+    }
+}
+
+/// All settings, in the order of `--help`.
+pub(super) const ALL: [&dyn Declared; 41] = [
+    &PUBLIC,
+    &INTERNAL,
+    &HOLD,
+    &STATUS_TTL,
+    &MAX_VALUE_BYTES,
+    &MAX_BODY_BYTES,
+    &MAX_INBOUND_BYTES,
+    &MAX_BATCH,
+    &MAX_STATUSES,
+    &MAX_STATUS_BYTES,
+    &MAX_WAITERS,
+    &MAX_WAITERS_PER_KEY,
+    &MAX_LEASES,
+    &MAX_CONNECTIONS,
+    &HEAD_TIMEOUT,
+    &BODY_TIMEOUT,
+    &WRITE_TIMEOUT,
+    &IDLE_TIMEOUT,
+    &DRAIN_QUIET,
+    &DRAIN_GRACE,
+    &ALLOW_ORIGIN,
+    &CALLBACK_PREFIX,
+    &RESOURCE_POLICY,
+    &REDIS,
+    &REDIS_FILE,
+    &REDIS_PREFIX,
+    &REDIS_TIMEOUT,
+    &REDIS_IN_FLIGHT,
+    &RESEND,
+    &ADVERTISE,
+    &PEER_TIMEOUT,
+    &PEER_QUEUE,
+    &INTERNAL_TOKEN_FILE,
+    &INTERNAL_HOST,
+    &KEY_SECRET_FILE,
+    &INTERNAL_WITHOUT_TOKEN,
+    &THREADS,
+    &DEMO,
+    &LOG,
+    &LOG_FORMAT,
+    &CHECK,
+];
+
+pub(super) const PUBLIC: Setting<Address> = Setting::new(
+    "public",
+    &ADDRESS,
+    Value("127.0.0.1:11000"),
+    "Address of the public listener, for browsers",
+);
+
+pub(super) const INTERNAL: Setting<Address> = Setting::new(
+    "internal",
+    &ADDRESS,
+    Value("127.0.0.1:11001"),
+    "Address of the internal listener, for backends and operators",
+);
+
+pub(super) const HOLD: Setting<Duration> = Setting::new(
+    "hold",
+    &Time(SECOND..=Duration::from_secs(600)),
+    Value("25s"),
+    "Longest time that a get is held",
+)
+.notes("Above 55 s holdfast warns at its start, because many proxies end a request after 60 s");
+
+pub(super) const STATUS_TTL: Setting<Duration> = Setting::new(
+    "status-ttl",
+    &WholeSeconds(Time(SECOND..=Duration::from_secs(MAX_TTL_SECONDS))),
+    Value("300s"),
+    "Time to live of a status if its set gives none",
+);
+
+pub(super) const MAX_VALUE_BYTES: Setting<usize> = Setting::new(
+    "max-value-bytes",
+    &BYTES,
+    Value("65536"),
+    "Largest size of a value",
+)
+.notes("Must be at most `--max-body-bytes`");
+
+pub(super) const MAX_BODY_BYTES: Setting<usize> = Setting::new(
+    "max-body-bytes",
+    &BYTES,
+    Value("8388608"),
+    "Largest size of the body of an internal request",
+)
+.notes(
+    "A longer body is refused with 413. Messages between nodes may be 4 KiB longer than the \
+     greater of this and 1 MiB",
+);
+
+pub(super) const MAX_INBOUND_BYTES: Setting<usize> = Setting::new(
+    "max-inbound-bytes",
+    &BYTES,
+    Computed("eight of the longest bodies"),
+    "Largest total size of the bodies of sets under way, not counting the first 16 KiB of each. \
+     Beyond it, sets are refused with 507. Messages of other nodes have a limit of the same size",
+)
+.notes("A body is under way until its request is answered. Must be at least `--max-body-bytes`");
+
+pub(super) const MAX_BATCH: Setting<usize> = Setting::new(
+    "max-batch",
+    &COUNT,
+    Value("1000"),
+    "Largest number of sets in one array",
+);
+
+pub(super) const MAX_STATUSES: Setting<usize> = Setting::new(
+    "max-statuses",
+    &COUNT,
+    Value("1000000"),
+    "Largest number of statuses in the embedded store. Beyond it, sets are refused with 507",
+);
+
+pub(super) const MAX_STATUS_BYTES: Setting<usize> = Setting::new(
+    "max-status-bytes",
+    &BYTES,
+    Value("1073741824"),
+    "Largest total size of the embedded store. A status counts its key, its value and 256 bytes. \
+     Beyond it, sets are refused with 507",
+)
+.notes("Each write of a status that is remembered because of an `id` counts 24 bytes more");
+
+pub(super) const MAX_WAITERS: Setting<usize> = Setting::new(
+    "max-waiters",
+    &COUNT,
+    Computed("the connections less a tenth"),
+    "Largest number of held gets. Beyond it, gets are answered busy (-3)",
+);
+
+pub(super) const MAX_WAITERS_PER_KEY: Setting<usize> = Setting::new(
+    "max-waiters-per-key",
+    &COUNT,
+    Value("1000"),
+    "Largest number of held gets of one key. Beyond it, gets are answered busy (-3)",
+)
+.notes("The gets of this node are counted, not those of others");
+
+pub(super) const MAX_LEASES: Setting<usize> = Setting::new(
+    "max-leases",
+    &COUNT,
+    Computed("as many as waiters"),
+    "Largest number of leases in Redis, one for each key that this node holds a get for. Beyond \
+     it, gets are answered busy (-3)",
+)
+.needs_redis()
+.notes(
+    "A lease stays for up to 3 s after the last get of its key has left. Gets that were held \
+     while Redis could not be reached get their leases even beyond this limit. There are at most \
+     `--max-waiters` of these",
+);
+
+pub(super) const MAX_CONNECTIONS: Setting<usize> = Setting::new(
+    "max-connections",
+    &count(usize::MAX >> 4),
+    Computed("what the open-file limit leaves"),
+    "Largest number of public connections. Beyond it, new ones wait to be accepted",
+);
+
+pub(super) const HEAD_TIMEOUT: Setting<Duration> = Setting::new(
+    "head-timeout",
+    &TIMEOUT,
+    Value("10s"),
+    "Time in which a client must send the head of a request",
+);
+
+pub(super) const BODY_TIMEOUT: Setting<Duration> = Setting::new(
+    "body-timeout",
+    &TIMEOUT,
+    Value("10s"),
+    "Time in which a client must send the body of a request",
+);
+
+pub(super) const WRITE_TIMEOUT: Setting<Duration> = Setting::new(
+    "write-timeout",
+    &TIMEOUT,
+    Value("10s"),
+    "Time in which a client must take the next bytes of an answer",
+);
+
+pub(super) const IDLE_TIMEOUT: Setting<Duration> = Setting::new(
+    "idle-timeout",
+    &TIMEOUT,
+    Value("75s"),
+    "Time for which a connection is kept between two requests",
+);
+
+pub(super) const DRAIN_QUIET: Setting<Duration> = Setting::new(
+    "drain-quiet",
+    &Time(Duration::ZERO..=MINUTE),
+    Value("1s"),
+    "Time without a new connection after which a drain stops accepting",
+)
+.notes("Must be at most `--drain-grace`");
+
+pub(super) const DRAIN_GRACE: Setting<Duration> = Setting::new(
+    "drain-grace",
+    &Time(Duration::ZERO..=Duration::from_secs(600)),
+    Value("10s"),
+    "Longest time that a drain takes",
+);
+
+pub(super) const ALLOW_ORIGIN: Setting<HeaderValue> = Setting::new(
+    "allow-origin",
+    &Text {
+        unit: "origin",
+        range: "`https://host`, `https://host:port` or `*`",
+        parse: texts::parse_origin,
+    },
+    Value("*"),
+    "Origins whose pages may read JSON answers, or `*` for all. Repeatable",
+)
+.shape(Shape::List);
+
+pub(super) const CALLBACK_PREFIX: Setting<Prefix> = Setting::new(
+    "callback-prefix",
+    &Text {
+        unit: "name",
+        range: "the beginning of a callback name",
+        parse: texts::parse_callback_prefix,
+    },
+    Computed("nothing"),
+    "Prefix that the names in `callback` and `assign` must have",
+)
+.notes(
+    "Other names are refused like [bad names](contract.md#callback-names). A prefix is for \
+     example `cb_` or `app.`. If it has a dot or a bracket, assignments are refused. The names of \
+     holdfast.js begin with `holdfast_`",
+);
+
+pub(super) const RESOURCE_POLICY: Setting<&str> = Setting::new(
+    "resource-policy",
+    &Choice {
+        unit: "policy",
+        choices: &[
+            ("cross-origin", "cross-origin"),
+            ("same-site", "same-site"),
+            ("same-origin", "same-origin"),
+        ],
+    },
+    Value("cross-origin"),
+    "Cross-Origin-Resource-Policy of scripts",
+);
+
+pub(super) const REDIS: Setting<Target> = Setting::new(
+    "redis",
+    &Text {
+        unit: "URL",
+        range: "`redis://`, `redis+sentinel://` or `redis+cluster://`, or `rediss` for TLS",
+        parse: Target::parse,
+    },
+    Unset,
+    "URL of the Redis that several nodes share. Without it, this process keeps the statuses \
+     itself",
+)
+.secret()
+.notes("See [Many nodes, over Redis](cluster.md#many-nodes-over-redis)");
+
+pub(super) const REDIS_FILE: Setting<String> = Setting::new(
+    "redis-file",
+    &Text {
+        unit: "path",
+        range: "a readable file",
+        parse: |path| Ok(path.to_owned()),
+    },
+    Unset,
+    "File that contains the URL of `--redis`, for a URL with a password",
+)
+.notes("Such a URL is refused on the command line");
+
+pub(super) const REDIS_PREFIX: Setting<String> = Setting::new(
+    "redis-prefix",
+    &Text {
+        unit: "text",
+        range: "up to 64 bytes of printable ASCII",
+        parse: texts::parse_redis_prefix,
+    },
+    Value("holdfast:1:"),
+    "Prefix of all keys in Redis",
+)
+.needs_redis()
+.notes("1 is the number of the layout");
+
+pub(super) const REDIS_TIMEOUT: Setting<Duration> = Setting::new(
+    "redis-timeout",
+    &Time(Duration::from_millis(10)..=MINUTE),
+    Value("500ms"),
+    "Longest time that a command to Redis may take",
+)
+.needs_redis()
+.notes("Redis must accept a connection within the same time");
+
+pub(super) const REDIS_IN_FLIGHT: Setting<usize> = Setting::new(
+    "redis-in-flight",
+    &count(1 << 20),
+    Value("1024"),
+    "Largest number of commands to Redis under way",
+)
+.needs_redis()
+.notes(
+    "Half of them are for gets, a quarter for sets and deletions, an eighth for reads by \
+     backends, an eighth for recovery and for leases that are given back. If its share is used \
+     up, a command waits for up to `--redis-timeout`. After that, sets and short polls are \
+     answered -6, and a held get is opened a moment later",
+);
+
+pub(super) const RESEND: Setting<Duration> = Setting::new(
+    "resend",
+    &Time(Duration::ZERO..=HOUR),
+    Value("60s"),
+    "Time for which this node keeps confirmed sets, to put them again if Redis loses them. `0s`: \
+     none",
+)
+.needs_redis()
+.notes("It keeps at most 200,000 keys and 64 MiB for that");
+
+pub(super) const ADVERTISE: Setting<Address> = Setting::new(
+    "advertise",
+    &Text {
+        unit: "URL",
+        range: "`http://host:port`",
+        parse: Address::of_url,
+    },
+    Computed("the internal listener's address"),
+    "URL at which other nodes reach this one",
+)
+.needs_redis()
+.notes(
+    "If the listener is on all addresses (`0.0.0.0`), the default is the local address from \
+     which the node reaches Redis. A loopback address is a mistake if Redis is on another \
+     machine. A name is resolved for each new connection",
+);
+
+pub(super) const PEER_TIMEOUT: Setting<Duration> = Setting::new(
+    "peer-timeout",
+    &TIMEOUT,
+    Value("1s"),
+    "Longest time that another node may take to answer. A node that takes longer is skipped for \
+     as long again",
+)
+.needs_redis()
+.notes("Sets name a node that does not answer in `unreachable`");
+
+pub(super) const PEER_QUEUE: Setting<usize> = Setting::new(
+    "peer-queue",
+    &count(1 << 24),
+    Value("10000"),
+    "Largest number of updates that wait for one other node",
+)
+.needs_redis();
+
+pub(super) const INTERNAL_TOKEN_FILE: Setting<Tokens> = Setting::new(
+    "internal-token-file",
+    &Content(Tokens::parse),
+    Unset,
+    "File with bearer tokens for the internal listener, one a line",
+)
+.notes(
+    "The node accepts all of them, and sends the first to other nodes. Replace a token in three \
+     steps, and finish each on all nodes before the next: add the new token as the last line; \
+     make it the first line; remove the old token",
+);
+
+pub(super) const INTERNAL_HOST: Setting<String> = Setting::new(
+    "internal-host",
+    &Text {
+        unit: "name",
+        range: "a host name, without a port",
+        parse: texts::parse_host_name,
+    },
+    Unset,
+    "Host name by which the internal listener may be called if it has no token. Repeatable. IP \
+     addresses, localhost, names without a dot, and the hosts of `--internal` and `--advertise` \
+     are always allowed",
+)
+.shape(Shape::List)
+.notes(
+    "The name is for `GET /keys/{key}`, `/nodes` and `/`. A request under any other name is \
+     refused with 403: a web site could point its own name at this address, so that its pages \
+     could read the answers (DNS rebinding)",
+);
+
+pub(super) const KEY_SECRET_FILE: Setting<Secrets> = Setting::new(
+    "key-secret-file",
+    &Content(Secrets::parse),
+    Unset,
+    "File with secrets that sign keys, one a line, 32 bytes or more each. With it, only signed \
+     keys are accepted",
+)
+.notes(
+    "The first secret signs new keys, and all of them verify keys. See [Signed \
+     keys](signed-keys.md#signed-keys)",
+);
+
+pub(super) const INTERNAL_WITHOUT_TOKEN: Setting<bool> = Setting::new(
+    "internal-without-token",
+    &BOOL,
+    Value("false"),
+    "Allow an internal listener on a public address without a token",
+)
+.shape(Shape::Switch)
+.notes(
+    "Otherwise such a listener needs `--internal-token-file`. Give it only if something else \
+     keeps strangers away, such as a firewall or a container's network. `0.0.0.0` and `[::]` \
+     count as public. Unix sockets, loopback, link-local and private networks (RFC 1918, 4193, \
+     6598) do not",
+);
+
+pub(super) const THREADS: Setting<usize> = Setting::new(
+    "threads",
+    &count(1024),
+    Computed("one per core"),
+    "Number of runtime threads",
+);
+
+pub(super) const DEMO: Setting<bool> = Setting::new(
+    "demo",
+    &BOOL,
+    Value("false"),
+    "Serve a demo at `/demo`: a login by QR code",
+)
+.shape(Shape::Switch)
+.notes(
+    "It is for trying out, not for production. The demo's keys are signed. Without \
+     `--key-secret-file`, each node signs with a secret of its own, so that only that node \
+     accepts its keys",
+);
+
+pub(super) const LOG: Setting<String> = Setting::new(
+    "log",
+    &Text {
+        unit: "filter",
+        range: "`error`, `warn`, `info`, `debug`, `trace`, or a filter of the `tracing` crate",
+        parse: texts::parse_log_filter,
+    },
+    Value("info"),
+    "Level of log lines",
+);
+
+pub(super) const LOG_FORMAT: Setting<LogFormat> = Setting::new(
+    "log-format",
+    &Choice {
+        unit: "format",
+        choices: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    },
+    Value("text"),
+    "Format of log lines",
+);
+
+pub(super) const CHECK: Setting<bool> = Setting::new(
+    "check",
+    &BOOL,
+    Value("false"),
+    "Check the settings and what they name, then exit",
+)
+.shape(Shape::Bare)
+.notes(
+    "It connects to the Redis that they name, and binds no address, so it can run beside a node",
+);

@@ -1,0 +1,123 @@
+//! The settings as they were given, and the mistakes in them.
+
+use std::collections::BTreeSet;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use super::setting::{Declared, Setting};
+
+/// The texts of the settings, as clap found them, and the mistakes found so far.
+pub(super) struct SettingReader {
+    found: ArgMatches,
+    mistakes: Vec<String>,
+    /// The flags of the settings whose values are wrong.
+    wrong: BTreeSet<&'static str>,
+}
+
+impl SettingReader {
+    pub(super) fn new(found: ArgMatches, mistakes: Vec<String>) -> Self {
+        Self {
+            found,
+            mistakes,
+            wrong: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the value of a setting that has a default. If the value is wrong, notes the
+    /// mistake and returns the default, so that the other settings are read too.
+    pub(super) fn value<T>(&mut self, setting: &Setting<T>) -> T {
+        self.optional(setting).unwrap_or_else(|| setting.default())
+    }
+
+    /// Returns the value of a setting, or `None` if it has none. If the value is wrong, notes
+    /// the mistake and returns `None`.
+    pub(super) fn optional<T>(&mut self, setting: &Setting<T>) -> Option<T> {
+        let text = self.text(setting)?.to_owned();
+        self.parse(setting, &text)
+    }
+
+    /// Returns the good values of a list, and notes the mistakes of the others.
+    pub(super) fn list<T>(&mut self, setting: &Setting<T>) -> Vec<T> {
+        let texts = self.texts(setting);
+        texts
+            .iter()
+            .filter_map(|text| self.parse(setting, text))
+            .collect()
+    }
+
+    /// Returns whether a flag that takes no value was given.
+    pub(super) fn is_on(&self, setting: &Setting<bool>) -> bool {
+        self.found.get_flag(setting.about.flag)
+    }
+
+    /// Returns the text of a setting, as it was given or as its default is written.
+    pub(super) fn text(&self, setting: &dyn Declared) -> Option<&str> {
+        let text = self.found.get_one::<String>(setting.about().flag);
+        text.map(String::as_str)
+    }
+
+    /// Returns the texts of a list.
+    pub(super) fn texts(&self, setting: &dyn Declared) -> Vec<String> {
+        let texts = self.found.get_many::<String>(setting.about().flag);
+        texts.unwrap_or_default().cloned().collect()
+    }
+
+    /// Returns whether a setting was given, as an argument or by its variable.
+    pub(super) fn is_given(&self, setting: &dyn Declared) -> bool {
+        matches!(
+            self.found.value_source(setting.about().flag),
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        )
+    }
+
+    /// Returns whether a setting was given as an argument, which every user of the machine can
+    /// read.
+    pub(super) fn is_argument(&self, setting: &dyn Declared) -> bool {
+        self.found.value_source(setting.about().flag) == Some(ValueSource::CommandLine)
+    }
+
+    fn parse<T>(&mut self, setting: &Setting<T>, text: &str) -> Option<T> {
+        match setting.kind.parse(text) {
+            Ok(value) => Some(value),
+            Err(mistake) => {
+                self.wrong.insert(setting.about.flag);
+                self.refuse(setting, text, &mistake);
+                None
+            }
+        }
+    }
+
+    /// Notes a mistake of a setting that was given as `text`.
+    pub(super) fn refuse(&mut self, setting: &dyn Declared, text: &str, mistake: &str) {
+        let about = setting.about();
+        let shown = if about.is_secret {
+            String::new()
+        } else {
+            format!(" '{}'", text.escape_debug())
+        };
+        self.note(format!("--{}{shown}: {mistake}", about.flag));
+    }
+
+    /// Notes a mistake of the first of `settings`, which does not go together with the others. If
+    /// one of them is wrong by itself, nothing can be said about them together.
+    pub(super) fn refuse_together(&mut self, settings: &[&dyn Declared], mistake: &str) {
+        let is_wrong = |setting: &&dyn Declared| self.wrong.contains(setting.about().flag);
+        if settings.iter().any(is_wrong) {
+            return;
+        }
+        let first = settings[0];
+        let text = self.text(first).unwrap_or_default().to_owned();
+        self.refuse(first, &text, mistake);
+    }
+
+    /// Notes a mistake.
+    pub(super) fn note(&mut self, mistake: String) {
+        self.mistakes.push(mistake);
+    }
+
+    /// Returns all mistakes.
+    pub(super) fn into_mistakes(self) -> Vec<String> {
+        self.mistakes
+    }
+}

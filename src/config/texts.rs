@@ -1,0 +1,90 @@
+//! The parsers of values that have a form of their own, and no type that parses itself.
+
+use std::str::FromStr;
+
+use hyper::header::HeaderValue;
+use hyper::http::uri::Uri;
+use tracing_subscriber::EnvFilter;
+
+use crate::page::script::Prefix;
+
+/// Parses an origin as browsers send it. Origins are compared byte for byte, so one that no
+/// browser sends is a mistake.
+pub(super) fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let uri = Uri::from_str(text)
+        .map_err(|_| "not an origin: write https://host or https://host:port".to_owned())?;
+    let as_sent = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => format!("{scheme}://{authority}").to_ascii_lowercase(),
+        _ => return Err("not an origin: write https://host or https://host:port".into()),
+    };
+    let default_port = as_sent.starts_with("https://") && as_sent.ends_with(":443")
+        || as_sent.starts_with("http://") && as_sent.ends_with(":80");
+    if default_port {
+        return Err("browsers leave the default port out".into());
+    }
+    if as_sent != text || text.contains('@') {
+        return Err(format!("not as browsers send it, which is {as_sent}"));
+    }
+    HeaderValue::from_str(text).map_err(|error| error.to_string())
+}
+
+/// Parses a host's name as a `host` header has it, without the port.
+pub(super) fn parse_host_name(text: &str) -> Result<String, String> {
+    let good = (1..=253).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("not a host's name: write push-1.example.com, without a port".into())
+    }
+}
+
+pub(super) fn parse_callback_prefix(text: &str) -> Result<Prefix, String> {
+    Prefix::parse(text)
+        .ok_or_else(|| "not the beginning of a name that may be called, as cb_ or app.".to_owned())
+}
+
+pub(super) fn parse_redis_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("not up to 64 bytes of printable ASCII".into())
+    }
+}
+
+/// Checks a filter of the log. It is kept as text, because [`EnvFilter`] cannot be cloned.
+pub(super) fn parse_log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for good in [
+            "https://a.example",
+            "http://localhost:8080",
+            "http://[::1]:3000",
+        ] {
+            assert!(parse_origin(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "a.example",
+            "https://a.example/",
+            "https://A.example",
+            "https://a.example:443",
+            "https://u@a.example",
+            "null",
+            "",
+        ] {
+            assert!(parse_origin(bad).is_err(), "{bad}");
+        }
+    }
+}
