@@ -2,20 +2,20 @@
 //! one hash. So each verb is one script on one key: one atomic step, one round trip, and no
 //! second slot in a cluster. docs/cluster.md, "What is in Redis", describes the hash for operators.
 //!
-//! [`link`] owns the connection. A command is sent if there is a connection and fails if there
+//! [`supervisor`] owns the connection. A command is sent if there is a connection and fails if there
 //! is none; then it waits for nothing but its answer.
 
 mod conn;
 mod connect;
 mod drift;
+mod inspection;
 mod leases;
-mod link;
-mod look;
 mod permits;
 pub(crate) mod reply;
 mod script;
 mod sentinel;
 mod server;
+mod supervisor;
 mod url;
 mod write;
 
@@ -32,14 +32,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, warn};
 
 use self::conn::words;
+use self::inspection::ends_link;
 use self::leases::Leases;
-use self::link::{Link, Way};
-use self::look::ends_link;
 pub(crate) use self::permits::Purpose;
 use self::permits::{Permit, Permits};
 use self::reply::{parse_looked, parse_nodes, parse_number, parse_opened};
 use self::script::{Argument, Arguments, Script, Scripts, To};
 use self::server::Server;
+use self::supervisor::{Link, Way};
 pub use self::url::Target;
 use super::{Looked, StoreError, Stored};
 use crate::log::Seldom;
@@ -200,7 +200,7 @@ impl Redis {
     /// # Errors
     /// Returns what is wrong, as a text for people.
     pub async fn check(options: &RedisOptions) -> Result<(), String> {
-        link::check(link_options(options, "check"), Arc::default()).await
+        supervisor::check(link_options(options, "check"), Arc::default()).await
     }
 
     /// Returns a watch on the presence of Redis, as it is now and as it changes.
@@ -759,7 +759,7 @@ impl fmt::Debug for Redis {
 }
 
 /// A watch on the presence of Redis; see [`Redis::presence`].
-pub(crate) struct Watch(watch::Receiver<link::LinkState>);
+pub(crate) struct Watch(watch::Receiver<supervisor::LinkState>);
 
 impl Watch {
     pub(crate) fn now(&self) -> Presence {
@@ -780,10 +780,10 @@ impl Watch {
     }
 }
 
-fn link_options(options: &RedisOptions, name: &str) -> link::LinkOptions {
+fn link_options(options: &RedisOptions, name: &str) -> supervisor::LinkOptions {
     // The space keeps it apart from the keys of pages, which have none.
     let canary = format!("{}canary {name}", options.prefix);
-    link::LinkOptions {
+    supervisor::LinkOptions {
         target: options.target.clone(),
         timeout: options.timeout,
         canary,

@@ -115,7 +115,7 @@ impl Default for Scripts {
         Self {
             open: Script::new(&[include_str!("open.lua")]),
             write: Script::new(&[include_str!("leases.lua"), include_str!("write.lua")]),
-            look: Script::new(&[include_str!("leases.lua"), include_str!("look.lua")]),
+            look: Script::new(&[include_str!("leases.lua"), include_str!("read.lua")]),
             give_back: Script::new(&[include_str!("leases.lua"), include_str!("give_back.lua")]),
             strip: Script::new(&[include_str!("strip.lua")]),
             nodes: Script::new(&[include_str!("nodes.lua")]),

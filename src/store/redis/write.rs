@@ -24,10 +24,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
-use super::link::Way;
 use super::permits::Purpose;
 use super::reply::{Late, Written, parse_written};
 use super::script::Argument;
+use super::supervisor::Way;
 use super::url::Host;
 use super::{Answer, Failure, Redis};
 use crate::model::key::Key;

@@ -17,7 +17,7 @@ use super::LEASE_MARGIN;
 use super::conn::Conn;
 use super::connect::{Connected, ToldBy, connect};
 use super::drift::Drift;
-use super::look::{Canary, Found, Trouble, look};
+use super::inspection::{Canary, Found, Trouble, look};
 use super::script::Scripts;
 use super::server::{Server, Servers};
 use super::url::{Host, Target};
