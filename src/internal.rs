@@ -38,7 +38,7 @@ use crate::model::mistake::{Fault, Mistake, named};
 use crate::model::signing::Signing;
 use crate::model::status::Update;
 use crate::runtime::clock::system_ms;
-use crate::store::{Known, Looked};
+use crate::store::{Known, Snapshot};
 
 /// The least length up to which messages of other nodes are accepted, however short the bodies
 /// of sets must be.
@@ -438,16 +438,16 @@ impl Internal {
     /// `?node=<id>`: the answer then has only this node's waiters. If this is not that node,
     /// the request is refused.
     async fn look(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
-        let looked = match self.is_asked_alone(query)? {
-            true => Looked::default(),
-            false => match self.parts.delivery.store.look(key).await {
-                Ok(looked) => looked,
+        let snapshot = match self.is_asked_alone(query)? {
+            true => Snapshot::default(),
+            false => match self.parts.delivery.store.read(key).await {
+                Ok(snapshot) => snapshot,
                 Err(error) => return Ok(self.parts.writer.failed(error).into_response()),
             },
         };
-        let held = self.held(key, &looked.leases).await;
+        let held = self.held(key, &snapshot.leases).await;
         let is_status = matches!(
-            looked.known,
+            snapshot.known,
             Some(Known {
                 update: Update::Status(_),
                 ..
@@ -458,7 +458,7 @@ impl Internal {
         }
         Ok(json(
             StatusCode::OK,
-            &receipt::Looked::new(key, looked.known.as_ref(), held),
+            &receipt::Looked::new(key, snapshot.known.as_ref(), held),
         ))
     }
 

@@ -80,5 +80,7 @@ pub mod app;
 pub mod fuzzed {
     pub use crate::cluster::peers::parse_count;
     pub use crate::page::get::params::{BadForm, Params, Target};
-    pub use crate::store::redis::reply::{Late, Written, parse_known, parse_looked, parse_written};
+    pub use crate::store::redis::reply::{
+        Late, Written, parse_known, parse_snapshot, parse_written,
+    };
 }

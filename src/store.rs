@@ -1,13 +1,13 @@
 //! The store keeps what is known under each key, and which nodes hold waiters of the key. It has
 //! four verbs, each one atomic step for its key: [`Store::open`], [`Store::put`],
-//! [`Store::look`], [`Store::forget`].
+//! [`Store::read`], [`Store::forget`].
 //!
 //! The futures that wait for Redis are boxed here. Otherwise each future that calls these
 //! functions would be as large as they are, and would be copied when it is made, even without
 //! Redis.
 //!
-//! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines versions.
-//! The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
+//! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines
+//! versions. The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
 
 pub mod memory;
 pub mod redis;
@@ -90,9 +90,9 @@ pub enum StoredBy {
     Earlier(Option<Known>),
 }
 
-/// The result of a look at a key.
+/// The state of a key at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Looked {
+pub struct Snapshot {
     /// A status, or a deletion.
     pub known: Option<Known>,
     /// The nodes that hold waiters of the key.
@@ -208,17 +208,17 @@ impl Store {
     ///
     /// # Cancel safety
     /// It changes nothing.
-    pub async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
+    pub async fn read(&self, key: &Key) -> Result<Snapshot, StoreError> {
         let began = Instant::now();
-        let looked = match self {
-            Self::Memory(memory) => Ok(Looked {
-                known: memory.look(key),
+        let read = match self {
+            Self::Memory(memory) => Ok(Snapshot {
+                known: memory.read(key),
                 leases: Vec::new(),
             }),
-            Self::Redis(redis) => Box::pin(redis.look(key)).await,
+            Self::Redis(redis) => Box::pin(redis.read(key)).await,
         };
-        // A look stores nothing, so a missing answer leaves nothing unknown.
-        self.counted(Verb::Look, began, looked)
+        // A read stores nothing, so a missing answer leaves nothing unknown.
+        self.counted(Verb::Read, began, read)
             .map_err(known_or_unavailable)
     }
 

@@ -105,7 +105,7 @@ labels! {
     Verb {
         Open => "open",
         Put => "put",
-        Look => "look",
+        Read => "look",
         Forget => "forget",
         PutAgain => "put_again",
         GiveBack => "give_back",

@@ -193,10 +193,10 @@ impl Memory {
         })
     }
 
-    /// See [`Store::look`](super::Store::look).
-    pub(super) fn look(&self, key: &Key) -> Option<Known> {
+    /// See [`Store::read`](super::Store::read).
+    pub(super) fn read(&self, key: &Key) -> Option<Known> {
         let now = Instant::now();
-        self.by_key.lock(key).look(key, now)
+        self.by_key.lock(key).read(key, now)
     }
 
     /// Returns the time of the clock that versions are made of, in ms since 1970.
@@ -264,7 +264,7 @@ impl Memory {
         let old = shard.known.peek(key);
         let done = old.and_then(|old| old.writes.as_ref()?.version_of(number?));
         if let Some(version) = done {
-            let known = shard.look(key, now);
+            let known = shard.read(key, now);
             let ttl = known
                 .as_ref()
                 .map_or(Duration::ZERO, |known| known.expires_in);
@@ -389,7 +389,7 @@ impl Shard {
     }
 
     /// Returns the status or deletion under a key, with the time that it has left.
-    fn look(&self, key: &Key, now: Instant) -> Option<Known> {
+    fn read(&self, key: &Key, now: Instant) -> Option<Known> {
         let (update, until) = self.live(key, now)?;
         Some(Known {
             update: update.clone(),
@@ -560,7 +560,7 @@ mod tests {
         let burst = (0..10_000)
             .map(|_| put_at(&store, &key("a"), put("1", short)).expect("room"))
             .max();
-        while store.look(&key("a")).is_some() {
+        while store.read(&key("a")).is_some() {
             std::thread::yield_now();
         }
         assert!(put_at(&store, &key("a"), put("1", LONG)).expect("room") > burst.expect("some"));
@@ -591,7 +591,7 @@ mod tests {
             store.open(&key("a"), Seen::from(Version::NONE), LONG),
             Ok(None)
         );
-        assert!(store.look(&key("a")).is_none());
+        assert!(store.read(&key("a")).is_none());
         assert_eq!(
             put_at(&store, &key("b"), put("1", LONG)),
             Err(StoreError::Full),
@@ -654,7 +654,7 @@ mod tests {
             put_at(&store, &key("a"), before(system_ms() - 1)),
             Err(StoreError::TooLate)
         );
-        assert!(store.look(&key("a")).is_none());
+        assert!(store.read(&key("a")).is_none());
         assert!(put_at(&store, &key("a"), before(system_ms() + 60_000)).is_ok());
     }
 
@@ -770,7 +770,7 @@ mod tests {
         );
         assert_eq!(forget_at(&store, &key("c")), Err(StoreError::Full));
         assert!(put_at(&store, &key("a"), put("2", LONG)).is_ok());
-        assert!(store.look(&key("b")).is_some());
+        assert!(store.read(&key("b")).is_some());
     }
 
     #[test]
@@ -798,7 +798,7 @@ mod tests {
             store.open(&key("a"), Seen::from(Version::NONE), LONG),
             Ok(None)
         );
-        assert!(store.look(&key("a")).is_none());
+        assert!(store.read(&key("a")).is_none());
         wait_until_passed(&store, version);
         put_at(&store, &key("b"), put("1", LONG)).expect("room of what expired");
         store.sweep();
@@ -816,7 +816,7 @@ mod tests {
             store.open(&key("a"), Seen::from(set), LONG),
             Ok(Some(Update::Gone(gone)))
         );
-        let left = store.look(&key("a")).expect("mark").expires_in;
+        let left = store.read(&key("a")).expect("mark").expires_in;
         assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100));
         assert!(put_at(&store, &key("a"), put("2", LONG)).expect("room") > gone);
         assert!(matches!(

@@ -2,8 +2,8 @@
 //! one hash. So each verb is one script on one key: one atomic step, one round trip, and no
 //! second slot in a cluster. docs/cluster.md, "What is in Redis", describes the hash for operators.
 //!
-//! [`supervisor`] owns the connection. A command is sent if there is a connection and fails if there
-//! is none; then it waits for nothing but its answer.
+//! [`supervisor`] owns the connection. A command is sent if there is a connection and fails if
+//! there is none; then it waits for nothing but its answer.
 
 mod conn;
 mod connect;
@@ -32,16 +32,16 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, warn};
 
 use self::conn::words;
-use self::inspection::ends_link;
+use self::inspection::ends_connection;
 use self::leases::Leases;
 pub(crate) use self::permits::Purpose;
 use self::permits::{Permit, Permits};
-use self::reply::{parse_looked, parse_nodes, parse_number, parse_opened};
+use self::reply::{parse_nodes, parse_number, parse_opened, parse_snapshot};
 use self::script::{Argument, Arguments, Script, Scripts, To};
 use self::server::Server;
-use self::supervisor::{Link, Way};
+use self::supervisor::{Supervisor, Way};
 pub use self::url::Target;
-use super::{Looked, StoreError, Stored};
+use super::{Snapshot, StoreError, Stored};
 use crate::log::Seldom;
 use crate::metrics::{Label, Limit, Metrics, RedisFailure, StoreNow};
 use crate::model::key::Key;
@@ -93,7 +93,7 @@ pub struct RedisOptions {
 
 /// The store in Redis; see the module's documentation.
 pub struct Redis {
-    link: Link,
+    supervisor: Supervisor,
     scripts: Arc<Scripts>,
     options: RedisOptions,
     /// This node's name in leases.
@@ -170,8 +170,8 @@ impl Redis {
     pub fn start(options: RedisOptions, name: &str, metrics: Arc<Metrics>) -> Self {
         let scripts = Arc::new(Scripts::default());
         let clock = Arc::<Clock>::default();
-        let link = Link::spawn(
-            link_options(&options, name),
+        let supervisor = Supervisor::spawn(
+            supervisor_options(&options, name),
             Arc::clone(&scripts),
             Arc::clone(&clock),
             Arc::clone(&metrics),
@@ -179,7 +179,7 @@ impl Redis {
         let permits = Permits::new(options.in_flight, options.timeout);
         let leases = Leases::new(options.max_leases + OWN_LEASES);
         Self {
-            link,
+            supervisor,
             scripts,
             options,
             name: name.to_owned(),
@@ -200,23 +200,23 @@ impl Redis {
     /// # Errors
     /// Returns what is wrong, as a text for people.
     pub async fn check(options: &RedisOptions) -> Result<(), String> {
-        supervisor::check(link_options(options, "check"), Arc::default()).await
+        supervisor::check(supervisor_options(options, "check"), Arc::default()).await
     }
 
     /// Returns a watch on the presence of Redis, as it is now and as it changes.
     pub(crate) fn presence(&self) -> Watch {
-        Watch(self.link.state())
+        Watch(self.supervisor.state())
     }
 
     /// Returns whether there is a connection to Redis.
     pub(crate) fn is_there(&self) -> bool {
-        self.link.is_there()
+        self.supervisor.is_there()
     }
 
     /// Returns a text that is the same on nodes with the same masters, and the number by which this
     /// node counts the Redis process.
     pub(crate) fn identity(&self) -> (Arc<str>, u64) {
-        let state = self.link.state();
+        let state = self.supervisor.state();
         let state = state.borrow();
         (Arc::clone(&state.masters), state.process)
     }
@@ -346,11 +346,11 @@ impl Redis {
         })
     }
 
-    /// See [`Store::look`](super::Store::look).
-    pub(super) async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
-        let permit = self.permit(Purpose::Look).await?;
-        let Answer { reply, .. } = self.run(permit, &self.scripts.look, key, &[]).await?;
-        Ok(parse_looked(&reply).ok_or_else(|| self.nonsense())?)
+    /// See [`Store::read`](super::Store::read).
+    pub(super) async fn read(&self, key: &Key) -> Result<Snapshot, StoreError> {
+        let permit = self.permit(Purpose::Read).await?;
+        let Answer { reply, .. } = self.run(permit, &self.scripts.read, key, &[]).await?;
+        Ok(parse_snapshot(&reply).ok_or_else(|| self.nonsense())?)
     }
 
     /// See [`Store::give_back`](super::Store::give_back).
@@ -436,8 +436,11 @@ impl Redis {
 
     /// See [`Store::tidy`](super::Store::tidy).
     pub(super) async fn tidy(&self) {
-        self.leases
-            .sweep(self.link.least_time().unwrap_or_else(|| self.clock.known()));
+        self.leases.sweep(
+            self.supervisor
+                .least_time()
+                .unwrap_or_else(|| self.clock.known()),
+        );
         let due = || lock(&self.outlived).pop_expired(std::time::Instant::now());
         let keys: Vec<_> = iter::from_fn(due).map(|(key, ())| key).collect();
         let strip = async |key| {
@@ -493,7 +496,7 @@ impl Redis {
     /// be wrong: it may be another server's, or may come from before this server's clock was set
     /// back.
     fn now_at(&self, key: &Key) -> u64 {
-        let way = self.link.way_to(&self.key_text(key.as_str()));
+        let way = self.supervisor.way_to(&self.key_text(key.as_str()));
         way.and_then(|way| way.server.clock.now())
             .unwrap_or_else(|| self.clock.known())
     }
@@ -616,7 +619,7 @@ impl Redis {
 
     /// Returns the way on which to send a command again because its slot has moved, or `None` if
     /// the error is another one or no time is left. Unless the error names the server, waits for
-    /// [`MOVED_REST`], in which the link can find out where the slot is.
+    /// [`MOVED_REST`], in which the supervisor can find out where the slot is.
     async fn elsewhere(
         &self,
         error: &NoReply,
@@ -642,10 +645,10 @@ impl Redis {
                 })
             }
             ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::TryAgain) => {
-                // The complaint leads to a look, which finds out where the slots are.
-                self.link.complain();
+                // The complaint leads to an inspection, which finds out where the slots are.
+                self.supervisor.complain();
                 sleep(MOVED_REST).await;
-                self.link.way_to(key)
+                self.supervisor.way_to(key)
             }
             _ => None,
         }
@@ -658,14 +661,14 @@ impl Redis {
         let error = match error {
             NoReply::Late => {
                 self.note_failure(RedisFailure::Late, &"no answer came within --redis-timeout");
-                self.link.complain();
+                self.supervisor.complain();
                 return Failure::NoAnswer;
             }
             NoReply::Error(error) => error,
         };
         let Some(code) = error.code() else {
             self.note_failure(RedisFailure::Unreachable, &words(&error));
-            self.link.complain();
+            self.supervisor.complain();
             let is_sent = !error.is_connection_refusal()
                 && error.kind() != ErrorKind::ClusterConnectionNotFound;
             return if is_sent {
@@ -683,9 +686,9 @@ impl Redis {
             }
             "NOREPLICAS" | "MISCONF" | "BUSY" => self.log_refusal(&self.write_refused_at, &error),
             "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" if self.options.target.is_cluster() => {
-                self.link.complain()
+                self.supervisor.complain()
             }
-            _ if ends_link(&error) => self.link.complain(),
+            _ if ends_connection(&error) => self.supervisor.complain(),
             _ => self.log_refusal(&self.command_refused_at, &error),
         }
         self.metrics.redis_failed(RedisFailure::Refused);
@@ -702,7 +705,7 @@ impl Redis {
 
     /// Returns the way on which to send a command on a key. Fails if there is none.
     fn way_to(&self, key: &str) -> Result<Way, Failure> {
-        self.link.way_to(key).ok_or_else(|| {
+        self.supervisor.way_to(key).ok_or_else(|| {
             self.note_failure(
                 RedisFailure::Unreachable,
                 &"there is no connection to Redis",
@@ -759,7 +762,7 @@ impl fmt::Debug for Redis {
 }
 
 /// A watch on the presence of Redis; see [`Redis::presence`].
-pub(crate) struct Watch(watch::Receiver<supervisor::LinkState>);
+pub(crate) struct Watch(watch::Receiver<supervisor::ConnectionState>);
 
 impl Watch {
     pub(crate) fn now(&self) -> Presence {
@@ -780,10 +783,10 @@ impl Watch {
     }
 }
 
-fn link_options(options: &RedisOptions, name: &str) -> supervisor::LinkOptions {
+fn supervisor_options(options: &RedisOptions, name: &str) -> supervisor::SupervisorOptions {
     // The space keeps it apart from the keys of pages, which have none.
     let canary = format!("{}canary {name}", options.prefix);
-    supervisor::LinkOptions {
+    supervisor::SupervisorOptions {
         target: options.target.clone(),
         timeout: options.timeout,
         canary,

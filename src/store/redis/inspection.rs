@@ -1,4 +1,4 @@
-//! A look at Redis. It finds out whether masters carry out commands and scripts, and which
+//! An inspection of Redis. It finds out whether masters carry out commands and scripts, and which
 //! processes they are.
 
 use std::collections::HashSet;
@@ -25,25 +25,25 @@ const CANARY_TTL: Duration = Duration::from_secs(600);
 /// The time before its end at which a canary that could not be renewed counts as ended, because
 /// the clocks differ.
 const CANARY_MARGIN: Duration = Duration::from_secs(10);
-/// The number of times that a look tries to write the canary: after the known version, after an
-/// own write that came late, and anew.
+/// The number of times that an inspection tries to write the canary: after the known version, after
+/// an own write that came late, and anew.
 const CANARY_TRIES: usize = 4;
 
-/// The findings of a look.
-pub(super) struct Found {
+/// The findings of an inspection.
+pub(super) struct Findings {
     /// The masters that answered, each as its run id and replication id. The run id is that of a
     /// process. The replication id changes when the process becomes a master.
     pub(super) masters: HashSet<String>,
     pub(super) policies: HashSet<String>,
     /// Redis's time, in ms since 1970.
     pub(super) now: Option<u64>,
-    /// Whether the canary that an earlier look wrote is not there any more.
+    /// Whether the canary that an earlier inspection wrote is not there any more.
     pub(super) canary_is_gone: bool,
     /// Whether a cluster names masters that it did not name when the connection was made. The
     /// library learns of a new master only from a command that fails. A master to which no key
     /// of this node leads at present would stay unknown, and so would the loss of its statuses.
     pub(super) has_other_masters: bool,
-    /// Whether Redis takes writes, after it refused them at the last look.
+    /// Whether Redis takes writes, after it refused them at the last inspection.
     pub(super) takes_writes_again: bool,
 }
 
@@ -57,13 +57,13 @@ pub(super) struct Canary {
     version: i64,
     /// When it was written.
     written: Option<Instant>,
-    /// Whether the canary was not there any more, and no look has reported that yet.
+    /// Whether the canary was not there any more, and no inspection has reported that yet.
     is_gone: bool,
     /// Whether the last write was refused.
     is_refused: bool,
 }
 
-/// The reason why a look failed. The texts are for people.
+/// The reason why an inspection failed. The texts are for people.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// Redis cannot be used over this connection.
@@ -85,7 +85,7 @@ impl Trouble {
 
 impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
-        if ends_link(&error) {
+        if ends_connection(&error) {
             Self::Lost(words(&error))
         } else {
             Self::Refused(words(&error))
@@ -95,7 +95,7 @@ impl From<RedisError> for Trouble {
 
 /// Returns whether an error says that this connection is of no use. Any other error that Redis
 /// itself answers concerns one command.
-pub(super) fn ends_link(error: &RedisError) -> bool {
+pub(super) fn ends_connection(error: &RedisError) -> bool {
     match error.code() {
         Some(code) => matches!(
             code,
@@ -110,16 +110,16 @@ fn refuses_writes(error: &RedisError) -> bool {
     matches!(error.code(), Some("OOM" | "NOREPLICAS" | "MISCONF"))
 }
 
-/// Looks at Redis, and notes which servers of a cluster have which keys.
+/// Inspects Redis, and notes which servers of a cluster have which keys.
 ///
 /// # Errors
 /// Returns why Redis cannot be used now.
-pub(super) async fn look(
+pub(super) async fn inspect(
     connected: &mut Connected,
     canary: &mut Canary,
     write: &Script,
     limit: Duration,
-) -> Result<Found, Trouble> {
+) -> Result<Findings, Trouble> {
     let Connected {
         conn,
         told_by,
@@ -149,7 +149,7 @@ pub(super) async fn look(
     let canary_is_gone = mem::take(&mut canary.is_gone);
     let takes_writes_again = was_refused && !canary.is_refused;
     let (masters, policies) = (HashSet::new(), HashSet::new());
-    let mut found = Found {
+    let mut found = Findings {
         masters,
         policies,
         now,

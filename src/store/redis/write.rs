@@ -185,13 +185,13 @@ impl Redis {
             // A refusal of a later attempt is not final, because the first attempt may still be
             // carried out until it is late.
             let mut refusal = StoreError::Unavailable;
-            let mut link = self.link.state();
+            let mut connection = self.supervisor.state();
             loop {
-                link.mark_unchanged();
+                connection.mark_unchanged();
                 let attempt = tokio::select! {
                     attempt = self.attempt(Purpose::Write, key, write, Some(&sent)) => attempt,
-                    // The link has changed: there may be another connection, which may work.
-                    _ = link.changed() => continue,
+                    // The state has changed: there may be another connection, which may work.
+                    _ = connection.changed() => continue,
                 };
                 match attempt {
                     Attempt::Written(written @ (Written::Stored(_) | Written::Late(_))) => {
