@@ -10,28 +10,27 @@
 //! the value until the clock has passed the version. Otherwise the next set would have a smaller
 //! version than one that a page was given.
 
+mod entry;
+mod sweep;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use self::entry::ENTRY_BYTES;
+use self::entry::{Entry, Writes, cost};
 use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, StoredBy, next_version};
 use crate::metrics::{Limit, Metrics, StoreNow};
 use crate::model::key::Key;
 use crate::model::status::{Seen, Status, Update, Version};
-use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
-use crate::runtime::clock::{Clock, MAX_AHEAD, system_ms};
+use crate::model::write_number::WriteNumber;
+use crate::runtime::clock::{Clock, system_ms};
 use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::Sharded;
 
-/// The bytes that an entry counts besides its key, its value and its remembered writes: the map's
-/// and the index's share, rounded up.
-pub const ENTRY_BYTES: usize = 256;
 /// The time by which a floor outlives the wait that needs it, so that no floor is missing
 /// because a timer was late.
 const FLOOR_MARGIN: Duration = Duration::from_secs(5);
-/// The number of entries that a sweep removes before it releases the lock for others.
-const SWEEP_BATCH: usize = 256;
-
 /// The bounds of an embedded store.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryLimits {
@@ -66,22 +65,6 @@ enum Unwritten {
     /// The time that the request gave as `before` has passed.
     TooLate,
 }
-
-/// The entry that the store keeps under one key.
-#[derive(Debug)]
-struct Entry {
-    /// The status or the deletion, until the entry expires. `None` if it has expired and only
-    /// its version is remembered.
-    update: Option<Update>,
-    /// The version of the last write.
-    version: Version,
-    /// The last writes, from the first one that had an `id`. Most keys have none.
-    writes: Option<Box<Writes>>,
-}
-
-/// The last writes of a key, the oldest first, each with the number of its `id` if it had one.
-#[derive(Clone, Debug, Default)]
-struct Writes(Vec<(Option<WriteNumber>, Version)>);
 
 /// One write: its key, its conditions and its number.
 struct Write<'a> {
@@ -202,12 +185,6 @@ impl Memory {
     /// Returns the time of the clock that versions are made of, in ms since 1970.
     pub(super) fn clock_ms(&self) -> u64 {
         self.clock.now()
-    }
-
-    /// Removes the entries and floors that have expired.
-    pub fn sweep(&self) {
-        let now = Instant::now();
-        self.by_key.visit(|shard| self.sweep_batch(shard, now));
     }
 
     /// Returns the state of the store for the metrics.
@@ -331,54 +308,6 @@ impl Memory {
             .fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
         Ok(())
     }
-
-    /// Removes at most [`SWEEP_BATCH`] entries and as many floors. Returns whether there may be
-    /// more.
-    fn sweep_batch(&self, shard: &mut Shard, now: Instant) -> bool {
-        for _ in 0..SWEEP_BATCH {
-            let known = shard.known.pop_expired(now);
-            let floor = shard.floors.pop_expired(now);
-            let is_known = known.is_some();
-            if let Some((key, entry)) = known {
-                self.end(shard, &key, entry, now);
-            }
-            if floor.is_some() {
-                self.floors.fetch_sub(1, Ordering::Relaxed);
-            }
-            if !is_known && floor.is_none() {
-                shard.known.shrink();
-                shard.floors.shrink();
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Ends an entry that has expired: frees its room, or keeps its version until the clock has
-    /// passed it.
-    fn end(&self, shard: &mut Shard, key: &Key, entry: Entry, now: Instant) {
-        let bytes = cost(key, &entry);
-        let ahead = entry
-            .version
-            .get()
-            .checked_sub(self.clock.now())
-            .filter(|_| entry.update.is_some());
-        let Some(ahead) = ahead else {
-            self.statuses.fetch_sub(1, Ordering::Relaxed);
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return;
-        };
-        let entry = Entry {
-            update: None,
-            ..entry
-        };
-        self.bytes
-            .fetch_sub(bytes - cost(key, &entry), Ordering::Relaxed);
-        // One millisecond more, because the clock has to pass the version, and another, because
-        // both clocks are read in whole milliseconds.
-        let life = Duration::from_millis(ahead.min(MAX_AHEAD) + 2);
-        shard.known.insert(key, entry, now + life);
-    }
 }
 
 impl Shard {
@@ -398,42 +327,6 @@ impl Shard {
     }
 }
 
-impl Writes {
-    /// Returns the version of the write with this number.
-    fn version_of(&self, number: WriteNumber) -> Option<Version> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == Some(number))
-            .map(|(_, version)| *version)
-    }
-
-    /// Returns the last writes including one more; `None` if none of them has an `id`.
-    fn with(
-        old: Option<&Self>,
-        number: Option<WriteNumber>,
-        version: Version,
-    ) -> Option<Box<Self>> {
-        if old.is_none() && number.is_none() {
-            return None;
-        }
-        let old = old.map_or(&[][..], |old| &old.0);
-        let dropped = (old.len() + 1).saturating_sub(REMEMBERED_WRITES);
-        let writes: Vec<_> = old[dropped..]
-            .iter()
-            .copied()
-            .chain([(number, version)])
-            .collect();
-        writes
-            .iter()
-            .any(|(number, _)| number.is_some())
-            .then(|| Box::new(Self(writes)))
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.0)
-    }
-}
-
 /// Adds `more` to a count, unless it would exceed its limit.
 fn reserve(count: &AtomicUsize, more: usize, limit: usize) -> bool {
     let within = |count: usize| count.checked_add(more).filter(|&sum| sum <= limit);
@@ -442,17 +335,12 @@ fn reserve(count: &AtomicUsize, more: usize, limit: usize) -> bool {
         .is_ok()
 }
 
-/// Returns the bytes that an entry counts towards [`MemoryLimits::max_bytes`].
-fn cost(key: &Key, entry: &Entry) -> usize {
-    let value = entry.update.as_ref().map_or(0, Update::value_bytes);
-    let writes = entry.writes.as_ref().map_or(0, |writes| writes.bytes());
-    ENTRY_BYTES + key.as_str().len() + value + writes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::status::Value;
+    use crate::model::write_number::REMEMBERED_WRITES;
+    use crate::runtime::clock::MAX_AHEAD;
 
     const LONG: Duration = Duration::from_secs(60);
 

@@ -4,46 +4,26 @@
 //! All others ask [`Supervisor::way_to`], and complain if a command failed in a way that may be
 //! the connection's fault.
 
+mod owner;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
 
-use super::LEASE_MARGIN;
+use self::owner::Owner;
+use super::canary::Canary;
 use super::conn::Conn;
-use super::connect::{Connected, ToldBy, connect};
+use super::connect::connect;
 use super::drift::Drift;
-use super::inspection::{Canary, Findings, Trouble, inspect};
+use super::inspection::{Trouble, inspect};
 use super::script::Scripts;
 use super::server::{Server, Servers};
-use super::url::{Host, Target};
+use super::url::Target;
 use crate::metrics::Metrics;
 use crate::runtime::clock::Clock;
-
-/// The time between two inspections while nobody complains.
-const INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
-/// The shortest time between two inspections, so that complaints that come together lead to one.
-const LEAST_INSPECTION_INTERVAL: Duration = Duration::from_millis(50);
-/// The first pause between two tries to connect. Each pause is shortened by up to a half, at
-/// random, so that nodes that lost Redis together do not come back together.
-const FIRST_REST: Duration = Duration::from_millis(50);
-/// The longest such pause.
-const MAX_REST: Duration = Duration::from_millis(500);
-/// The longest loss of a connection, to the same Redis process, that costs nothing. Leases
-/// outlast it, and other nodes keep what they could not send meanwhile. If all keys were opened
-/// again after it, an overloaded machine would have more to do each time that Redis is late.
-const SHORT_LOSS: Duration = Duration::from_secs(5);
-/// The most inspections in a row that may have no answer in time while Redis answers other
-/// commands. It is bounded because only an inspection finds out that Redis was emptied, or is no
-/// master any more.
-const MOST_LATE_INSPECTIONS: u32 = 10;
-/// The time after connecting to a cluster at which everything is recovered once more. Right
-/// after a failover some nodes may not know of it yet, and what they sent to the old master may
-/// be lost.
-const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
 
 /// The state of the connection.
 #[derive(Clone, Default)]
@@ -51,11 +31,13 @@ pub(super) struct ConnectionState {
     /// The connection on which to send commands, while there is one.
     pub(super) conn: Option<Conn>,
     /// The epoch. It grows whenever leases may be lost, or sets may have been missed: with each
-    /// connection that comes more than [`SHORT_LOSS`] after Redis last answered, if Redis's
-    /// clock runs ahead, and with [`ConnectionState::process`]. 0 before the first connection.
+    /// connection that comes more than [`SHORT_LOSS`](owner::SHORT_LOSS) after Redis last answered,
+    /// if Redis's clock runs ahead, and with [`ConnectionState::process`]. 0 before the first
+    /// connection.
     pub(super) epoch: u64,
-    /// The number of the Redis process. It grows whenever statuses may be lost: with a process
-    /// that was not seen before, with one that was emptied, and once after [`CLUSTER_SETTLES`].
+    /// The number of the Redis process. It grows whenever statuses may be lost: with a process that
+    /// was not seen before, with one that was emptied, and once after
+    /// [`CLUSTER_SETTLES`](owner::CLUSTER_SETTLES).
     pub(super) process: u64,
     /// The servers, and the keys that each has.
     pub(super) servers: Arc<Servers>,
@@ -171,268 +153,4 @@ pub(super) async fn check(options: SupervisorOptions, scripts: Arc<Scripts>) -> 
         .await
         .map(drop)
         .map_err(Trouble::into_text)
-}
-
-struct Owner {
-    options: SupervisorOptions,
-    scripts: Arc<Scripts>,
-    /// The greatest time of Redis's clock that this node knows of.
-    clock: Arc<Clock>,
-    metrics: Arc<Metrics>,
-    state: watch::Sender<ConnectionState>,
-    complaints: Arc<Notify>,
-    /// The masters of the last inspection.
-    masters: HashSet<String>,
-    /// The last master that sentinels named and that was there.
-    named: Option<Host>,
-    canary: Canary,
-    /// The measure of how much of the leases' margin Redis's clock has used up.
-    drift: Drift,
-    start: Instant,
-    /// The time that the last inspection took.
-    took: Duration,
-    /// The beginning of the last inspection for which Redis was there.
-    well_at: Option<Instant>,
-    /// When everything is recovered once more: see [`CLUSTER_SETTLES`].
-    settles: Option<Instant>,
-}
-
-/// The losses that are possible since the last inspection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Gone {
-    Nothing,
-    /// Leases may have ended too early, because Redis's clock was set forward or runs too fast.
-    Leases,
-    /// Statuses may be lost: Redis is a process that was not seen before, or was emptied.
-    Statuses,
-}
-
-/// The reason why a connection is not supervised any more.
-enum End {
-    /// It is of no use. The text is for people.
-    Gone(String),
-    /// The cluster has masters that the connection may not know.
-    OtherMasters,
-}
-
-impl Owner {
-    async fn run(mut self) {
-        let mut rest = FIRST_REST;
-        let mut told = String::new();
-        while !self.state.is_closed() {
-            match self.begin().await {
-                Ok(connected) => {
-                    (rest, told) = (FIRST_REST, String::new());
-                    match self.watch(connected).await {
-                        End::Gone(why) => {
-                            self.state.send_modify(|state| state.conn = None);
-                            warn!(%why, "Redis is gone");
-                        }
-                        // The present connection is used until there is a better one.
-                        End::OtherMasters => info!("the cluster has other masters"),
-                    }
-                }
-                Err(why) => {
-                    self.state.send_modify(|state| state.conn = None);
-                    if why != told {
-                        error!(%why, redis = %self.options.target, "no Redis; trying again and again");
-                        told = why;
-                    }
-                    sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
-                    rest = (rest * 2).min(MAX_REST);
-                }
-            }
-        }
-    }
-
-    /// Connects, inspects Redis, and lets the others use the connection.
-    async fn begin(&mut self) -> Result<Connected, String> {
-        let well_at = self.well_at;
-        let mut connected = connect(
-            &self.options.target,
-            self.named.as_ref(),
-            self.options.timeout,
-        )
-        .await?;
-        let found = self
-            .inspect(&mut connected)
-            .await
-            .map_err(Trouble::into_text)?;
-        for policy in found
-            .policies
-            .iter()
-            .filter(|policy| *policy != "noeviction")
-        {
-            warn!(
-                policy,
-                "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction"
-            );
-        }
-        let (is_first, is_cluster) = (
-            self.masters.is_empty(),
-            matches!(connected.told_by, ToldBy::Cluster(_)),
-        );
-        let gone = self.meet(found);
-        let is_another = gone == Gone::Statuses && !is_first;
-        let is_short =
-            gone == Gone::Nothing && well_at.is_some_and(|at| at.elapsed() <= SHORT_LOSS);
-        if !is_short && is_cluster {
-            self.settles = Some(Instant::now() + CLUSTER_SETTLES);
-        }
-        if is_another {
-            self.metrics.redis_is_another();
-        }
-        self.named = match &connected.told_by {
-            ToldBy::Sentinels(_, master) => Some(master.clone()),
-            _ => None,
-        };
-        let master = self.named.as_ref().map(tracing::field::display);
-        info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
-        self.metrics.redis_connected();
-        self.state.send_modify(|state| {
-            state.conn = Some(connected.conn.clone());
-            state.servers = Arc::clone(&connected.servers);
-            state.epoch += u64::from(!is_short);
-            state.process += u64::from(is_another);
-            state.masters = names(&self.masters);
-        });
-        Ok(connected)
-    }
-
-    /// Inspects Redis until not all is well. Returns the reason.
-    async fn watch(&mut self, mut connected: Connected) -> End {
-        let mut ticks = interval(INSPECTION_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
-        let complaints = Arc::clone(&self.complaints);
-        let state = self.state.clone();
-        let mut late_inspections = 0;
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = complaints.notified() => {}
-                () = state.closed() => return End::Gone("the node ends".into()),
-            }
-            let began = Instant::now();
-            if let ToldBy::Sentinels(sentinels, master) = &mut connected.told_by
-                && let Some(other) = sentinels.other_master(master).await
-            {
-                return End::Gone(format!(
-                    "the sentinels name {other} as the master instead of {master}"
-                ));
-            }
-            let gone = match self.inspect(&mut connected).await {
-                Ok(found) if found.has_other_masters => return End::OtherMasters,
-                Ok(found) => {
-                    late_inspections = 0;
-                    if found.takes_writes_again {
-                        // Recovery waits for a change of the state before it tries again, so it
-                        // gets one.
-                        self.state.send_modify(|_| {});
-                    }
-                    self.meet(found)
-                }
-                // Redis is slow, not gone. A new connection would be no quicker, and all held
-                // gets would be opened again.
-                Err(Trouble::Late)
-                    if late_inspections < MOST_LATE_INSPECTIONS
-                        && self.answered_lately(&connected, began) =>
-                {
-                    debug!("Redis answers, but a look at it had no answer in time");
-                    late_inspections += 1;
-                    self.well_at = Some(began);
-                    Gone::Nothing
-                }
-                // The refusal of a command is logged where the command is sent.
-                Err(Trouble::Refused(why)) => {
-                    debug!(why, "Redis refused a command of a look");
-                    Gone::Nothing
-                }
-                Err(trouble) => return End::Gone(trouble.into_text()),
-            };
-            self.state.send_if_modified(|state| {
-                let is_other = !Arc::ptr_eq(&state.servers, &connected.servers);
-                state.servers = Arc::clone(&connected.servers);
-                is_other
-            });
-            let has_settled = self.settles.take_if(|at| *at <= began).is_some();
-            match gone {
-                Gone::Statuses => {
-                    self.metrics.redis_is_another();
-                    warn!("another Redis process, or an emptied one");
-                }
-                Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
-                Gone::Nothing => {}
-            }
-            if gone != Gone::Nothing || has_settled {
-                self.state.send_modify(|state| {
-                    state.epoch += 1;
-                    state.process += u64::from(gone == Gone::Statuses || has_settled);
-                    state.masters = names(&self.masters);
-                });
-            }
-            sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
-        }
-    }
-
-    async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
-        let began = Instant::now();
-        let found = inspect(
-            connected,
-            &mut self.canary,
-            &self.scripts.write,
-            self.options.timeout,
-        )
-        .await;
-        self.took = began.elapsed();
-        if found.is_ok() {
-            self.well_at = Some(began);
-        }
-        found
-    }
-
-    /// Returns whether Redis answered any command in time during an inspection that began at
-    /// `began`, or shortly before. The inspection alone is too short a time: late answers do not
-    /// count, and all commands that were sent together are late together.
-    fn answered_lately(&self, connected: &Connected, began: Instant) -> bool {
-        let since = began.checked_sub(self.options.timeout).unwrap_or(began);
-        connected.servers.have_answered_since(since.into())
-    }
-
-    /// Notes the findings of an inspection. Returns what may be lost.
-    fn meet(&mut self, found: Findings) -> Gone {
-        let is_another = found
-            .masters
-            .iter()
-            .any(|master| !self.masters.contains(master));
-        // A master of a cluster that did not answer this time counts as a new one when it
-        // answers again. That does no harm.
-        self.masters = found.masters;
-        let now = found.now.unwrap_or(0);
-        self.clock.saw(now);
-        if is_another || found.canary_is_gone {
-            self.drift.reset();
-            return Gone::Statuses;
-        }
-        let is_ahead = found.now.is_some_and(|now| {
-            self.drift.note(
-                Duration::from_millis(now),
-                self.start.elapsed(),
-                self.took,
-                LEASE_MARGIN,
-            )
-        });
-        if is_ahead {
-            Gone::Leases
-        } else {
-            Gone::Nothing
-        }
-    }
-}
-
-/// Returns the masters in one text, which is the same on each node.
-fn names(masters: &HashSet<String>) -> Arc<str> {
-    let mut names: Vec<_> = masters.iter().map(String::as_str).collect();
-    names.sort_unstable();
-    names.join(",").into()
 }

@@ -24,12 +24,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
+use super::Redis;
+use super::command::Answer;
+use super::failure::Failure;
 use super::permits::Purpose;
 use super::reply::{Late, Written, parse_written};
 use super::script::Argument;
 use super::supervisor::Way;
 use super::url::Host;
-use super::{Answer, Failure, Redis};
 use crate::model::key::Key;
 use crate::model::status::{Status, Update};
 use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
