@@ -322,12 +322,12 @@ impl Probe {
     /// instead of calling them, so that it can name the step that fails.
     async fn send(&self, key: &Key, last: &mut Version, parts: &mut PathReport) -> bool {
         let (waiter, update) = self.waiters.register_own(key, *last);
-        let mut opened = within(self.store.open_again(key, (*last).into(), PROBE_HOLD)).await;
+        let mut opened = within(self.store.open_own(key, (*last).into(), PROBE_HOLD)).await;
         // An earlier probe stored this status, but had no answer. A key is leased only to a get
         // that knows the status under it, so open it once more.
         if let Ok(Some(newer)) = opened {
             *last = newer.version();
-            opened = within(self.store.open_again(key, (*last).into(), PROBE_HOLD)).await;
+            opened = within(self.store.open_own(key, (*last).into(), PROBE_HOLD)).await;
         }
         parts.lease = if opened.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);

@@ -284,6 +284,7 @@ impl Internal {
             Route::Ready => Ok(answer(self.parts.health.ready())),
             Route::Path => Ok(answer(self.parts.health.path().map_err(Some))),
             Route::Metrics => {
+                self.parts.delivery.store.set_gauges();
                 let text = self.parts.metrics.text(&self.now());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
@@ -317,13 +318,9 @@ impl Internal {
             log_lines_dropped,
             ..
         } = &self.parts;
-        let Delivery {
-            waiters,
-            peers,
-            store,
-            ..
-        } = &**delivery;
+        let Delivery { waiters, peers, .. } = &**delivery;
         let [peers, peer_queue, missed] = peers.queued();
+        let recovery = &writer.recovery;
         Now {
             waiters: waiters.len(),
             waiters_limit: waiters.max(),
@@ -331,11 +328,12 @@ impl Internal {
             peers,
             peer_queue,
             missed,
-            confirmed: writer.recovery.kept_count(),
+            confirmed: recovery
+                .as_ref()
+                .map_or(0, |recovery| recovery.kept_count()),
             is_ready: health.ready().is_ok(),
             is_path_healthy: health.path().is_ok(),
             log_lines_dropped: log_lines_dropped(),
-            store: store.now(),
         }
     }
 
@@ -403,16 +401,17 @@ impl Internal {
         if to != self.parts.node {
             return Err(Refusal::Misdirected);
         }
-        let (recovery, delivery) = (&self.parts.writer.recovery, &self.parts.delivery);
+        let (writer, delivery) = (&self.parts.writer, &self.parts.delivery);
         if let Some(missed) = missed {
-            recovery.missed(missed);
+            writer.missed(missed);
         }
         match missed_by {
-            Some(missed_by) if missed_by.node == delivery.name => recovery.missed(missed_by.missed),
+            Some(missed_by) if missed_by.node == delivery.name => writer.missed(missed_by.missed),
             Some(missed_by) => delivery.peers.add_missed(missed_by),
             None => {}
         }
-        let kept = recovery.keep(kept, &had_by);
+        let recovery = writer.recovery.as_ref();
+        let kept = recovery.map_or(0, |recovery| recovery.keep(kept, &had_by));
         let waiters = &delivery.waiters;
         let mut delivered = Vec::with_capacity(updates.len());
         for (index, (key, update, age)) in updates.iter().enumerate() {

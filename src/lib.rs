@@ -30,9 +30,9 @@
 //! `src/web/`.
 //!
 //! # Several nodes
-//! Several nodes share a Redis ([`store::redis`]). It keeps the statuses, a lease for each node
-//! that waits for a key, and the list of nodes, from which each node knows the others
-//! ([`cluster::membership`]). [`cluster::recovery`] restores what Redis has forgotten, or
+//! Several nodes share a Redis ([`store::Shared`], [`store::redis`]). It keeps the statuses, a
+//! lease for each node that waits for a key, and the list of nodes, from which each node knows the
+//! others ([`cluster::membership`]). [`cluster::recovery`] restores what Redis has forgotten, or
 //! missed while it was unreachable.
 //!
 //! # Words

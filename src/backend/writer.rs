@@ -41,7 +41,8 @@ const ARRAY_LIMIT: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) recovery: Arc<Recovery>,
+    /// The recovery; present if nodes share the store.
+    pub(crate) recovery: Option<Arc<Recovery>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
     /// The number of keys of one array that are written side by side: see [`side_by_side`].
@@ -175,6 +176,28 @@ impl Writer {
         receipt
     }
 
+    /// Notes that this node may have missed updates of these keys. An embedded store has no other
+    /// node that could send them.
+    pub(crate) fn missed(&self, missed: Missed) {
+        if let Some(recovery) = &self.recovery {
+            recovery.missed(missed);
+        }
+    }
+
+    /// Keeps an update that is about to be confirmed, if a shared store may lose it.
+    fn confirmed(
+        &self,
+        key: &Key,
+        update: &Update,
+        number: WriteNumber,
+        ttl: Duration,
+        process: u64,
+    ) {
+        if let Some(recovery) = &self.recovery {
+            recovery.confirmed(key, update, number, ttl, process);
+        }
+    }
+
     /// Returns the receipt of a request that the store did not carry out.
     pub(crate) fn failed(&self, error: StoreError) -> Receipt {
         Receipt::failed(error, response::retry_after_ms(self.delivery.waiters.len()))
@@ -199,7 +222,7 @@ impl Writer {
                 by: StoredBy::This,
             }) => {
                 let update = update(version);
-                self.recovery.confirmed(key, &update, number, ttl, process);
+                self.confirmed(key, &update, number, ttl, process);
                 Ok((
                     version,
                     Some(self.delivery.deliver(key, &update, leases, Some(accepted))),
@@ -217,8 +240,7 @@ impl Writer {
                 let delivered = known.map(|Known { update, expires_in }| {
                     // A newer update is kept for `--resend` by the node that stored it.
                     if update.version() == version {
-                        self.recovery
-                            .confirmed(key, &update, number, expires_in, process);
+                        self.confirmed(key, &update, number, expires_in, process);
                     }
                     self.delivery.deliver(key, &update, leases, Some(accepted))
                 });
@@ -228,7 +250,7 @@ impl Writer {
                 // The update may have been stored. The key is opened again as soon as Redis can
                 // be asked, so that this node's waiters get it then.
                 if let StoreError::Unknown = error {
-                    self.recovery.missed(Missed::Keys(vec![key.clone()]));
+                    self.missed(Missed::Keys(vec![key.clone()]));
                 }
                 Err(self.failed(error))
             }

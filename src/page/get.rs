@@ -38,7 +38,8 @@ const OPEN_GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct GetHandler {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) store: Arc<Store>,
-    pub(crate) recovery: Arc<Recovery>,
+    /// The recovery; present if nodes share the store.
+    pub(crate) recovery: Option<Arc<Recovery>>,
     pub(crate) drain: Drain,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hold: Duration,
@@ -329,7 +330,12 @@ impl HeldGet {
             true => (deadline, Outcome::Gone(self.last)),
             false => (deadline + OPEN_GRACE, Outcome::Unavailable),
         };
-        open_for(parked, waiter, open, || recovery.not_opened(), late, wakes).await
+        let not_opened = || {
+            if let Some(recovery) = recovery {
+                recovery.not_opened();
+            }
+        };
+        open_for(parked, waiter, open, not_opened, late, wakes).await
     }
 }
 

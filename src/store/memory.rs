@@ -11,16 +11,19 @@
 //! version than one that a page was given.
 
 mod entry;
+mod metrics;
 mod sweep;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use self::entry::ENTRY_BYTES;
 use self::entry::{Entry, Writes, cost};
+use self::metrics::MemoryMetrics;
 use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, StoredBy, next_version};
-use crate::metrics::{Limit, Metrics, StoreNow};
+use crate::metrics::{Limit, Metrics};
 use crate::model::key::Key;
 use crate::model::status::{Seen, Status, Update, Version};
 use crate::model::write_number::WriteNumber;
@@ -52,6 +55,8 @@ pub struct Memory {
     floors: AtomicUsize,
     limits: MemoryLimits,
     metrics: Arc<Metrics>,
+    /// The metrics that only this store has.
+    own_metrics: MemoryMetrics,
 }
 
 /// The reason why a write was not carried out.
@@ -85,6 +90,16 @@ struct Shard {
 }
 
 impl Memory {
+    /// Creates an empty store, and the thread that removes what has expired from it.
+    ///
+    /// # Errors
+    /// Fails if the thread cannot be started.
+    pub fn start(limits: MemoryLimits, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
+        let memory = Arc::new(Self::new(limits, metrics));
+        sweep::spawn(&memory)?;
+        Ok(memory)
+    }
+
     /// Creates an empty store.
     #[must_use]
     pub fn new(limits: MemoryLimits, metrics: Arc<Metrics>) -> Self {
@@ -95,6 +110,7 @@ impl Memory {
             bytes: AtomicUsize::new(0),
             floors: AtomicUsize::new(0),
             limits,
+            own_metrics: MemoryMetrics::new(metrics.families()),
             metrics,
         }
     }
@@ -187,15 +203,14 @@ impl Memory {
         self.clock.now()
     }
 
-    /// Returns the state of the store for the metrics.
-    pub(super) fn now(&self) -> StoreNow {
-        StoreNow::Memory {
-            statuses: [
-                self.statuses.load(Ordering::Relaxed),
-                self.limits.max_statuses,
-            ],
-            bytes: [self.bytes.load(Ordering::Relaxed), self.limits.max_bytes],
-        }
+    /// See [`Store::set_gauges`](super::Store::set_gauges).
+    pub(super) fn set_gauges(&self) {
+        let statuses = self.statuses.load(Ordering::Relaxed);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.own_metrics.set(
+            [statuses, self.limits.max_statuses],
+            [bytes, self.limits.max_bytes],
+        );
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -15,6 +15,7 @@ mod give_back;
 mod inspection;
 mod leases;
 mod masters;
+mod metrics;
 mod opening;
 mod permits;
 mod presence;
@@ -34,20 +35,21 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
+use tracing::info;
 
 use self::command::Answer;
-pub(crate) use self::give_back::GivenBack;
 use self::leases::Leases;
+use self::metrics::{RedisFailure, RedisMetrics};
 use self::permits::Permits;
-pub(crate) use self::permits::Purpose;
-use self::presence::Watch;
+pub(in crate::store) use self::permits::Purpose;
+pub(in crate::store) use self::presence::Watch;
 use self::reply::{parse_nodes, parse_snapshot};
 use self::script::{Argument, Scripts};
 use self::supervisor::Supervisor;
 pub use self::url::Target;
 use super::{Snapshot, StoreError, Stored};
 use crate::log::Seldom;
-use crate::metrics::{Label, Metrics, RedisFailure, StoreNow};
+use crate::metrics::{Label, Metrics};
 use crate::model::key::Key;
 use crate::model::lease::Lease;
 use crate::runtime::clock::{Clock, millis, system_ms};
@@ -104,6 +106,8 @@ pub struct Redis {
     /// until its value ends.
     outlived: Mutex<Expiring<()>>,
     metrics: Arc<Metrics>,
+    /// The metrics that only this store has.
+    own_metrics: Arc<RedisMetrics>,
     /// When Redis's words were last logged because it refused to write.
     write_refused_at: Mutex<Option<Instant>>,
     /// When Redis's words were last logged because it refused anything else.
@@ -119,11 +123,12 @@ impl Redis {
     pub fn start(options: RedisOptions, name: &str, metrics: Arc<Metrics>) -> Self {
         let scripts = Arc::new(Scripts::default());
         let clock = Arc::<Clock>::default();
+        let own_metrics = Arc::new(RedisMetrics::new(metrics.families()));
         let supervisor = Supervisor::spawn(
             supervisor_options(&options, name),
             Arc::clone(&scripts),
             Arc::clone(&clock),
-            Arc::clone(&metrics),
+            Arc::clone(&own_metrics),
         );
         let permits = Permits::new(options.in_flight, options.timeout);
         let leases = Leases::new(options.max_leases + OWN_LEASES);
@@ -138,6 +143,7 @@ impl Redis {
             opening: AtomicUsize::new(0),
             outlived: Mutex::default(),
             metrics,
+            own_metrics,
             write_refused_at: Mutex::default(),
             command_refused_at: Mutex::default(),
             failures_logged: Default::default(),
@@ -153,30 +159,36 @@ impl Redis {
     }
 
     /// Returns a watch on the presence of Redis, as it is now and as it changes.
-    pub(crate) fn presence(&self) -> Watch {
+    pub(super) fn presence(&self) -> Watch {
         Watch(self.supervisor.state())
     }
 
     /// Returns whether there is a connection to Redis.
-    pub(crate) fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.supervisor.is_there()
     }
 
     /// Returns a text that is the same on nodes with the same masters, and the number by which this
     /// node counts the Redis process.
-    pub(crate) fn identity(&self) -> (Arc<str>, u64) {
+    pub(super) fn identity(&self) -> (Arc<str>, u64) {
         let state = self.supervisor.state();
         let state = state.borrow();
         (Arc::clone(&state.masters), state.process)
     }
 
-    /// Returns the state of the store for the metrics.
-    pub(super) fn now(&self) -> StoreNow {
-        StoreNow::Redis {
-            is_there: self.is_there(),
-            in_flight: self.permits.in_use(),
-            leases: self.leases.count(),
-        }
+    /// See [`Store::set_gauges`](super::Store::set_gauges).
+    pub(super) fn set_gauges(&self) {
+        let (in_flight, leases) = (self.permits.in_use(), self.leases.count());
+        self.own_metrics.set(self.is_there(), in_flight, leases);
+    }
+
+    pub(super) const fn options(&self) -> &RedisOptions {
+        &self.options
+    }
+
+    /// See [`Store::log_place`](super::Store::log_place).
+    pub(super) fn log_place(&self, advertised: &str) {
+        info!(redis = %self.options.target, advertise = advertised, "statuses live in Redis");
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -209,13 +221,13 @@ impl Redis {
         self.leases.all()
     }
 
-    /// See [`Store::is_short_of_leases`](super::Store::is_short_of_leases).
+    /// See [`Shared::is_short_of_leases`](super::Shared::is_short_of_leases).
     pub(super) fn is_short_of_leases(&self) -> bool {
         let [count, max] = self.leases.count();
         count > max / 4 * 3
     }
 
-    /// See [`Store::tidy`](super::Store::tidy).
+    /// See [`Shared::tidy`](super::Shared::tidy).
     pub(super) async fn tidy(&self) {
         self.leases.sweep(
             self.supervisor
@@ -255,7 +267,7 @@ impl Redis {
         format!("{} {}", self.options.target, self.options.prefix)
     }
 
-    /// See [`Store::attend`](super::Store::attend).
+    /// See [`Shared::attend`](super::Shared::attend).
     pub(super) async fn attend(
         &self,
         stay: Duration,

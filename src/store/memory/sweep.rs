@@ -1,6 +1,10 @@
-//! Removes what has expired.
+//! Removes what has expired, on a thread of its own.
 
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, cost};
@@ -8,8 +12,32 @@ use super::{Memory, Shard};
 use crate::model::key::Key;
 use crate::runtime::clock::MAX_AHEAD;
 
+/// The time between two sweeps.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of entries that a sweep removes before it releases the lock for others.
 const SWEEP_BATCH: usize = 256;
+
+/// Starts the thread that sweeps a store. The thread ends with the store.
+///
+/// It is not a task, because very many statuses may expire together, which would hold up the
+/// runtime. It does not run on a blocking thread of the runtime, because all of those may be
+/// waiting for a name server.
+///
+/// # Errors
+/// Fails if the thread cannot be started.
+pub(super) fn spawn(memory: &Arc<Memory>) -> io::Result<()> {
+    let memory = Arc::downgrade(memory);
+    let sweeps = move || {
+        while let Some(memory) = memory.upgrade() {
+            // A panic is logged where it happens; the next sweep tries again.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| memory.sweep()));
+            drop(memory);
+            thread::sleep(INTERVAL);
+        }
+    };
+    let started = thread::Builder::new().name("sweep".into()).spawn(sweeps);
+    started.map(drop)
+}
 
 impl Memory {
     /// Removes the entries and floors that have expired.

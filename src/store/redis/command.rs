@@ -9,12 +9,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Redis;
 use super::failure::{Failure, NoReply};
+use super::metrics::RedisFailure;
 use super::permits::{Permit, Purpose};
 use super::reply::parse_number;
 use super::script::{Arguments, Script, To};
 use super::server::Server;
 use super::supervisor::Way;
-use crate::metrics::{Limit, RedisFailure};
+use crate::metrics::Limit;
 use crate::model::key::Key;
 
 /// The pause before a command is sent again because its slot has moved.

@@ -12,7 +12,8 @@ use tracing::{error, warn};
 use super::Redis;
 use super::conn::words;
 use super::inspection::ends_connection;
-use crate::metrics::{Label, Limit, RedisFailure};
+use super::metrics::RedisFailure;
+use crate::metrics::{Label, Limit};
 use crate::runtime::sharded::lock;
 use crate::store::StoreError;
 
@@ -73,7 +74,7 @@ impl Redis {
         };
         match code {
             "OOM" => {
-                self.metrics.redis_failed(RedisFailure::Full);
+                self.own_metrics.failed(RedisFailure::Full);
                 self.metrics.limit_hit(Limit::RedisMemory);
                 self.log_refusal(&self.write_refused_at, &error);
                 return Failure::Refused(StoreError::Full);
@@ -85,13 +86,13 @@ impl Redis {
             _ if ends_connection(&error) => self.supervisor.complain(),
             _ => self.log_refusal(&self.command_refused_at, &error),
         }
-        self.metrics.redis_failed(RedisFailure::Refused);
+        self.own_metrics.failed(RedisFailure::Refused);
         Failure::Refused(StoreError::Unavailable)
     }
 
     /// Counts why a command had no answer of use, and logs each cause once a second at most.
     pub(super) fn note_failure(&self, failure: RedisFailure, error: &dyn fmt::Display) {
-        self.metrics.redis_failed(failure);
+        self.own_metrics.failed(failure);
         if let Some(left_out) = self.failures_logged[failure.index()].admit() {
             warn!(cause = failure.as_str(), %error, left_out, "Redis command failed");
         }

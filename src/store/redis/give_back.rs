@@ -10,26 +10,14 @@ use super::reply::parse_number;
 use super::script::Arguments;
 use crate::model::key::Key;
 use crate::runtime::clock::millis;
-use crate::store::StoreError;
+use crate::store::{GivenBack, StoreError};
 
 /// The remaining time below which a lease is not given back, because letting it end costs Redis
 /// less.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
-/// The result of giving back a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GivenBack {
-    /// It was given back.
-    Done,
-    /// There is none, or it is left to end by itself.
-    LeftAlone,
-    /// It is still there. Or it could not be given back yet: the open that writes it is under
-    /// way, or an earlier give-back had no answer and may still be carried out.
-    NotYet,
-}
-
 impl Redis {
-    /// See [`Store::give_back`](crate::store::Store::give_back).
+    /// See [`Shared::give_back`](crate::store::Shared::give_back).
     pub(in crate::store) async fn give_back(
         &self,
         key: &Key,

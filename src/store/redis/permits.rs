@@ -13,7 +13,7 @@ use crate::runtime::sharded::lock;
 
 /// The purpose of a command.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Purpose {
+pub(in crate::store) enum Purpose {
     /// A get: half of all.
     Get,
     /// A set or a deletion: a quarter.

@@ -19,10 +19,10 @@ use super::conn::Conn;
 use super::connect::connect;
 use super::drift::Drift;
 use super::inspection::{Trouble, inspect};
+use super::metrics::RedisMetrics;
 use super::script::Scripts;
 use super::server::{Server, Servers};
 use super::url::Target;
-use crate::metrics::Metrics;
 use crate::runtime::clock::Clock;
 
 /// The state of the connection.
@@ -67,7 +67,7 @@ impl Supervisor {
         options: SupervisorOptions,
         scripts: Arc<Scripts>,
         clock: Arc<Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<RedisMetrics>,
     ) -> Self {
         let (sender, state) = watch::channel(ConnectionState::default());
         let complaints = Arc::new(Notify::new());

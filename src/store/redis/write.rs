@@ -123,7 +123,7 @@ impl Redis {
         .await
     }
 
-    /// See [`Store::put_again`](crate::store::Store::put_again).
+    /// See [`Shared::put_again`](crate::store::Shared::put_again).
     pub(in crate::store) async fn put_again(
         &self,
         key: &Key,

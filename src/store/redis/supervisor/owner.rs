@@ -9,13 +9,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::{ConnectionState, SupervisorOptions};
-use crate::metrics::Metrics;
 use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
 use crate::store::redis::connect::{Connected, ToldBy, connect};
 use crate::store::redis::drift::Drift;
 use crate::store::redis::inspection::{Findings, Trouble, inspect};
+use crate::store::redis::metrics::RedisMetrics;
 use crate::store::redis::script::Scripts;
 use crate::store::redis::url::Host;
 
@@ -47,7 +47,7 @@ pub(super) struct Owner {
     pub(super) scripts: Arc<Scripts>,
     /// The greatest time of Redis's clock that this node knows of.
     pub(super) clock: Arc<Clock>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<RedisMetrics>,
     pub(super) state: watch::Sender<ConnectionState>,
     pub(super) complaints: Arc<Notify>,
     /// The masters of the last inspection.
@@ -150,7 +150,7 @@ impl Owner {
             self.settles = Some(Instant::now() + CLUSTER_SETTLES);
         }
         if is_another {
-            self.metrics.redis_is_another();
+            self.metrics.is_another();
         }
         self.named = match &connected.told_by {
             ToldBy::Sentinels(_, master) => Some(master.clone()),
@@ -158,7 +158,7 @@ impl Owner {
         };
         let master = self.named.as_ref().map(tracing::field::display);
         info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
-        self.metrics.redis_connected();
+        self.metrics.connected();
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
             state.servers = Arc::clone(&connected.servers);
@@ -228,7 +228,7 @@ impl Owner {
             let has_settled = self.settles.take_if(|at| *at <= began).is_some();
             match gone {
                 Gone::Statuses => {
-                    self.metrics.redis_is_another();
+                    self.metrics.is_another();
                     warn!("another Redis process, or an emptied one");
                 }
                 Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
