@@ -3,13 +3,13 @@
 
 mod node;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
+use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -47,24 +47,15 @@ const INTERNAL_GRACE_PART: u32 = 10;
 const LEAST_HAND_OVER: Duration = Duration::from_secs(1);
 
 /// The reason why a node did not start.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum StartError {
     /// The settings are wrong in a way that only the start reveals; a text for people.
+    #[error("{0}")]
     Mistake(String),
     /// The step that failed, and its cause.
-    Failed(String, io::Error),
+    #[error("{0}: {1}")]
+    Failed(String, #[source] io::Error),
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mistake(mistake) => f.write_str(mistake),
-            Self::Failed(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 impl From<NoAddress> for StartError {
     fn from(none: NoAddress) -> Self {

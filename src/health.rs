@@ -22,6 +22,7 @@ use self::lag::Lag;
 use self::reach::{Heard, Reach};
 use crate::cluster::membership::{Nodes, OVERDUE, STAY, Spell};
 use crate::cluster::peers::{Peer, Peers};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Status, Update, Value, Version};
 use crate::model::write_number::WriteNumber;
@@ -382,5 +383,5 @@ impl Probe {
 async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(PROBE_TIMEOUT, step)
         .await
-        .unwrap_or(Err(StoreError::Unknown))
+        .unwrap_or(Err(StoreError::Unknown(Cause::Late)))
 }

@@ -32,6 +32,7 @@ use crate::http::response::{self, Response, code, json};
 use crate::http::router::Router;
 use crate::log::Seldom;
 use crate::metrics::{Metrics, Now, SetEnd};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::lease::Lease;
 use crate::model::mistake::{Fault, Mistake, named};
@@ -344,6 +345,9 @@ impl Internal {
             .await;
         let (body, taken) = body.inspect_err(|refusal| {
             let is_busy = *refusal == Refusal::NoRoom;
+            if is_busy {
+                self.parts.metrics.unavailable(Cause::InboundBytes);
+            }
             self.parts.metrics.set_ended(if is_busy {
                 SetEnd::Busy
             } else {
@@ -441,7 +445,11 @@ impl Internal {
             true => Snapshot::default(),
             false => match self.parts.delivery.store.read(key).await {
                 Ok(snapshot) => snapshot,
-                Err(error) => return Ok(self.parts.writer.failed(error).into_response()),
+                Err(error) => {
+                    let receipt = self.parts.writer.failed(error);
+                    debug!(key = %key.hashed(), cause = receipt.cause(), "not read");
+                    return Ok(receipt.into_response());
+                }
             },
         };
         let held = self.held(key, &snapshot.leases).await;

@@ -18,6 +18,7 @@ pub use self::labels::{
     CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, Verb,
 };
 use self::process::Process;
+use crate::model::cause::Cause;
 use crate::model::signing::KeyRejection;
 use crate::runtime::sharded::lock;
 
@@ -73,6 +74,7 @@ pub struct Metrics {
     held: Histogram,
     keys_refused: By<KeyRejection, IntCounter>,
     sets: By<SetEnd, IntCounter>,
+    unavailable: By<Cause, IntCounter>,
     wakes: Histogram,
     waiters: IntGauge,
     waiters_limit: IntGauge,
@@ -114,6 +116,7 @@ impl Default for Metrics {
             ),
             keys_refused: all.counters("holdfast_keys_refused_total", KEYS_HELP, "reason"),
             sets: all.counters("holdfast_sets_total", "Sets that ended, by result. Each set of an array counts.", "result"),
+            unavailable: all.counters("holdfast_unavailable_total", UNAVAILABLE_HELP, "cause"),
             wakes: all.histogram("holdfast_wake_seconds", WAKE_HELP, &WAKE_SECONDS),
             waiters: all.gauge("holdfast_waiters", "Gets held now."),
             waiters_limit: all.gauge("holdfast_waiters_limit", "The largest number of gets that may be held."),
@@ -156,6 +159,8 @@ impl Default for Metrics {
 
 const KEYS_HELP: &str =
     "Gets that were refused because of their key, by reason: unsigned, forged or expired.";
+const UNAVAILABLE_HELP: &str =
+    "Gets, sets, deletions and reads of a key answered -6, 503 or 507, by cause.";
 const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a waiter. The way between two nodes is not counted.";
 const CONNECTIONS_LIMIT_HELP: &str =
     "The largest number of open connections. Beyond it, new ones wait to be accepted.";
@@ -185,6 +190,11 @@ impl Metrics {
     /// Counts a set that ended.
     pub fn set_ended(&self, end: SetEnd) {
         self.sets[end].inc();
+    }
+
+    /// Counts a get, a set, a deletion or a read that was answered -6, 503 or 507.
+    pub(crate) fn unavailable(&self, cause: Cause) {
+        self.unavailable[cause].inc();
     }
 
     /// Counts a get that was refused because of its key.

@@ -21,11 +21,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
 use tracing::info;
 
 pub use self::shared::Shared;
 pub(crate) use self::shared::{GivenBack, Presence};
 use crate::metrics::{CallEnd, Metrics, Verb};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::lease::Lease;
 use crate::model::status::{Seen, Update, Value, Version};
@@ -143,18 +145,23 @@ pub struct Snapshot {
 }
 
 /// The reason why a store did not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
     /// The key's version is this one, and not `after`.
+    #[error("the key's version is {0}")]
     Conflict(Version),
     /// The time that the request gave as `before` has passed.
+    #[error("too late")]
     TooLate,
     /// A limit is reached.
+    #[error("the store is full")]
     Full,
     /// The store is out of reach or refused the command: nothing was stored.
-    Unavailable,
+    #[error("the store is unavailable: {0}")]
+    Unavailable(Cause),
     /// The store did not answer: it is not known whether anything was stored.
-    Unknown,
+    #[error("the store did not say whether it was stored: {0}")]
+    Unknown(Cause),
 }
 
 impl StoreError {
@@ -163,8 +170,18 @@ impl StoreError {
             Self::Conflict(_) => CallEnd::Conflict,
             Self::TooLate => CallEnd::TooLate,
             Self::Full => CallEnd::Full,
-            Self::Unavailable => CallEnd::Unavailable,
-            Self::Unknown => CallEnd::Unknown,
+            Self::Unavailable(_) => CallEnd::Unavailable,
+            Self::Unknown(_) => CallEnd::Unknown,
+        }
+    }
+
+    /// Returns the cause if the store is full or unavailable; `None` if the request was refused
+    /// for what it asks.
+    pub(crate) const fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Conflict(_) | Self::TooLate => None,
+            Self::Full => Some(Cause::Full),
+            Self::Unavailable(cause) | Self::Unknown(cause) => Some(*cause),
         }
     }
 }
@@ -383,7 +400,7 @@ fn counted_open<T>(
 /// unavailable.
 fn known_or_unavailable(error: StoreError) -> StoreError {
     match error {
-        StoreError::Unknown => StoreError::Unavailable,
+        StoreError::Unknown(cause) => StoreError::Unavailable(cause),
         error => error,
     }
 }

@@ -21,6 +21,7 @@ use crate::cluster::message::Missed;
 use crate::cluster::recovery::Recovery;
 use crate::http::response::{self, Response};
 use crate::metrics::Metrics;
+use crate::model::cause::Cause;
 use crate::model::key::{Key, KeyHasher};
 use crate::model::status::{Status, Update, Version};
 use crate::model::write_number::WriteNumber;
@@ -134,7 +135,7 @@ impl Writer {
         let Put {
             value, is_final, ..
         } = put;
-        let settled = if matches!(stored, Err(StoreError::Unknown)) {
+        let settled = if matches!(stored, Err(StoreError::Unknown(_))) {
             Settled::No
         } else {
             Settled::Yes
@@ -151,7 +152,7 @@ impl Writer {
         let receipt = async move {
             let receipt = receipt.await;
             metrics.set_ended(receipt.end());
-            debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "set");
+            debug!(key = %key.hashed(), result = receipt.end().as_str(), cause = receipt.cause(), delivered = receipt.delivered(), "set");
             receipt
         };
         (settled, receipt)
@@ -159,8 +160,18 @@ impl Writer {
 
     /// Refuses a set of an array without trying it.
     fn untried(&self) -> Receipt {
-        let receipt = self.failed(StoreError::Unavailable);
+        let cause = if self.drain.begun() {
+            Cause::Draining
+        } else {
+            Cause::Untried
+        };
+        let receipt = self.failed(StoreError::Unavailable(cause));
         self.metrics.set_ended(receipt.end());
+        debug!(
+            result = receipt.end().as_str(),
+            cause = receipt.cause(),
+            "set"
+        );
         receipt
     }
 
@@ -172,7 +183,7 @@ impl Writer {
         let receipt = self
             .deliver(key, number, stored, accepted, Update::Gone)
             .await;
-        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "deleted");
+        debug!(key = %key.hashed(), result = receipt.end().as_str(), cause = receipt.cause(), delivered = receipt.delivered(), "deleted");
         receipt
     }
 
@@ -198,8 +209,12 @@ impl Writer {
         }
     }
 
-    /// Returns the receipt of a request that the store did not carry out.
+    /// Returns the receipt of a request that the store did not carry out, and counts the cause if
+    /// that is not what the request asks.
     pub(crate) fn failed(&self, error: StoreError) -> Receipt {
+        if let Some(cause) = error.cause() {
+            self.metrics.unavailable(cause);
+        }
         Receipt::failed(error, response::retry_after_ms(self.delivery.waiters.len()))
     }
 
@@ -249,7 +264,7 @@ impl Writer {
             Err(error) => {
                 // The update may have been stored. The key is opened again as soon as Redis can
                 // be asked, so that this node's waiters get it then.
-                if let StoreError::Unknown = error {
+                if let StoreError::Unknown(_) = error {
                     self.missed(Missed::Keys(vec![key.clone()]));
                 }
                 Err(self.failed(error))

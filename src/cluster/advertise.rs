@@ -3,17 +3,20 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use thiserror::Error;
 use tokio::net::{UdpSocket, lookup_host};
 
 use crate::net::listener::Address;
 
 /// The reason why no address was found.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum NoAddress {
     /// The settings are wrong. Holds a text for people.
+    #[error("{0}")]
     Mistake(String),
     /// A name cannot be resolved, or there is no route to Redis.
-    Failed(String, io::Error),
+    #[error("{0}: {1}")]
+    Failed(String, #[source] io::Error),
 }
 
 /// Returns the address that leases name: the `given` one, or else the internal listener's. If

@@ -1,6 +1,7 @@
 //! The values of the labels of metrics. Each label is an enum, so that no text of a request can
 //! become a label, and every series is there from the start.
 
+use crate::model::cause::Cause;
 use crate::model::signing::KeyRejection;
 
 /// The values of one label.
@@ -196,6 +197,18 @@ labels! {
 }
 
 impl Label for KeyRejection {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn as_str(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Cause {
     const ALL: &'static [Self] = &Self::ALL;
 
     fn index(self) -> usize {

@@ -8,7 +8,7 @@ use redis::{ErrorKind, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Redis;
-use super::failure::{Failure, NoReply};
+use super::failure::{Failure, NoReply, NotSent};
 use super::metrics::RedisFailure;
 use super::permits::{Permit, Purpose};
 use super::reply::parse_number;
@@ -16,6 +16,7 @@ use super::script::{Arguments, Script, To};
 use super::server::Server;
 use super::supervisor::Way;
 use crate::metrics::Limit;
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 
 /// The pause before a command is sent again because its slot has moved.
@@ -30,7 +31,7 @@ pub(super) struct Answer {
 impl Redis {
     /// Waits for the permit to send a command. Waits for a command's time limit at most, except
     /// for recovery, because no request waits for that.
-    pub(super) async fn permit(&self, purpose: Purpose) -> Result<Permit, Failure> {
+    pub(super) async fn permit(&self, purpose: Purpose) -> Result<Permit, NotSent> {
         if let Purpose::Recovery = purpose {
             return Ok(self.permits.acquire(purpose).await);
         }
@@ -41,7 +42,7 @@ impl Redis {
                 RedisFailure::NoPermit,
                 &"too many commands are under way: Redis is slow, or --redis-in-flight too little",
             );
-            Failure::NotSent
+            NotSent(Cause::NoPermit)
         })
     }
 
@@ -177,13 +178,13 @@ impl Redis {
     }
 
     /// Returns the way on which to send a command on a key. Fails if there is none.
-    pub(super) fn way_to(&self, key: &str) -> Result<Way, Failure> {
+    pub(super) fn way_to(&self, key: &str) -> Result<Way, NotSent> {
         self.supervisor.way_to(key).ok_or_else(|| {
             self.note_failure(
                 RedisFailure::Unreachable,
                 &"there is no connection to Redis",
             );
-            Failure::NotSent
+            NotSent(Cause::Unreachable)
         })
     }
 }

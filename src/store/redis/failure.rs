@@ -14,6 +14,7 @@ use super::conn::words;
 use super::inspection::ends_connection;
 use super::metrics::RedisFailure;
 use crate::metrics::{Label, Limit};
+use crate::model::cause::Cause;
 use crate::runtime::sharded::lock;
 use crate::store::StoreError;
 
@@ -23,19 +24,35 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The reason why a command has no answer of use.
 pub(super) enum Failure {
     /// It was not sent, so it is not carried out.
-    NotSent,
+    NotSent(Cause),
     /// Redis refused it, so it is not carried out.
     Refused(StoreError),
     /// It may have been sent, but there is no answer, so it may be carried out.
-    NoAnswer,
+    NoAnswer(Cause),
+}
+
+/// A command was not sent, so it is not carried out.
+#[derive(Debug)]
+pub(super) struct NotSent(pub(super) Cause);
+
+impl From<NotSent> for Failure {
+    fn from(NotSent(cause): NotSent) -> Self {
+        Self::NotSent(cause)
+    }
+}
+
+impl From<NotSent> for StoreError {
+    fn from(NotSent(cause): NotSent) -> Self {
+        Self::Unavailable(cause)
+    }
 }
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NotSent => Self::Unavailable,
+            Failure::NotSent(cause) => Self::Unavailable(cause),
             Failure::Refused(error) => error,
-            Failure::NoAnswer => Self::Unknown,
+            Failure::NoAnswer(cause) => Self::Unknown(cause),
         }
     }
 }
@@ -57,7 +74,7 @@ impl Redis {
             NoReply::Late => {
                 self.note_failure(RedisFailure::Late, &"no answer came within --redis-timeout");
                 self.supervisor.complain();
-                return Failure::NoAnswer;
+                return Failure::NoAnswer(Cause::Late);
             }
             NoReply::Error(error) => error,
         };
@@ -67,27 +84,36 @@ impl Redis {
             let is_sent = !error.is_connection_refusal()
                 && error.kind() != ErrorKind::ClusterConnectionNotFound;
             return if is_sent {
-                Failure::NoAnswer
+                Failure::NoAnswer(Cause::Unreachable)
             } else {
-                Failure::NotSent
+                Failure::NotSent(Cause::Unreachable)
             };
         };
+        let has_moved = matches!(code, "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN");
+        let is_of_connection =
+            ends_connection(&error) || (has_moved && self.options.target.is_cluster());
         match code {
             "OOM" => {
                 self.own_metrics.failed(RedisFailure::Full);
                 self.metrics.limit_hit(Limit::RedisMemory);
-                self.log_refusal(&self.write_refused_at, &error);
+                self.log_refusal(&self.write_refused_at, RedisFailure::Full, &error);
                 return Failure::Refused(StoreError::Full);
             }
-            "NOREPLICAS" | "MISCONF" | "BUSY" => self.log_refusal(&self.write_refused_at, &error),
-            "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN" if self.options.target.is_cluster() => {
-                self.supervisor.complain()
+            "NOREPLICAS" | "MISCONF" | "BUSY" => {
+                self.own_metrics.failed(RedisFailure::Refused);
+                self.log_refusal(&self.write_refused_at, RedisFailure::Refused, &error);
             }
-            _ if ends_connection(&error) => self.supervisor.complain(),
-            _ => self.log_refusal(&self.command_refused_at, &error),
+            // The command may have gone to a server that is no master, or has the key no more.
+            _ if is_of_connection => {
+                self.note_failure(RedisFailure::Refused, &words(&error));
+                self.supervisor.complain();
+            }
+            _ => {
+                self.own_metrics.failed(RedisFailure::Refused);
+                self.log_refusal(&self.command_refused_at, RedisFailure::Refused, &error);
+            }
         }
-        self.own_metrics.failed(RedisFailure::Refused);
-        Failure::Refused(StoreError::Unavailable)
+        Failure::Refused(StoreError::Unavailable(Cause::Refused))
     }
 
     /// Counts why a command had no answer of use, and logs each cause once a second at most.
@@ -105,16 +131,21 @@ impl Redis {
             RedisFailure::Nonsense,
             &"the answer is none of a script of this program",
         );
-        Failure::NoAnswer
+        Failure::NoAnswer(Cause::Nonsense)
     }
 
     /// Logs a refusal in Redis's words, unless one of the same kind was logged less than a
     /// minute ago.
-    pub(super) fn log_refusal(&self, logged_at: &Mutex<Option<Instant>>, error: &RedisError) {
+    pub(super) fn log_refusal(
+        &self,
+        logged_at: &Mutex<Option<Instant>>,
+        cause: RedisFailure,
+        error: &RedisError,
+    ) {
         let mut logged_at = lock(logged_at);
         if logged_at.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL) {
             *logged_at = Some(Instant::now());
-            error!(error = words(error), redis = %self.options.target, "Redis refuses a command");
+            error!(cause = cause.as_str(), error = words(error), redis = %self.options.target, "Redis refuses a command");
         }
     }
 }

@@ -74,7 +74,7 @@ impl Redis {
                     GivenBack::Done
                 })
             }
-            Err(Failure::NoAnswer) => Err(StoreError::Unknown),
+            Err(Failure::NoAnswer(cause)) => Err(StoreError::Unknown(cause)),
             Err(failure) => {
                 self.leases.giving(key, 0);
                 Err(failure.into())

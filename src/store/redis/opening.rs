@@ -12,6 +12,7 @@ use super::reply::parse_opened;
 use super::script::Argument;
 use super::{LEASE_MARGIN, Redis};
 use crate::metrics::Limit;
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Seen, Update};
 use crate::runtime::clock::millis;
@@ -91,17 +92,17 @@ impl Redis {
         }
         let opened = self.run_open(permit, key, seen, lease).await;
         match &opened {
-            Ok(Opened { ends: 0, .. }) | Err(Failure::NotSent | Failure::Refused(_)) => {
+            Ok(Opened { ends: 0, .. }) | Err(Failure::NotSent(_) | Failure::Refused(_)) => {
                 self.leases.not_written(key)
             }
             Ok(Opened { ends, process, .. }) => self.leases.told(key, *ends, *process),
-            Err(Failure::NoAnswer) => {}
+            Err(Failure::NoAnswer(_)) => {}
         }
         match opened {
             Ok(Opened { update, .. }) => Ok(update),
             // A full Redis has no room for the lease. The get stays held, and its key is opened
             // when there is room.
-            Err(Failure::Refused(StoreError::Full)) => Err(StoreError::Unavailable),
+            Err(Failure::Refused(StoreError::Full)) => Err(StoreError::Unavailable(Cause::Full)),
             Err(failure) => Err(failure.into()),
         }
     }
