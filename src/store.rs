@@ -8,7 +8,8 @@
 //!
 //! An embedded store is this process's own. A store that several nodes share has more, all of it
 //! in [`Shared`]: leases, a presence, a list of the nodes. A third store is one folder here and
-//! one arm in [`Store`] or [`Shared`], and in [`StoreOptions`].
+//! one arm in each enum: [`StoreOptions`], [`Store`] or [`Shared`], and `shared::Watch`. Nobody
+//! outside of this module and its folder matches on the kind of store.
 //!
 //! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines
 //! versions. The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.

@@ -31,7 +31,7 @@ const MAX_REST: Duration = Duration::from_millis(500);
 /// The longest loss of a connection, to the same Redis process, that costs nothing. Leases
 /// outlast it, and other nodes keep what they could not send meanwhile. If all keys were opened
 /// again after it, an overloaded machine would have more to do each time that Redis is late.
-const SHORT_LOSS: Duration = Duration::from_secs(5);
+pub(super) const SHORT_LOSS: Duration = Duration::from_secs(5);
 /// The most inspections in a row that may have no answer in time while Redis answers other
 /// commands. It is bounded because only an inspection finds out that Redis was emptied, or is no
 /// master any more.
@@ -39,7 +39,7 @@ const MOST_LATE_INSPECTIONS: u32 = 10;
 /// The time after connecting to a cluster at which everything is recovered once more. Right
 /// after a failover some nodes may not know of it yet, and what they sent to the old master may
 /// be lost.
-const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
+pub(super) const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
 
 /// The owner of the connection, with what it knows of Redis.
 pub(super) struct Owner {
