@@ -215,7 +215,7 @@ mod store {
             max_bytes: 1 << 30,
             max_floors: KEYS,
         };
-        Store::Memory(Memory::new(limits, Arc::default()))
+        Store::Memory(Arc::new(Memory::new(limits, Arc::default())))
     }
 
     fn set() -> Put {

@@ -3,20 +3,19 @@
 
 mod node;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
+use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use self::node::Node;
+use self::node::{Node, store_options};
 use crate::cluster::advertise::{self, NoAddress};
 use crate::cluster::give_back;
 use crate::config::Settings;
@@ -33,14 +32,10 @@ use crate::net::parked::Never;
 use crate::net::server;
 use crate::public::Public;
 use crate::runtime::shutdown::{self, Signals};
-use crate::store::Store;
-use crate::store::redis::Redis;
 
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
-/// The time between two removals of expired entries from the embedded store.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time that the start waits for the store.
 const STORE_START: Duration = Duration::from_secs(1);
 /// The internal listener has the last of this many parts of a drain's grace for itself, so that
@@ -52,24 +47,15 @@ const INTERNAL_GRACE_PART: u32 = 10;
 const LEAST_HAND_OVER: Duration = Duration::from_secs(1);
 
 /// The reason why a node did not start.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum StartError {
     /// The settings are wrong in a way that only the start reveals; a text for people.
+    #[error("{0}")]
     Mistake(String),
     /// The step that failed, and its cause.
-    Failed(String, io::Error),
+    #[error("{0}: {1}")]
+    Failed(String, #[source] io::Error),
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mistake(mistake) => f.write_str(mistake),
-            Self::Failed(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 impl From<NoAddress> for StartError {
     fn from(none: NoAddress) -> Self {
@@ -108,19 +94,12 @@ pub async fn check(settings: &Settings) -> Result<(), StartError> {
             check_exposure(settings, &resolved)?;
         }
     }
-    if let Some(options) = &settings.redis {
-        advertise::find(
-            settings.advertise.as_ref(),
-            &settings.internal,
-            &options.target,
-        )
-        .await?;
-        let checked = Redis::check(options).await;
-        checked.map_err(|why| {
-            StartError::Failed(format!("--redis {}", options.target), io::Error::other(why))
-        })?;
+    let store = store_options(settings);
+    if let Some(servers) = store.servers() {
+        advertise::find(settings.advertise.as_ref(), &settings.internal, &servers).await?;
     }
-    Ok(())
+    let checked = store.check().await;
+    checked.map_err(|(what, why)| StartError::Failed(what, io::Error::other(why)))
 }
 
 /// Refuses an internal listener that others may reach and that asks for no token.
@@ -172,7 +151,9 @@ pub async fn run(
     // A client that connects meanwhile waits in the backlog, so that none is answered that
     // Redis is unreachable only because there is no connection to it yet. If Redis stays
     // unreachable, the node starts without it.
-    let _ = timeout(STORE_START, node.delivery.store.there()).await;
+    if let Some(shared) = node.store().shared() {
+        let _ = timeout(STORE_START, shared.there()).await;
+    }
 
     let writer = node.writer(&settings);
     let asks_token = settings.internal_tokens.first().is_some();
@@ -216,13 +197,12 @@ pub async fn run(
         until(stopped),
     ));
 
-    sweep(&node.delivery.store)?;
-    tokio::spawn(Arc::clone(&node.recovery).run());
-    if let Store::Redis(_) = &*node.delivery.store {
-        tokio::spawn(give_back::run(
-            Arc::clone(&node.delivery.waiters),
-            Arc::clone(&node.delivery.store),
-        ));
+    if let Some(recovery) = &node.recovery {
+        tokio::spawn(Arc::clone(recovery).run());
+    }
+    if let Some(shared) = node.store().shared() {
+        let waiters = Arc::clone(&node.delivery.waiters);
+        tokio::spawn(give_back::run(waiters, shared.clone()));
     }
     let listed = tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
     tokio::spawn(Arc::clone(&node.dashboard).run());
@@ -230,7 +210,9 @@ pub async fn run(
     node.health.started();
     info!("ready");
 
-    tokio::spawn(Arc::clone(&node.recovery).watch());
+    if let Some(recovery) = &node.recovery {
+        tokio::spawn(Arc::clone(recovery).watch());
+    }
     let peers = Arc::clone(&node.delivery.peers);
     tokio::spawn(async move { peers.retry().await });
 
@@ -242,12 +224,17 @@ pub async fn run(
     };
     let begin_drain = || {
         // The leases are listed before the waiters are answered, and given back while they are.
-        let leave = node.recovery.leave();
+        let leave = node.recovery.as_ref().map(|recovery| recovery.leave());
+        let leave = OptionFuture::from(leave);
         trigger.begin();
         // An error says that the task panicked, and so has ended.
         async { drop(tokio::join!(leave, listed)) }
     };
-    let hand_over = |limit| node.recovery.hand_over(node.nodes.others(), limit);
+    let hand_over = async |limit| {
+        if let Some(recovery) = &node.recovery {
+            recovery.hand_over(node.nodes.others(), limit).await;
+        }
+    };
     Ok(end(
         signals,
         settings.drain_grace,
@@ -349,12 +336,7 @@ fn tell_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
         threads = settings.threads,
         "holdfast starts"
     );
-    match &settings.redis {
-        Some(options) => {
-            info!(redis = %options.target, advertise = node.address.url(), "statuses live in Redis")
-        }
-        None => info!("statuses live in this process"),
-    }
+    node.store().log_place(&node.address.url());
     for warning in &settings.warnings {
         warn!("{warning}");
     }
@@ -368,31 +350,4 @@ fn tell_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
             info!("demo, for a phone on the same network: {phone}/demo");
         }
     }
-}
-
-/// Starts the thread that removes expired entries from an embedded store; Redis removes its
-/// own. The thread ends with the store.
-///
-/// It is not a task, because very many statuses may expire together, which would hold up the
-/// runtime. It does not run on a blocking thread of the runtime, because all of those may be
-/// waiting for a name server.
-fn sweep(store: &Arc<Store>) -> Result<(), StartError> {
-    let Store::Memory(_) = **store else {
-        return Ok(());
-    };
-    let store = Arc::downgrade(store);
-    let sweeps = move || {
-        while let Some(store) = store.upgrade() {
-            if let Store::Memory(memory) = &*store {
-                // A panic is logged where it happens; the next sweep tries again.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| memory.sweep()));
-            }
-            drop(store);
-            thread::sleep(SWEEP_INTERVAL);
-        }
-    };
-    let started = thread::Builder::new().name("sweep".into()).spawn(sweeps);
-    started
-        .map(drop)
-        .map_err(|error| StartError::Failed("cannot start a thread".into(), error))
 }

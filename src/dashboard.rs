@@ -27,7 +27,6 @@ use crate::metrics::{Label, Metrics, Side};
 use crate::model::lease::Lease;
 use crate::runtime::clock::{millis, system_ms};
 use crate::runtime::sharded::lock;
-use crate::store::Store;
 
 /// The longest time that a peer may take for its report, even if `--peer-timeout` is longer: an
 /// operator should not wait for a peer that hangs.
@@ -204,10 +203,7 @@ impl Dashboard {
         let (renewed, reached) = (self.nodes.renewed(), self.health.reached());
         let [public, internal] =
             [Side::Public, Side::Internal].map(|side| self.metrics.open_connections(side));
-        let (kind, connected) = match &*self.delivery.store {
-            Store::Memory(_) => ("memory", true),
-            Store::Redis(redis) => ("redis", redis.is_there()),
-        };
+        let store = &self.delivery.store;
         let report = Report {
             node: &self.node,
             address: &self.address,
@@ -222,9 +218,9 @@ impl Dashboard {
             // path.
             parts: ready.err().flatten().or(path.err()),
             store: StoreReport {
-                kind,
-                place: self.delivery.store.place(),
-                connected,
+                kind: store.kind(),
+                place: store.place(),
+                connected: store.is_there(),
                 used_ms_ago: millis(renewed.last.elapsed()),
                 used_for_ms: millis(renewed.last - renewed.since),
             },

@@ -22,6 +22,7 @@ use self::lag::Lag;
 use self::reach::{Heard, Reach};
 use crate::cluster::membership::{Nodes, OVERDUE, STAY, Spell};
 use crate::cluster::peers::{Peer, Peers};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Status, Update, Value, Version};
 use crate::model::write_number::WriteNumber;
@@ -322,12 +323,12 @@ impl Probe {
     /// instead of calling them, so that it can name the step that fails.
     async fn send(&self, key: &Key, last: &mut Version, parts: &mut PathReport) -> bool {
         let (waiter, update) = self.waiters.register_own(key, *last);
-        let mut opened = within(self.store.open_again(key, (*last).into(), PROBE_HOLD)).await;
+        let mut opened = within(self.store.open_own(key, (*last).into(), PROBE_HOLD)).await;
         // An earlier probe stored this status, but had no answer. A key is leased only to a get
         // that knows the status under it, so open it once more.
         if let Ok(Some(newer)) = opened {
             *last = newer.version();
-            opened = within(self.store.open_again(key, (*last).into(), PROBE_HOLD)).await;
+            opened = within(self.store.open_own(key, (*last).into(), PROBE_HOLD)).await;
         }
         parts.lease = if opened.is_ok() { "ok" } else { "failed" };
         waiter.opened(u64::MAX);
@@ -382,5 +383,5 @@ impl Probe {
 async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(PROBE_TIMEOUT, step)
         .await
-        .unwrap_or(Err(StoreError::Unknown))
+        .unwrap_or(Err(StoreError::Unknown(Cause::Late)))
 }

@@ -32,13 +32,14 @@ use crate::http::response::{self, Response, code, json};
 use crate::http::router::Router;
 use crate::log::Seldom;
 use crate::metrics::{Metrics, Now, SetEnd};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::lease::Lease;
 use crate::model::mistake::{Fault, Mistake, named};
 use crate::model::signing::Signing;
 use crate::model::status::Update;
 use crate::runtime::clock::system_ms;
-use crate::store::{Known, Looked};
+use crate::store::{Known, Snapshot};
 
 /// The least length up to which messages of other nodes are accepted, however short the bodies
 /// of sets must be.
@@ -284,6 +285,7 @@ impl Internal {
             Route::Ready => Ok(answer(self.parts.health.ready())),
             Route::Path => Ok(answer(self.parts.health.path().map_err(Some))),
             Route::Metrics => {
+                self.parts.delivery.store.set_gauges();
                 let text = self.parts.metrics.text(&self.now());
                 Ok(response::file(Metrics::CONTENT_TYPE, text.into()))
             }
@@ -317,13 +319,9 @@ impl Internal {
             log_lines_dropped,
             ..
         } = &self.parts;
-        let Delivery {
-            waiters,
-            peers,
-            store,
-            ..
-        } = &**delivery;
+        let Delivery { waiters, peers, .. } = &**delivery;
         let [peers, peer_queue, missed] = peers.queued();
+        let recovery = &writer.recovery;
         Now {
             waiters: waiters.len(),
             waiters_limit: waiters.max(),
@@ -331,11 +329,12 @@ impl Internal {
             peers,
             peer_queue,
             missed,
-            confirmed: writer.recovery.kept_count(),
+            confirmed: recovery
+                .as_ref()
+                .map_or(0, |recovery| recovery.kept_count()),
             is_ready: health.ready().is_ok(),
             is_path_healthy: health.path().is_ok(),
             log_lines_dropped: log_lines_dropped(),
-            store: store.now(),
         }
     }
 
@@ -346,6 +345,9 @@ impl Internal {
             .await;
         let (body, taken) = body.inspect_err(|refusal| {
             let is_busy = *refusal == Refusal::NoRoom;
+            if is_busy {
+                self.parts.metrics.unavailable(Cause::InboundBytes);
+            }
             self.parts.metrics.set_ended(if is_busy {
                 SetEnd::Busy
             } else {
@@ -403,16 +405,17 @@ impl Internal {
         if to != self.parts.node {
             return Err(Refusal::Misdirected);
         }
-        let (recovery, delivery) = (&self.parts.writer.recovery, &self.parts.delivery);
+        let (writer, delivery) = (&self.parts.writer, &self.parts.delivery);
         if let Some(missed) = missed {
-            recovery.missed(missed);
+            writer.missed(missed);
         }
         match missed_by {
-            Some(missed_by) if missed_by.node == delivery.name => recovery.missed(missed_by.missed),
+            Some(missed_by) if missed_by.node == delivery.name => writer.missed(missed_by.missed),
             Some(missed_by) => delivery.peers.add_missed(missed_by),
             None => {}
         }
-        let kept = recovery.keep(kept, &had_by);
+        let recovery = writer.recovery.as_ref();
+        let kept = recovery.map_or(0, |recovery| recovery.keep(kept, &had_by));
         let waiters = &delivery.waiters;
         let mut delivered = Vec::with_capacity(updates.len());
         for (index, (key, update, age)) in updates.iter().enumerate() {
@@ -438,16 +441,20 @@ impl Internal {
     /// `?node=<id>`: the answer then has only this node's waiters. If this is not that node,
     /// the request is refused.
     async fn look(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
-        let looked = match self.is_asked_alone(query)? {
-            true => Looked::default(),
-            false => match self.parts.delivery.store.look(key).await {
-                Ok(looked) => looked,
-                Err(error) => return Ok(self.parts.writer.failed(error).into_response()),
+        let snapshot = match self.is_asked_alone(query)? {
+            true => Snapshot::default(),
+            false => match self.parts.delivery.store.read(key).await {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    let receipt = self.parts.writer.failed(error);
+                    debug!(key = %key.hashed(), cause = receipt.cause(), "not read");
+                    return Ok(receipt.into_response());
+                }
             },
         };
-        let held = self.held(key, &looked.leases).await;
+        let held = self.held(key, &snapshot.leases).await;
         let is_status = matches!(
-            looked.known,
+            snapshot.known,
             Some(Known {
                 update: Update::Status(_),
                 ..
@@ -458,7 +465,7 @@ impl Internal {
         }
         Ok(json(
             StatusCode::OK,
-            &receipt::Looked::new(key, looked.known.as_ref(), held),
+            &receipt::Looked::new(key, snapshot.known.as_ref(), held),
         ))
     }
 

@@ -30,9 +30,9 @@
 //! `src/web/`.
 //!
 //! # Several nodes
-//! Several nodes share a Redis ([`store::redis`]). It keeps the statuses, a lease for each node
-//! that waits for a key, and the list of nodes, from which each node knows the others
-//! ([`cluster::membership`]). [`cluster::recovery`] restores what Redis has forgotten, or
+//! Several nodes share a Redis ([`store::Shared`], [`store::redis`]). It keeps the statuses, a
+//! lease for each node that waits for a key, and the list of nodes, from which each node knows the
+//! others ([`cluster::membership`]). [`cluster::recovery`] restores what Redis has forgotten, or
 //! missed while it was unreachable.
 //!
 //! # Words
@@ -80,5 +80,7 @@ pub mod app;
 pub mod fuzzed {
     pub use crate::cluster::peers::parse_count;
     pub use crate::page::get::params::{BadForm, Params, Target};
-    pub use crate::store::redis::reply::{Late, Written, parse_known, parse_looked, parse_written};
+    pub use crate::store::redis::reply::{
+        Late, Written, parse_known, parse_snapshot, parse_written,
+    };
 }

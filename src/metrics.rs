@@ -4,7 +4,6 @@
 mod families;
 mod labels;
 mod process;
-mod stores;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,12 +11,14 @@ use std::time::Duration;
 use prometheus::core::Metric;
 use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
 
-use self::families::{By, Families, GOOD};
+use self::families::GOOD;
+pub(crate) use self::families::{By, Families};
+pub(crate) use self::labels::labels;
 pub use self::labels::{
-    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, RedisFailure, SetEnd, Side, Verb,
+    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, Verb,
 };
 use self::process::Process;
-use self::stores::{OfMemory, OfRedis};
+use crate::model::cause::Cause;
 use crate::model::signing::KeyRejection;
 use crate::runtime::sharded::lock;
 
@@ -63,32 +64,6 @@ pub struct Now {
     pub is_ready: bool,
     pub is_path_healthy: bool,
     pub log_lines_dropped: usize,
-    pub store: StoreNow,
-}
-
-/// The state of the store. Each kind of store has metrics that the other does not have. A pair
-/// of numbers is how many there are and how many there may be.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "each is what its metric's help says")]
-pub enum StoreNow {
-    Memory {
-        statuses: [usize; 2],
-        bytes: [usize; 2],
-    },
-    Redis {
-        is_there: bool,
-        in_flight: [usize; 2],
-        leases: [usize; 2],
-    },
-}
-
-impl Default for StoreNow {
-    fn default() -> Self {
-        Self::Memory {
-            statuses: [0; 2],
-            bytes: [0; 2],
-        }
-    }
 }
 
 /// All metrics of a node.
@@ -99,6 +74,7 @@ pub struct Metrics {
     held: Histogram,
     keys_refused: By<KeyRejection, IntCounter>,
     sets: By<SetEnd, IntCounter>,
+    unavailable: By<Cause, IntCounter>,
     wakes: Histogram,
     waiters: IntGauge,
     waiters_limit: IntGauge,
@@ -120,8 +96,6 @@ pub struct Metrics {
     /// count can only be read, so the difference is added.
     log_lines_told: Mutex<usize>,
     process: Process,
-    memory: OfMemory,
-    redis: OfRedis,
 }
 
 impl Default for Metrics {
@@ -142,6 +116,7 @@ impl Default for Metrics {
             ),
             keys_refused: all.counters("holdfast_keys_refused_total", KEYS_HELP, "reason"),
             sets: all.counters("holdfast_sets_total", "Sets that ended, by result. Each set of an array counts.", "result"),
+            unavailable: all.counters("holdfast_unavailable_total", UNAVAILABLE_HELP, "cause"),
             wakes: all.histogram("holdfast_wake_seconds", WAKE_HELP, &WAKE_SECONDS),
             waiters: all.gauge("holdfast_waiters", "Gets held now."),
             waiters_limit: all.gauge("holdfast_waiters_limit", "The largest number of gets that may be held."),
@@ -177,8 +152,6 @@ impl Default for Metrics {
             log_lines_dropped: all.counter("holdfast_log_lines_dropped_total", LOG_HELP),
             log_lines_told: Mutex::default(),
             process: Process::new(&all),
-            memory: OfMemory::default(),
-            redis: OfRedis::default(),
             families: all,
         }
     }
@@ -186,6 +159,8 @@ impl Default for Metrics {
 
 const KEYS_HELP: &str =
     "Gets that were refused because of their key, by reason: unsigned, forged or expired.";
+const UNAVAILABLE_HELP: &str =
+    "Gets, sets, deletions and reads of a key answered -6, 503 or 507, by cause.";
 const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a waiter. The way between two nodes is not counted.";
 const CONNECTIONS_LIMIT_HELP: &str =
     "The largest number of open connections. Beyond it, new ones wait to be accepted.";
@@ -195,6 +170,12 @@ const LOG_HELP: &str = "Log lines that were dropped because the log was not read
 impl Metrics {
     /// The content type of [`Metrics::text`].
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// Returns the registry of all families, in which a part of the node registers those that only
+    /// it has.
+    pub(crate) const fn families(&self) -> &Families {
+        &self.families
+    }
 
     /// Counts a get that ended.
     pub fn get_ended(&self, end: GetEnd) {
@@ -209,6 +190,11 @@ impl Metrics {
     /// Counts a set that ended.
     pub fn set_ended(&self, end: SetEnd) {
         self.sets[end].inc();
+    }
+
+    /// Counts a get, a set, a deletion or a read that was answered -6, 503 or 507.
+    pub(crate) fn unavailable(&self, cause: Cause) {
+        self.unavailable[cause].inc();
     }
 
     /// Counts a get that was refused because of its key.
@@ -252,31 +238,6 @@ impl Metrics {
     pub fn called(&self, verb: Verb, end: CallEnd, time: Duration) {
         self.calls[verb][end].inc();
         self.call_seconds[verb].observe(time.as_secs_f64());
-    }
-
-    /// Counts a command to Redis that had no usable answer.
-    pub fn redis_failed(&self, failure: RedisFailure) {
-        self.redis.failures[failure].inc();
-    }
-
-    /// Counts a new connection to Redis. It may turn out to lead to another Redis process.
-    pub fn redis_connected(&self) {
-        self.redis.connections.inc();
-    }
-
-    /// Counts that Redis is another process than before, or was emptied.
-    pub fn redis_is_another(&self) {
-        self.redis.other_processes.inc();
-    }
-
-    /// Counts a key that was opened again for its waiters.
-    pub fn opened_again(&self) {
-        self.redis.keys_opened.inc();
-    }
-
-    /// Counts updates that Redis did not have and that were put again.
-    pub fn put_again(&self, count: usize) {
-        self.redis.statuses_put.inc_by(count as u64);
     }
 
     /// Returns the gauge of one listener's open connections, and sets the gauge of their limit.
@@ -332,23 +293,13 @@ impl Metrics {
         *told = now.log_lines_dropped;
         drop(told);
         self.process.read();
-        let of_store = match now.store {
-            StoreNow::Memory { statuses, bytes } => self.memory.read(statuses, bytes),
-            StoreNow::Redis {
-                is_there,
-                in_flight,
-                leases,
-            } => self.redis.read(is_there, in_flight, leases),
-        };
-        let gathered = [
-            self.families.registry().gather(),
-            of_store.registry().gather(),
-        ]
-        .concat();
+        let gathered = self.families.registry().gather();
         TextEncoder::new().encode_to_string(&gathered).expect(GOOD)
     }
 }
-fn saturated(count: usize) -> i64 {
+
+/// Returns a count as the value of a gauge.
+pub(crate) fn saturated(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

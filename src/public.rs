@@ -148,10 +148,6 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::cluster::delivery::Delivery;
-    use crate::cluster::membership::Nodes;
-    use crate::cluster::peers::{self, Peers};
-    use crate::cluster::recovery::Recovery;
     use crate::http::origin::AllowOrigin;
     use crate::metrics::Metrics;
     use crate::net::closing::Stop;
@@ -172,28 +168,15 @@ mod tests {
             max_floors: 1,
         };
         let metrics = Arc::<Metrics>::default();
-        let store = Arc::new(Store::Memory(Memory::new(limits, Arc::clone(&metrics))));
+        let store = Arc::new(Store::Memory(Arc::new(Memory::new(
+            limits,
+            Arc::clone(&metrics),
+        ))));
         let waiters = Waiters::new(1, 1);
-        let options = peers::PeersOptions {
-            token: None,
-            timeout: second,
-            queue: 1,
-            hold: second,
-        };
-        let peers = Peers::new(options, Arc::clone(&metrics));
-        let (store_, waiters_) = (Arc::clone(&store), Arc::clone(&waiters));
-        let nodes = Nodes::new(Arc::clone(&store), String::new());
-        let delivery = Arc::new(Delivery {
-            name: String::new(),
-            waiters: waiters_,
-            store: store_,
-            peers,
-            nodes,
-        });
         Arc::new(GetHandler {
             waiters,
             store,
-            recovery: Recovery::new(delivery, Arc::clone(&metrics), second, second, 1),
+            recovery: None,
             drain: shutdown::drain().1,
             metrics,
             hold: second,

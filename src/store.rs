@@ -1,27 +1,40 @@
 //! The store keeps what is known under each key, and which nodes hold waiters of the key. It has
 //! four verbs, each one atomic step for its key: [`Store::open`], [`Store::put`],
-//! [`Store::look`], [`Store::forget`].
+//! [`Store::read`], [`Store::forget`].
 //!
 //! The futures that wait for Redis are boxed here. Otherwise each future that calls these
 //! functions would be as large as they are, and would be copied when it is made, even without
 //! Redis.
 //!
-//! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines versions.
-//! The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
+//! An embedded store is this process's own. A store that several nodes share has more, all of it
+//! in [`Shared`]: leases, a presence, a list of the nodes. A third store is one folder here and
+//! one arm in each enum: [`StoreOptions`], [`Store`] or [`Shared`], and `shared::Watch`. Nobody
+//! outside of this module and its folder matches on the kind of store.
+//!
+//! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines
+//! versions. The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
 
 pub mod memory;
 pub mod redis;
+mod shared;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::metrics::{CallEnd, Metrics, StoreNow, Verb};
+use thiserror::Error;
+use tracing::info;
+
+pub use self::shared::Shared;
+pub(crate) use self::shared::{GivenBack, Presence};
+use crate::metrics::{CallEnd, Metrics, Verb};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::lease::Lease;
 use crate::model::status::{Seen, Update, Value, Version};
 use crate::model::write_number::WriteNumber;
-use memory::Memory;
-use redis::{GivenBack, Redis};
+use memory::{Memory, MemoryLimits};
+use redis::{Redis, RedisOptions};
 
 /// The shortest time for which a deletion is remembered, so that each page that polls in that
 /// time hears of it.
@@ -31,9 +44,42 @@ pub const MIN_GONE_TTL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Store {
     /// The memory of this process, until it ends.
-    Memory(Memory),
-    /// A Redis, which several nodes share.
-    Redis(Arc<Redis>),
+    Memory(Arc<Memory>),
+    /// A store outside of this process, which several nodes share.
+    Shared(Shared),
+}
+
+/// The settings of a store: which one it is, and what it needs.
+#[derive(Clone, Debug)]
+pub enum StoreOptions {
+    /// The memory of this process, within these limits.
+    Memory(MemoryLimits),
+    /// A Redis.
+    Redis(RedisOptions),
+}
+
+impl StoreOptions {
+    /// Returns the names and ports of the servers of a shared store; `None` for an embedded one.
+    #[must_use]
+    pub fn servers(&self) -> Option<Vec<(&str, u16)>> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(options) => Some(options.target.addresses().collect()),
+        }
+    }
+
+    /// Connects once to the servers of a shared store, and tries everything that a node needs.
+    ///
+    /// # Errors
+    /// Returns the setting that names the servers, and what is wrong, as texts for people.
+    pub async fn check(&self) -> Result<(), (String, String)> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(options) => Redis::check(options)
+                .await
+                .map_err(|why| (format!("--redis {}", options.target), why)),
+        }
+    }
 }
 
 /// A status to store.
@@ -90,9 +136,9 @@ pub enum StoredBy {
     Earlier(Option<Known>),
 }
 
-/// The result of a look at a key.
+/// The state of a key at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Looked {
+pub struct Snapshot {
     /// A status, or a deletion.
     pub known: Option<Known>,
     /// The nodes that hold waiters of the key.
@@ -100,18 +146,23 @@ pub struct Looked {
 }
 
 /// The reason why a store did not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
     /// The key's version is this one, and not `after`.
+    #[error("the key's version is {0}")]
     Conflict(Version),
     /// The time that the request gave as `before` has passed.
+    #[error("too late")]
     TooLate,
     /// A limit is reached.
+    #[error("the store is full")]
     Full,
     /// The store is out of reach or refused the command: nothing was stored.
-    Unavailable,
+    #[error("the store is unavailable: {0}")]
+    Unavailable(Cause),
     /// The store did not answer: it is not known whether anything was stored.
-    Unknown,
+    #[error("the store did not say whether it was stored: {0}")]
+    Unknown(Cause),
 }
 
 impl StoreError {
@@ -120,13 +171,46 @@ impl StoreError {
             Self::Conflict(_) => CallEnd::Conflict,
             Self::TooLate => CallEnd::TooLate,
             Self::Full => CallEnd::Full,
-            Self::Unavailable => CallEnd::Unavailable,
-            Self::Unknown => CallEnd::Unknown,
+            Self::Unavailable(_) => CallEnd::Unavailable,
+            Self::Unknown(_) => CallEnd::Unknown,
+        }
+    }
+
+    /// Returns the cause if the store is full or unavailable; `None` if the request was refused
+    /// for what it asks.
+    pub(crate) const fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Conflict(_) | Self::TooLate => None,
+            Self::Full => Some(Cause::Full),
+            Self::Unavailable(cause) | Self::Unknown(cause) => Some(*cause),
         }
     }
 }
 
 impl Store {
+    /// Starts a store. `name` is the node's, as peers reach it: `<node id>@<address>`.
+    ///
+    /// # Errors
+    /// Fails if the thread of an embedded store cannot be started. A shared store that cannot be
+    /// reached is no error: it is tried again and again.
+    pub fn start(options: StoreOptions, name: &str, metrics: Arc<Metrics>) -> io::Result<Self> {
+        Ok(match options {
+            StoreOptions::Memory(limits) => Self::Memory(Memory::start(limits, metrics)?),
+            StoreOptions::Redis(options) => Self::Shared(Shared::Redis(Arc::new(Redis::start(
+                options, name, metrics,
+            )))),
+        })
+    }
+
+    /// Returns the store as one that several nodes share, if it is one.
+    #[must_use]
+    pub const fn shared(&self) -> Option<&Shared> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Shared(shared) => Some(shared),
+        }
+    }
+
     /// Opens a key for gets that begin, and returns the update that is newer than `seen.least`,
     /// if there is one.
     ///
@@ -148,41 +232,29 @@ impl Store {
         let began = Instant::now();
         let opened = match self {
             Self::Memory(memory) => memory.open(key, seen, hold),
-            Self::Redis(redis) => redis.open(redis::Purpose::Get, key, seen, hold).await,
+            Self::Shared(shared) => shared.open(key, seen, hold).await,
         };
-        self.counted_open(began, opened)
+        counted_open(self.metrics(), began, opened)
     }
 
-    /// Opens a key again for gets that are held: see [`Store::open`]. It uses the permits for
-    /// recovery, and leaves those for gets to new ones.
+    /// Opens the key of the node's own status: see [`Store::open`]. A shared store opens it among
+    /// those that are opened again, so that gets and it do not take each other's permits.
     ///
     /// # Errors
     /// Those of [`Store::open`].
     ///
     /// # Cancel safety
     /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn open_again(
+    pub(crate) async fn open_own(
         &self,
         key: &Key,
         seen: Seen,
         hold: Duration,
     ) -> Result<Option<Update>, StoreError> {
-        let Self::Redis(redis) = self else {
-            return self.open(key, seen, hold).await;
-        };
-        let began = Instant::now();
-        let opened = redis.open(redis::Purpose::Recovery, key, seen, hold).await;
-        self.counted_open(began, opened)
-    }
-
-    fn counted_open<T>(
-        &self,
-        began: Instant,
-        opened: Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        // Without an answer the key may not be open, so the gets must not rely on it.
-        self.counted(Verb::Open, began, opened)
-            .map_err(known_or_unavailable)
+        match self {
+            Self::Memory(_) => self.open(key, seen, hold).await,
+            Self::Shared(shared) => shared.open_again(key, seen, hold).await,
+        }
     }
 
     /// Stores a status under the key's next version.
@@ -196,9 +268,9 @@ impl Store {
         let began = Instant::now();
         let stored = match self {
             Self::Memory(memory) => memory.put(key, put),
-            Self::Redis(redis) => Box::pin(redis.put(key, put)).await,
+            Self::Shared(shared) => Box::pin(shared.put(key, put)).await,
         };
-        self.counted(Verb::Put, began, stored)
+        counted(self.metrics(), Verb::Put, began, stored)
     }
 
     /// Returns what is under the key.
@@ -208,18 +280,17 @@ impl Store {
     ///
     /// # Cancel safety
     /// It changes nothing.
-    pub async fn look(&self, key: &Key) -> Result<Looked, StoreError> {
+    pub async fn read(&self, key: &Key) -> Result<Snapshot, StoreError> {
         let began = Instant::now();
-        let looked = match self {
-            Self::Memory(memory) => Ok(Looked {
-                known: memory.look(key),
+        let read = match self {
+            Self::Memory(memory) => Ok(Snapshot {
+                known: memory.read(key),
                 leases: Vec::new(),
             }),
-            Self::Redis(redis) => Box::pin(redis.look(key)).await,
+            Self::Shared(shared) => Box::pin(shared.read(key)).await,
         };
-        // A look stores nothing, so a missing answer leaves nothing unknown.
-        self.counted(Verb::Look, began, looked)
-            .map_err(known_or_unavailable)
+        // A read stores nothing, so a missing answer leaves nothing unknown.
+        counted(self.metrics(), Verb::Read, began, read).map_err(known_or_unavailable)
     }
 
     /// Deletes the status, and leaves a mark with the key's next version. The mark stays for the
@@ -234,206 +305,53 @@ impl Store {
         let began = Instant::now();
         let stored = match self {
             Self::Memory(memory) => memory.forget(key),
-            Self::Redis(redis) => Box::pin(redis.forget(key, number)).await,
+            Self::Shared(shared) => Box::pin(shared.forget(key, number)).await,
         };
-        self.counted(Verb::Forget, began, stored)
+        counted(self.metrics(), Verb::Forget, began, stored)
     }
 
-    /// Stores an update once more, with its version and its number, because an earlier Redis
-    /// process confirmed it and the present one may not have it. No page and no backend asks for
-    /// this.
-    ///
-    /// # Errors
-    /// Any [`StoreError`]. It is a conflict if something as new was there, even if that has
-    /// expired.
-    ///
-    /// # Cancel safety
-    /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn put_again(
-        &self,
-        key: &Key,
-        update: &Update,
-        number: WriteNumber,
-        ttl: Duration,
-    ) -> Result<Stored, StoreError> {
-        let Self::Redis(redis) = self else {
-            return Err(StoreError::Conflict(update.version()));
-        };
-        let began = Instant::now();
-        self.counted(
-            Verb::PutAgain,
-            began,
-            Box::pin(redis.put_again(key, update, number, ttl)).await,
-        )
-    }
-
-    /// Gives back this node's lease of a key whose last waiter has left. Does nothing if the key
-    /// was opened again meanwhile. Does nothing either if the lease ends soon, unless the node
-    /// `is_short` of leases.
-    ///
-    /// # Errors
-    /// Fails if the lease may still be there. It then ends by itself.
-    ///
-    /// # Cancel safety
-    /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn give_back(
-        &self,
-        key: &Key,
-        is_short: bool,
-    ) -> Result<GivenBack, StoreError> {
-        let Self::Redis(redis) = self else {
-            return Ok(GivenBack::Done);
-        };
-        let began = Instant::now();
-        match Box::pin(redis.give_back(key, is_short)).await {
-            // These results are not counted, because the store was hardly ever asked.
-            Ok(given @ (GivenBack::NotYet | GivenBack::LeftAlone)) => Ok(given),
-            given => self.counted(Verb::GiveBack, began, given),
-        }
-    }
-
-    /// Returns all leases of this node with their ends, to be given back as it drains.
-    pub(crate) fn leases(&self) -> Vec<(Key, u64)> {
+    /// Returns the kind of the store, as the dashboard names it.
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
-            Self::Memory(_) => Vec::new(),
-            Self::Redis(redis) => redis.leases(),
+            Self::Memory(_) => "memory",
+            Self::Shared(shared) => shared.kind(),
         }
-    }
-
-    /// Gives back this node's lease of a key if it still ends at `ends`: see [`Store::give_back`].
-    ///
-    /// # Errors
-    /// Fails if the lease may still be there. It then ends by itself.
-    ///
-    /// # Cancel safety
-    /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn give_back_lease(&self, key: &Key, ends: u64) -> Result<(), StoreError> {
-        let Self::Redis(redis) = self else {
-            return Ok(());
-        };
-        let began = Instant::now();
-        self.counted(
-            Verb::GiveBack,
-            began,
-            Box::pin(redis.give_back_lease(key, ends)).await,
-        )
-        .map(drop)
-    }
-
-    /// Returns the number of opens under way that may write a lease.
-    pub(crate) fn opening(&self) -> usize {
-        match self {
-            Self::Memory(_) => 0,
-            Self::Redis(redis) => redis.opening(),
-        }
-    }
-
-    /// Returns whether this node uses more than three quarters of the leases that it may have.
-    pub(crate) fn is_short_of_leases(&self) -> bool {
-        match self {
-            Self::Memory(_) => false,
-            Self::Redis(redis) => redis.is_short_of_leases(),
-        }
-    }
-
-    /// Forgets leases that have ended, and deletes values that have ended although their keys
-    /// still remember the version.
-    ///
-    /// # Cancel safety
-    /// If it is dropped, some of it may be left for the next call.
-    pub(crate) async fn tidy(&self) {
-        if let Self::Redis(redis) = self {
-            Box::pin(redis.tidy()).await;
-        }
-    }
-
-    /// Keeps this node on the list of nodes that share the store, for `stay`. Returns some of
-    /// the other nodes: at most `most`, which is 1 or more.
-    ///
-    /// # Errors
-    /// Fails if it is not known whether this node is on the list, and which others are.
-    ///
-    /// # Cancel safety
-    /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn attend(
-        &self,
-        stay: Duration,
-        most: usize,
-    ) -> Result<Vec<Lease>, StoreError> {
-        let Self::Redis(redis) = self else {
-            return Ok(Vec::new());
-        };
-        let began = Instant::now();
-        self.counted(
-            Verb::Attend,
-            began,
-            Box::pin(redis.attend(stay, most)).await,
-        )
-    }
-
-    /// Takes this node off the list of nodes. `stay` is the time for which it attended.
-    ///
-    /// # Errors
-    /// Fails if this node may still be on the list. Its stay then ends by itself.
-    ///
-    /// # Cancel safety
-    /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn depart(&self, stay: Duration) -> Result<(), StoreError> {
-        self.attend(stay, 0).await.map(drop)
     }
 
     /// Returns a text that identifies this store, without a password.
     pub(crate) fn place(&self) -> String {
         match self {
             Self::Memory(_) => "memory".to_owned(),
-            Self::Redis(redis) => redis.place(),
+            Self::Shared(shared) => shared.place(),
         }
     }
 
-    /// Waits until the store can be asked.
-    ///
-    /// # Cancel safety
-    /// It changes nothing.
-    pub(crate) async fn there(&self) {
-        if let Self::Redis(redis) = self {
-            let mut presence = redis.presence();
-            while !presence.now().is_there && presence.changed().await {}
-        }
+    /// Returns whether the store can be asked. An embedded store always can.
+    pub(crate) fn is_there(&self) -> bool {
+        self.shared().is_none_or(Shared::is_there)
     }
 
-    /// Returns the state of the store for the metrics.
-    pub(crate) fn now(&self) -> StoreNow {
+    /// Logs where statuses are kept. `advertised` is the address that the node gives others.
+    pub(crate) fn log_place(&self, advertised: &str) {
         match self {
-            Self::Memory(memory) => memory.now(),
-            Self::Redis(redis) => redis.now(),
+            Self::Memory(_) => info!("statuses live in this process"),
+            Self::Shared(shared) => shared.log_place(advertised),
         }
     }
 
-    /// Counts a call, and returns its result unchanged.
-    fn counted<T>(
-        &self,
-        verb: Verb,
-        began: Instant,
-        done: Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let metrics: &Metrics = match self {
-            Self::Memory(memory) => memory.metrics(),
-            Self::Redis(redis) => redis.metrics(),
-        };
-        metrics.called(
-            verb,
-            done.as_ref()
-                .map_or_else(StoreError::as_metrics_tell, |_| CallEnd::Ok),
-            began.elapsed(),
-        );
-        done
+    /// Sets the gauges of the store's own metrics to its present state.
+    pub(crate) fn set_gauges(&self) {
+        match self {
+            Self::Memory(memory) => memory.set_gauges(),
+            Self::Shared(shared) => shared.set_gauges(),
+        }
     }
 
     /// Returns the time that versions are made of, in ms since 1970, as this node knows it.
     pub(crate) fn clock_ms(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.clock_ms(),
-            Self::Redis(redis) => redis.clock_ms(),
+            Self::Shared(shared) => shared.clock_ms(),
         }
     }
 
@@ -441,16 +359,49 @@ impl Store {
     pub(crate) fn epoch(&self) -> u64 {
         match self {
             Self::Memory(_) => 1,
-            Self::Redis(redis) => redis.presence().now().epoch,
+            Self::Shared(shared) => shared.presence().now().epoch,
         }
     }
+
+    fn metrics(&self) -> &Metrics {
+        match self {
+            Self::Memory(memory) => memory.metrics(),
+            Self::Shared(shared) => shared.metrics(),
+        }
+    }
+}
+
+/// Counts a call, and returns its result unchanged.
+fn counted<T>(
+    metrics: &Metrics,
+    verb: Verb,
+    began: Instant,
+    done: Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    metrics.called(
+        verb,
+        done.as_ref()
+            .map_or_else(StoreError::as_metrics_tell, |_| CallEnd::Ok),
+        began.elapsed(),
+    );
+    done
+}
+
+/// Counts an open, and returns its result.
+fn counted_open<T>(
+    metrics: &Metrics,
+    began: Instant,
+    opened: Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    // Without an answer the key may not be open, so the gets must not rely on it.
+    counted(metrics, Verb::Open, began, opened).map_err(known_or_unavailable)
 }
 
 /// Converts the error of a call that stores no status: without an answer, the store counts as
 /// unavailable.
 fn known_or_unavailable(error: StoreError) -> StoreError {
     match error {
-        StoreError::Unknown => StoreError::Unavailable,
+        StoreError::Unknown(cause) => StoreError::Unavailable(cause),
         error => error,
     }
 }

@@ -6,6 +6,7 @@
 
 mod arrays;
 mod bounds;
+mod causes;
 mod clock;
 mod crowd;
 mod dashboard;

@@ -1,7 +1,7 @@
 //! Checks Redis's replies, as bytes on the wire. Other programs may write into Redis or answer
 //! in its place.
 
-use holdfast::fuzzed::{Late, Written, parse_known, parse_looked, parse_written};
+use holdfast::fuzzed::{Late, Written, parse_known, parse_snapshot, parse_written};
 use holdfast::model::lease::Lease;
 use holdfast::model::status::Update;
 use holdfast::net::listener::Address;
@@ -26,14 +26,14 @@ pub fn check(input: &[u8]) {
     if let Some(Some(known)) = &known {
         check_known(known, &reply);
     }
-    let looked = parse_looked(&reply);
-    assert_eq!(looked.is_some(), known.is_some());
-    if let Some(looked) = looked {
+    let snapshot = parse_snapshot(&reply);
+    assert_eq!(snapshot.is_some(), known.is_some());
+    if let Some(snapshot) = snapshot {
         assert_eq!(
-            looked.known.map(|known| known.update),
+            snapshot.known.map(|known| known.update),
             known.flatten().map(|known| known.update)
         );
-        check_leases(&looked.leases, reply.get(5..).unwrap_or_default());
+        check_leases(&snapshot.leases, reply.get(5..).unwrap_or_default());
     }
     match parse_written(&reply, 7) {
         Some(Written::Stored(stored)) => check_stored(&stored, &reply),

@@ -26,9 +26,8 @@ use crate::net::server;
 use crate::net::timed::Timeouts;
 use crate::page::get::GetHandler;
 use crate::runtime::shutdown::Drain;
-use crate::store::Store;
-use crate::store::memory::{self, Memory};
-use crate::store::redis::Redis;
+use crate::store::memory::MemoryLimits;
+use crate::store::{Shared, Store, StoreOptions};
 use crate::waiters::Waiters;
 
 /// The parts that both listeners share.
@@ -37,7 +36,8 @@ pub(super) struct Node {
     /// The address at which the node is reached as itself: by other nodes, or only by itself.
     pub(super) address: Address,
     pub(super) delivery: Arc<Delivery>,
-    pub(super) recovery: Arc<Recovery>,
+    /// The recovery; present if nodes share the store.
+    pub(super) recovery: Option<Arc<Recovery>>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,
@@ -53,29 +53,19 @@ impl Node {
         recent: Recent,
     ) -> Result<Self, StartError> {
         let id = format!("{:032x}", rand::random::<u128>());
-        let address = match &settings.redis {
-            Some(options) => {
-                advertise::find(settings.advertise.as_ref(), &internal, &options.target).await?
+        let store = store_options(settings);
+        let address = match store.servers() {
+            Some(servers) => {
+                advertise::find(settings.advertise.as_ref(), &internal, &servers).await?
             }
             None => internal,
         };
         let name = format!("{id}@{}", address.url());
         let metrics = Arc::<Metrics>::default();
-        let store = Arc::new(match &settings.redis {
-            Some(options) => Store::Redis(Arc::new(Redis::start(
-                options.clone(),
-                &name,
-                Arc::clone(&metrics),
-            ))),
-            None => {
-                let limits = memory::MemoryLimits {
-                    max_statuses: settings.max_statuses + OWN_STATUSES,
-                    max_bytes: settings.max_status_bytes + OWN_BYTES,
-                    max_floors: settings.max_waiters,
-                };
-                Store::Memory(Memory::new(limits, Arc::clone(&metrics)))
-            }
-        });
+        let store = Store::start(store, &name, Arc::clone(&metrics))
+            .map_err(|error| StartError::Failed("cannot start a thread".into(), error))?;
+        let shared = store.shared().cloned();
+        let store = Arc::new(store);
         let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
         let options = peers::PeersOptions {
             token: settings.internal_tokens.first(),
@@ -84,7 +74,7 @@ impl Node {
             hold: settings.hold,
         };
         let peers = Peers::new(options, Arc::clone(&metrics));
-        let nodes = Nodes::new(Arc::clone(&store), address.url());
+        let nodes = Nodes::new(shared.clone(), address.url());
         let delivery = Arc::new(Delivery {
             name,
             waiters,
@@ -92,20 +82,19 @@ impl Node {
             peers,
             nodes: Arc::clone(&nodes),
         });
-        let in_flight = settings
-            .redis
-            .as_ref()
-            .map_or(0, |options| options.in_flight);
         let (hold, resend) = (settings.hold, settings.resend);
-        let recovery = Recovery::new(
-            Arc::clone(&delivery),
-            Arc::clone(&metrics),
-            hold,
-            resend,
-            in_flight,
-        );
-        let shared_store = settings.redis.as_ref().map(|options| options.timeout);
-        let health = Arc::new(Health::new(drain.clone(), Arc::clone(&nodes), shared_store));
+        let store_timeout = shared.as_ref().map(Shared::timeout);
+        let recovery = shared.map(|shared| {
+            Recovery::new(
+                Arc::clone(&delivery),
+                shared,
+                Arc::clone(&metrics),
+                hold,
+                resend,
+            )
+        });
+        let health = Health::new(drain.clone(), Arc::clone(&nodes), store_timeout);
+        let health = Arc::new(health);
         let own = (id.as_str(), address.url());
         let dashboard = Dashboard::new(own, &delivery, &nodes, &metrics, &health, recent);
         Ok(Self {
@@ -121,6 +110,10 @@ impl Node {
         })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.delivery.store
+    }
+
     pub(super) fn gets(
         &self,
         settings: &Settings,
@@ -129,7 +122,7 @@ impl Node {
         Arc::new(GetHandler {
             waiters: Arc::clone(&self.delivery.waiters),
             store: Arc::clone(&self.delivery.store),
-            recovery: Arc::clone(&self.recovery),
+            recovery: self.recovery.clone(),
             drain: self.drain.clone(),
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
@@ -143,10 +136,10 @@ impl Node {
     pub(super) fn writer(&self, settings: &Settings) -> Arc<Writer> {
         Arc::new(Writer {
             delivery: Arc::clone(&self.delivery),
-            recovery: Arc::clone(&self.recovery),
+            recovery: self.recovery.clone(),
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
-            side_by_side: side_by_side(settings.redis.as_ref().map(|redis| redis.in_flight)),
+            side_by_side: side_by_side(self.store().shared().map(Shared::in_flight)),
             status_ttl: settings.status_ttl,
         })
     }
@@ -199,7 +192,7 @@ impl Node {
                 address: self.address.clone(),
                 token,
             },
-            name: settings.redis.is_some().then(|| self.delivery.name.clone()),
+            name: self.store().shared().map(|_| self.delivery.name.clone()),
         }
     }
 
@@ -234,6 +227,19 @@ impl Node {
             limit,
             metrics: Arc::clone(&self.metrics),
         }
+    }
+}
+
+/// Returns the settings of the store: a Redis if there is one, otherwise the embedded store. The
+/// node's own status has room in an embedded store beside those of pages.
+pub(super) fn store_options(settings: &Settings) -> StoreOptions {
+    match &settings.redis {
+        Some(options) => StoreOptions::Redis(options.clone()),
+        None => StoreOptions::Memory(MemoryLimits {
+            max_statuses: settings.max_statuses + OWN_STATUSES,
+            max_bytes: settings.max_status_bytes + OWN_BYTES,
+            max_floors: settings.max_waiters,
+        }),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cluster::delivery::Delivered;
 use crate::health;
 use crate::http::response::{Response, code, json};
 use crate::metrics::SetEnd;
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Update, Value, Version};
 use crate::runtime::clock::millis;
@@ -37,6 +38,9 @@ pub(crate) struct Receipt {
     stored: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// The cause, for the log and the metrics, if the code is -3 or -6.
+    #[serde(skip)]
+    cause: Option<Cause>,
 }
 
 impl Receipt {
@@ -59,7 +63,7 @@ impl Receipt {
     /// Returns the receipt of an update that was not stored, or may not have been.
     pub(crate) fn failed(error: StoreError, retry_after_ms: u64) -> Self {
         let retry_after_ms = Some(retry_after_ms);
-        match error {
+        let receipt = match error {
             StoreError::Conflict(version) => Self {
                 version: Some(version),
                 ..Self::new(code::CONFLICT)
@@ -72,15 +76,19 @@ impl Receipt {
                 retry_after_ms,
                 ..Self::new(code::BUSY)
             },
-            StoreError::Unavailable => Self {
+            StoreError::Unavailable(_) => Self {
                 retry_after_ms,
                 ..Self::new(code::UNAVAILABLE)
             },
-            StoreError::Unknown => Self {
+            StoreError::Unknown(_) => Self {
                 retry_after_ms,
                 stored: Some("unknown"),
                 ..Self::new(code::UNAVAILABLE)
             },
+        };
+        Self {
+            cause: error.cause(),
+            ..receipt
         }
     }
 
@@ -93,6 +101,7 @@ impl Receipt {
             unreachable: Vec::new(),
             stored: None,
             retry_after_ms: None,
+            cause: None,
         }
     }
 
@@ -105,6 +114,11 @@ impl Receipt {
             code::BUSY => SetEnd::Busy,
             _ => SetEnd::Unavailable,
         }
+    }
+
+    /// Returns the name of the cause, if the store did not do what it was asked.
+    pub(crate) fn cause(&self) -> Option<&'static str> {
+        self.cause.map(Cause::as_str)
     }
 
     /// Returns how many waiters took the update.

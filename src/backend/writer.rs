@@ -21,6 +21,7 @@ use crate::cluster::message::Missed;
 use crate::cluster::recovery::Recovery;
 use crate::http::response::{self, Response};
 use crate::metrics::Metrics;
+use crate::model::cause::Cause;
 use crate::model::key::{Key, KeyHasher};
 use crate::model::status::{Status, Update, Version};
 use crate::model::write_number::WriteNumber;
@@ -41,7 +42,8 @@ const ARRAY_LIMIT: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) delivery: Arc<Delivery>,
-    pub(crate) recovery: Arc<Recovery>,
+    /// The recovery; present if nodes share the store.
+    pub(crate) recovery: Option<Arc<Recovery>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
     /// The number of keys of one array that are written side by side: see [`side_by_side`].
@@ -133,7 +135,7 @@ impl Writer {
         let Put {
             value, is_final, ..
         } = put;
-        let settled = if matches!(stored, Err(StoreError::Unknown)) {
+        let settled = if matches!(stored, Err(StoreError::Unknown(_))) {
             Settled::No
         } else {
             Settled::Yes
@@ -150,7 +152,7 @@ impl Writer {
         let receipt = async move {
             let receipt = receipt.await;
             metrics.set_ended(receipt.end());
-            debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "set");
+            debug!(key = %key.hashed(), result = receipt.end().as_str(), cause = receipt.cause(), delivered = receipt.delivered(), "set");
             receipt
         };
         (settled, receipt)
@@ -158,8 +160,18 @@ impl Writer {
 
     /// Refuses a set of an array without trying it.
     fn untried(&self) -> Receipt {
-        let receipt = self.failed(StoreError::Unavailable);
+        let cause = if self.drain.begun() {
+            Cause::Draining
+        } else {
+            Cause::Untried
+        };
+        let receipt = self.failed(StoreError::Unavailable(cause));
         self.metrics.set_ended(receipt.end());
+        debug!(
+            result = receipt.end().as_str(),
+            cause = receipt.cause(),
+            "set"
+        );
         receipt
     }
 
@@ -171,12 +183,38 @@ impl Writer {
         let receipt = self
             .deliver(key, number, stored, accepted, Update::Gone)
             .await;
-        debug!(key = %key.hashed(), result = receipt.end().as_str(), delivered = receipt.delivered(), "deleted");
+        debug!(key = %key.hashed(), result = receipt.end().as_str(), cause = receipt.cause(), delivered = receipt.delivered(), "deleted");
         receipt
     }
 
-    /// Returns the receipt of a request that the store did not carry out.
+    /// Notes that this node may have missed updates of these keys. An embedded store has no other
+    /// node that could send them.
+    pub(crate) fn missed(&self, missed: Missed) {
+        if let Some(recovery) = &self.recovery {
+            recovery.missed(missed);
+        }
+    }
+
+    /// Keeps an update that is about to be confirmed, if a shared store may lose it.
+    fn confirmed(
+        &self,
+        key: &Key,
+        update: &Update,
+        number: WriteNumber,
+        ttl: Duration,
+        process: u64,
+    ) {
+        if let Some(recovery) = &self.recovery {
+            recovery.confirmed(key, update, number, ttl, process);
+        }
+    }
+
+    /// Returns the receipt of a request that the store did not carry out, and counts the cause if
+    /// that is not what the request asks.
     pub(crate) fn failed(&self, error: StoreError) -> Receipt {
+        if let Some(cause) = error.cause() {
+            self.metrics.unavailable(cause);
+        }
         Receipt::failed(error, response::retry_after_ms(self.delivery.waiters.len()))
     }
 
@@ -199,7 +237,7 @@ impl Writer {
                 by: StoredBy::This,
             }) => {
                 let update = update(version);
-                self.recovery.confirmed(key, &update, number, ttl, process);
+                self.confirmed(key, &update, number, ttl, process);
                 Ok((
                     version,
                     Some(self.delivery.deliver(key, &update, leases, Some(accepted))),
@@ -217,8 +255,7 @@ impl Writer {
                 let delivered = known.map(|Known { update, expires_in }| {
                     // A newer update is kept for `--resend` by the node that stored it.
                     if update.version() == version {
-                        self.recovery
-                            .confirmed(key, &update, number, expires_in, process);
+                        self.confirmed(key, &update, number, expires_in, process);
                     }
                     self.delivery.deliver(key, &update, leases, Some(accepted))
                 });
@@ -227,8 +264,8 @@ impl Writer {
             Err(error) => {
                 // The update may have been stored. The key is opened again as soon as Redis can
                 // be asked, so that this node's waiters get it then.
-                if let StoreError::Unknown = error {
-                    self.recovery.missed(Missed::Keys(vec![key.clone()]));
+                if let StoreError::Unknown(_) = error {
+                    self.missed(Missed::Keys(vec![key.clone()]));
                 }
                 Err(self.failed(error))
             }

@@ -3,23 +3,25 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use thiserror::Error;
 use tokio::net::{UdpSocket, lookup_host};
 
 use crate::net::listener::Address;
-use crate::store::redis::Target;
 
 /// The reason why no address was found.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum NoAddress {
     /// The settings are wrong. Holds a text for people.
+    #[error("{0}")]
     Mistake(String),
     /// A name cannot be resolved, or there is no route to Redis.
-    Failed(String, io::Error),
+    #[error("{0}: {1}")]
+    Failed(String, #[source] io::Error),
 }
 
 /// Returns the address that leases name: the `given` one, or else the internal listener's. If
 /// the listener is bound to an unspecified address, its port is combined with the address from
-/// which this machine speaks to Redis.
+/// which this machine speaks to the store's `servers`.
 ///
 /// # Errors
 /// Returns [`NoAddress`]. An address that only this machine reaches is a mistake if Redis is on
@@ -27,10 +29,10 @@ pub enum NoAddress {
 pub async fn find(
     given: Option<&Address>,
     internal: &Address,
-    redis: &Target,
+    servers: &[(&str, u16)],
 ) -> Result<Address, NoAddress> {
     let (mut redis_at, mut unknown) = (Vec::new(), None);
-    for (host, port) in redis.addresses() {
+    for &(host, port) in servers {
         match lookup_host((host, port)).await {
             Ok(found) => redis_at.extend(found),
             Err(error) => unknown = Some((host, error)),
@@ -104,12 +106,14 @@ pub(crate) async fn route_to(bound: IpAddr, others: &[SocketAddr]) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::redis::Target;
 
     async fn found(given: Option<&str>, internal: &str, redis: &str) -> Result<String, NoAddress> {
         let given = given.map(|url| Address::of_url(url).expect("good"));
         let internal = Address::parse(internal).expect("good");
         let redis = Target::parse(redis).expect("good");
-        find(given.as_ref(), &internal, &redis)
+        let servers: Vec<_> = redis.addresses().collect();
+        find(given.as_ref(), &internal, &servers)
             .await
             .map(|address| address.url())
     }

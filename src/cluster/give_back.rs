@@ -11,8 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::model::key::Key;
 use crate::runtime::sharded::lock;
-use crate::store::Store;
-use crate::store::redis::GivenBack;
+use crate::store::{GivenBack, Shared};
 use crate::waiters::Waiters;
 
 /// The time between two rounds. A lease is given back in the second round after its last waiter
@@ -21,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The time between two checks whether there is little room for leases. If there is, each lease
 /// is given back as soon as its last waiter has left. Otherwise, with many short waits, leases
 /// that nobody needs would take the room.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The most leases that are given back at once.
 const SIDE_BY_SIDE: usize = 64;
 
@@ -29,8 +28,8 @@ const SIDE_BY_SIDE: usize = 64;
 ///
 /// # Cancel safety
 /// It ends by being dropped. Leases that are left end by themselves.
-pub(crate) async fn run(waiters: Arc<Waiters>, store: Arc<Store>) {
-    let mut ticks = interval(LOOK_INTERVAL);
+pub(crate) async fn run(waiters: Arc<Waiters>, store: Shared) {
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut left = waiters.take_emptied();
     let mut round_at = Instant::now() + INTERVAL;
@@ -56,7 +55,7 @@ pub(crate) async fn run(waiters: Arc<Waiters>, store: Arc<Store>) {
 }
 
 /// Gives back the leases of keys that nobody waits for. Returns those that have to be tried again.
-async fn give_back(keys: Vec<Key>, is_short: bool, waiters: &Waiters, store: &Store) -> Vec<Key> {
+async fn give_back(keys: Vec<Key>, is_short: bool, waiters: &Waiters, store: &Shared) -> Vec<Key> {
     let again = Mutex::new(Vec::new());
     stream::iter(keys)
         .for_each_concurrent(SIDE_BY_SIDE, async |key| {

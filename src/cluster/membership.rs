@@ -14,7 +14,7 @@ use self::seen::Seen;
 use crate::model::lease::Lease;
 use crate::runtime::sharded::lock;
 use crate::runtime::shutdown::Drain;
-use crate::store::Store;
+use crate::store::Shared;
 
 /// The time between two renewals of a node's place.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
@@ -34,17 +34,18 @@ const MAX_OTHERS: usize = 1024;
 /// The other nodes.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    store: Arc<Store>,
+    /// The store that has the list. A node with an embedded store is alone and has none.
+    store: Option<Shared>,
     /// The URL at which others reach this node.
     url: String,
     began: Instant,
-    last: Mutex<Look>,
+    last: Mutex<Listing>,
     seen: Mutex<Seen>,
 }
 
-/// The last look at the list.
+/// The list as it was last read.
 #[derive(Debug, Default)]
-struct Look {
+struct Listing {
     /// In the order of their names.
     others: Vec<Lease>,
     /// The names of those others that have the address of this node and were seen to renew
@@ -75,7 +76,7 @@ impl Spell {
 }
 
 impl Nodes {
-    pub(crate) fn new(store: Arc<Store>, url: String) -> Arc<Self> {
+    pub(crate) fn new(store: Option<Shared>, url: String) -> Arc<Self> {
         Arc::new(Self {
             store,
             url,
@@ -85,18 +86,22 @@ impl Nodes {
         })
     }
 
-    /// Returns the nodes that the last look found. While the store cannot be reached, nothing
-    /// newer is known.
+    /// Returns the nodes that were on the list when it was last read. While the store cannot be
+    /// reached, nothing newer is known.
     pub(crate) fn others(&self) -> Vec<Lease> {
         lock(&self.last).others.clone()
     }
 
     /// Returns the spell in which this node renewed its place. Before the first renewal, it
-    /// begins and ends when the node began to try.
+    /// begins and ends when the node began to try. A node that is alone never misses a renewal.
     pub(crate) fn renewed(&self) -> Spell {
+        let last = match self.store {
+            Some(_) => self.began,
+            None => Instant::now(),
+        };
         lock(&self.last).renewed.unwrap_or(Spell {
             since: self.began,
-            last: self.began,
+            last,
         })
     }
 
@@ -105,7 +110,7 @@ impl Nodes {
     /// has lost its own way to that master.
     pub(crate) fn renews(&self) -> bool {
         let is_recent = |renewed: Spell| renewed.last.elapsed() <= MISSED_AFTER;
-        matches!(*self.store, Store::Memory(_)) || lock(&self.last).renewed.is_some_and(is_recent)
+        self.store.is_none() || lock(&self.last).renewed.is_some_and(is_recent)
     }
 
     /// Returns whether another live node has the address of this one.
@@ -113,37 +118,40 @@ impl Nodes {
         !lock(&self.last).twins.is_empty()
     }
 
-    /// Returns whether a node that holds leases is on the list. While this node cannot look,
-    /// the last look counts.
+    /// Returns whether a node that holds leases is on the list. While this node cannot read the
+    /// list, the list that it last read counts.
     pub(crate) fn is_listed(&self, name: &str) -> bool {
         lock(&self.seen).is_listed(name, Instant::now())
     }
 
-    /// Keeps this node on the list until it drains.
+    /// Keeps this node on the list until it drains. Returns at once if it is alone.
     ///
     /// # Cancel safety
     /// It also ends by being dropped; the place on the list then ends by itself.
     pub(crate) async fn run(self: Arc<Self>, drain: Drain) {
+        let Some(store) = &self.store else {
+            return;
+        };
         let mut ticks = interval(RENEW_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.renew().await,
+                _ = ticks.tick() => self.renew(store).await,
                 () = drain.wait() => break,
             }
         }
         // Read the list once more, because what this node keeps is handed on to one of the
         // others.
-        self.renew().await;
-        let _ = self.store.depart(STAY).await;
+        self.renew(store).await;
+        let _ = store.depart(STAY).await;
     }
 
-    async fn renew(&self) {
-        let Ok(mut now) = self.store.attend(STAY, MAX_OTHERS).await else {
+    async fn renew(&self, store: &Shared) {
+        let Ok(mut now) = store.attend(STAY, MAX_OTHERS).await else {
             return;
         };
         now.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        lock(&self.seen).look(&now, Instant::now());
+        lock(&self.seen).note(&now, Instant::now());
         let is_in = |nodes: &[Lease], name: &str| nodes.iter().any(|other| other.name == name);
         let mut last = lock(&self.last);
         let has_missed = last
@@ -170,9 +178,9 @@ impl Nodes {
         }
     }
 
-    /// Returns whether a node has the address of this one, and renewed its place since the look
-    /// `before`. A node that this one replaced after `kill -9` stays on the list for a while,
-    /// but does not renew its place.
+    /// Returns whether a node has the address of this one, and renewed its place since the list
+    /// `before` was read. A node that this one replaced after `kill -9` stays on the list for a
+    /// while, but does not renew its place.
     fn is_twin(&self, node: &Lease, before: &[Lease]) -> bool {
         let has_renewed = || {
             before

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
+use prometheus::IntCounter;
 use rand::seq::SliceRandom;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -20,14 +21,13 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::delivery::Delivery;
 use crate::cluster::message::Missed;
-use crate::metrics::{Limit, Metrics};
+use crate::metrics::{Families, Limit, Metrics};
 use crate::model::key::Key;
 use crate::model::status::{Update, Version};
 use crate::model::write_number::WriteNumber;
 use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::lock;
-use crate::store::redis::Redis;
-use crate::store::{Store, StoreError, Stored, StoredBy};
+use crate::store::{Shared, StoreError, Stored, StoredBy};
 
 /// The most keys that are opened or put again at once. They are enough to be quick, and few
 /// beside the commands that pages and backends cause meanwhile. If half of `--redis-in-flight`
@@ -55,7 +55,10 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Recovery {
     delivery: Arc<Delivery>,
+    store: Shared,
     metrics: Arc<Metrics>,
+    /// The metrics that only a node with recovery has.
+    own_metrics: RecoveryMetrics,
     /// The longest time for which a get may be held, and so for which a key is leased.
     hold: Duration,
     /// The time for which confirmed updates are kept (`--resend`).
@@ -70,6 +73,28 @@ pub(crate) struct Recovery {
     has_progressed: AtomicBool,
     /// Whether updates of any key may have been missed.
     has_missed_all: AtomicBool,
+}
+
+/// The metrics that only a node with recovery has.
+#[derive(Debug)]
+struct RecoveryMetrics {
+    keys_opened: IntCounter,
+    statuses_put: IntCounter,
+}
+
+impl RecoveryMetrics {
+    fn new(all: &Families) -> Self {
+        Self {
+            keys_opened: all.counter(
+                "holdfast_recovery_keys_opened_total",
+                "Keys that were opened again in Redis for held gets, after an outage or a missed update.",
+            ),
+            statuses_put: all.counter(
+                "holdfast_recovery_statuses_put_total",
+                "Statuses and deletions that were put again because Redis had lost them.",
+            ),
+        }
+    }
 }
 
 /// The updates that this node confirmed lately, the newest of each key.
@@ -97,17 +122,19 @@ struct Entry {
 impl Recovery {
     pub(crate) fn new(
         delivery: Arc<Delivery>,
+        store: Shared,
         metrics: Arc<Metrics>,
         hold: Duration,
         resend: Duration,
-        in_flight: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             delivery,
+            own_metrics: RecoveryMetrics::new(metrics.families()),
             metrics,
             hold,
             resend,
-            side_by_side: (in_flight / 2).clamp(1, MAX_SIDE_BY_SIDE),
+            side_by_side: (store.in_flight() / 2).clamp(1, MAX_SIDE_BY_SIDE),
+            store,
             confirmed: Mutex::default(),
             wanted: Notify::new(),
             has_missed: Notify::new(),
@@ -131,9 +158,6 @@ impl Recovery {
         ttl: Duration,
         process: u64,
     ) {
-        let Store::Redis(redis) = &*self.delivery.store else {
-            return;
-        };
         if self.resend.is_zero() {
             return;
         }
@@ -149,7 +173,7 @@ impl Recovery {
         self.insert(key, entry, now, now + self.resend);
         // The reply may be the last one of an earlier process, and have come when everything of
         // that process had been put again already.
-        if redis.presence().now().process > process {
+        if self.store.presence().now().process > process {
             self.wanted.notify_one();
         }
     }
@@ -182,9 +206,6 @@ impl Recovery {
     /// # Cancel safety
     /// It ends by being dropped.
     pub(crate) async fn watch(self: Arc<Self>) {
-        let Store::Redis(_) = &*self.delivery.store else {
-            return;
-        };
         let (mut last, mut opened_at) = (Instant::now(), None::<Instant>);
         loop {
             sleep(TICK).await;
@@ -215,16 +236,13 @@ impl Recovery {
     /// # Cancel safety
     /// It ends by being dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let Store::Redis(redis) = &*self.delivery.store else {
-            return;
-        };
-        let mut presence = redis.presence();
+        let mut presence = self.store.presence();
         let mut rest = FIRST_REST;
         loop {
             let now = presence.now();
             let done = now.is_there && {
-                let written = self.put_again(redis, now.process).await;
-                written & self.open_again(redis, now.epoch).await
+                let written = self.put_again(now.process).await;
+                written & self.open_again(now.epoch).await
             };
             // Wait until something changes. If something is left to do while Redis is there,
             // wait only for a pause. The pause grows while no pass does anything, because Redis
@@ -255,7 +273,7 @@ impl Recovery {
     /// opened, so that sets need not find out one by one that this node has left. A lease that
     /// is not given back before the grace is over ends by itself.
     pub(crate) fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (store, side_by_side) = (Arc::clone(&self.delivery.store), self.side_by_side);
+        let (store, side_by_side) = (self.store.clone(), self.side_by_side);
         let leases = store.leases();
         async move {
             let give_back = async |(key, ends)| {
@@ -278,7 +296,7 @@ impl Recovery {
     /// Opens every key that has waiters that are not open in this epoch. The order is random,
     /// so that nodes that hold waiters of the same keys do not go through them together.
     /// Returns whether all are open.
-    async fn open_again(&self, redis: &Redis, epoch: u64) -> bool {
+    async fn open_again(&self, epoch: u64) -> bool {
         let mut keys = self.delivery.waiters.unopened(epoch);
         if keys.is_empty() {
             return true;
@@ -290,7 +308,7 @@ impl Recovery {
             .for_each_concurrent(self.side_by_side, async |key| {
                 // There may be very many keys. If Redis went away meanwhile, the rest is not
                 // tried in vain.
-                if !redis.is_there() || !self.open_key_again(&key, epoch).await {
+                if !self.store.is_there() || !self.open_key_again(&key, epoch).await {
                     all.store(false, Ordering::Relaxed);
                 }
             })
@@ -311,12 +329,7 @@ impl Recovery {
             let Some(unopened) = waiters.unopened_of(key, epoch) else {
                 return true;
             };
-            let Ok(update) = self
-                .delivery
-                .store
-                .open_again(key, unopened.seen, self.hold)
-                .await
-            else {
+            let Ok(update) = self.store.open_again(key, unopened.seen, self.hold).await else {
                 return false;
             };
             if let Some(update) = &update {
@@ -324,7 +337,7 @@ impl Recovery {
             }
             if update.is_none_or(|update| update.version() > unopened.seen.most) {
                 waiters.opened(key, unopened.before, epoch);
-                self.metrics.opened_again();
+                self.own_metrics.keys_opened.inc();
                 self.has_progressed.store(true, Ordering::Relaxed);
                 return true;
             }
@@ -334,7 +347,7 @@ impl Recovery {
 
     /// Puts again the updates that only Redis processes before this one are known to have had.
     /// Returns whether all of them are in Redis now.
-    async fn put_again(&self, redis: &Redis, process: u64) -> bool {
+    async fn put_again(&self, process: u64) -> bool {
         let entries = lock(&self.confirmed).of_earlier(process, Instant::now());
         if entries.is_empty() {
             return true;
@@ -352,7 +365,7 @@ impl Recovery {
                         ..
                     },
                 )| {
-                    if !redis.is_there() {
+                    if !self.store.is_there() {
                         return all.store(false, Ordering::Relaxed);
                     }
                     let ttl = ends.saturating_duration_since(Instant::now());
@@ -361,11 +374,7 @@ impl Recovery {
                     } else {
                         update
                     };
-                    let put = self
-                        .delivery
-                        .store
-                        .put_again(&key, &update, number, ttl)
-                        .await;
+                    let put = self.store.put_again(&key, &update, number, ttl).await;
                     let process = match put {
                         Ok(Stored {
                             process,
@@ -390,7 +399,7 @@ impl Recovery {
             )
             .await;
         let (all, missing) = (all.into_inner(), missing.into_inner());
-        self.metrics.put_again(missing);
+        self.own_metrics.statuses_put.inc_by(missing as u64);
         if missing == 0 && all {
             info!(count, "all that this node had confirmed is in Redis");
         } else {

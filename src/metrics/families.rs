@@ -12,12 +12,12 @@ use prometheus::{
 
 use super::labels::Label;
 
-pub(super) const GOOD: &str = "names and labels are written in this module, each once";
+pub(crate) const GOOD: &str = "names and labels are written in this module, each once";
 
 /// One metric for each value of a label. All are made at the start, so that none is missing
 /// before its first event, and none has to be looked up.
 #[derive(Debug)]
-pub(super) struct By<L, M> {
+pub(crate) struct By<L, M> {
     each: Box<[M]>,
     label: PhantomData<fn(L)>,
 }
@@ -30,7 +30,7 @@ impl<L: Label, M> By<L, M> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &M> {
         self.each.iter()
     }
 }
@@ -45,14 +45,14 @@ impl<L: Label, M> Index<L> for By<L, M> {
 
 /// A registry that makes families, each with its name and its help.
 #[derive(Debug, Default)]
-pub(super) struct Families(Registry);
+pub(crate) struct Families(Registry);
 
 impl Families {
-    pub(super) fn counter<P: Atomic + 'static>(&self, name: &str, help: &str) -> GenericCounter<P> {
+    pub(crate) fn counter<P: Atomic + 'static>(&self, name: &str, help: &str) -> GenericCounter<P> {
         self.add(GenericCounter::new(name, help).expect(GOOD))
     }
 
-    pub(super) fn counters<L: Label>(
+    pub(crate) fn counters<L: Label>(
         &self,
         name: &str,
         help: &str,
@@ -63,7 +63,7 @@ impl Families {
     }
 
     /// Makes counters by two labels.
-    pub(super) fn counters_by<K: Label, L: Label>(
+    pub(crate) fn counters_by<K: Label, L: Label>(
         &self,
         name: &str,
         help: &str,
@@ -75,21 +75,21 @@ impl Families {
         })
     }
 
-    pub(super) fn gauge<P: Atomic + 'static>(&self, name: &str, help: &str) -> GenericGauge<P> {
+    pub(crate) fn gauge<P: Atomic + 'static>(&self, name: &str, help: &str) -> GenericGauge<P> {
         self.add(GenericGauge::new(name, help).expect(GOOD))
     }
 
-    pub(super) fn gauges<L: Label>(&self, name: &str, help: &str, label: &str) -> By<L, IntGauge> {
+    pub(crate) fn gauges<L: Label>(&self, name: &str, help: &str, label: &str) -> By<L, IntGauge> {
         let family = self.add(IntGaugeVec::new(Opts::new(name, help), &[label]).expect(GOOD));
         By::new(|value: L| family.with_label_values(&[value.as_str()]))
     }
 
-    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    pub(crate) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options).expect(GOOD))
     }
 
-    pub(super) fn histograms<L: Label>(
+    pub(crate) fn histograms<L: Label>(
         &self,
         name: &str,
         help: &str,
@@ -103,12 +103,12 @@ impl Families {
 
     /// Makes a gauge that is always 1 and has its information in a label, whose value is known
     /// only at the start.
-    pub(super) fn info(&self, name: &str, help: &str, label: &str, value: &str) {
+    pub(crate) fn info(&self, name: &str, help: &str, label: &str, value: &str) {
         self.add(IntGauge::with_opts(Opts::new(name, help).const_label(label, value)).expect(GOOD))
             .set(1);
     }
 
-    pub(super) fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         &self.0
     }
 

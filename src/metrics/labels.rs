@@ -1,6 +1,7 @@
 //! The values of the labels of metrics. Each label is an enum, so that no text of a request can
 //! become a label, and every series is there from the start.
 
+use crate::model::cause::Cause;
 use crate::model::signing::KeyRejection;
 
 /// The values of one label.
@@ -15,26 +16,27 @@ pub trait Label: Copy + 'static {
     fn as_str(self) -> &'static str;
 }
 
+/// Defines a label: an enum, and the text of each value.
 macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident => $text:literal,)+ }) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident { $($(#[$value_doc:meta])* $value:ident => $text:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "each is called what the documents call it")]
-        pub enum $name {
+        $vis enum $name {
             $($(#[$value_doc])* $value,)+
         }
 
         impl $name {
             /// Returns the name that labels and logs use.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            $vis const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $text,)+
                 }
             }
         }
 
-        impl Label for $name {
+        impl $crate::metrics::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$value,)+];
 
             fn index(self) -> usize {
@@ -48,9 +50,11 @@ macro_rules! labels {
     };
 }
 
+pub(crate) use labels;
+
 labels! {
     /// The ending of a get, as `holdfast_gets_total` counts it.
-    GetEnd {
+    pub GetEnd {
         Success => "success",
         Timeout => "timeout",
         Retry => "retry",
@@ -65,7 +69,7 @@ labels! {
 
 labels! {
     /// The ending of a set, as `holdfast_sets_total` counts it.
-    SetEnd {
+    pub SetEnd {
         Success => "success",
         Conflict => "conflict",
         TooLate => "too_late",
@@ -77,7 +81,7 @@ labels! {
 
 labels! {
     /// A listener of the node.
-    Side {
+    pub Side {
         Public => "public",
         Internal => "internal",
     }
@@ -85,7 +89,7 @@ labels! {
 
 labels! {
     /// The result of sending an update to another node, as `holdfast_forwards_total` counts it.
-    Forward {
+    pub Forward {
         Delivered => "delivered",
         /// Another node answered at the address of the node.
         Replaced => "replaced",
@@ -102,10 +106,10 @@ labels! {
 
 labels! {
     /// A call of a store, as `holdfast_store_calls_total` counts it.
-    Verb {
+    pub Verb {
         Open => "open",
         Put => "put",
-        Look => "look",
+        Read => "look",
         Forget => "forget",
         PutAgain => "put_again",
         GiveBack => "give_back",
@@ -115,7 +119,7 @@ labels! {
 
 labels! {
     /// The result of a call of a store.
-    CallEnd {
+    pub CallEnd {
         Ok => "ok",
         Conflict => "conflict",
         TooLate => "too_late",
@@ -126,27 +130,8 @@ labels! {
 }
 
 labels! {
-    /// The reason why a command to Redis had no usable answer, as
-    /// `holdfast_redis_failures_total` counts it.
-    RedisFailure {
-        /// There is no connection, or it broke.
-        Unreachable => "unreachable",
-        /// No answer came within `--redis-timeout`.
-        Late => "late",
-        /// The memory of Redis is full.
-        Full => "full",
-        /// Redis answered with another error.
-        Refused => "refused",
-        /// The command was not sent, because too many others were under way.
-        NoPermit => "no_permit",
-        /// The answer is not one that the scripts of this program give.
-        Nonsense => "nonsense",
-    }
-}
-
-labels! {
     /// A queue, as `holdfast_queue_length` shows it.
-    Queue {
+    pub Queue {
         /// Updates that wait to be sent to other nodes.
         Peers => "peers",
         /// Keys with an update that could not be sent to another node.
@@ -158,7 +143,7 @@ labels! {
 
 labels! {
     /// A limit of the program, as `holdfast_limit_hits_total` counts it.
-    Limit {
+    pub Limit {
         Waiters => "waiters",
         WaitersPerKey => "waiters_per_key",
         Connections => "connections",
@@ -198,7 +183,7 @@ labels! {
 labels! {
     /// The reason why the node ended a connection before its client did, as
     /// `holdfast_dropped_total` counts it.
-    DropReason {
+    pub DropReason {
         HeadTimeout => "head_timeout",
         BodyTimeout => "body_timeout",
         WriteTimeout => "write_timeout",
@@ -212,6 +197,18 @@ labels! {
 }
 
 impl Label for KeyRejection {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn as_str(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Cause {
     const ALL: &'static [Self] = &Self::ALL;
 
     fn index(self) -> usize {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::model::cause::Cause;
 use crate::model::mistake::{Fault, Mistake};
 
 /// The longest time to live of a status: a week.
@@ -237,7 +238,7 @@ pub enum Outcome {
     /// The request is wrong.
     Invalid(Mistake),
     /// The store could not be asked, or the delivery of an update failed.
-    Unavailable,
+    Unavailable(Cause),
 }
 
 impl From<Update> for Outcome {

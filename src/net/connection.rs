@@ -280,6 +280,7 @@ mod tests {
     use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
+    use crate::model::cause::Cause;
     use crate::model::mistake::{Fault, Mistake};
     use crate::model::status::{Outcome, Status, Update, Value, Version as StatusVersion};
     use crate::net::parked::Woken;
@@ -430,7 +431,7 @@ mod tests {
             Outcome::Busy,
             Outcome::Gone(version),
             Outcome::Invalid(Mistake::new("key", Fault::Missing)),
-            Outcome::Unavailable,
+            Outcome::Unavailable(Cause::Late),
         ];
         let forms = [Form::Json, Form::Jsonp(callback)];
         let answer = |form: &Form, outcome: &Outcome| {

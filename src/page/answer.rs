@@ -36,7 +36,7 @@ pub(crate) fn answer(
         Outcome::Busy => (code::BUSY, StatusCode::TOO_MANY_REQUESTS),
         Outcome::Gone(_) => (code::GONE, StatusCode::GONE),
         Outcome::Invalid(_) => (code::INVALID, StatusCode::BAD_REQUEST),
-        Outcome::Unavailable => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE),
+        Outcome::Unavailable(_) => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE),
     };
     let retry_after = matches!(code, code::RETRY | code::BUSY | code::UNAVAILABLE)
         .then(|| retry_after_ms(waiters));
@@ -131,17 +131,24 @@ fn script_response(status: StatusCode, body: Vec<u8>, policy: &HeaderValue) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::cause::Cause;
 
     #[test]
     fn an_unavailable_store_is_told_in_either_form() {
         let policy = HeaderValue::from_static("cross-origin");
         let last = Version::new(7).expect("good");
-        let response = answer(&Form::Json, &Outcome::Unavailable, last, 0, &policy);
+        let response = answer(
+            &Form::Json,
+            &Outcome::Unavailable(Cause::Late),
+            last,
+            0,
+            &policy,
+        );
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(RETRY_AFTER));
         let json = String::from_utf8(answer_json(
             code::UNAVAILABLE,
-            &Outcome::Unavailable,
+            &Outcome::Unavailable(Cause::Late),
             last,
             Some(100),
         ))

@@ -17,6 +17,7 @@ use crate::http::origin::{AllowOrigin, Grant};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
 use crate::metrics::{GetEnd, Limit, Metrics};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::mistake::Fault;
 use crate::model::signing::{Admitted, KeyRejection, Signing};
@@ -38,7 +39,8 @@ const OPEN_GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct GetHandler {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) store: Arc<Store>,
-    pub(crate) recovery: Arc<Recovery>,
+    /// The recovery; present if nodes share the store.
+    pub(crate) recovery: Option<Arc<Recovery>>,
     pub(crate) drain: Drain,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hold: Duration,
@@ -185,15 +187,20 @@ impl GetHandler {
 
 impl Request for HeldGet {
     fn answer(&self, outcome: &Outcome) -> Response {
-        self.ended(match outcome {
+        let end = match outcome {
             Outcome::Success(_) => GetEnd::Success,
             Outcome::Timeout => GetEnd::Timeout,
             Outcome::Retry => GetEnd::Retry,
             Outcome::Busy => GetEnd::Busy,
             Outcome::Gone(_) => GetEnd::Gone,
             Outcome::Invalid(_) => GetEnd::Invalid,
-            Outcome::Unavailable => GetEnd::Unavailable,
-        });
+            Outcome::Unavailable(_) => GetEnd::Unavailable,
+        };
+        let cause = match outcome {
+            Outcome::Unavailable(cause) => Some(*cause),
+            _ => None,
+        };
+        self.ended(end, cause);
         self.handler
             .answer(&self.form, &self.grant, outcome, self.last)
     }
@@ -205,9 +212,9 @@ impl Request for HeldGet {
         // long wait.
         let end = match Box::pin(get.begin(parked, deadline, wakes)).await {
             Err(end) => end,
-            Ok(waiter) => match parked.woken(deadline, wakes).await {
+            Ok((waiter, cause)) => match parked.woken(deadline, wakes).await {
                 Woken::Answered => End::Answered,
-                woken => Box::pin(settle(parked, waiter, woken, get.at_deadline())).await,
+                woken => Box::pin(settle(parked, waiter, woken, get.at_deadline(), cause)).await,
             },
         };
         match end {
@@ -218,7 +225,7 @@ impl Request for HeldGet {
     }
 
     fn left(&self) {
-        self.ended(GetEnd::Left);
+        self.ended(GetEnd::Left, None);
     }
 
     fn woken(&self, after: Duration) {
@@ -243,14 +250,18 @@ enum End {
 
 impl HeldGet {
     /// Counts and logs the end of the get. Called by whoever ended it.
-    fn ended(&self, end: GetEnd) {
+    fn ended(&self, end: GetEnd, cause: Option<Cause>) {
         let held = self.since.elapsed();
         self.handler.metrics.get_ended(end);
         self.handler.metrics.held(held);
+        if let Some(cause) = cause {
+            self.handler.metrics.unavailable(cause);
+        }
+        let cause = cause.map(Cause::as_str);
         let (key, held_ms) = (self.key.hashed(), millis(held));
         let (outcome, route) = (end.as_str(), "/status/get");
         // In no span: the current one may be that of the set that ended the get.
-        debug!(parent: None, listener = "public", route, %key, outcome, held_ms, "get ended");
+        debug!(parent: None, listener = "public", route, %key, outcome, cause, held_ms, "get ended");
     }
 
     /// Returns the version that the page knows already; none if `last` is ignored.
@@ -280,13 +291,13 @@ impl HeldGet {
     }
 
     /// Opens the key. Returns the waiter if there is something to wait for, otherwise how the
-    /// get ends.
+    /// get ends. For the cause see [`open_for`].
     async fn begin(
         &self,
         parked: &Arc<Parked<Self>>,
         deadline: Instant,
         wakes: &mut Wakes,
-    ) -> Result<Waiter, End> {
+    ) -> Result<(Waiter, Option<Cause>), End> {
         let GetHandler {
             waiters,
             store,
@@ -327,14 +338,20 @@ impl HeldGet {
         // A get that ends because its key expires has no grace.
         let late = match self.ends_with_key {
             true => (deadline, Outcome::Gone(self.last)),
-            false => (deadline + OPEN_GRACE, Outcome::Unavailable),
+            false => (deadline + OPEN_GRACE, Outcome::Unavailable(Cause::Late)),
         };
-        open_for(parked, waiter, open, || recovery.not_opened(), late, wakes).await
+        let not_opened = || {
+            if let Some(recovery) = recovery {
+                recovery.not_opened();
+            }
+        };
+        open_for(parked, waiter, open, not_opened, late, wakes).await
     }
 }
 
 /// Waits until a registered waiter's key is open. Returns the waiter if there is nothing new,
-/// otherwise how the get ends. `open` also returns the epoch.
+/// and the cause if the store did not open the key yet; otherwise how the get ends. `open` also
+/// returns the epoch.
 ///
 /// An update that is delivered while `open` is under way is kept, because `open` may find a
 /// newer one. If `open` finds nothing, fails or comes too late, the kept update is the answer.
@@ -346,14 +363,15 @@ async fn open_for<R: Request>(
     not_opened: impl FnOnce(),
     (until, too_late): (Instant, Outcome),
     wakes: &mut Wakes,
-) -> Result<Waiter, End> {
+) -> Result<(Waiter, Option<Cause>), End> {
     let (epoch, opened) = tokio::select! {
         biased;
         opened = open => opened,
         woken = parked.woken(until, wakes) => {
-            return Err(settle(parked, waiter, woken, too_late).await);
+            return Err(settle(parked, waiter, woken, too_late, None).await);
         }
     };
+    let mut cause = None;
     match opened {
         Ok(None) => waiter.opened(epoch),
         Ok(Some(update)) => {
@@ -371,33 +389,40 @@ async fn open_for<R: Request>(
             });
         }
         // `recovery` opens the key when the store is back.
-        Err(StoreError::Unavailable) => not_opened(),
-        Err(error) => return Err(without_update(parked, waiter, Some(failed(error))).await),
+        Err(StoreError::Unavailable(why)) => {
+            cause = Some(why);
+            not_opened();
+        }
+        Err(error) => {
+            return Err(without_update(parked, waiter, Some(failed(error)), None).await);
+        }
     }
     // From here on a delivery writes the answer itself.
     match parked.opened() {
         Some(given) => Err(End::With(given.into())),
-        None => Ok(waiter),
+        None => Ok((waiter, cause)),
     }
 }
 
-/// Returns how an interrupted wait ends.
+/// Returns how an interrupted wait ends. `cause` is the reason why the store did not open the
+/// key, if it did not.
 async fn settle<R: Request>(
     parked: &Parked<R>,
     waiter: Waiter,
     woken: Woken,
     too_late: Outcome,
+    cause: Option<Cause>,
 ) -> End {
     let otherwise = match woken {
         Woken::Given(update) => return End::With(update.into()),
         Woken::Answered => return End::Answered,
         // The status is in the store, and the page asks again for it.
-        Woken::Abandoned => return End::With(Outcome::Unavailable),
+        Woken::Abandoned => return End::With(Outcome::Unavailable(Cause::Abandoned)),
         Woken::Deadline => Some(too_late),
         Woken::Stopping => Some(Outcome::Retry),
         Woken::Left => None,
     };
-    without_update(parked, waiter, otherwise).await
+    without_update(parked, waiter, otherwise, cause).await
 }
 
 /// Returns how a wait without an update ends, unless a delivery was faster. `otherwise` is
@@ -406,16 +431,19 @@ async fn without_update<R: Request>(
     parked: &Parked<R>,
     waiter: Waiter,
     otherwise: Option<Outcome>,
+    cause: Option<Cause>,
 ) -> End {
     match (waiter.leave(), otherwise) {
         (Left::Taken, otherwise) => match (parked.given().await, otherwise) {
             (Given::Answered, _) => End::Answered,
             (_, None) => End::Left,
             (Given::Update(update), Some(_)) => End::With(update.into()),
-            (Given::Nothing, Some(_)) => End::With(Outcome::Unavailable),
+            (Given::Nothing, Some(_)) => End::With(Outcome::Unavailable(Cause::Abandoned)),
         },
         (_, None) => End::Left,
-        (Left::Unopened, Some(Outcome::Timeout)) => End::With(Outcome::Unavailable),
+        (Left::Unopened, Some(Outcome::Timeout)) => {
+            End::With(Outcome::Unavailable(cause.unwrap_or(Cause::Late)))
+        }
         (_, Some(otherwise)) => End::With(otherwise),
     }
 }
@@ -423,10 +451,8 @@ async fn without_update<R: Request>(
 fn failed(error: StoreError) -> Outcome {
     match error {
         StoreError::Full => Outcome::Busy,
-        StoreError::Conflict(_)
-        | StoreError::TooLate
-        | StoreError::Unavailable
-        | StoreError::Unknown => Outcome::Unavailable,
+        StoreError::Unavailable(cause) | StoreError::Unknown(cause) => Outcome::Unavailable(cause),
+        StoreError::Conflict(_) | StoreError::TooLate => Outcome::Unavailable(Cause::Nonsense),
     }
 }
 
@@ -532,7 +558,7 @@ mod tests {
         where
             O: Future<Output = (u64, Opened)>,
         {
-            let late = (deadline + OPEN_GRACE, Outcome::Unavailable);
+            let late = (deadline + OPEN_GRACE, Outcome::Unavailable(Cause::Late));
             match open_for(
                 &self.parked,
                 waiter,
@@ -543,9 +569,9 @@ mod tests {
             )
             .await
             {
-                Ok(waiter) => {
+                Ok((waiter, cause)) => {
                     let woken = self.parked.woken(deadline, &mut self.wakes).await;
-                    settle(&self.parked, waiter, woken, Outcome::Timeout).await
+                    settle(&self.parked, waiter, woken, Outcome::Timeout, cause).await
                 }
                 Err(end) => end,
             }
@@ -621,7 +647,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_delivered_is_the_answer_where_the_store_fails() {
         assert_eq!(
-            outcome_of(&[gone(5)], Err(StoreError::Unavailable)).await,
+            outcome_of(&[gone(5)], Err(StoreError::Unavailable(Cause::Refused))).await,
             Outcome::Gone(version(5))
         );
         assert_eq!(outcome_of(&[], Err(StoreError::Full)).await, Outcome::Busy);
@@ -631,7 +657,7 @@ mod tests {
     async fn a_store_that_does_not_answer_ends_with_the_deadline_or_the_drain() {
         for (delivered, drained, expected) in [
             (true, false, Outcome::Gone(version(5))),
-            (false, false, Outcome::Unavailable),
+            (false, false, Outcome::Unavailable(Cause::Late)),
             (true, true, Outcome::Gone(version(5))),
             (false, true, Outcome::Retry),
         ] {
@@ -715,8 +741,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_get_that_the_store_did_not_open_waits_for_it_and_then_says_so() {
-        let failed = || ready((0, Err(StoreError::Unavailable)));
-        for (opened_later, expected) in [(false, Outcome::Unavailable), (true, Outcome::Timeout)] {
+        let failed = || ready((0, Err(StoreError::Unavailable(Cause::Refused))));
+        let refused = Outcome::Unavailable(Cause::Refused);
+        for (opened_later, expected) in [(false, refused), (true, Outcome::Timeout)] {
             let (mut trial, waiter) = Trial::new();
             let waiters = Arc::clone(&trial.waiters);
             let opens = || {
@@ -817,7 +844,7 @@ mod tests {
         let opened = || ready((1, Ok(None)));
         for at in [Instant::now(), far()] {
             let end = end_behind_a_slow_delivery(false, opened(), at).await;
-            assert_eq!(end, End::With(Outcome::Unavailable));
+            assert_eq!(end, End::With(Outcome::Unavailable(Cause::Abandoned)));
         }
         let found = || ready((1, Ok(Some(gone(4)))));
         assert_eq!(

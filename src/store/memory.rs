@@ -10,28 +10,30 @@
 //! the value until the clock has passed the version. Otherwise the next set would have a smaller
 //! version than one that a page was given.
 
+mod entry;
+mod metrics;
+mod sweep;
+
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub use self::entry::ENTRY_BYTES;
+use self::entry::{Entry, Writes, cost};
+use self::metrics::MemoryMetrics;
 use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, StoredBy, next_version};
-use crate::metrics::{Limit, Metrics, StoreNow};
+use crate::metrics::{Limit, Metrics};
 use crate::model::key::Key;
 use crate::model::status::{Seen, Status, Update, Version};
-use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
-use crate::runtime::clock::{Clock, MAX_AHEAD, system_ms};
+use crate::model::write_number::WriteNumber;
+use crate::runtime::clock::{Clock, system_ms};
 use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::Sharded;
 
-/// The bytes that an entry counts besides its key, its value and its remembered writes: the map's
-/// and the index's share, rounded up.
-pub const ENTRY_BYTES: usize = 256;
 /// The time by which a floor outlives the wait that needs it, so that no floor is missing
 /// because a timer was late.
 const FLOOR_MARGIN: Duration = Duration::from_secs(5);
-/// The number of entries that a sweep removes before it releases the lock for others.
-const SWEEP_BATCH: usize = 256;
-
 /// The bounds of an embedded store.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryLimits {
@@ -53,6 +55,8 @@ pub struct Memory {
     floors: AtomicUsize,
     limits: MemoryLimits,
     metrics: Arc<Metrics>,
+    /// The metrics that only this store has.
+    own_metrics: MemoryMetrics,
 }
 
 /// The reason why a write was not carried out.
@@ -66,22 +70,6 @@ enum Unwritten {
     /// The time that the request gave as `before` has passed.
     TooLate,
 }
-
-/// The entry that the store keeps under one key.
-#[derive(Debug)]
-struct Entry {
-    /// The status or the deletion, until the entry expires. `None` if it has expired and only
-    /// its version is remembered.
-    update: Option<Update>,
-    /// The version of the last write.
-    version: Version,
-    /// The last writes, from the first one that had an `id`. Most keys have none.
-    writes: Option<Box<Writes>>,
-}
-
-/// The last writes of a key, the oldest first, each with the number of its `id` if it had one.
-#[derive(Clone, Debug, Default)]
-struct Writes(Vec<(Option<WriteNumber>, Version)>);
 
 /// One write: its key, its conditions and its number.
 struct Write<'a> {
@@ -102,6 +90,16 @@ struct Shard {
 }
 
 impl Memory {
+    /// Creates an empty store, and the thread that removes what has expired from it.
+    ///
+    /// # Errors
+    /// Fails if the thread cannot be started.
+    pub fn start(limits: MemoryLimits, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
+        let memory = Arc::new(Self::new(limits, metrics));
+        sweep::spawn(&memory)?;
+        Ok(memory)
+    }
+
     /// Creates an empty store.
     #[must_use]
     pub fn new(limits: MemoryLimits, metrics: Arc<Metrics>) -> Self {
@@ -112,6 +110,7 @@ impl Memory {
             bytes: AtomicUsize::new(0),
             floors: AtomicUsize::new(0),
             limits,
+            own_metrics: MemoryMetrics::new(metrics.families()),
             metrics,
         }
     }
@@ -193,10 +192,10 @@ impl Memory {
         })
     }
 
-    /// See [`Store::look`](super::Store::look).
-    pub(super) fn look(&self, key: &Key) -> Option<Known> {
+    /// See [`Store::read`](super::Store::read).
+    pub(super) fn read(&self, key: &Key) -> Option<Known> {
         let now = Instant::now();
-        self.by_key.lock(key).look(key, now)
+        self.by_key.lock(key).read(key, now)
     }
 
     /// Returns the time of the clock that versions are made of, in ms since 1970.
@@ -204,21 +203,14 @@ impl Memory {
         self.clock.now()
     }
 
-    /// Removes the entries and floors that have expired.
-    pub fn sweep(&self) {
-        let now = Instant::now();
-        self.by_key.visit(|shard| self.sweep_batch(shard, now));
-    }
-
-    /// Returns the state of the store for the metrics.
-    pub(super) fn now(&self) -> StoreNow {
-        StoreNow::Memory {
-            statuses: [
-                self.statuses.load(Ordering::Relaxed),
-                self.limits.max_statuses,
-            ],
-            bytes: [self.bytes.load(Ordering::Relaxed), self.limits.max_bytes],
-        }
+    /// See [`Store::set_gauges`](super::Store::set_gauges).
+    pub(super) fn set_gauges(&self) {
+        let statuses = self.statuses.load(Ordering::Relaxed);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.own_metrics.set(
+            [statuses, self.limits.max_statuses],
+            [bytes, self.limits.max_bytes],
+        );
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -264,7 +256,7 @@ impl Memory {
         let old = shard.known.peek(key);
         let done = old.and_then(|old| old.writes.as_ref()?.version_of(number?));
         if let Some(version) = done {
-            let known = shard.look(key, now);
+            let known = shard.read(key, now);
             let ttl = known
                 .as_ref()
                 .map_or(Duration::ZERO, |known| known.expires_in);
@@ -331,54 +323,6 @@ impl Memory {
             .fetch_sub(old.saturating_sub(new), Ordering::Relaxed);
         Ok(())
     }
-
-    /// Removes at most [`SWEEP_BATCH`] entries and as many floors. Returns whether there may be
-    /// more.
-    fn sweep_batch(&self, shard: &mut Shard, now: Instant) -> bool {
-        for _ in 0..SWEEP_BATCH {
-            let known = shard.known.pop_expired(now);
-            let floor = shard.floors.pop_expired(now);
-            let is_known = known.is_some();
-            if let Some((key, entry)) = known {
-                self.end(shard, &key, entry, now);
-            }
-            if floor.is_some() {
-                self.floors.fetch_sub(1, Ordering::Relaxed);
-            }
-            if !is_known && floor.is_none() {
-                shard.known.shrink();
-                shard.floors.shrink();
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Ends an entry that has expired: frees its room, or keeps its version until the clock has
-    /// passed it.
-    fn end(&self, shard: &mut Shard, key: &Key, entry: Entry, now: Instant) {
-        let bytes = cost(key, &entry);
-        let ahead = entry
-            .version
-            .get()
-            .checked_sub(self.clock.now())
-            .filter(|_| entry.update.is_some());
-        let Some(ahead) = ahead else {
-            self.statuses.fetch_sub(1, Ordering::Relaxed);
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return;
-        };
-        let entry = Entry {
-            update: None,
-            ..entry
-        };
-        self.bytes
-            .fetch_sub(bytes - cost(key, &entry), Ordering::Relaxed);
-        // One millisecond more, because the clock has to pass the version, and another, because
-        // both clocks are read in whole milliseconds.
-        let life = Duration::from_millis(ahead.min(MAX_AHEAD) + 2);
-        shard.known.insert(key, entry, now + life);
-    }
 }
 
 impl Shard {
@@ -389,48 +333,12 @@ impl Shard {
     }
 
     /// Returns the status or deletion under a key, with the time that it has left.
-    fn look(&self, key: &Key, now: Instant) -> Option<Known> {
+    fn read(&self, key: &Key, now: Instant) -> Option<Known> {
         let (update, until) = self.live(key, now)?;
         Some(Known {
             update: update.clone(),
             expires_in: until - now,
         })
-    }
-}
-
-impl Writes {
-    /// Returns the version of the write with this number.
-    fn version_of(&self, number: WriteNumber) -> Option<Version> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == Some(number))
-            .map(|(_, version)| *version)
-    }
-
-    /// Returns the last writes including one more; `None` if none of them has an `id`.
-    fn with(
-        old: Option<&Self>,
-        number: Option<WriteNumber>,
-        version: Version,
-    ) -> Option<Box<Self>> {
-        if old.is_none() && number.is_none() {
-            return None;
-        }
-        let old = old.map_or(&[][..], |old| &old.0);
-        let dropped = (old.len() + 1).saturating_sub(REMEMBERED_WRITES);
-        let writes: Vec<_> = old[dropped..]
-            .iter()
-            .copied()
-            .chain([(number, version)])
-            .collect();
-        writes
-            .iter()
-            .any(|(number, _)| number.is_some())
-            .then(|| Box::new(Self(writes)))
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.0)
     }
 }
 
@@ -442,17 +350,12 @@ fn reserve(count: &AtomicUsize, more: usize, limit: usize) -> bool {
         .is_ok()
 }
 
-/// Returns the bytes that an entry counts towards [`MemoryLimits::max_bytes`].
-fn cost(key: &Key, entry: &Entry) -> usize {
-    let value = entry.update.as_ref().map_or(0, Update::value_bytes);
-    let writes = entry.writes.as_ref().map_or(0, |writes| writes.bytes());
-    ENTRY_BYTES + key.as_str().len() + value + writes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::status::Value;
+    use crate::model::write_number::REMEMBERED_WRITES;
+    use crate::runtime::clock::MAX_AHEAD;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -560,7 +463,7 @@ mod tests {
         let burst = (0..10_000)
             .map(|_| put_at(&store, &key("a"), put("1", short)).expect("room"))
             .max();
-        while store.look(&key("a")).is_some() {
+        while store.read(&key("a")).is_some() {
             std::thread::yield_now();
         }
         assert!(put_at(&store, &key("a"), put("1", LONG)).expect("room") > burst.expect("some"));
@@ -591,7 +494,7 @@ mod tests {
             store.open(&key("a"), Seen::from(Version::NONE), LONG),
             Ok(None)
         );
-        assert!(store.look(&key("a")).is_none());
+        assert!(store.read(&key("a")).is_none());
         assert_eq!(
             put_at(&store, &key("b"), put("1", LONG)),
             Err(StoreError::Full),
@@ -654,7 +557,7 @@ mod tests {
             put_at(&store, &key("a"), before(system_ms() - 1)),
             Err(StoreError::TooLate)
         );
-        assert!(store.look(&key("a")).is_none());
+        assert!(store.read(&key("a")).is_none());
         assert!(put_at(&store, &key("a"), before(system_ms() + 60_000)).is_ok());
     }
 
@@ -770,7 +673,7 @@ mod tests {
         );
         assert_eq!(forget_at(&store, &key("c")), Err(StoreError::Full));
         assert!(put_at(&store, &key("a"), put("2", LONG)).is_ok());
-        assert!(store.look(&key("b")).is_some());
+        assert!(store.read(&key("b")).is_some());
     }
 
     #[test]
@@ -798,7 +701,7 @@ mod tests {
             store.open(&key("a"), Seen::from(Version::NONE), LONG),
             Ok(None)
         );
-        assert!(store.look(&key("a")).is_none());
+        assert!(store.read(&key("a")).is_none());
         wait_until_passed(&store, version);
         put_at(&store, &key("b"), put("1", LONG)).expect("room of what expired");
         store.sweep();
@@ -816,7 +719,7 @@ mod tests {
             store.open(&key("a"), Seen::from(set), LONG),
             Ok(Some(Update::Gone(gone)))
         );
-        let left = store.look(&key("a")).expect("mark").expires_in;
+        let left = store.read(&key("a")).expect("mark").expires_in;
         assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100));
         assert!(put_at(&store, &key("a"), put("2", LONG)).expect("room") > gone);
         assert!(matches!(

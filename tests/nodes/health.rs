@@ -129,12 +129,9 @@ async fn a_node_that_alone_has_no_store() {
         (&json!("peers can, and this node cannot"), &json!("ok")),
         "{parts}"
     );
-    assert!(
-        alone
-            .logs()
-            .iter()
-            .any(|line| line.contains("cannot do what its peers can: it is not ready"))
-    );
+    let words = "cannot do what its peers can: it is not ready";
+    let is_logged = async || alone.logs().iter().any(|line| line.contains(words));
+    eventually(is_logged, words).await;
     assert_eq!(says_store(&alone).await, false);
     for node in &*nodes {
         assert!(is_ready(node).await && health(node, "path").await.status == 200);

@@ -650,6 +650,10 @@ async fn calls_of_an_embedded_store_are_counted_by_verb_and_result() {
         409
     );
     assert_eq!(node.set(r#"{"key":"b","value":1}"#).await.status, 507);
+    assert_eq!(
+        counted(&node, "holdfast_unavailable_total").await,
+        expected(&[("full", 1)])
+    );
     node.delete_ok("a").await;
     node.internal("GET", "/keys/a", &[], b"").await;
     assert_eq!(

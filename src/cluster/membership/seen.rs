@@ -34,7 +34,7 @@ struct LastSeen {
 
 impl Seen {
     /// Notes the nodes that a look finds on the list.
-    pub(super) fn look(&mut self, listed: &[Lease], now: Instant) {
+    pub(super) fn note(&mut self, listed: &[Lease], now: Instant) {
         self.looks += 1;
         self.by_name.retain(|_, last| last.at + KEPT_FOR > now);
         for node in listed {
@@ -75,18 +75,18 @@ mod tests {
         let (mut seen, start) = (Seen::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let node = Lease::parse("a@http://10.0.0.1:1", 5).expect("good");
-        seen.look(from_ref(&node), at(0));
+        seen.note(from_ref(&node), at(0));
         // While nobody can look, the last look counts. The first look afterwards may come too
         // early.
         assert!(seen.is_listed(&node.name, at(60)));
         for look in 1..OFF_AFTER {
-            seen.look(&[], at(60 + look));
+            seen.note(&[], at(60 + look));
             assert!(seen.is_listed(&node.name, at(60 + look)));
         }
-        seen.look(&[], at(70));
+        seen.note(&[], at(70));
         assert!(!seen.is_listed(&node.name, at(70)));
         // It comes back.
-        seen.look(from_ref(&node), at(72));
+        seen.note(from_ref(&node), at(72));
         assert!(seen.is_listed(&node.name, at(72)));
     }
 
@@ -96,11 +96,11 @@ mod tests {
         assert!(seen.is_listed("a", now) && seen.is_listed("a", now));
         for _ in 0..OFF_AFTER {
             assert!(seen.is_listed("a", now));
-            seen.look(&[], now);
+            seen.note(&[], now);
         }
         assert!(!seen.is_listed("a", now) && seen.is_listed("b", now));
         // In the end it is forgotten.
-        seen.look(&[], now + KEPT_FOR);
+        seen.note(&[], now + KEPT_FOR);
         assert_eq!(seen.by_name.len(), 0);
     }
 }

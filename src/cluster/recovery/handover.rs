@@ -14,7 +14,6 @@ use crate::cluster::message::{self, Kept, MAX_UPDATES};
 use crate::cluster::peers::Peers;
 use crate::model::lease::Lease;
 use crate::runtime::sharded::lock;
-use crate::store::Store;
 
 /// The most bytes of one message. It is below the shortest limit that a node has for a message.
 /// A single update may be longer.
@@ -60,9 +59,6 @@ impl Recovery {
     /// # Cancel safety
     /// If it is dropped, some may have been handed on.
     pub(crate) async fn hand_over(&self, others: Vec<Lease>, limit: Duration) {
-        let Store::Redis(redis) = &*self.delivery.store else {
-            return;
-        };
         let mut others = others;
         others.shuffle(&mut rand::rng());
         let peers = &*self.delivery.peers;
@@ -71,7 +67,7 @@ impl Recovery {
             nodes: others.into(),
             timeout: peers.timeout(),
         };
-        let (had_by, process) = redis.identity();
+        let (had_by, process) = self.store.identity();
         let (had, not_had): (Vec<_>, Vec<_>) = self
             .kept()
             .into_iter()
@@ -127,13 +123,10 @@ impl Recovery {
     /// Keeps updates that another node hands on. `had_by` names the masters of the Redis that
     /// had them, or is empty if none is known. Returns how many are kept.
     pub(crate) fn keep(&self, kept: Vec<Kept>, had_by: &str) -> usize {
-        let Store::Redis(redis) = &*self.delivery.store else {
-            return 0;
-        };
         if kept.is_empty() || self.resend.is_zero() {
             return 0;
         }
-        let (own, process) = redis.identity();
+        let (own, process) = self.store.identity();
         let process = (!had_by.is_empty() && *had_by == *own).then_some(process);
         let (count, now) = (kept.len(), Instant::now());
         for Kept {

@@ -18,7 +18,7 @@ use super::url::{Host, Kind, Target};
 pub(super) struct Connected {
     pub(super) conn: Conn,
     pub(super) told_by: ToldBy,
-    /// The servers and the keys that each has. In a cluster they are those that the last look
+    /// The servers and the keys that each has. In a cluster they are those that the last inspection
     /// found.
     pub(super) servers: Arc<Servers>,
 }

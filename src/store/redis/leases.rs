@@ -27,8 +27,8 @@ pub(super) struct Lease {
     pub(super) ends: u64,
     /// Whether the store has confirmed the end.
     pub(super) is_told: bool,
-    /// The Redis process that has it, as the link counts them. Another process may give the same
-    /// end to another lease.
+    /// The Redis process that has it, as the supervisor counts them. Another process may give the
+    /// same end to another lease.
     pub(super) process: u64,
     /// The latest time at which a give-back without an answer may be carried out; 0 if there is
     /// none. Until then no other is sent, because the key may have been opened again with the

@@ -13,13 +13,13 @@ use crate::runtime::sharded::lock;
 
 /// The purpose of a command.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Purpose {
+pub(in crate::store) enum Purpose {
     /// A get: half of all.
     Get,
     /// A set or a deletion: a quarter.
     Write,
     /// A read by a backend or an operator: an eighth.
-    Look,
+    Read,
     /// Recovery after an outage, and leases that are given back: an eighth.
     Recovery,
 }
@@ -249,7 +249,7 @@ mod tests {
         let _all = take(&permits).await;
         for (purpose, part) in [
             (Purpose::Write, 4),
-            (Purpose::Look, 8),
+            (Purpose::Read, 8),
             (Purpose::Recovery, 8),
         ] {
             assert_eq!(

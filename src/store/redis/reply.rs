@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::model::lease::Lease;
 use crate::model::status::{Status, Update, Value, Version};
-use crate::store::{Known, Looked, Stored, StoredBy};
+use crate::store::{Known, Snapshot, Stored, StoredBy};
 
 /// The result of a write.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ pub fn parse_written(reply: &[Reply], process: u64) -> Option<Written> {
         }
         b"earlier" => {
             let version = given(2).filter(|version| *version > Version::NONE)?;
-            // From here on the reply has the form of a look's, with the version in the place of the
+            // From here on the reply has the form of a read's, with the version in the place of the
             // time.
-            let Looked { known, leases } = parse_looked(&reply[2..])?;
+            let Snapshot { known, leases } = parse_snapshot(&reply[2..])?;
             let ttl = known
                 .as_ref()
                 .map(|known| known.expires_in)
@@ -89,9 +89,9 @@ pub fn parse_written(reply: &[Reply], process: u64) -> Option<Written> {
 
 /// Reads what is under a key: what [`parse_known`] reads, then leases.
 #[must_use]
-pub fn parse_looked(reply: &[Reply]) -> Option<Looked> {
+pub fn parse_snapshot(reply: &[Reply]) -> Option<Snapshot> {
     let known = parse_known(reply)?;
-    Some(Looked {
+    Some(Snapshot {
         known,
         leases: parse_leases(reply.get(5..).unwrap_or_default()),
     })

@@ -101,7 +101,7 @@ pub(super) struct Scripts {
     /// Stores a status or a deletion, or either once more.
     pub(super) write: Script,
     /// Reads what is under a key.
-    pub(super) look: Script,
+    pub(super) read: Script,
     /// Gives a lease of this node back.
     pub(super) give_back: Script,
     /// Deletes the value of a status that has ended.
@@ -115,7 +115,7 @@ impl Default for Scripts {
         Self {
             open: Script::new(&[include_str!("open.lua")]),
             write: Script::new(&[include_str!("leases.lua"), include_str!("write.lua")]),
-            look: Script::new(&[include_str!("leases.lua"), include_str!("look.lua")]),
+            read: Script::new(&[include_str!("leases.lua"), include_str!("read.lua")]),
             give_back: Script::new(&[include_str!("leases.lua"), include_str!("give_back.lua")]),
             strip: Script::new(&[include_str!("strip.lua")]),
             nodes: Script::new(&[include_str!("nodes.lua")]),

@@ -24,12 +24,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
-use super::link::Way;
+use super::Redis;
+use super::command::Answer;
+use super::failure::{Failure, NotSent};
 use super::permits::Purpose;
 use super::reply::{Late, Written, parse_written};
 use super::script::Argument;
+use super::supervisor::Way;
 use super::url::Host;
-use super::{Answer, Failure, Redis};
+use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Status, Update};
 use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
@@ -81,9 +84,9 @@ enum Attempt {
     Written(Written),
     /// The server is not the one that the write was sent to, and does not know its number.
     NotKnownElsewhere,
-    NotSent,
+    NotSent(Cause),
     Refused(StoreError),
-    NoAnswer(Sent),
+    NoAnswer(Sent, Cause),
 }
 
 impl Redis {
@@ -121,7 +124,7 @@ impl Redis {
         .await
     }
 
-    /// See [`Store::put_again`](crate::store::Store::put_again).
+    /// See [`Shared::put_again`](crate::store::Shared::put_again).
     pub(in crate::store) async fn put_again(
         &self,
         key: &Key,
@@ -148,9 +151,10 @@ impl Redis {
         // is as new.
         match self.attempt(Purpose::Recovery, key, &write, None).await {
             Attempt::Written(written) => self.result(&write, written, None),
-            Attempt::NotSent => Err(StoreError::Unavailable),
+            Attempt::NotSent(cause) => Err(StoreError::Unavailable(cause)),
             Attempt::Refused(error) => Err(error),
-            Attempt::NoAnswer(_) | Attempt::NotKnownElsewhere => Err(StoreError::Unknown),
+            Attempt::NoAnswer(_, cause) => Err(StoreError::Unknown(cause)),
+            Attempt::NotKnownElsewhere => Err(StoreError::Unknown(Cause::Late)),
         }
     }
 
@@ -168,35 +172,42 @@ impl Redis {
         }
         let stored = match attempt {
             Attempt::Written(written) => self.result(write, written, None),
-            Attempt::NotSent => Err(StoreError::Unavailable),
+            Attempt::NotSent(cause) => Err(StoreError::Unavailable(cause)),
             Attempt::Refused(error) => Err(error),
-            Attempt::NoAnswer(sent) => self.settle(key, write, sent).await,
-            Attempt::NotKnownElsewhere => Err(StoreError::Unknown),
+            Attempt::NoAnswer(sent, cause) => self.settle(key, write, sent, cause).await,
+            Attempt::NotKnownElsewhere => Err(StoreError::Unknown(Cause::Late)),
         };
         stored.inspect(|stored| self.note_outlived(key, stored))
     }
 
     /// Sends a write that got no answer again, until it is known whether it was carried out.
-    async fn settle(&self, key: &Key, write: &Write<'_>, sent: Sent) -> Result<Stored, StoreError> {
+    /// `cause` is the reason why it got none.
+    async fn settle(
+        &self,
+        key: &Key,
+        write: &Write<'_>,
+        sent: Sent,
+        cause: Cause,
+    ) -> Result<Stored, StoreError> {
         // If the connection broke, its last command may still be carried out until the latest
         // time.
         let deadline = (Instant::now() + SETTLE_LIMIT).max(sent.at + self.options.timeout);
         let settled = timeout_at(deadline, async {
             // A refusal of a later attempt is not final, because the first attempt may still be
             // carried out until it is late.
-            let mut refusal = StoreError::Unavailable;
-            let mut link = self.link.state();
+            let mut refusal = StoreError::Unavailable(cause);
+            let mut connection = self.supervisor.state();
             loop {
-                link.mark_unchanged();
+                connection.mark_unchanged();
                 let attempt = tokio::select! {
                     attempt = self.attempt(Purpose::Write, key, write, Some(&sent)) => attempt,
-                    // The link has changed: there may be another connection, which may work.
-                    _ = link.changed() => continue,
+                    // The state has changed: there may be another connection, which may work.
+                    _ = connection.changed() => continue,
                 };
                 match attempt {
                     Attempt::Written(written @ (Written::Stored(_) | Written::Late(_))) => {
-                        return match self.result(write, written, Some(&sent)) {
-                            Err(StoreError::Unavailable) => Err(refusal),
+                        return match self.result(write, written, Some((&sent, cause))) {
+                            Err(StoreError::Unavailable(_)) => Err(refusal),
                             result => result,
                         };
                     }
@@ -204,16 +215,16 @@ impl Redis {
                         refusal = StoreError::Conflict(version)
                     }
                     Attempt::Written(Written::Full) => refusal = StoreError::Full,
-                    Attempt::NotKnownElsewhere => return Err(StoreError::Unknown),
+                    Attempt::NotKnownElsewhere => return Err(StoreError::Unknown(cause)),
                     Attempt::Refused(error) => refusal = error,
-                    Attempt::NotSent | Attempt::NoAnswer(_) => {}
+                    Attempt::NotSent(_) | Attempt::NoAnswer(..) => {}
                 }
                 sleep(SETTLE_REST).await;
             }
         });
         settled.await.unwrap_or_else(|_| {
             debug!(key = %key.hashed(), "nobody knows whether a write was carried out");
-            Err(StoreError::Unknown)
+            Err(StoreError::Unknown(cause))
         })
     }
 
@@ -225,12 +236,14 @@ impl Redis {
         write: &Write<'_>,
         sent: Option<&Sent>,
     ) -> Attempt {
-        let Ok(permit) = self.permit(purpose).await else {
-            return Attempt::NotSent;
+        let permit = match self.permit(purpose).await {
+            Ok(permit) => permit,
+            Err(NotSent(cause)) => return Attempt::NotSent(cause),
         };
         let key = self.key_text(key.as_str());
-        let Ok(mut way) = self.way_to(&key) else {
-            return Attempt::NotSent;
+        let mut way = match self.way_to(&key) {
+            Ok(way) => way,
+            Err(NotSent(cause)) => return Attempt::NotSent(cause),
         };
         let deadline = Instant::now() + self.options.timeout;
         loop {
@@ -275,7 +288,7 @@ impl Redis {
                         Some(written) => Attempt::Written(written),
                         None => {
                             self.nonsense();
-                            Attempt::NoAnswer(now)
+                            Attempt::NoAnswer(now, Cause::Nonsense)
                         }
                     };
                 }
@@ -286,35 +299,36 @@ impl Redis {
                 continue;
             }
             return match self.failure(error) {
-                Failure::NotSent => Attempt::NotSent,
+                Failure::NotSent(cause) => Attempt::NotSent(cause),
                 Failure::Refused(error) => Attempt::Refused(error),
-                Failure::NoAnswer => Attempt::NoAnswer(now),
+                Failure::NoAnswer(cause) => Attempt::NoAnswer(now, cause),
             };
         }
     }
 
     /// Returns the result that an answer means. `unanswered` is the same write, sent before
-    /// without an answer.
+    /// without an answer for this cause.
     fn result(
         &self,
         write: &Write<'_>,
         written: Written,
-        unanswered: Option<&Sent>,
+        unanswered: Option<(&Sent, Cause)>,
     ) -> Result<Stored, StoreError> {
-        match written {
-            Written::Stored(stored) => Ok(stored),
-            Written::Conflict(version) => Err(StoreError::Conflict(version)),
-            Written::Full => Err(StoreError::Full),
-            Written::Late(late)
-                if unanswered.is_some_and(|sent| !self.remembers_all(write, late, sent)) =>
-            {
-                Err(StoreError::Unknown)
-            }
-            Written::Late(late) if write.before.is_some_and(|before| late.now > before) => {
-                Err(StoreError::TooLate)
-            }
-            Written::Late(_) => Err(StoreError::Unavailable),
+        let late = match written {
+            Written::Stored(stored) => return Ok(stored),
+            Written::Conflict(version) => return Err(StoreError::Conflict(version)),
+            Written::Full => return Err(StoreError::Full),
+            Written::Late(late) => late,
+        };
+        if let Some((sent, cause)) = unanswered
+            && !self.remembers_all(write, late, sent)
+        {
+            return Err(StoreError::Unknown(cause));
         }
+        if write.before.is_some_and(|before| late.now > before) {
+            return Err(StoreError::TooLate);
+        }
+        Err(StoreError::Unavailable(Cause::Late))
     }
 
     /// Returns whether the server would still know the number of the write if it had carried it

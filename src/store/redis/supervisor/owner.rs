@@ -1,9 +1,4 @@
-//! The link to Redis, and the one task that owns it. The task resolves the address, connects,
-//! and looks every second whether all is well. If it is not, the task resolves the address
-//! again.
-//!
-//! All others ask [`Link::way_to`], and complain if a command failed in a way that may be the
-//! link's fault.
+//! The task that owns the connection.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,21 +8,21 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
-use super::LEASE_MARGIN;
-use super::conn::Conn;
-use super::connect::{Connected, ToldBy, connect};
-use super::drift::Drift;
-use super::look::{Canary, Found, Trouble, look};
-use super::script::Scripts;
-use super::server::{Server, Servers};
-use super::url::{Host, Target};
-use crate::metrics::Metrics;
+use super::{ConnectionState, SupervisorOptions};
 use crate::runtime::clock::Clock;
+use crate::store::redis::LEASE_MARGIN;
+use crate::store::redis::canary::Canary;
+use crate::store::redis::connect::{Connected, ToldBy, connect};
+use crate::store::redis::drift::Drift;
+use crate::store::redis::inspection::{Findings, Trouble, inspect};
+use crate::store::redis::metrics::RedisMetrics;
+use crate::store::redis::script::Scripts;
+use crate::store::redis::url::Host;
 
-/// The time between two looks at a link that nobody complains about.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// The shortest time between two looks, so that complaints that come together lead to one look.
-const LEAST_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The time between two inspections while nobody complains.
+const INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two inspections, so that complaints that come together lead to one.
+const LEAST_INSPECTION_INTERVAL: Duration = Duration::from_millis(50);
 /// The first pause between two tries to connect. Each pause is shortened by up to a half, at
 /// random, so that nodes that lost Redis together do not come back together.
 const FIRST_REST: Duration = Duration::from_millis(50);
@@ -36,167 +31,42 @@ const MAX_REST: Duration = Duration::from_millis(500);
 /// The longest loss of a connection, to the same Redis process, that costs nothing. Leases
 /// outlast it, and other nodes keep what they could not send meanwhile. If all keys were opened
 /// again after it, an overloaded machine would have more to do each time that Redis is late.
-const SHORT_LOSS: Duration = Duration::from_secs(5);
-/// The most looks in a row that may have no answer in time while Redis answers other commands.
-/// It is bounded because only a look finds out that Redis was emptied, or is no master any more.
-const MOST_LATE_LOOKS: u32 = 10;
+pub(super) const SHORT_LOSS: Duration = Duration::from_secs(5);
+/// The most inspections in a row that may have no answer in time while Redis answers other
+/// commands. It is bounded because only an inspection finds out that Redis was emptied, or is no
+/// master any more.
+const MOST_LATE_INSPECTIONS: u32 = 10;
 /// The time after connecting to a cluster at which everything is recovered once more. Right
 /// after a failover some nodes may not know of it yet, and what they sent to the old master may
 /// be lost.
-const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
+pub(super) const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
 
-/// The state of the link.
-#[derive(Clone, Default)]
-pub(super) struct LinkState {
-    /// The connection on which to send commands, while there is one.
-    pub(super) conn: Option<Conn>,
-    /// The epoch. It grows whenever leases may be lost, or sets may have been missed: with each
-    /// connection that comes more than [`SHORT_LOSS`] after Redis last answered, if Redis's
-    /// clock runs ahead, and with [`LinkState::process`]. 0 before the first connection.
-    pub(super) epoch: u64,
-    /// The number of the Redis process. It grows whenever statuses may be lost: with a process
-    /// that was not seen before, with one that was emptied, and once after [`CLUSTER_SETTLES`].
-    pub(super) process: u64,
-    /// The servers, and the keys that each has.
-    pub(super) servers: Arc<Servers>,
-    /// A text that is the same on nodes with the same masters. It changes together with `process`.
-    pub(super) masters: Arc<str>,
-}
-
-/// The settings of the link.
-#[derive(Clone, Debug)]
-pub(super) struct LinkOptions {
-    pub(super) target: Target,
-    /// The longest time that a command may take, and that connecting may take.
-    pub(super) timeout: Duration,
-    /// The name of the canary, a hash of this node's own.
-    pub(super) canary: String,
-}
-
-/// The link as its users see it.
-pub(super) struct Link {
-    state: watch::Receiver<LinkState>,
-    complaints: Arc<Notify>,
-}
-
-impl Link {
-    /// Starts the task that owns the link. It ends when the link is dropped.
-    pub(super) fn spawn(
-        options: LinkOptions,
-        scripts: Arc<Scripts>,
-        clock: Arc<Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let (sender, state) = watch::channel(LinkState::default());
-        let complaints = Arc::new(Notify::new());
-        let canary = Canary::new(options.canary.clone());
-        let masters = HashSet::new();
-        let (drift, start) = (Drift::default(), Instant::now());
-        let owner = Owner {
-            options,
-            scripts,
-            clock,
-            metrics,
-            state: sender,
-            complaints: Arc::clone(&complaints),
-            masters,
-            named: None,
-            canary,
-            drift,
-            start,
-            took: Duration::ZERO,
-            well_at: None,
-            settles: None,
-        };
-        tokio::spawn(owner.run());
-        Self { state, complaints }
-    }
-
-    /// Returns the way on which to send a command on `key`; `None` while there is no Redis.
-    pub(super) fn way_to(&self, key: &str) -> Option<Way> {
-        let state = self.state.borrow();
-        let (conn, servers) = (state.conn.clone()?, Arc::clone(&state.servers));
-        Some(Way {
-            conn,
-            process: state.process,
-            server: servers.of_key(key)?,
-            servers,
-            asking: false,
-        })
-    }
-
-    /// Returns whether there is a connection.
-    pub(super) fn is_there(&self) -> bool {
-        self.state.borrow().conn.is_some()
-    }
-
-    /// Returns the least of the times that the servers show; `None` before any server has shown
-    /// one.
-    pub(super) fn least_time(&self) -> Option<u64> {
-        self.state.borrow().servers.least_time()
-    }
-
-    /// Returns a receiver of the link's state, as it is now and as it changes.
-    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
-        self.state.clone()
-    }
-
-    /// Reports that a command failed in a way that may be the link's fault. A look follows.
-    pub(super) fn complain(&self) {
-        self.complaints.notify_one();
-    }
-}
-
-/// The connection and the server that a command is sent to.
-pub(super) struct Way {
-    pub(super) conn: Conn,
-    /// The Redis process, as the link counts them.
-    pub(super) process: u64,
-    pub(super) server: Arc<Server>,
-    /// All servers, because the one that is asked may name another.
-    pub(super) servers: Arc<Servers>,
-    /// Whether the key's slot is being moved to the server.
-    pub(super) asking: bool,
-}
-
-/// Connects once, and looks at the Redis that is there.
-///
-/// # Errors
-/// Returns what is wrong, as a text for people, without a password.
-pub(super) async fn check(options: LinkOptions, scripts: Arc<Scripts>) -> Result<(), String> {
-    let mut connected = connect(&options.target, None, options.timeout).await?;
-    let mut canary = Canary::new(options.canary);
-    look(&mut connected, &mut canary, &scripts.write, options.timeout)
-        .await
-        .map(drop)
-        .map_err(Trouble::into_text)
-}
-
-struct Owner {
-    options: LinkOptions,
-    scripts: Arc<Scripts>,
+/// The owner of the connection, with what it knows of Redis.
+pub(super) struct Owner {
+    pub(super) options: SupervisorOptions,
+    pub(super) scripts: Arc<Scripts>,
     /// The greatest time of Redis's clock that this node knows of.
-    clock: Arc<Clock>,
-    metrics: Arc<Metrics>,
-    state: watch::Sender<LinkState>,
-    complaints: Arc<Notify>,
-    /// The masters of the last look.
-    masters: HashSet<String>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) metrics: Arc<RedisMetrics>,
+    pub(super) state: watch::Sender<ConnectionState>,
+    pub(super) complaints: Arc<Notify>,
+    /// The masters of the last inspection.
+    pub(super) masters: HashSet<String>,
     /// The last master that sentinels named and that was there.
-    named: Option<Host>,
-    canary: Canary,
+    pub(super) named: Option<Host>,
+    pub(super) canary: Canary,
     /// The measure of how much of the leases' margin Redis's clock has used up.
-    drift: Drift,
-    start: Instant,
-    /// The time that the last look took.
-    took: Duration,
-    /// The beginning of the last look for which Redis was there.
-    well_at: Option<Instant>,
+    pub(super) drift: Drift,
+    pub(super) start: Instant,
+    /// The time that the last inspection took.
+    pub(super) took: Duration,
+    /// The beginning of the last inspection for which Redis was there.
+    pub(super) well_at: Option<Instant>,
     /// When everything is recovered once more: see [`CLUSTER_SETTLES`].
-    settles: Option<Instant>,
+    pub(super) settles: Option<Instant>,
 }
 
-/// The losses that are possible since the last look.
+/// The losses that are possible since the last inspection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gone {
     Nothing,
@@ -206,7 +76,7 @@ enum Gone {
     Statuses,
 }
 
-/// The reason why a connection is not looked at any more.
+/// The reason why a connection is not supervised any more.
 enum End {
     /// It is of no use. The text is for people.
     Gone(String),
@@ -215,7 +85,8 @@ enum End {
 }
 
 impl Owner {
-    async fn run(mut self) {
+    /// Connects, and connects again whenever the connection is of no use any more.
+    pub(super) async fn run(mut self) {
         let mut rest = FIRST_REST;
         let mut told = String::new();
         while !self.state.is_closed() {
@@ -244,7 +115,7 @@ impl Owner {
         }
     }
 
-    /// Connects, looks whether all is well, and lets the others use the connection.
+    /// Connects, inspects Redis, and lets the others use the connection.
     async fn begin(&mut self) -> Result<Connected, String> {
         let well_at = self.well_at;
         let mut connected = connect(
@@ -254,7 +125,7 @@ impl Owner {
         )
         .await?;
         let found = self
-            .look(&mut connected)
+            .inspect(&mut connected)
             .await
             .map_err(Trouble::into_text)?;
         for policy in found
@@ -279,7 +150,7 @@ impl Owner {
             self.settles = Some(Instant::now() + CLUSTER_SETTLES);
         }
         if is_another {
-            self.metrics.redis_is_another();
+            self.metrics.is_another();
         }
         self.named = match &connected.told_by {
             ToldBy::Sentinels(_, master) => Some(master.clone()),
@@ -287,7 +158,7 @@ impl Owner {
         };
         let master = self.named.as_ref().map(tracing::field::display);
         info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
-        self.metrics.redis_connected();
+        self.metrics.connected();
         self.state.send_modify(|state| {
             state.conn = Some(connected.conn.clone());
             state.servers = Arc::clone(&connected.servers);
@@ -298,14 +169,14 @@ impl Owner {
         Ok(connected)
     }
 
-    /// Looks at the link until it is not well. Returns the reason.
+    /// Inspects Redis until not all is well. Returns the reason.
     async fn watch(&mut self, mut connected: Connected) -> End {
-        let mut ticks = interval(LOOK_INTERVAL);
+        let mut ticks = interval(INSPECTION_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
         let complaints = Arc::clone(&self.complaints);
         let state = self.state.clone();
-        let mut late_looks = 0;
+        let mut late_inspections = 0;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -320,10 +191,10 @@ impl Owner {
                     "the sentinels name {other} as the master instead of {master}"
                 ));
             }
-            let gone = match self.look(&mut connected).await {
+            let gone = match self.inspect(&mut connected).await {
                 Ok(found) if found.has_other_masters => return End::OtherMasters,
                 Ok(found) => {
-                    late_looks = 0;
+                    late_inspections = 0;
                     if found.takes_writes_again {
                         // Recovery waits for a change of the state before it tries again, so it
                         // gets one.
@@ -334,10 +205,11 @@ impl Owner {
                 // Redis is slow, not gone. A new connection would be no quicker, and all held
                 // gets would be opened again.
                 Err(Trouble::Late)
-                    if late_looks < MOST_LATE_LOOKS && self.answered_lately(&connected, began) =>
+                    if late_inspections < MOST_LATE_INSPECTIONS
+                        && self.answered_lately(&connected, began) =>
                 {
                     debug!("Redis answers, but a look at it had no answer in time");
-                    late_looks += 1;
+                    late_inspections += 1;
                     self.well_at = Some(began);
                     Gone::Nothing
                 }
@@ -356,7 +228,7 @@ impl Owner {
             let has_settled = self.settles.take_if(|at| *at <= began).is_some();
             match gone {
                 Gone::Statuses => {
-                    self.metrics.redis_is_another();
+                    self.metrics.is_another();
                     warn!("another Redis process, or an emptied one");
                 }
                 Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
@@ -369,13 +241,13 @@ impl Owner {
                     state.masters = names(&self.masters);
                 });
             }
-            sleep(LEAST_LOOK_INTERVAL.saturating_sub(began.elapsed())).await;
+            sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
         }
     }
 
-    async fn look(&mut self, connected: &mut Connected) -> Result<Found, Trouble> {
+    async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
         let began = Instant::now();
-        let found = look(
+        let found = inspect(
             connected,
             &mut self.canary,
             &self.scripts.write,
@@ -389,16 +261,16 @@ impl Owner {
         found
     }
 
-    /// Returns whether Redis answered any command in time during a look that began at `began`,
-    /// or shortly before. The look alone is too short a time: late answers do not count, and all
-    /// commands that were sent together are late together.
+    /// Returns whether Redis answered any command in time during an inspection that began at
+    /// `began`, or shortly before. The inspection alone is too short a time: late answers do not
+    /// count, and all commands that were sent together are late together.
     fn answered_lately(&self, connected: &Connected, began: Instant) -> bool {
         let since = began.checked_sub(self.options.timeout).unwrap_or(began);
         connected.servers.have_answered_since(since.into())
     }
 
-    /// Notes the findings of a look. Returns what may be lost.
-    fn meet(&mut self, found: Found) -> Gone {
+    /// Notes the findings of an inspection. Returns what may be lost.
+    fn meet(&mut self, found: Findings) -> Gone {
         let is_another = found
             .masters
             .iter()
@@ -413,7 +285,7 @@ impl Owner {
             return Gone::Statuses;
         }
         let is_ahead = found.now.is_some_and(|now| {
-            self.drift.look(
+            self.drift.note(
                 Duration::from_millis(now),
                 self.start.elapsed(),
                 self.took,

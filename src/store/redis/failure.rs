@@ -1,0 +1,151 @@
+//! The failures of commands: what each means for the caller, and what the log and the metrics say
+//! of it.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::Redis;
+use super::conn::words;
+use super::inspection::ends_connection;
+use super::metrics::RedisFailure;
+use crate::metrics::{Label, Limit};
+use crate::model::cause::Cause;
+use crate::runtime::sharded::lock;
+use crate::store::StoreError;
+
+/// The shortest time between two log lines with Redis's words of a refusal.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The reason why a command has no answer of use.
+pub(super) enum Failure {
+    /// It was not sent, so it is not carried out.
+    NotSent(Cause),
+    /// Redis refused it, so it is not carried out.
+    Refused(StoreError),
+    /// It may have been sent, but there is no answer, so it may be carried out.
+    NoAnswer(Cause),
+}
+
+/// A command was not sent, so it is not carried out.
+#[derive(Debug)]
+pub(super) struct NotSent(pub(super) Cause);
+
+impl From<NotSent> for Failure {
+    fn from(NotSent(cause): NotSent) -> Self {
+        Self::NotSent(cause)
+    }
+}
+
+impl From<NotSent> for StoreError {
+    fn from(NotSent(cause): NotSent) -> Self {
+        Self::Unavailable(cause)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotSent(cause) => Self::Unavailable(cause),
+            Failure::Refused(error) => error,
+            Failure::NoAnswer(cause) => Self::Unknown(cause),
+        }
+    }
+}
+
+/// The reason why there is no reply.
+pub(super) enum NoReply {
+    /// It did not come in time.
+    Late,
+    /// Redis or the connection failed.
+    Error(RedisError),
+}
+
+impl Redis {
+    /// Returns what a missing reply means. If Redis refused the command or it was not sent,
+    /// nothing was done. If the connection broke or no answer came in time, it is not known
+    /// whether it was carried out.
+    pub(super) fn failure(&self, error: NoReply) -> Failure {
+        let error = match error {
+            NoReply::Late => {
+                self.note_failure(RedisFailure::Late, &"no answer came within --redis-timeout");
+                self.supervisor.complain();
+                return Failure::NoAnswer(Cause::Late);
+            }
+            NoReply::Error(error) => error,
+        };
+        let Some(code) = error.code() else {
+            self.note_failure(RedisFailure::Unreachable, &words(&error));
+            self.supervisor.complain();
+            let is_sent = !error.is_connection_refusal()
+                && error.kind() != ErrorKind::ClusterConnectionNotFound;
+            return if is_sent {
+                Failure::NoAnswer(Cause::Unreachable)
+            } else {
+                Failure::NotSent(Cause::Unreachable)
+            };
+        };
+        let has_moved = matches!(code, "CLUSTERDOWN" | "MOVED" | "ASK" | "TRYAGAIN");
+        let is_of_connection =
+            ends_connection(&error) || (has_moved && self.options.target.is_cluster());
+        match code {
+            "OOM" => {
+                self.own_metrics.failed(RedisFailure::Full);
+                self.metrics.limit_hit(Limit::RedisMemory);
+                self.log_refusal(&self.write_refused_at, RedisFailure::Full, &error);
+                return Failure::Refused(StoreError::Full);
+            }
+            "NOREPLICAS" | "MISCONF" | "BUSY" => {
+                self.own_metrics.failed(RedisFailure::Refused);
+                self.log_refusal(&self.write_refused_at, RedisFailure::Refused, &error);
+            }
+            // The command may have gone to a server that is no master, or has the key no more.
+            _ if is_of_connection => {
+                self.note_failure(RedisFailure::Refused, &words(&error));
+                self.supervisor.complain();
+            }
+            _ => {
+                self.own_metrics.failed(RedisFailure::Refused);
+                self.log_refusal(&self.command_refused_at, RedisFailure::Refused, &error);
+            }
+        }
+        Failure::Refused(StoreError::Unavailable(Cause::Refused))
+    }
+
+    /// Counts why a command had no answer of use, and logs each cause once a second at most.
+    pub(super) fn note_failure(&self, failure: RedisFailure, error: &dyn fmt::Display) {
+        self.own_metrics.failed(failure);
+        if let Some(left_out) = self.failures_logged[failure.index()].admit() {
+            warn!(cause = failure.as_str(), %error, left_out, "Redis command failed");
+        }
+    }
+
+    /// Notes an answer that no script of this program gives. It is not known whether the command
+    /// was carried out.
+    pub(super) fn nonsense(&self) -> Failure {
+        self.note_failure(
+            RedisFailure::Nonsense,
+            &"the answer is none of a script of this program",
+        );
+        Failure::NoAnswer(Cause::Nonsense)
+    }
+
+    /// Logs a refusal in Redis's words, unless one of the same kind was logged less than a
+    /// minute ago.
+    pub(super) fn log_refusal(
+        &self,
+        logged_at: &Mutex<Option<Instant>>,
+        cause: RedisFailure,
+        error: &RedisError,
+    ) {
+        let mut logged_at = lock(logged_at);
+        if logged_at.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL) {
+            *logged_at = Some(Instant::now());
+            error!(cause = cause.as_str(), error = words(error), redis = %self.options.target, "Redis refuses a command");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! An inspection of Redis. It finds out whether masters carry out commands and scripts, and which
+//! processes they are.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::RedisError;
+
+use super::canary::Canary;
+use super::conn::words;
+use super::connect::Connected;
+use super::masters::{Infos, infos};
+use super::script::Script;
+
+/// The findings of an inspection.
+pub(super) struct Findings {
+    /// The masters that answered, each as its run id and replication id. The run id is that of a
+    /// process. The replication id changes when the process becomes a master.
+    pub(super) masters: HashSet<String>,
+    pub(super) policies: HashSet<String>,
+    /// Redis's time, in ms since 1970.
+    pub(super) now: Option<u64>,
+    /// Whether the canary that an earlier inspection wrote is not there any more.
+    pub(super) canary_is_gone: bool,
+    /// Whether a cluster names masters that it did not name when the connection was made. The
+    /// library learns of a new master only from a command that fails. A master to which no key
+    /// of this node leads at present would stay unknown, and so would the loss of its statuses.
+    pub(super) has_other_masters: bool,
+    /// Whether Redis takes writes, after it refused them at the last inspection.
+    pub(super) takes_writes_again: bool,
+}
+
+/// The reason why an inspection failed. The texts are for people.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Redis cannot be used over this connection.
+    Lost(String),
+    /// No answer came in time.
+    Late,
+    /// Redis refused a command. The connection is good.
+    Refused(String),
+}
+
+impl Trouble {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Lost(why) | Self::Refused(why) => why,
+            Self::Late => "it does not answer in time".into(),
+        }
+    }
+}
+
+impl From<RedisError> for Trouble {
+    fn from(error: RedisError) -> Self {
+        if ends_connection(&error) {
+            Self::Lost(words(&error))
+        } else {
+            Self::Refused(words(&error))
+        }
+    }
+}
+
+/// Returns whether an error says that this connection is of no use. Any other error that Redis
+/// itself answers concerns one command.
+pub(super) fn ends_connection(error: &RedisError) -> bool {
+    match error.code() {
+        Some(code) => matches!(
+            code,
+            "READONLY" | "NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN"
+        ),
+        None => true,
+    }
+}
+
+/// Inspects Redis, and notes which servers of a cluster have which keys.
+///
+/// # Errors
+/// Returns why Redis cannot be used now.
+pub(super) async fn inspect(
+    connected: &mut Connected,
+    canary: &mut Canary,
+    write: &Script,
+    limit: Duration,
+) -> Result<Findings, Trouble> {
+    let Connected {
+        conn,
+        told_by,
+        servers,
+    } = connected;
+    let (mut asked, was_refused) = (conn.clone(), canary.is_refused);
+    let (infos, written) = tokio::join!(
+        infos(&mut asked, told_by, limit),
+        canary.write(conn, servers, write, limit)
+    );
+    let (
+        Infos {
+            infos,
+            slots,
+            has_other_masters,
+        },
+        now,
+    ) = match (infos, written) {
+        // INFO had no answer in time, but the write of the canary has shown that the connection
+        // is of no use.
+        (Err(Trouble::Late), Err(lost @ Trouble::Lost(_))) => return Err(lost),
+        (infos, written) => (infos?, written?),
+    };
+    if let Some(changed) = slots.and_then(|slots| servers.of_cluster(&slots)) {
+        *servers = Arc::new(changed);
+    }
+    let canary_is_gone = mem::take(&mut canary.is_gone);
+    let takes_writes_again = was_refused && !canary.is_refused;
+    let (masters, policies) = (HashSet::new(), HashSet::new());
+    let mut found = Findings {
+        masters,
+        policies,
+        now,
+        canary_is_gone,
+        has_other_masters,
+        takes_writes_again,
+    };
+    for info in infos {
+        found.masters.insert(format!(
+            "{}/{}",
+            field(&info, "run_id"),
+            field(&info, "master_replid")
+        ));
+        found
+            .policies
+            .insert(field(&info, "maxmemory_policy").to_owned());
+    }
+    Ok(found)
+}
+
+/// Returns a field of the answer to INFO; an empty text if the field is not there.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or_default()
+}

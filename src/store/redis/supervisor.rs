@@ -1,0 +1,156 @@
+//! The supervisor of the connection to Redis: one task that resolves the address, connects, and
+//! inspects Redis every second. If not all is well, it resolves the address again.
+//!
+//! All others ask [`Supervisor::way_to`], and complain if a command failed in a way that may be
+//! the connection's fault.
+
+mod owner;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use self::owner::Owner;
+use super::canary::Canary;
+use super::conn::Conn;
+use super::connect::connect;
+use super::drift::Drift;
+use super::inspection::{Trouble, inspect};
+use super::metrics::RedisMetrics;
+use super::script::Scripts;
+use super::server::{Server, Servers};
+use super::url::Target;
+use crate::runtime::clock::Clock;
+
+/// The state of the connection.
+#[derive(Clone, Default)]
+pub(super) struct ConnectionState {
+    /// The connection on which to send commands, while there is one.
+    pub(super) conn: Option<Conn>,
+    /// The epoch. It grows whenever leases may be lost, or sets may have been missed: with each
+    /// connection that comes more than [`SHORT_LOSS`](owner::SHORT_LOSS) after Redis last answered,
+    /// if Redis's clock runs ahead, and with [`ConnectionState::process`]. 0 before the first
+    /// connection.
+    pub(super) epoch: u64,
+    /// The number of the Redis process. It grows whenever statuses may be lost: with a process that
+    /// was not seen before, with one that was emptied, and once after
+    /// [`CLUSTER_SETTLES`](owner::CLUSTER_SETTLES).
+    pub(super) process: u64,
+    /// The servers, and the keys that each has.
+    pub(super) servers: Arc<Servers>,
+    /// A text that is the same on nodes with the same masters. It changes together with `process`.
+    pub(super) masters: Arc<str>,
+}
+
+/// The settings of the supervisor.
+#[derive(Clone, Debug)]
+pub(super) struct SupervisorOptions {
+    pub(super) target: Target,
+    /// The longest time that a command may take, and that connecting may take.
+    pub(super) timeout: Duration,
+    /// The name of the canary, a hash of this node's own.
+    pub(super) canary: String,
+}
+
+/// The supervisor as the senders of commands see it.
+pub(super) struct Supervisor {
+    state: watch::Receiver<ConnectionState>,
+    complaints: Arc<Notify>,
+}
+
+impl Supervisor {
+    /// Starts the task. It ends when the supervisor is dropped.
+    pub(super) fn spawn(
+        options: SupervisorOptions,
+        scripts: Arc<Scripts>,
+        clock: Arc<Clock>,
+        metrics: Arc<RedisMetrics>,
+    ) -> Self {
+        let (sender, state) = watch::channel(ConnectionState::default());
+        let complaints = Arc::new(Notify::new());
+        let canary = Canary::new(options.canary.clone());
+        let masters = HashSet::new();
+        let (drift, start) = (Drift::default(), Instant::now());
+        let owner = Owner {
+            options,
+            scripts,
+            clock,
+            metrics,
+            state: sender,
+            complaints: Arc::clone(&complaints),
+            masters,
+            named: None,
+            canary,
+            drift,
+            start,
+            took: Duration::ZERO,
+            well_at: None,
+            settles: None,
+        };
+        tokio::spawn(owner.run());
+        Self { state, complaints }
+    }
+
+    /// Returns the way on which to send a command on `key`; `None` while there is no Redis.
+    pub(super) fn way_to(&self, key: &str) -> Option<Way> {
+        let state = self.state.borrow();
+        let (conn, servers) = (state.conn.clone()?, Arc::clone(&state.servers));
+        Some(Way {
+            conn,
+            process: state.process,
+            server: servers.of_key(key)?,
+            servers,
+            asking: false,
+        })
+    }
+
+    /// Returns whether there is a connection.
+    pub(super) fn is_there(&self) -> bool {
+        self.state.borrow().conn.is_some()
+    }
+
+    /// Returns the least of the times that the servers show; `None` before any server has shown
+    /// one.
+    pub(super) fn least_time(&self) -> Option<u64> {
+        self.state.borrow().servers.least_time()
+    }
+
+    /// Returns a receiver of the connection's state, as it is now and as it changes.
+    pub(super) fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.clone()
+    }
+
+    /// Reports that a command failed in a way that may be the connection's fault. An inspection
+    /// follows.
+    pub(super) fn complain(&self) {
+        self.complaints.notify_one();
+    }
+}
+
+/// The connection and the server that a command is sent to.
+pub(super) struct Way {
+    pub(super) conn: Conn,
+    /// The Redis process, as the supervisor counts them.
+    pub(super) process: u64,
+    pub(super) server: Arc<Server>,
+    /// All servers, because the one that is asked may name another.
+    pub(super) servers: Arc<Servers>,
+    /// Whether the key's slot is being moved to the server.
+    pub(super) asking: bool,
+}
+
+/// Connects once, and inspects the Redis that is there.
+///
+/// # Errors
+/// Returns what is wrong, as a text for people, without a password.
+pub(super) async fn check(options: SupervisorOptions, scripts: Arc<Scripts>) -> Result<(), String> {
+    let mut connected = connect(&options.target, None, options.timeout).await?;
+    let mut canary = Canary::new(options.canary);
+    inspect(&mut connected, &mut canary, &scripts.write, options.timeout)
+        .await
+        .map(drop)
+        .map_err(Trouble::into_text)
+}

@@ -1,0 +1,338 @@
+//! A store that several nodes share. What only such a store has is all here: leases, by which a
+//! set finds the nodes that hold waiters of its key; the list of the nodes; its presence, because
+//! it may be out of reach and come back; and updates that are put again if it has lost them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::redis::{self, Purpose, Redis};
+use super::{Put, Snapshot, StoreError, Stored, counted, counted_open};
+use crate::metrics::{Metrics, Verb};
+use crate::model::key::Key;
+use crate::model::lease::Lease;
+use crate::model::status::{Seen, Update};
+use crate::model::write_number::WriteNumber;
+
+/// A store that several nodes share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Shared {
+    /// A Redis.
+    Redis(Arc<Redis>),
+}
+
+/// The presence of a store: whether it is there, and whether it is still the same one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Presence {
+    /// Whether the store can be asked.
+    pub(crate) is_there: bool,
+    /// The epoch. A key that was opened in an earlier one has to be opened again. 0 before the
+    /// first connection.
+    pub(crate) epoch: u64,
+    /// The number of the store's process. Statuses that an earlier process confirmed may be lost.
+    pub(crate) process: u64,
+}
+
+/// A watch on the presence of a store; see [`Shared::presence`].
+pub(crate) enum Watch {
+    Redis(redis::Watch),
+}
+
+/// The result of giving back a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenBack {
+    /// It was given back.
+    Done,
+    /// There is none, or it is left to end by itself.
+    LeftAlone,
+    /// It is still there. Or it could not be given back yet: the open that writes it is under
+    /// way, or an earlier give-back had no answer and may still be carried out.
+    NotYet,
+}
+
+impl Shared {
+    /// See [`Store::open`](super::Store::open).
+    pub(super) async fn open(
+        &self,
+        key: &Key,
+        seen: Seen,
+        hold: Duration,
+    ) -> Result<Option<Update>, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.open(Purpose::Get, key, seen, hold).await,
+        }
+    }
+
+    /// Opens a key again for gets that are held: see [`Store::open`](super::Store::open). It uses
+    /// the permits for recovery, and leaves those for gets to new ones.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`](super::Store::open).
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn open_again(
+        &self,
+        key: &Key,
+        seen: Seen,
+        hold: Duration,
+    ) -> Result<Option<Update>, StoreError> {
+        let began = Instant::now();
+        let opened = match self {
+            Self::Redis(redis) => redis.open(Purpose::Recovery, key, seen, hold).await,
+        };
+        counted_open(self.metrics(), began, opened)
+    }
+
+    /// See [`Store::put`](super::Store::put).
+    pub(super) async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.put(key, put).await,
+        }
+    }
+
+    /// See [`Store::read`](super::Store::read).
+    pub(super) async fn read(&self, key: &Key) -> Result<Snapshot, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.read(key).await,
+        }
+    }
+
+    /// See [`Store::forget`](super::Store::forget).
+    pub(super) async fn forget(
+        &self,
+        key: &Key,
+        number: WriteNumber,
+    ) -> Result<Stored, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.forget(key, number).await,
+        }
+    }
+
+    /// Stores an update once more, with its version and its number, because an earlier process
+    /// of the store confirmed it and the present one may not have it. No page and no backend
+    /// asks for this.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]. It is a conflict if something as new was there, even if that has
+    /// expired.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn put_again(
+        &self,
+        key: &Key,
+        update: &Update,
+        number: WriteNumber,
+        ttl: Duration,
+    ) -> Result<Stored, StoreError> {
+        let began = Instant::now();
+        let stored = match self {
+            Self::Redis(redis) => Box::pin(redis.put_again(key, update, number, ttl)).await,
+        };
+        counted(self.metrics(), Verb::PutAgain, began, stored)
+    }
+
+    /// Gives back this node's lease of a key whose last waiter has left. Does nothing if the key
+    /// was opened again meanwhile. Does nothing either if the lease ends soon, unless the node
+    /// `is_short` of leases.
+    ///
+    /// # Errors
+    /// Fails if the lease may still be there. It then ends by itself.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn give_back(
+        &self,
+        key: &Key,
+        is_short: bool,
+    ) -> Result<GivenBack, StoreError> {
+        let began = Instant::now();
+        let given = match self {
+            Self::Redis(redis) => Box::pin(redis.give_back(key, is_short)).await,
+        };
+        match given {
+            // These results are not counted, because the store was hardly ever asked.
+            Ok(given @ (GivenBack::NotYet | GivenBack::LeftAlone)) => Ok(given),
+            given => counted(self.metrics(), Verb::GiveBack, began, given),
+        }
+    }
+
+    /// Returns all leases of this node with their ends, to be given back as it drains.
+    pub(crate) fn leases(&self) -> Vec<(Key, u64)> {
+        match self {
+            Self::Redis(redis) => redis.leases(),
+        }
+    }
+
+    /// Gives back this node's lease of a key if it still ends at `ends`: see
+    /// [`Shared::give_back`].
+    ///
+    /// # Errors
+    /// Fails if the lease may still be there. It then ends by itself.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn give_back_lease(&self, key: &Key, ends: u64) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let given = match self {
+            Self::Redis(redis) => Box::pin(redis.give_back_lease(key, ends)).await,
+        };
+        counted(self.metrics(), Verb::GiveBack, began, given).map(drop)
+    }
+
+    /// Returns the number of opens under way that may write a lease.
+    pub(crate) fn opening(&self) -> usize {
+        match self {
+            Self::Redis(redis) => redis.opening(),
+        }
+    }
+
+    /// Returns whether this node uses more than three quarters of the leases that it may have.
+    pub(crate) fn is_short_of_leases(&self) -> bool {
+        match self {
+            Self::Redis(redis) => redis.is_short_of_leases(),
+        }
+    }
+
+    /// Forgets leases that have ended, and deletes values that have ended although their keys
+    /// still remember the version.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, some of it may be left for the next call.
+    pub(crate) async fn tidy(&self) {
+        match self {
+            Self::Redis(redis) => Box::pin(redis.tidy()).await,
+        }
+    }
+
+    /// Keeps this node on the list of nodes that share the store, for `stay`. Returns some of
+    /// the other nodes: at most `most`, which is 1 or more.
+    ///
+    /// # Errors
+    /// Fails if it is not known whether this node is on the list, and which others are.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn attend(
+        &self,
+        stay: Duration,
+        most: usize,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let began = Instant::now();
+        let others = match self {
+            Self::Redis(redis) => Box::pin(redis.attend(stay, most)).await,
+        };
+        counted(self.metrics(), Verb::Attend, began, others)
+    }
+
+    /// Takes this node off the list of nodes. `stay` is the time for which it attended.
+    ///
+    /// # Errors
+    /// Fails if this node may still be on the list. Its stay then ends by itself.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn depart(&self, stay: Duration) -> Result<(), StoreError> {
+        self.attend(stay, 0).await.map(drop)
+    }
+
+    /// Returns a watch on the presence of the store, as it is now and as it changes.
+    pub(crate) fn presence(&self) -> Watch {
+        match self {
+            Self::Redis(redis) => Watch::Redis(redis.presence()),
+        }
+    }
+
+    /// Returns whether the store can be asked now.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Redis(redis) => redis.is_there(),
+        }
+    }
+
+    /// Waits until the store can be asked.
+    ///
+    /// # Cancel safety
+    /// It changes nothing.
+    pub(crate) async fn there(&self) {
+        let mut presence = self.presence();
+        while !presence.now().is_there && presence.changed().await {}
+    }
+
+    /// Returns a text that is the same on nodes that use the same store, and the number by which
+    /// this node counts the store's process.
+    pub(crate) fn identity(&self) -> (Arc<str>, u64) {
+        match self {
+            Self::Redis(redis) => redis.identity(),
+        }
+    }
+
+    /// Returns the longest time that a call may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        match self {
+            Self::Redis(redis) => redis.options().timeout,
+        }
+    }
+
+    /// Returns the most commands that may be under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        match self {
+            Self::Redis(redis) => redis.options().in_flight,
+        }
+    }
+
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+        }
+    }
+
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Redis(redis) => redis.place(),
+        }
+    }
+
+    pub(super) fn log_place(&self, advertised: &str) {
+        match self {
+            Self::Redis(redis) => redis.log_place(advertised),
+        }
+    }
+
+    pub(super) fn set_gauges(&self) {
+        match self {
+            Self::Redis(redis) => redis.set_gauges(),
+        }
+    }
+
+    pub(super) fn clock_ms(&self) -> u64 {
+        match self {
+            Self::Redis(redis) => redis.clock_ms(),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        match self {
+            Self::Redis(redis) => redis.metrics(),
+        }
+    }
+}
+
+impl Watch {
+    /// Returns the presence now.
+    pub(crate) fn now(&self) -> Presence {
+        match self {
+            Self::Redis(watch) => watch.now(),
+        }
+    }
+
+    /// Waits for a change. Returns `false` if there will be no more changes.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the next call sees the change.
+    pub(crate) async fn changed(&mut self) -> bool {
+        match self {
+            Self::Redis(watch) => watch.changed().await,
+        }
+    }
+}
