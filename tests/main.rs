@@ -1,8 +1,8 @@
 //! Tests of holdfast from outside: the built program on free loopback ports, raw bytes in,
 //! exact bytes out.
 //!
-//! One binary holds all tests, with a module for each behaviour. [`support`] is the harness,
-//! a package of its own in `testkit/`.
+//! One binary holds all tests, with a module for each promise. The harness is a package of its
+//! own: [`holdfast_testkit`].
 //! The name of a test is the fact that the test checks.
 //! `HOLDFAST_TEST_LONG=1` runs the long forms. `HOLDFAST_BLESS=1` rewrites the golden files;
 //! read every byte of the diff afterwards.
@@ -21,5 +21,3 @@ mod nodes;
 mod operate;
 mod proxy;
 mod races;
-
-use holdfast_testkit as support;

@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Held, Node, Nodes, Redis, Response, now_ms};
+use holdfast_testkit::{Held, Node, Nodes, Redis, Response, now_ms};
 
 /// The beginning of all keys in Redis.
 const PREFIX: &str = "holdfast:1:";

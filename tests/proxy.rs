@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::operate::settings::{default_of, entries};
-use crate::support::nginx::{NAME, Site, directory, shipped};
-use crate::support::{Launch, Nginx, Node, Response, Scratch};
+use holdfast_testkit::nginx::{NAME, Site, directory, shipped};
+use holdfast_testkit::{Launch, Nginx, Node, Response, Scratch};
 
 /// Returns a directive's arguments in a file of `nginx/`.
 ///

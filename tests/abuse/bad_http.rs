@@ -6,7 +6,7 @@ mod framing;
 mod pace;
 mod random;
 
-use crate::support::{Address, Conn, Node, Response, request};
+use holdfast_testkit::{Address, Conn, Node, Response, request};
 
 /// The line of a good request on the public listener. Below are its target, and the target of a
 /// good request on the internal listener.

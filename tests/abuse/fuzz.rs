@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::support::long;
+use holdfast_testkit::long;
 
 /// The number of mutations of one corpus.
 const MUTATIONS: u32 = 3_000;

@@ -18,8 +18,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::nodes::settle;
-use crate::support::{Node, Nodes, Redis, long, many_files};
 use holders::Holders;
+use holdfast_testkit::{Node, Nodes, Redis, long, many_files};
 use requests::Requests;
 
 /// The load of a run, and the results that it must reach.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::contract::sets::room;
-use crate::support::{
+use holdfast_testkit::{
     Address, Conn, Held, Launch, Node, PATIENCE, Scratch, eventually, long, many_files, request,
 };
 

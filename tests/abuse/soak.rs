@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::nodes::settle;
 use crate::races::one_node::clients::{Answer, LEAVINGS, LONG, Place, stir};
-use crate::support::{Node, Nodes, Redis, long};
+use holdfast_testkit::{Node, Nodes, Redis, long};
 
 /// The number of pages that run side by side, each with its backend.
 const LANES: usize = 16;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::contract::golden::assert_golden;
-use crate::support::{Conn, Held, Node, Response, ahead, request};
+use holdfast_testkit::{Conn, Held, Node, Response, ahead, request};
 
 /// The form in which the answer is asked for.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 
 use crate::abuse::fuzz::checks::RESERVED;
 use crate::contract::golden::assert_golden;
-use crate::support::{Conn, Node, Response, encode, request};
+use holdfast_testkit::{Conn, Node, Response, encode, request};
 
 const TIMEOUT: &str = r#"{"code":-1,"message":"timeout","value":null,"version":0,"final":false}"#;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::contract::sets::{check, check_done, check_refused};
-use crate::support::{Node, Response, ahead};
+use holdfast_testkit::{Node, Response, ahead};
 
 /// Returns the id of a node, from `/health/live`.
 pub(crate) async fn node_id(node: &Node) -> String {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Clock, Launch, Node, eventually, now_ms};
+use holdfast_testkit::{Clock, Launch, Node, eventually, now_ms};
 
 const HOUR_S: i64 = 3600;
 const HOUR_MS: u64 = 3_600_000;

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::{Conn, Held, Node, Response, encode, eventually, now_ms, request};
+use holdfast_testkit::{Conn, Held, Node, Response, encode, eventually, now_ms, request};
 
 const FILES: [(&str, &str); 8] = [
     ("/demo", "text/html; charset=utf-8"),

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::{Response, ahead};
+use holdfast_testkit::{Response, ahead};
 
 /// Compares `response` with `fixtures/answers/NAME.http`.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::contract::channel::node_id;
 use crate::contract::sets::{check, check_done, check_refused, expires_in_ms};
-use crate::support::{Conn, Node, Response, ahead, encode, eventually, request};
+use holdfast_testkit::{Conn, Node, Response, ahead, encode, eventually, request};
 
 /// Asks `GET /keys/{key}`, with the key as it stands in the path.
 async fn look(node: &Node, key: &str) -> Response {
@@ -98,7 +98,7 @@ async fn waiters_are_told_with_and_without_a_status() {
             waiters(&node, count).await
         );
         check(&response, 200, &expected);
-        held.into_iter().for_each(crate::support::Held::leave);
+        held.into_iter().for_each(holdfast_testkit::Held::leave);
     }
     node.quiet().await;
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use crate::support::{Conn, Node, Response, request};
+use holdfast_testkit::{Conn, Node, Response, request};
 
 /// Returns a file of the library as a client with this `accept-encoding` gets it.
 pub(crate) async fn library(node: &Node, target: &str, accepts: &str) -> Response {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::contract::answers::check_script_headers;
-use crate::support::{Node, Response, encode, request};
+use holdfast_testkit::{Node, Response, encode, request};
 
 /// The greatest `last`, 2^53-1-2^20.
 const LAST: u64 = 9_007_199_253_692_415;

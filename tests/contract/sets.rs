@@ -11,7 +11,7 @@ mod routes;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::support::{
+use holdfast_testkit::{
     Address, Conn, Held, Node, Response, ahead, encode, eventually, now_ms, request,
 };
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::contract::sets::{check, check_done, check_refused};
-use crate::support::{
+use holdfast_testkit::{
     Conn, Held, Launch, Node, Redis, Response, Scratch, eventually, long, now_ms, project_file,
     request,
 };

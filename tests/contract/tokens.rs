@@ -3,7 +3,7 @@
 
 use crate::contract::channel::node_id;
 use crate::contract::sets::{check, check_done, check_headers};
-use crate::support::{Conn, Launch, Node, Response, Scratch, eventually, request};
+use holdfast_testkit::{Conn, Launch, Node, Response, Scratch, eventually, request};
 
 const FIRST: &str = "tok-first-5f1c0a";
 const SECOND: &str = "tok~second+/=._-9";

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use crate::support::{Conn, Finished, Launch, Node, Scratch, eventually, request};
+use holdfast_testkit::{Conn, Finished, Launch, Node, Scratch, eventually, request};
 
 fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())

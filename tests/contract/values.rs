@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::contract::sets::check_refused;
-use crate::support::{Conn, Node, encode, request};
+use holdfast_testkit::{Conn, Node, encode, request};
 
 /// A case that `values.js` compares: its scripts must give the value that `JSON.parse` makes of
 /// `text`.
@@ -309,7 +309,7 @@ async fn a_value_is_carried_to_the_byte_and_a_script_gives_what_json_parse_gives
         let shown: String = text.chars().take(60).collect();
         cases.push(both.carry(&shown, &text).await);
     }
-    for throw in 0..if crate::support::long() { 5000 } else { 300 } {
+    for throw in 0..if holdfast_testkit::long() { 5000 } else { 300 } {
         let text = Dice(throw).value(5);
         cases.push(both.carry(&format!("throw {throw}"), &text).await);
     }

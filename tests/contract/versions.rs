@@ -2,7 +2,7 @@
 //! status from anybody, or moves versions so that a page misses one. In both stores.
 
 use crate::contract::sets::check_done;
-use crate::support::{Node, Nodes, Redis, eventually, now_ms};
+use holdfast_testkit::{Node, Nodes, Redis, eventually, now_ms};
 
 /// The greatest `last` that is well-formed, 2^53-1-2^20.
 const GREATEST: u64 = 9_007_199_253_692_415;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_dir;
 use std::path::{Path, PathBuf};
 
-use crate::support::project_file;
+use holdfast_testkit::project_file;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::docs::code::code_below;
 use crate::docs::readme::{code_spans, table_of};
-use crate::support::{Conn, Launch, Node, PATIENCE, Scratch, eventually};
+use holdfast_testkit::{Conn, Launch, Node, PATIENCE, Scratch, eventually};
 
 const TOKEN: &str = "of-the-examples-of-the-documents";
 

@@ -1,6 +1,6 @@
 //! The blocks of code in the documents. Tests use them as they are written there.
 
-use crate::support::project_file;
+use holdfast_testkit::project_file;
 
 /// A block of code.
 #[derive(Debug, PartialEq)]

@@ -6,7 +6,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::docs::code::blocks;
-use crate::support::{PATIENCE, Scratch, free_port};
+use holdfast_testkit::{PATIENCE, Scratch, free_port};
 
 #[test]
 fn the_chinese_documents_show_the_same_commands_and_pages() {

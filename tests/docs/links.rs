@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::read_dir;
 use std::path::PathBuf;
 
-use crate::support::project_file;
+use holdfast_testkit::project_file;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

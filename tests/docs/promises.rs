@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::docs::named_tests::check_tests_exist;
 use crate::docs::readme::table_of;
-use crate::support::project_file;
+use holdfast_testkit::project_file;
 
 /// Returns the promises: the text between `**` that begins each item of the list under "What it
 /// promises", by its number.

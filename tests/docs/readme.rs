@@ -8,7 +8,7 @@ use holdfast::http::response::code;
 
 use crate::contract::library::library;
 use crate::operate::metrics::families;
-use crate::support::{Node, Nodes, Redis, Response, Scratch, project_file};
+use holdfast_testkit::{Node, Nodes, Redis, Response, Scratch, project_file};
 
 const SETTINGS: &str = "docs/settings.md";
 const WRITE_SETTINGS: &str = "This writes the table: HOLDFAST_BLESS=1 cargo test --test integration docs::readme::the_settings";

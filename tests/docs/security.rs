@@ -3,7 +3,7 @@
 
 use crate::docs::named_tests::check_tests_exist;
 use crate::docs::readme::{code_spans, table_of};
-use crate::support::project_file;
+use holdfast_testkit::project_file;
 
 #[test]
 fn each_attack_and_fault_names_tests_that_exist() {

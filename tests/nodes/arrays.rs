@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{poll, status};
-use crate::support::{
+use holdfast_testkit::{
     Conn, Launch, Node, Proxy, Redis, Response, Weather, eventually, request, wait_connected,
 };
 

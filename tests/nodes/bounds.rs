@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{poll, settle, status};
-use crate::support::{
+use holdfast_testkit::{
     Address, Conn, Launch, Nodes, Proxy, Redis, Weather, eventually, free_port, request,
     wait_connected,
 };

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{poll, settle};
-use crate::support::{Launch, Node, Nodes, Redis, eventually};
+use holdfast_testkit::{Launch, Node, Nodes, Redis, eventually};
 
 const SET: &str = r#"{"key":"k","value":1}"#;
 

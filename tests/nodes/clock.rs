@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{poll, status};
 use crate::contract::sets::check_done;
-use crate::support::{Clock, Nodes, Redis, Sentinels, eventually, now_ms};
+use holdfast_testkit::{Clock, Nodes, Redis, Sentinels, eventually, now_ms};
 
 /// The time by which the clock of the first master is ahead.
 const AHEAD_S: i64 = 60;

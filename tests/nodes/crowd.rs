@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::settle;
-use crate::support::{Conn, Nodes, Redis, request};
+use holdfast_testkit::{Conn, Nodes, Redis, request};
 
 const WAITERS: usize = 1000;
 const KEYS: usize = 250;

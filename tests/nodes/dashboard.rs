@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::settle;
 use crate::contract::channel::node_id;
 use crate::contract::sets::check;
-use crate::support::{Conn, Launch, Node, Nodes, Redis, Scratch, eventually, request};
+use holdfast_testkit::{Conn, Launch, Node, Nodes, Redis, Scratch, eventually, request};
 
 /// The key of the list of all nodes in Redis.
 const LIST: &str = "holdfast:1:all nodes";

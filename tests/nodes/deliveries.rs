@@ -2,7 +2,7 @@
 
 use super::{gone, no_status, poll, settle, status};
 use crate::contract::sets::{check, check_done};
-use crate::support::{Nodes, Redis, ahead};
+use holdfast_testkit::{Nodes, Redis, ahead};
 
 #[tokio::test]
 async fn a_set_on_any_node_answers_a_get_on_any_node() {

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{is_of_key, leases, poll, settle, status};
 use crate::contract::sets::{check, check_done};
-use crate::support::{
+use holdfast_testkit::{
     Launch, Nodes, Proxy, Redis, Response, Scratch, Weather, eventually, free_port, wait_connected,
 };
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, is_of_key, no_status, poll, settle};
 use crate::contract::sets::check_done;
-use crate::support::{Nodes, Redis, eventually, long};
+use holdfast_testkit::{Nodes, Redis, eventually, long};
 
 #[tokio::test]
 async fn no_key_is_ever_without_a_time_to_live_and_in_the_end_none_is_there() {

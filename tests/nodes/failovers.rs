@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::dashboard::wait_all_known;
 use super::{PREFIX, check_told, poll, set_stored, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Held, Nodes, Redis, RedisCluster, Sentinels, eventually, long};
+use holdfast_testkit::{Held, Nodes, Redis, RedisCluster, Sentinels, eventually, long};
 
 /// A hold longer than a failover of these tests.
 const ARGS: [&str; 2] = ["--hold", "15s"];
@@ -178,7 +178,7 @@ async fn a_cluster_holds_the_keys_on_all_its_masters() {
         } else {
             format!("}}{{}}{at}")
         };
-        let path = crate::support::encode(&key);
+        let path = holdfast_testkit::encode(&key);
         let mut held = nodes.hold(at % 3, &format!("key={path}")).await;
         let version = nodes[at / 3 % 3].set_ok(&key, "1").await;
         assert_eq!(held.answer().await.text(), status(version, "1"));

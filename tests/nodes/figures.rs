@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, set_stored};
-use crate::support::{Conn, Nodes, Proxy, Redis, RedisCluster, Sentinels, Weather, long, request};
+use holdfast_testkit::{
+    Conn, Nodes, Proxy, Redis, RedisCluster, Sentinels, Weather, long, request,
+};
 
 /// The work that Redis and the nodes have done so far.
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::{PREFIX, is_of_key, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Nodes, Redis, eventually, long, many_files, request};
+use holdfast_testkit::{Nodes, Redis, eventually, long, many_files, request};
 
 /// A hold so long that no lease ends by itself while a test waits until it is given back.
 const ARGS: [&str; 2] = ["--hold", "30s"];

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{leases, poll, settle, status};
 use crate::contract::channel::node_id;
 use crate::contract::sets::check;
-use crate::support::{
+use holdfast_testkit::{
     Launch, Node, Nodes, Proxy, Redis, Weather, eventually, free_port, wait_connected,
 };
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{leases, settle};
 use crate::contract::channel::node_id;
-use crate::support::{
+use holdfast_testkit::{
     Conn, Launch, Node, Nodes, Proxy, Redis, Response, Scratch, Weather, eventually, free_port,
     long, wait_connected,
 };

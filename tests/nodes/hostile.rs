@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{PREFIX, settle, status};
-use crate::support::{Nodes, PATIENCE, Redis, now_ms};
+use holdfast_testkit::{Nodes, PATIENCE, Redis, now_ms};
 
 /// Answers of a peer, each with whether the connection then ends.
 const ANSWERS: [(&str, bool); 16] = [

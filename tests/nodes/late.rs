@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, poll, set_stored, settle, status};
-use crate::support::{
+use holdfast_testkit::{
     Clock, Conn, Nodes, PATIENCE, Proxy, Redis, RedisCluster, Response, Weather, eventually, long,
     now_ms, request,
 };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::hostile::script;
 use super::{PREFIX, is_of_key, leases, no_status, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Conn, Nodes, Redis, ahead, eventually, now_ms, request};
+use holdfast_testkit::{Conn, Nodes, Redis, ahead, eventually, now_ms, request};
 
 /// A hold so long that a lease that is not given back outlasts any of these tests.
 const HOLD: [&str; 2] = ["--hold", "60s"];

@@ -3,7 +3,7 @@
 
 use super::{poll, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Authority, Finished, Launch, Nodes, Redis, RedisCluster, Scratch};
+use holdfast_testkit::{Authority, Finished, Launch, Nodes, Redis, RedisCluster, Scratch};
 
 /// A password with characters that must be percent-encoded in a URL.
 const PASSWORD: &str = "p@ss:w/rd%?#[]";
@@ -225,7 +225,7 @@ async fn a_check_says_why_there_is_no_redis() {
     );
     let finished = good.run().await;
     assert_eq!(finished.status.code(), Some(0), "{finished:?}");
-    let free = crate::support::free_port();
+    let free = holdfast_testkit::free_port();
     for url in [
         format!("redis://:wr0ng@127.0.0.1:{}", redis.port),
         format!("redis://nobody:wr0ng@127.0.0.1:{}", redis.port),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{leases, settle};
-use crate::support::{Nodes, Redis};
+use holdfast_testkit::{Nodes, Redis};
 
 /// Returns what a node says of a key, without the time for which it is still kept. Checks that
 /// this time is 1 ms to `ttl` seconds if a status is known, else 0.
@@ -105,7 +105,7 @@ async fn keys_of_every_byte_are_found_on_every_node() {
         "v",
         &"x".repeat(128),
     ] {
-        let path = crate::support::encode(key);
+        let path = holdfast_testkit::encode(key);
         let mut held = nodes.hold(0, &format!("key={path}")).await;
         let version = nodes[1].set_ok(key, "1").await;
         assert_eq!(held.answer().await.version(), version, "{key}");

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{PREFIX, leases, poll, settle, status};
 use crate::contract::channel::node_id;
-use crate::support::{
+use holdfast_testkit::{
     Address, Conn, Held, Launch, Node, Nodes, Proxy, Redis, Response, Weather, eventually,
     free_port, now_ms, request, wait_connected,
 };

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::settle;
 use crate::races::one_node::clients::{Answer, Place, stir};
-use crate::support::{Nodes, Redis, long};
+use holdfast_testkit::{Nodes, Redis, long};
 use std::time::Duration;
 
 const KEYS: usize = 8;

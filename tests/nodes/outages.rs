@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, check_told, no_status, poll, set_stored, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Held, Launch, Node, Nodes, Proxy, Redis, Response, Weather, eventually};
+use holdfast_testkit::{Held, Launch, Node, Nodes, Proxy, Redis, Response, Weather, eventually};
 
 /// A hold longer than an outage of these tests, which lasts a few seconds.
 const ARGS: [&str; 2] = ["--hold", "15s"];

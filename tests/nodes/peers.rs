@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{leases, poll, settle, status};
 use crate::contract::sets::{check, check_done};
-use crate::support::{
+use holdfast_testkit::{
     Launch, Node, Nodes, Proxy, Redis, Weather, ahead, eventually, free_port, now_ms,
     wait_connected,
 };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::settle;
-use crate::support::{Nodes, Redis, RedisCluster, Sentinels, long};
+use holdfast_testkit::{Nodes, Redis, RedisCluster, Sentinels, long};
 use world::{Tolerance, World};
 
 /// A hold that is far longer than gets wait. It bounds the leases.

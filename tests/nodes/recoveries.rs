@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::races::world::{RECOVERY, Tally, Tolerance, World};
 use super::settle;
-use crate::support::{Held, Nodes, Redis, Sentinels, long};
+use holdfast_testkit::{Held, Nodes, Redis, Sentinels, long};
 
 /// A hold that is longer than anything that happens.
 const ARGS: [&str; 4] = ["--hold", "25s", "--status-ttl", "120s"];

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{poll, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Node, Nodes, Redis, Reply, Resp, eventually};
+use holdfast_testkit::{Node, Nodes, Redis, Reply, Resp, eventually};
 
 /// A script that never ends. Redis refuses everybody else's commands when it has run for too
 /// long.
@@ -147,7 +147,7 @@ impl World {
 
     /// Checks that a get whose lease could not be written receives the status that is set when
     /// Redis takes writes again.
-    async fn check_held_meanwhile(self, mut held: crate::support::Held) {
+    async fn check_held_meanwhile(self, mut held: holdfast_testkit::Held) {
         self.nodes.wait_key_waiters("known", 1).await;
         let version = check_done(&self.nodes[1].set(r#"{"key":"known","value":2}"#).await, 1);
         assert_eq!(held.answer().await.text(), status(version, "2"));
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Begins a get that knows the stored version, while Redis refuses its lease.
-    async fn hold_unleased(&self) -> crate::support::Held {
+    async fn hold_unleased(&self) -> holdfast_testkit::Held {
         self.nodes[0]
             .open(&format!("key=known&last={}&wait=25", self.version))
             .await

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{poll, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Clock, Nodes, Redis, eventually, now_ms};
+use holdfast_testkit::{Clock, Nodes, Redis, eventually, now_ms};
 
 #[tokio::test]
 async fn a_repeat_with_the_same_id_is_not_carried_out_again_at_any_node() {

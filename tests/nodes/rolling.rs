@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{PREFIX, gone, leases, poll, settle, status};
 use crate::contract::sets::check_done;
-use crate::support::{Nodes, Redis, Reply, ahead, eventually, now_ms, project_file};
+use holdfast_testkit::{Nodes, Redis, Reply, ahead, eventually, now_ms, project_file};
 
 fn fixture(name: &str) -> String {
     project_file(format!("fixtures/rolling/{name}"))

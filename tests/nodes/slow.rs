@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{poll, settle};
 use crate::contract::sets::check_done;
-use crate::support::{Nodes, Redis, Reply, Resp, eventually};
+use holdfast_testkit::{Nodes, Redis, Reply, Resp, eventually};
 
 /// The seconds for which a client blocks the one thread of Redis each time. They pass by the
 /// clock, so they are no longer on a machine with too much to do.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpStream;
 
-use crate::support::{
+use holdfast_testkit::{
     Authority, Proxy, Redis, RedisCluster, Reply, Resp, Sentinels, Weather, eventually,
 };
 

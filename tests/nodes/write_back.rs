@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{PREFIX, check_told, gone, poll, set_stored, settle, status};
-use crate::support::{Nodes, Redis, ahead, eventually};
+use holdfast_testkit::{Nodes, Redis, ahead, eventually};
 
 /// Waits until a poll of `key` on a node returns `expected`.
 async fn wait_poll(nodes: &Nodes, at: usize, key: &str, expected: &str) {

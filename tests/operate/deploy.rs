@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::docs::code::code_below;
 use crate::operate::settings::{default_of, entries};
-use crate::support::{Launch, PATIENCE, Scratch, eventually, free_port, project_file};
+use holdfast_testkit::{Launch, PATIENCE, Scratch, eventually, free_port, project_file};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Address, Conn, Node, PATIENCE, Response, eventually, request};
+use holdfast_testkit::{Address, Conn, Node, PATIENCE, Response, eventually, request};
 
 /// Settings of a drain that does not end while a test runs.
 const OPEN: [&str; 6] = [

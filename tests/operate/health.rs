@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::contract::channel::node_id;
 use crate::contract::sets::check;
-use crate::support::{Conn, Launch, Node, Scratch, ahead, eventually, long, request};
+use holdfast_testkit::{Conn, Launch, Node, Scratch, ahead, eventually, long, request};
 
 const GOOD: &str = r#"{"code":0,"message":"success"}"#;
 

@@ -7,7 +7,9 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{Address, Conn, Launch, Node, PATIENCE, Scratch, encode, eventually, request};
+use holdfast_testkit::{
+    Address, Conn, Launch, Node, PATIENCE, Scratch, encode, eventually, request,
+};
 
 /// Returns the events in a node's log so far. With `--log-format json`, each line is an object.
 fn events(node: &Node) -> Vec<Value> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::contract::channel::node_id;
-use crate::support::{Conn, Launch, Node, Nodes, Redis, Response, encode, eventually, request};
+use holdfast_testkit::{Conn, Launch, Node, Nodes, Redis, Response, encode, eventually, request};
 
 /// One family of metrics in a scrape.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::docs::code::code_below;
 use crate::operate::metrics::{Family, families};
-use crate::support::{Node, Nodes, Redis, Scratch, project_file};
+use holdfast_testkit::{Node, Nodes, Redis, Scratch, project_file};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const RULES: &str = "deploy/prometheus-alerts.yml";

@@ -5,7 +5,7 @@ mod start;
 
 use std::collections::BTreeSet;
 
-use crate::support::{Finished, Launch, Scratch};
+use holdfast_testkit::{Finished, Launch, Scratch};
 
 /// The kind of value that a setting takes, from which follow the values that it must refuse.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::support::{Address, Conn, Nginx, Nodes, Response, eventually, request};
+use holdfast_testkit::{Address, Conn, Nginx, Nodes, Response, eventually, request};
 
 /// The time between two sets.
 const PACE: Duration = Duration::from_millis(25);

@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::crowd::{Crowd, Tally};
-use crate::support::nginx::Site;
-use crate::support::{Address, Nginx, Node, Nodes, Redis, eventually, free_port, long};
+use holdfast_testkit::nginx::Site;
+use holdfast_testkit::{Address, Nginx, Node, Nodes, Redis, eventually, free_port, long};
 
 /// The number of pages. With this many and with [`WAIT`], some are always held and some are
 /// always on their way.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::http2::Http2;
-use crate::support::nginx::NAME;
-use crate::support::{Nginx, Node, Nodes, PATIENCE, Redis, eventually, long};
+use holdfast_testkit::nginx::NAME;
+use holdfast_testkit::{Nginx, Node, Nodes, PATIENCE, Redis, eventually, long};
 
 #[tokio::test]
 async fn twenty_gets_are_held_at_once_over_one_http2_connection() {

@@ -4,8 +4,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::support::nginx::{NAME, Tunnel};
-use crate::support::{Nginx, PATIENCE};
+use holdfast_testkit::nginx::{NAME, Tunnel};
+use holdfast_testkit::{Nginx, PATIENCE};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

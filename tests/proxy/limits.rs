@@ -1,8 +1,8 @@
 //! Tests of the limits of a client: it gets 429 beyond them, and no page or office full of
 //! pages reaches them.
 
-use crate::support::nginx::{NAME, Site};
-use crate::support::{Nginx, Node, eventually};
+use holdfast_testkit::nginx::{NAME, Site};
+use holdfast_testkit::{Nginx, Node, eventually};
 
 #[tokio::test]
 async fn a_client_with_too_many_held_gets_is_answered_429_until_one_ends() {

@@ -1,8 +1,8 @@
 //! Tests of nginx's logs: no log has a key, whatever goes wrong, and the access log says what
 //! the error log does not.
 
-use crate::support::nginx::Site;
-use crate::support::{Address, Nginx, Node, Scratch, free_port};
+use holdfast_testkit::nginx::Site;
+use holdfast_testkit::{Address, Nginx, Node, Scratch, free_port};
 
 const KEY: &str = "t0psecret";
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::nginx::NAME;
-use crate::support::{Address, Conn, Nginx, Node, request};
+use holdfast_testkit::nginx::NAME;
+use holdfast_testkit::{Address, Conn, Nginx, Node, request};
 
 /// A server in place of a node. It keeps each head that comes, and answers 200 without a body.
 struct Witness {

@@ -22,8 +22,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::nodes::settle;
-use crate::support::{Nodes, Redis, long, now_ms};
 use clients::Work;
+use holdfast_testkit::{Nodes, Redis, long, now_ms};
 use judge::judge;
 use schedule::{Form, Schedule};
 

@@ -12,7 +12,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
 use crate::races::one_node::clients::Place;
-use crate::support::{Node, long};
+use holdfast_testkit::{Node, long};
 
 /// The number of keys of one case.
 const KEYS: usize = 3;

@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::join;
 use tokio::task::JoinSet;
 
-use crate::support::{Node, long};
 use clients::{Answer, LEAVINGS, LONG, Leaving, Place, stir};
+use holdfast_testkit::{Node, long};
 
 /// The number of keys that are raced side by side.
 const KEYS: usize = 24;

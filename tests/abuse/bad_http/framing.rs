@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::End::{Ends, GoesOn};
 use super::{BODY, CHUNKED_BODY, LINE, SET, TARGET, check, long_head, public_connections, with};
-use crate::support::{Conn, Node, eventually, request};
+use holdfast_testkit::{Conn, Node, eventually, request};
 
 #[tokio::test]
 async fn a_public_request_with_a_body_or_a_promise_of_one_is_a_400() {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{LINE, SET, long_head, public_connections, target, with};
-use crate::support::{Address, Conn, Node, PATIENCE, eventually, request};
+use holdfast_testkit::{Address, Conn, Node, PATIENCE, eventually, request};
 
 /// The time limit that a test sets. It is long enough for the harness to ask within it on a busy
 /// machine.

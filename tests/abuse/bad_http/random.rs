@@ -1,7 +1,7 @@
 //! Random bytes, and good requests with faults in them.
 
 use super::{CHUNKED_BODY, SET, check_well_formed, public_connections};
-use crate::support::{Address, Conn, Node, eventually, request};
+use holdfast_testkit::{Address, Conn, Node, eventually, request};
 
 /// A small random generator of our own (splitmix64), so that a seed means the same on every
 /// machine.

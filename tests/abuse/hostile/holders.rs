@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::{Node, long, request};
+use holdfast_testkit::{Node, long, request};
 
 /// The key of a status whose answers fill the buffers that they get.
 const BIG: &str = "big";

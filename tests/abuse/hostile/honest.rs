@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::Scale;
 use crate::races::one_node::clients::{Answer, Place};
-use crate::support::Node;
+use holdfast_testkit::Node;
 
 /// The result of a run.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::support::{Node, request};
+use holdfast_testkit::{Node, request};
 
 /// The longest time that a request waits for an answer or the close.
 const LIMIT: Duration = Duration::from_secs(5);

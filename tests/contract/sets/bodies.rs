@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{assert_known, assert_unknown, check_done, check_refused};
-use crate::support::{Conn, Node, request};
+use holdfast_testkit::{Conn, Node, request};
 
 fn chunked(headers: &str, chunks: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!(

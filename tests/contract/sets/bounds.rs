@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{FORM, assert_known, assert_unknown, check, check_done, check_refused, poll, post};
-use crate::support::{Node, Response, eventually};
+use holdfast_testkit::{Node, Response, eventually};
 
 /// Checks that the answer is `{"code":-3,...,"retry_after_ms":N}`: the store is full.
 pub(super) fn check_full(response: &Response) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{FORM, assert_unknown, check_done, check_refused, post};
-use crate::support::{Conn, Node, request};
+use holdfast_testkit::{Conn, Node, request};
 
 #[tokio::test]
 async fn what_is_neither_json_nor_a_form_is_a_415() {

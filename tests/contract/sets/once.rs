@@ -2,7 +2,7 @@
 //! carried out again.
 
 use crate::contract::sets::{assert_known, assert_unknown, check, check_done, conflict};
-use crate::support::{Node, now_ms};
+use holdfast_testkit::{Node, now_ms};
 
 const TOO_LATE: &str = r#"{"code":-7,"message":"too late"}"#;
 

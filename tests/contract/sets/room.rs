@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::bounds::check_full;
 use super::{check_done, check_refused};
-use crate::support::{Conn, Node, eventually, request};
+use holdfast_testkit::{Conn, Node, eventually, request};
 
 /// The length of the longest body. Such a body has all the room that there is beyond the first
 /// 16 KiB, except for a little.

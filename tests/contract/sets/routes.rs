@@ -2,7 +2,7 @@
 //! listener, no other method.
 
 use super::{check_done, check_headers, check_refused, poll};
-use crate::support::{Conn, Node, request};
+use holdfast_testkit::{Conn, Node, request};
 
 const INTERNAL: [(&str, &str, &str); 10] = [
     ("POST", "/status/set", "POST"),

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::world::{Key, Outcome, RECOVERY, Shared, Update};
-use crate::support::{Conn, PATIENCE, request};
+use holdfast_testkit::{Conn, PATIENCE, request};
 
 /// Sends updates, one or two at a time, until the race is ending. Then sets once more, and
 /// checks that this is stored.

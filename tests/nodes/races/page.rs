@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::world::{Shared, Update};
-use crate::support::{Conn, PATIENCE, Response, request};
+use holdfast_testkit::{Conn, PATIENCE, Response, request};
 
 /// Polls until the race is over.
 pub(super) async fn run(shared: Arc<Shared>, at: usize, which: usize) {

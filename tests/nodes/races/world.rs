@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::{backend, page};
-use crate::support::{MAX_ELECTION, Nodes, PATIENCE};
+use holdfast_testkit::{MAX_ELECTION, Nodes, PATIENCE};
 
 const KEYS: usize = 10;
 /// The time for which sets may be refused, and the usual [`Shared::recovery`]. An election of

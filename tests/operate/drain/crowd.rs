@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{drain, log_line, wait_backlog};
-use crate::support::{Conn, Node, PATIENCE, eventually, request};
+use holdfast_testkit::{Conn, Node, PATIENCE, eventually, request};
 
 /// The result that a page gets during a drain.
 #[derive(Debug, PartialEq)]

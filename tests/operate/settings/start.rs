@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use super::{assert_good, assert_mistakes, run};
-use crate::support::{Finished, Launch, Node, Scratch, eventually};
+use holdfast_testkit::{Finished, Launch, Node, Scratch, eventually};
 
 #[tokio::test]
 async fn a_variable_is_as_good_as_a_flag() {

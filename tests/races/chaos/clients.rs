@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::record::{Answer, Log, Outcome, Page, Record, Time};
 use super::{KEYS, PAGES_PER_KEY};
-use crate::support::{Conn, Response, now_ms, request};
+use holdfast_testkit::{Conn, Response, now_ms, request};
 
 /// The time that a client waits beyond the wait that it asked for, before it gives up.
 const IMPATIENCE: Duration = Duration::from_secs(3);

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::NODES;
-use crate::support::Weather;
+use holdfast_testkit::Weather;
 
 /// Something that happens to a node, for a while.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,7 +8,7 @@ use super::clients::{Clients, connect};
 use super::record::{Harm, Page};
 use super::schedule::{Event, Form, ToNode, ToRedis};
 use super::{ARGS, NODES, PAGES_PER_KEY};
-use crate::support::{Clock, Launch, Nodes, Proxy, Redis, Sentinels, Weather, request};
+use holdfast_testkit::{Clock, Launch, Nodes, Proxy, Redis, Sentinels, Weather, request};
 
 /// The number of connections that come while a node is frozen.
 const CROWD: usize = 100;

@@ -17,7 +17,7 @@ use super::{KEYS, fresh_places, holds};
 use crate::races::one_node::clients::{
     Answer, Backend, HalfClosed, LEAVINGS, LONG, Leaving, Page, Place, Receipt,
 };
-use crate::support::PATIENCE;
+use holdfast_testkit::PATIENCE;
 
 const BRIEF: Duration = Duration::from_millis(2);
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Address, Conn, Node, PATIENCE, Response, request};
+use holdfast_testkit::{Address, Conn, Node, PATIENCE, Response, request};
 
 /// The beginning of a query for each form of answer.
 const FORMS: [&str; 3] = ["callback=cb&", "assign=answer&", ""];

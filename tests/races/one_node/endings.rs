@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::clients::{Answer, LEAVINGS, LONG, Place, at_rest, stir};
 use super::{KEYS, SPREAD, on_keys, rounds};
-use crate::support::{Conn, Node, eventually, request};
+use holdfast_testkit::{Conn, Node, eventually, request};
 
 /// Returns a version that the clock reaches in half an hour.
 fn ahead_of_the_clock() -> u64 {

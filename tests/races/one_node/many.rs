@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::clients::{Answer, LEAVINGS, LONG, Leaving, Place, at_rest, stir};
 use super::{KEYS, SPREAD, on_keys, rounds};
-use crate::support::{Conn, Node, PATIENCE, long, request};
+use holdfast_testkit::{Conn, Node, PATIENCE, long, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_rush_on_one_key_a_hundred_are_held_and_one_set_wakes_them_all() {
@@ -108,7 +108,7 @@ async fn an_update_wakes_only_those_that_know_less() {
                     place.key
                 )
             };
-            let delivered = |response: crate::support::Response| {
+            let delivered = |response: holdfast_testkit::Response| {
                 assert_eq!((response.status, response.code()), (200, 0), "{response:?}");
                 response.json()["delivered"][0].as_u64().expect("a number")
             };
