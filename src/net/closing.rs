@@ -1,11 +1,12 @@
 //! The signal by which a listener ends its connections.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
-use crate::runtime::sharded::{lock, shrink};
+use crate::runtime::sharded::shrink;
+use crate::runtime::sync::{AtomicU8, AtomicU64, Mutex, lock};
 
 /// How far a listener is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
