@@ -5,7 +5,7 @@ SHELL = /bin/sh
 # The debug binary as an absolute path, wherever cargo was told to put it.
 HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
 
-.PHONY: help build web deps needs quick test test-protocol test-protocol-long test-browser test-long test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
 
 # How long each target is fuzzed, and which are.
 FUZZ_SECONDS = 60
@@ -34,13 +34,20 @@ quick: ## what one node promises: unit tests and the contract's, without a brows
 # Most tests wait more than they work, so more of them run at a time than there are cores.
 THREADS = --test-threads=6
 
-test: needs ## everything that fits ten minutes: unit, doc, integration, browser and protocol tests
+test: needs ## everything that fits ten minutes: unit, doc, integration, browser, protocol and loom tests
 	cargo test --locked -- $(THREADS)
 	@$(MAKE) -s test-protocol
+	@$(MAKE) -s loom
 	@$(MAKE) -s test-browser
 
 test-protocol: ## the model of the protocol alone: all orders of its steps
 	cargo test --locked -p holdfast-protocol
+
+# A target directory of its own, as the flag concerns all that is built. The flag has a name of our own: at `loom` tokio would
+# leave out its sockets.
+loom: ## loom alone: all orders of the steps of a wait and of what ends it
+	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/loom CARGO_PROFILE_DEV_DEBUG=0 RUSTFLAGS='--cfg holdfast_loom' \
+		cargo test --locked -p holdfast --lib loom_
 
 # Explicit files: what a directory means to `node --test` changed between Node 20 and 22. Two at a time, as they wait more
 # than they work.

@@ -30,8 +30,13 @@
 //! See [`crate::runtime::right_to_answer`]. A waiter that ends without news leaves the registry
 //! first. If it is not there any more, a delivery has taken it out, and the waiter goes by the
 //! end of that delivery.
+//!
+//! `make loom` tries all orders of the steps of these rules.
 
 mod mailbox;
+
+#[cfg(all(test, holdfast_loom))]
+mod loom_tests;
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;

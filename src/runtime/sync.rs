@@ -1,14 +1,14 @@
-//! The locks and counters of the types that loom checks. They are std's, except in a build for
+//! The locks and counters of the types that loom checks. They are std's, except in the tests of
 //! `make loom`: there they are loom's, which tries all orders of the steps of several threads.
 //! A type that loom checks takes them from here, and everything else from std.
 
-#[cfg(holdfast_loom)]
+#[cfg(all(test, holdfast_loom))]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU8, AtomicU64, AtomicUsize},
 };
 use std::sync::PoisonError;
-#[cfg(not(holdfast_loom))]
+#[cfg(not(all(test, holdfast_loom)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU8, AtomicU64, AtomicUsize},
