@@ -5,7 +5,7 @@ SHELL = /bin/sh
 # The debug binary as an absolute path, also if CARGO_TARGET_DIR is set.
 HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
 
-.PHONY: help build web deps needs quick test test-protocol test-protocol-long test-browser test-long test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -34,13 +34,20 @@ quick: ## run the unit tests and the contract's tests of one node, without a bro
 # Most tests wait more than they work, so more of them run at once than there are cores.
 THREADS = --test-threads=6
 
-test: needs ## run all tests that fit into ten minutes: unit, doc, integration, browser and protocol
+test: needs ## run all tests that fit into ten minutes: unit, doc, integration, browser, protocol and loom
 	cargo test --locked -- $(THREADS)
 	@$(MAKE) -s test-protocol
+	@$(MAKE) -s loom
 	@$(MAKE) -s test-browser
 
 test-protocol: ## check the model of the protocol only, in all orders of its steps
 	cargo test --locked -p holdfast-protocol
+
+# The build has a target directory of its own, because the flag concerns all that is built. The flag has a name of our
+# own: with `loom`, tokio would leave out its sockets.
+loom: ## check a wait and everything that ends it, in all orders of their steps
+	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/loom CARGO_PROFILE_DEV_DEBUG=0 RUSTFLAGS='--cfg holdfast_loom' \
+		cargo test --locked -p holdfast --lib loom_
 
 # The files are given by name, because the meaning of a directory for `node --test` changed between Node 20 and 22. Two
 # files run at once, because they wait more than they work.

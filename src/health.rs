@@ -29,6 +29,7 @@ use crate::model::write_number::WriteNumber;
 use crate::runtime::sharded::lock;
 use crate::runtime::shutdown::Drain;
 use crate::store::{Put, Store, StoreError, Stored, memory};
+use crate::wait::{End, Mailbox, Opened, Registered};
 use crate::waiters::Waiters;
 
 /// The beginning of the key of a node's own status. The node's id follows it.
@@ -319,19 +320,12 @@ impl Probe {
     }
 
     /// Sends one status, in the order of a get and of a set. Returns whether it arrived, and
-    /// notes in `last` the version that is stored. It repeats the steps of gets and sets
-    /// instead of calling them, so that it can name the step that fails.
+    /// notes in `last` the version that is stored. It repeats the steps of sets instead of
+    /// calling them, so that it can name the step that fails.
     async fn send(&self, key: &Key, last: &mut Version, parts: &mut PathReport) -> bool {
-        let (waiter, update) = self.waiters.register_own(key, *last);
-        let mut opened = within(self.store.open_own(key, (*last).into(), PROBE_HOLD)).await;
-        // An earlier probe stored this status, but had no answer. A key is leased only to a get
-        // that knows the status under it, so open it once more.
-        if let Ok(Some(newer)) = opened {
-            *last = newer.version();
-            opened = within(self.store.open_own(key, (*last).into(), PROBE_HOLD)).await;
-        }
-        parts.lease = if opened.is_ok() { "ok" } else { "failed" };
-        waiter.opened(u64::MAX);
+        let Some(opened) = self.open(key, last, parts).await else {
+            return false;
+        };
         let raw = serde_json::value::to_raw_value("path").expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("a good value");
         let put = Put {
@@ -369,12 +363,46 @@ impl Probe {
         if self.own.tell(&[told], PROBE_TIMEOUT).await.is_err() {
             return false;
         }
-        match timeout(PROBE_TIMEOUT, update).await {
-            Ok(Ok(update)) if update.version() == version => parts.waiter = "ok",
-            Ok(Ok(_)) => parts.waiter = "another status came",
-            Ok(Err(_)) | Err(_) => parts.waiter = "nothing came",
-        }
+        parts.waiter = match opened
+            .wait(tokio::time::Instant::now() + PROBE_TIMEOUT)
+            .await
+        {
+            End::News(news) if news.update.version() == version => "ok",
+            End::News(_) => "another status came",
+            _ => "nothing came",
+        };
         parts.lease == "ok" && parts.waiter == "ok"
+    }
+
+    /// Registers a waiter and opens its key. The waiter goes on waiting if the store fails, so
+    /// that the later steps are tried too.
+    async fn open(
+        &self,
+        key: &Key,
+        last: &mut Version,
+        parts: &mut PathReport,
+    ) -> Option<Opened<Mailbox>> {
+        // An earlier probe may have stored a status, but had no answer. A key is leased only to
+        // a waiter that knows the status under it, so it is then opened once more.
+        for _ in 0..2 {
+            let seen = *last;
+            let registered = Registered::own(&self.waiters, key, seen, Mailbox::default());
+            let opened = within(self.store.open_own(key, seen.into(), PROBE_HOLD));
+            let open = async {
+                let opened = opened.await;
+                parts.lease = if opened.is_ok() { "ok" } else { "failed" };
+                // Counts as opened in every epoch, so that recovery leaves it alone.
+                (u64::MAX, opened.or(Ok(None)))
+            };
+            let until = tokio::time::Instant::now() + 2 * PROBE_TIMEOUT;
+            match registered.open_by(open, || (), until).await {
+                Ok(opened) => return Some(opened),
+                Err(End::News(news)) => *last = news.update.version(),
+                Err(_) => break,
+            }
+        }
+        parts.lease = "failed";
+        None
     }
 }
 

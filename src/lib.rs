@@ -5,12 +5,17 @@
 //! and calls `cb({...})`.
 //!
 //! # The life of a get
-//! [`net::server`] accepts the connection, and [`net::connection`] has hyper parse the request.
-//! [`public`] routes it, and [`page::get`] checks its parameters ([`http::query`],
-//! [`model::key`], [`page::script`]). Then hyper gives back the connection, and it is parked
-//! ([`net::parked`]). Its get registers a waiter ([`waiters`]), opens the key ([`store`]) and
-//! waits for a status, its deadline or the drain. Whichever task ends the wait has
-//! [`page::answer`] render the outcome as a call, an assignment or JSON, and writes the answer.
+//! 1. [`net::server`] accepts the connection, and [`net::connection`] has hyper parse the
+//!    request.
+//! 2. [`public`] routes it.
+//! 3. [`page::get`] checks its parameters ([`http::query`], [`model::key`], [`page::script`]).
+//!    Then hyper gives back the connection, and it is parked ([`net::parked`]).
+//! 4. [`wait`] registers a waiter ([`waiters`]), opens the key ([`store`]) and waits for a
+//!    status, the deadline or the drain.
+//! 5. [`page::answer`] renders the outcome as a call, an assignment or JSON. The task that
+//!    delivers the status writes the answer, or the connection's own task: whichever has the
+//!    [right to](runtime::right_to_answer).
+//!
 //! Then hyper reads the next request of the connection.
 //!
 //! # The life of a set
@@ -59,6 +64,8 @@ pub mod store;
 pub mod net;
 
 pub mod cluster;
+
+mod wait;
 
 mod health;
 

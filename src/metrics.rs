@@ -204,7 +204,7 @@ impl Metrics {
 
     /// Records the time from the acceptance of a set until the answer to a get that waited for
     /// it was written.
-    pub fn woken(&self, after: Duration) {
+    pub fn record_wake(&self, after: Duration) {
         self.wakes.observe(after.as_secs_f64());
     }
 
@@ -312,7 +312,7 @@ mod tests {
         let metrics = Metrics::default();
         assert_eq!((metrics.totals().gets, metrics.totals().sets), (0, 0));
         for micros in [20, 60, 3_000, 60_000_000] {
-            metrics.woken(Duration::from_micros(micros));
+            metrics.record_wake(Duration::from_micros(micros));
         }
         metrics.get_ended(GetEnd::Left);
         metrics.get_ended(GetEnd::Success);

@@ -4,4 +4,5 @@
 pub(crate) mod answer;
 pub(crate) mod client_library;
 pub(crate) mod get;
+mod parked_wait;
 pub mod script;

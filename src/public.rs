@@ -18,7 +18,7 @@ use crate::http::response::{self, Response};
 use crate::http::router::Router;
 use crate::net::connection::Handling;
 use crate::page::client_library;
-use crate::page::get::{GetHandler, GetStart, HeldGet};
+use crate::page::get::{GetHandler, HeldGet};
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
@@ -102,8 +102,8 @@ impl Public {
                 .gets
                 .begin(request.uri().query().unwrap_or_default(), headers)
             {
-                GetStart::Answer(response) => Ok(Either::Left(response)),
-                GetStart::Held(get) => return Handling::Park(get),
+                Handling::Answer(response) => Ok(Either::Left(response)),
+                Handling::Park(get) => return Handling::Park(get),
             },
             Ok(Route::Options) => {
                 let preflight = headers.contains_key(ORIGIN)

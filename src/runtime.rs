@@ -1,10 +1,12 @@
-//! Additions to the standard library and tokio: time, locks, maps, timers, wakes, futures that
-//! finish after they were dropped, and shutdown. No HTTP.
+//! Additions to the standard library and tokio: time, locks, maps, timers, wakes, the right to
+//! answer, futures that finish after they were dropped, and shutdown. No HTTP.
 
 pub mod clock;
 pub(crate) mod expiring;
 pub(crate) mod finishing;
 pub(crate) mod lazy_timer;
+pub(crate) mod right_to_answer;
 pub(crate) mod self_wake;
 pub(crate) mod sharded;
 pub mod shutdown;
+pub(crate) mod sync;

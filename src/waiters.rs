@@ -8,15 +8,15 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::model::key::{Key, KeyHasher};
 use crate::model::status::{Seen, Update, Version};
-use crate::runtime::sharded::{Sharded, lock, shrink};
+use crate::runtime::sharded::{Sharded, shrink};
+use crate::runtime::sync::{AtomicU64, AtomicUsize, Mutex, lock};
 
 /// The number of waiters of one delivery that get their update with `at_once`. The delivering
 /// task may have to write all of their answers itself. The other waiters write their answers
@@ -35,20 +35,6 @@ pub trait Taker: Debug + Send + Sync {
     ///
     /// [`deliver`]: Self::deliver
     fn abandon(&self);
-}
-
-/// Sends the update through a channel to a task that waits for it.
-impl Taker for Mutex<Option<oneshot::Sender<Update>>> {
-    fn deliver(&self, update: &Update, _: Option<Instant>, _: bool) {
-        if let Some(wake) = lock(self).take() {
-            // The task may have stopped waiting.
-            let _ = wake.send(update.clone());
-        }
-    }
-
-    fn abandon(&self) {
-        lock(self).take();
-    }
 }
 
 /// A waiter that was taken out of the registry. It must get the update or be abandoned, because
@@ -207,15 +193,11 @@ impl Waiters {
         self: &Arc<Self>,
         key: &Key,
         last: Version,
-    ) -> (Waiter, oneshot::Receiver<Update>) {
-        let (wake, update) = oneshot::channel();
+        taker: Arc<dyn Taker>,
+    ) -> Waiter {
         self.held.fetch_add(1, Ordering::Relaxed);
-        let taker = Arc::new(Mutex::new(Some(wake)));
-        (
-            self.insert(key, last, usize::MAX, taker)
-                .expect("no limit was given"),
-            update,
-        )
+        self.insert(key, last, usize::MAX, taker)
+            .expect("no limit was given")
     }
 
     /// Adds a waiter that is counted already, if its key has fewer than `max_per_key`.
@@ -443,6 +425,11 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// Returns the key that it waits for.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Notes that its key was opened in this epoch of the store.
     pub(crate) fn opened(&self, epoch: u64) {
         let mut shard = self.registry.by_key.lock(&self.key);
@@ -497,9 +484,18 @@ mod tests {
         Version::new(number).expect("good")
     }
 
-    /// Returns a taker that ignores the update.
+    /// A taker that ignores the update.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Taker for Nobody {
+        fn deliver(&self, _: &Update, _: Option<Instant>, _: bool) {}
+
+        fn abandon(&self) {}
+    }
+
     fn nobody() -> Arc<dyn Taker> {
-        Arc::new(Mutex::new(None))
+        Arc::new(Nobody)
     }
 
     #[derive(Debug, Default)]
@@ -697,12 +693,13 @@ mod tests {
         assert!(waiters.take_emptied().is_empty());
     }
 
-    #[tokio::test]
-    async fn the_node_s_own_get_hears_of_an_update_too() {
+    #[test]
+    fn the_node_s_own_get_hears_of_an_update_though_there_is_room_for_none() {
         let waiters = Waiters::new(0, 0);
-        let (_waiter, update) = waiters.register_own(&key("a"), version(0));
+        let taken = Arc::<Taken>::default();
+        let _waiter = waiters.register_own(&key("a"), version(0), taken.clone());
         assert_eq!(waiters.deliver(&key("a"), &gone(7)), 1);
-        assert_eq!(update.await, Ok(gone(7)));
+        assert_eq!(*lock(&taken.0), [(gone(7), true)]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The signal by which a listener ends its connections, in two steps.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
-use crate::runtime::sharded::{lock, shrink};
+use crate::runtime::sharded::shrink;
+use crate::runtime::sync::{AtomicU8, AtomicU64, Mutex, lock};
 
 /// How far a listener is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,5 +85,43 @@ impl Drop for Watch {
             tasks.remove(&id);
             shrink(&mut tasks);
         }
+    }
+}
+
+#[cfg(all(test, holdfast_loom))]
+mod loom_tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+
+    /// Waits until the listener is at `course` or further.
+    fn wait_for(stop: &Arc<Stop>, course: Course) {
+        let mut watch = Watch::new(Arc::clone(stop));
+        block_on(poll_fn(|cx| {
+            if watch.poll(cx) < course {
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        }));
+    }
+
+    #[test]
+    fn loom_each_connection_hears_of_each_step_whenever_it_begins_to_listen() {
+        loom::model(|| {
+            let stop = Arc::<Stop>::default();
+            let other = Arc::clone(&stop);
+            let advances = thread::spawn(move || {
+                other.advance(Course::Stopping);
+                other.advance(Course::Closing);
+            });
+            wait_for(&stop, Course::Stopping);
+            wait_for(&stop, Course::Closing);
+            advances.join().expect("no panic");
+            assert!(lock(&stop.tasks).is_empty());
+        });
     }
 }

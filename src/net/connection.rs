@@ -280,12 +280,12 @@ mod tests {
     use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
+    use crate::http::origin::Grant;
     use crate::model::cause::Cause;
     use crate::model::mistake::{Fault, Mistake};
-    use crate::model::status::{Outcome, Status, Update, Value, Version as StatusVersion};
-    use crate::net::parked::Woken;
+    use crate::model::status::{Outcome, Status, Value, Version as StatusVersion};
     use crate::page::script::{Callback, Form};
-    use crate::waiters::Taker;
+    use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -294,7 +294,10 @@ mod tests {
     struct Fixed(Mutex<Option<Response>>);
 
     impl parked::Request for Fixed {
-        fn answer(&self, _: &Outcome) -> Response {
+        type News = ();
+        type Outcome = ();
+
+        fn answer(&self, (): &()) -> Response {
             lock(&self.0).take().expect("asked for once")
         }
 
@@ -305,7 +308,7 @@ mod tests {
         }
 
         async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
-            parked.answer(&Outcome::Timeout);
+            parked.answer(&());
         }
     }
 
@@ -435,7 +438,7 @@ mod tests {
         ];
         let forms = [Form::Json, Form::Jsonp(callback)];
         let answer = |form: &Form, outcome: &Outcome| {
-            crate::page::answer::answer(form, outcome, version, 0, &policy)
+            crate::page::answer::answer(form, &Grant::Any, outcome, version, 0, &policy)
         };
         let mut responses: Vec<_> = outcomes
             .iter()
@@ -622,7 +625,10 @@ mod tests {
     struct Patient;
 
     impl parked::Request for Patient {
-        fn answer(&self, _: &Outcome) -> Response {
+        type News = ();
+        type Outcome = ();
+
+        fn answer(&self, (): &()) -> Response {
             of_length(3)
         }
 
@@ -634,9 +640,10 @@ mod tests {
 
         async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
             assert_eq!(parked.opened(), None);
+            let deadline = Instant::now() + SECOND * 600;
             assert_eq!(
-                parked.woken(Instant::now() + SECOND * 600, wakes).await,
-                Woken::Answered
+                poll_fn(|cx| parked.poll_interrupted(deadline, wakes, cx)).await,
+                Interruption::Delivery(DeliveryEnd::Answered)
             );
         }
     }
@@ -670,11 +677,7 @@ mod tests {
             });
             sleep(SECOND * 200).await;
             let answered = Instant::now();
-            parked.deliver(
-                &Update::Gone(StatusVersion::new(7).expect("good")),
-                None,
-                true,
-            );
+            parked.take_news((), true);
             assert!(
                 task.await.expect("it waits for all of this"),
                 "there is no next request"
@@ -718,7 +721,7 @@ mod tests {
             SECOND * 10,
             &wakes,
         );
-        parked.answer(&Outcome::Timeout);
+        parked.answer(&());
         let timeouts = patient();
         let mut rest = Box::pin(parked.rest(&timeouts, &mut wakes));
         assert!(

@@ -1,13 +1,10 @@
-//! One connection while its get waits. It is out of hyper, whose buffers would cost it twenty
-//! kilobytes. It is in the registry of waiters, so that the delivery of an update can write the
-//! answer itself.
+//! One connection while its request is held. It is out of hyper, whose buffers would cost it
+//! twenty kilobytes, and whoever delivers the request's news can write the answer itself.
+//! Generic over the request and its news. Knows no key, no registry of waiters and no store.
 //!
 //! # The one answer
-//! Each get is answered once, by whoever has the right to: the delivery that took the waiter out
-//! of the registry, or the connection's own task, if the waiter was still there. So a waiter
-//! that is out of the registry will be answered, however long the delivery takes on its way from
-//! the registry to [`Taker::deliver`]: the task waits for it without a limit. Only a panic can
-//! keep a delivery from answering. Then [`Taker::abandon`] is called, and the task answers.
+//! The delivery or the connection's own task answers, whichever has the
+//! [right to](crate::runtime::right_to_answer).
 //!
 //! A delivery with `at_once` writes the answer at once, on the core and in the time slice that
 //! it has, and does not wake the task. The task sleeps until the client asks again, which wakes
@@ -19,11 +16,11 @@
 //! readable. If its deadline is far away, the task also looks in between whether it was answered
 //! and has been idle for too long since.
 //!
-//! While the get waits, a readable socket means one of two things. If the socket also says that
+//! While the request waits, a readable socket means one of two things. If the socket also says that
 //! it is closed for reading, the client left. The socket says so even if it has unread bytes.
 //! Otherwise bytes lie behind the request. They stay in the socket, where TCP bounds them. The
 //! runtime is asked to forget that it saw them, because the task would spin otherwise, and to
-//! look again when the get is answered. Until then only more bytes, or the closing, wake the
+//! look again when the request is answered. Until then only more bytes, or the closing, wake the
 //! task.
 //!
 //! # Assumptions about hyper
@@ -33,6 +30,7 @@
 
 mod encode;
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
@@ -50,13 +48,12 @@ use tokio::time::{Instant, timeout};
 use self::encode::encode;
 use crate::http::response::Response;
 use crate::metrics::DropReason;
-use crate::model::status::{Outcome, Update};
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::listener::Stream;
 use crate::net::timed::{Timeouts, linger};
 use crate::runtime::lazy_timer::Timer;
+use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
 use crate::runtime::sharded::lock;
-use crate::waiters::Taker;
 
 /// The shortest interval of [`Parked::look_in_ms`].
 const MIN_LOOK_IN: Duration = Duration::from_secs(10);
@@ -68,15 +65,19 @@ const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
 
 /// A request that is held.
 pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
+    /// The news that a delivery brings.
+    type News: Debug + Send;
+    /// The way in which the request ends.
+    type Outcome: From<Self::News>;
+
     /// Makes the answer, and records that the request ended with it. Called once.
-    fn answer(&self, outcome: &Outcome) -> Response;
+    fn answer(&self, outcome: &Self::Outcome) -> Response;
+
+    /// Records that the answer was written at `at`, at least in part.
+    fn written(&self, _outcome: &Self::Outcome, _at: Instant) {}
 
     /// Records that the client left. Called once, and then there is no answer.
     fn left(&self);
-
-    /// Records the time from the acceptance of the set that ended the wait to the writing of the
-    /// answer.
-    fn woken(&self, _after: Duration) {}
 
     /// Returns how long the request may wait.
     fn wait(&self) -> Duration;
@@ -90,7 +91,10 @@ pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
 pub(crate) enum Never {}
 
 impl Request for Never {
-    fn answer(&self, _: &Outcome) -> Response {
+    type News = Infallible;
+    type Outcome = Infallible;
+
+    fn answer(&self, _: &Infallible) -> Response {
         match *self {}
     }
 
@@ -125,59 +129,34 @@ pub(crate) struct Wakes {
 
 /// A connection and the request that it holds.
 #[derive(Debug)]
-pub(crate) struct Parked<R> {
+pub(crate) struct Parked<R: Request> {
     pub(crate) request: R,
     exchange: Exchange,
     stop: Arc<Stop>,
     /// The interval at which the task looks whether its connection has been idle for too long,
     /// if the request may wait for longer than that; in ms, to keep it small.
     look_in_ms: Option<NonZeroU32>,
-    state: Mutex<State>,
+    state: Mutex<State<R::News>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct State<N> {
     /// Present until hyper has the stream back or the connection ends. `write_slowly` takes it
     /// for a while.
     stream: Option<Stream>,
     /// The bytes that hyper read behind the request.
     ahead: Box<[u8]>,
-    phase: Phase,
-    /// The connection's task, if it may have to be woken.
-    task: Option<Waker>,
+    right: RightToAnswer<N, AfterAnswer>,
     /// Whether bytes lie behind the request in the socket, and the runtime was asked to forget
     /// them.
     is_followed: bool,
-    /// Whether the task must be woken when the get is answered.
-    wants_to_know: bool,
 }
 
+/// The time of the answer, and the work that is left.
 #[derive(Debug)]
-enum Phase {
-    /// The store is being asked. An update that is delivered meanwhile is kept here. Boxed,
-    /// because it is rare.
-    Opening(Option<Box<News>>),
-    /// The key is open, and a delivery may write the answer.
-    Waiting,
-    /// The connection's own task is to answer with this.
-    Given(Box<News>),
-    /// The connection's own task has taken the update and is to answer with it. This is the time
-    /// at which its set was accepted, if known.
-    Taken(Option<Instant>),
-    /// The delivery that took the waiter out of the registry panicked. The connection's own task
-    /// is to answer.
-    Abandoned,
-    Answered {
-        at: Instant,
-        then: Then,
-    },
-}
-
-/// An update, and the time at which the set that made it was accepted, if known.
-#[derive(Debug)]
-struct News {
-    update: Update,
-    since: Option<Instant>,
+struct AfterAnswer {
+    at: Instant,
+    then: Then,
 }
 
 /// The work that is left after an answer.
@@ -187,39 +166,15 @@ enum Then {
     Rest,
     Close,
     /// The reader has not taken all of the answer yet.
-    Write(Box<Left>),
+    Write(Box<Unwritten>),
     /// The connection cannot be written to any more.
     Drop,
 }
 
 #[derive(Debug)]
-struct Left {
+struct Unwritten {
     bytes: Vec<u8>,
     closes: bool,
-}
-
-/// The reason why a wait was interrupted.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// The task is to answer with this update.
-    Given(Update),
-    Answered,
-    /// The delivery that was to answer panicked.
-    Abandoned,
-    Left,
-    Deadline,
-    Stopping,
-}
-
-/// The end of a delivery that had taken the waiter out of the registry.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Given {
-    /// The delivery leaves the answer to the waiter's own task.
-    Update(Update),
-    /// The delivery answered.
-    Answered,
-    /// The delivery panicked, and nobody has answered.
-    Nothing,
 }
 
 impl<R: Request> Parked<R> {
@@ -239,14 +194,11 @@ impl<R: Request> Parked<R> {
         let look_in_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
         let look_in_ms = look_in_ms.filter(|_| sleeps_long && idle >= MIN_LOOK_IN);
         let wants_to_know = !ahead.is_empty() || (sleeps_long && look_in_ms.is_none());
-        let (stream, phase) = (Some(stream), Phase::Opening(None));
         let state = State {
-            stream,
+            stream: Some(stream),
             ahead,
-            phase,
-            task: None,
+            right: RightToAnswer::new(wants_to_know),
             is_followed: false,
-            wants_to_know,
         };
         Self {
             request,
@@ -257,103 +209,105 @@ impl<R: Request> Parked<R> {
         }
     }
 
-    /// Notes that the key is open: from here on a delivery may write its answer. Returns the
-    /// update that was delivered before, if there was one.
-    pub(crate) fn opened(&self) -> Option<Update> {
-        let mut state = lock(&self.state);
-        match replace(&mut state.phase, Phase::Waiting) {
-            Phase::Opening(Some(given)) => Some(state.accept(*given)),
-            Phase::Opening(None) => None,
-            phase @ (Phase::Waiting
-            | Phase::Given(_)
-            | Phase::Taken(_)
-            | Phase::Abandoned
-            | Phase::Answered { .. }) => {
-                state.phase = phase;
-                None
-            }
-        }
+    /// Notes that what the request waits for is open: from here on a delivery may write its
+    /// answer. Returns the news that was delivered before, if there was any.
+    pub(crate) fn opened(&self) -> Option<R::News> {
+        lock(&self.state).right.opened()
     }
 
     /// Answers from the connection's own task.
-    pub(crate) fn answer(&self, outcome: &Outcome) {
+    pub(crate) fn answer(&self, outcome: &R::Outcome) {
         // No wake is needed: the task is awake, and looks for the work that is left.
+        drop(self.write(&mut lock(&self.state), outcome));
+    }
+
+    /// Takes the news of a delivery. Writes the answer at once if `at_once` is true and a
+    /// delivery may answer. Otherwise keeps the news for the task.
+    pub(crate) fn take_news(&self, news: R::News, at_once: bool) {
         let mut state = lock(&self.state);
-        let since = if let Phase::Taken(since) = state.phase {
-            since
-        } else {
-            None
+        let task = match state.right.deliver(news, at_once) {
+            NextStep::Answer(news) => self.write(&mut state, &news.into()),
+            NextStep::Wake(task) => task,
         };
-        drop(self.write(&mut state, outcome, since));
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Notes that the delivery panicked, so that the task answers.
+    pub(crate) fn note_panic(&self) {
+        let task = lock(&self.state).right.abandon();
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     /// Writes as much of the answer as the socket takes. Returns the task that must be woken, if
     /// it must be.
-    fn write(&self, state: &mut State, outcome: &Outcome, since: Option<Instant>) -> Option<Waker> {
+    fn write(&self, state: &mut State<R::News>, outcome: &R::Outcome) -> Option<Waker> {
         let (bytes, closes) = encode(
             self.request.answer(outcome),
             self.exchange,
             self.stop.state() != Course::Open,
         );
-        // Set before the write, so that there is no second answer even if the code below panics.
-        state.phase = Phase::Answered {
+        // Noted before the write, so that there is no second answer even if the code below
+        // panics.
+        state.right.answered(AfterAnswer {
             at: Instant::now(),
             then: Then::Drop,
-        };
+        });
         let stream = state.stream.as_ref().expect(STILL_HERE);
         let then = match stream.try_write(&bytes) {
             Ok(written) if written == bytes.len() && closes => Then::Close,
             Ok(written) if written == bytes.len() => Then::Rest,
-            Ok(written) => Then::Write(Box::new(Left {
+            Ok(written) => Then::Write(Box::new(Unwritten {
                 bytes: bytes[written..].to_vec(),
                 closes,
             })),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Then::Write(Box::new(Left { bytes, closes }))
+                Then::Write(Box::new(Unwritten { bytes, closes }))
             }
             Err(_) => Then::Drop,
         };
-        let wakes = state.wants_to_know || !matches!(then, Then::Rest);
+        let has_work = !matches!(then, Then::Rest);
         let at = Instant::now();
-        if let Some(since) = since.filter(|_| !matches!(then, Then::Drop)) {
-            self.request.woken(at - since);
+        if !matches!(then, Then::Drop) {
+            self.request.written(outcome, at);
         }
-        state.phase = Phase::Answered { at, then };
-        state.task.take().filter(|_| wakes)
+        state.right.answered(AfterAnswer { at, then });
+        state.right.task_after_answer(has_work)
     }
 
-    /// Waits until something ends the wait, at the latest until `deadline`. While the key is
-    /// being opened, the delivery of an update does not end it.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost if the future is dropped.
-    // Not `async`, because an `async fn` would keep its arguments twice.
-    pub(crate) fn woken<'a>(
-        &'a self,
+    /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
+    /// [`Self::opened`] is called, the delivery of news does not interrupt it.
+    pub(crate) fn poll_interrupted(
+        &self,
         deadline: Instant,
-        wakes: &'a mut Wakes,
-    ) -> impl Future<Output = Woken> + 'a {
-        poll_fn(move |cx| {
-            let mut state = lock(&self.state);
-            if let Some(woken) = state.is_over(cx) {
-                return Poll::Ready(woken);
-            }
-            if wakes.stop.poll(cx) != Course::Open {
-                return Poll::Ready(Woken::Stopping);
-            }
-            loop {
-                let next = self
-                    .look_in_ms
-                    .map(|ms| Instant::now() + Duration::from_millis(ms.get().into()));
-                let at = next.map_or(deadline, |next| next.min(deadline));
-                match wakes.timer.poll(at, cx) {
-                    Poll::Ready(()) if at == deadline => return Poll::Ready(Woken::Deadline),
-                    Poll::Ready(()) => {}
-                    Poll::Pending => break,
+        wakes: &mut Wakes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption<R::News>> {
+        let mut state = lock(&self.state);
+        if let Poll::Ready(end) = state.right.poll(cx) {
+            return Poll::Ready(Interruption::Delivery(end));
+        }
+        if wakes.stop.poll(cx) != Course::Open {
+            return Poll::Ready(Interruption::Stopping);
+        }
+        loop {
+            let next = self
+                .look_in_ms
+                .map(|ms| Instant::now() + Duration::from_millis(ms.get().into()));
+            let at = next.map_or(deadline, |next| next.min(deadline));
+            match wakes.timer.poll(at, cx) {
+                Poll::Ready(()) if at == deadline => {
+                    return Poll::Ready(Interruption::Deadline);
                 }
+                Poll::Ready(()) => {}
+                Poll::Pending => break,
             }
-            state.poll_left(cx).map(|()| Woken::Left)
-        })
+        }
+        state.poll_left(cx).map(|()| Interruption::Left)
     }
 
     /// Waits until the client leaves.
@@ -364,28 +318,9 @@ impl<R: Request> Parked<R> {
         poll_fn(|cx| lock(&self.state).poll_left(cx)).await;
     }
 
-    /// Waits for the delivery that has taken the waiter out of the registry, until it gives its
-    /// update, answers or panics.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost if the future is dropped.
-    pub(crate) async fn given(&self) -> Given {
-        poll_fn(|cx| {
-            let mut state = lock(&self.state);
-            state.wants_to_know = true;
-            if let Phase::Opening(given @ Some(_)) = &mut state.phase
-                && let Some(given) = given.take()
-            {
-                return Poll::Ready(Given::Update(state.accept(*given)));
-            }
-            match state.is_over(cx) {
-                Some(Woken::Given(update)) => Poll::Ready(Given::Update(update)),
-                Some(Woken::Abandoned) => Poll::Ready(Given::Nothing),
-                Some(_) => Poll::Ready(Given::Answered),
-                None => Poll::Pending,
-            }
-        })
-        .await
+    /// Becomes ready when the delivery that has taken the request out of the registry has ended.
+    pub(crate) fn poll_delivery_end(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<R::News>> {
+        lock(&self.state).right.poll_end(cx)
     }
 
     /// Does the work that is left after the answer, and waits for the next request. Returns the
@@ -402,7 +337,10 @@ impl<R: Request> Parked<R> {
         timeouts: &Timeouts,
         wakes: &mut Wakes,
     ) -> Result<(Stream, Bytes), Option<DropReason>> {
-        let (then, mut since) = lock(&self.state).answered().ok_or(None)?;
+        let AfterAnswer {
+            then,
+            at: mut since,
+        } = lock(&self.state).after_answer().ok_or(None)?;
         let closes = match then {
             Then::Rest => false,
             Then::Close => true,
@@ -436,7 +374,7 @@ impl<R: Request> Parked<R> {
     ///
     /// # Errors
     /// Fails if the connection was idle for too long, or broke.
-    // Not `async`, for the same reason as `woken`.
+    // Not `async`, because an `async fn` would keep its arguments twice.
     fn next<'a>(
         &'a self,
         deadline: Instant,
@@ -471,8 +409,8 @@ impl<R: Request> Parked<R> {
 
     /// Writes the rest of an answer, as long as the reader takes some of it within each `limit`.
     /// Returns whether the answer ends the connection.
-    async fn write_slowly(&self, left: Box<Left>, limit: Duration) -> io::Result<bool> {
-        // The get is answered, so nobody else needs the stream any more.
+    async fn write_slowly(&self, left: Box<Unwritten>, limit: Duration) -> io::Result<bool> {
+        // The request is answered, so nobody else needs the stream any more.
         let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
         let mut bytes = &*left.bytes;
         while !bytes.is_empty() {
@@ -486,86 +424,7 @@ impl<R: Request> Parked<R> {
     }
 }
 
-impl<R: Request> Taker for Parked<R> {
-    /// Writes the answer at once if `at_once` is set and the key is open. Otherwise keeps the
-    /// update for the task.
-    fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
-        let mut state = lock(&self.state);
-        let news = || {
-            Box::new(News {
-                update: update.clone(),
-                since,
-            })
-        };
-        let task = match &mut state.phase {
-            Phase::Waiting if at_once => self.write(&mut state, &update.clone().into(), since),
-            Phase::Waiting => {
-                state.phase = Phase::Given(news());
-                state.task.take()
-            }
-            Phase::Opening(given @ None) => {
-                *given = Some(news());
-                state.task.take()
-            }
-            // There is no second delivery, so a get that has an update or an answer gets no
-            // other.
-            Phase::Opening(Some(_))
-            | Phase::Given(_)
-            | Phase::Taken(_)
-            | Phase::Abandoned
-            | Phase::Answered { .. } => None,
-        };
-        drop(state);
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-
-    fn abandon(&self) {
-        let mut state = lock(&self.state);
-        match state.phase {
-            Phase::Opening(None) | Phase::Waiting => state.phase = Phase::Abandoned,
-            // The update was given, or the answer written, before the panic.
-            Phase::Opening(Some(_))
-            | Phase::Given(_)
-            | Phase::Taken(_)
-            | Phase::Abandoned
-            | Phase::Answered { .. } => {}
-        }
-        let task = state.task.take();
-        drop(state);
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-}
-
-impl State {
-    /// Returns what was given or answered, if anything was. Otherwise notes the task to wake.
-    fn is_over(&mut self, cx: &Context<'_>) -> Option<Woken> {
-        match &self.phase {
-            Phase::Answered { .. } => return Some(Woken::Answered),
-            Phase::Given(_) => {
-                if let Phase::Given(given) = replace(&mut self.phase, Phase::Taken(None)) {
-                    return Some(Woken::Given(self.accept(*given)));
-                }
-            }
-            Phase::Abandoned => return Some(Woken::Abandoned),
-            Phase::Opening(_) | Phase::Waiting | Phase::Taken(_) => {}
-        }
-        match &mut self.task {
-            Some(task) => task.clone_from(cx.waker()),
-            task => *task = Some(cx.waker().clone()),
-        }
-        None
-    }
-
-    /// Notes that the task is to answer with this update, and returns the update.
-    fn accept(&mut self, News { update, since }: News) -> Update {
-        self.phase = Phase::Taken(since);
-        update
-    }
-
+impl<N> State<N> {
     /// Becomes ready when the client has closed its side.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(stream) = &self.stream else {
@@ -576,18 +435,19 @@ impl State {
                 return Poll::Ready(());
             }
             self.is_followed = true;
-            self.wants_to_know = true;
+            self.right.want_to_know();
             stream.forget_readable();
         }
     }
 
     /// Returns the work that is left after the answer, and when the answer was made. Later calls
     /// return [`Then::Drop`] as the work.
-    fn answered(&mut self) -> Option<(Then, Instant)> {
-        let Phase::Answered { at, then } = &mut self.phase else {
-            return None;
-        };
-        Some((replace(then, Then::Drop), *at))
+    fn after_answer(&mut self) -> Option<AfterAnswer> {
+        let AfterAnswer { at, then } = self.right.work_left()?;
+        Some(AfterAnswer {
+            at: *at,
+            then: replace(then, Then::Drop),
+        })
     }
 
     /// Makes the runtime look again for the bytes that it was asked to forget.

@@ -12,18 +12,20 @@ use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
     X_CONTENT_TYPE_OPTIONS,
 };
-
 use serde::Serialize;
 
+use crate::http::origin::Grant;
 use crate::http::response::{
     CLOSE, CORP, NOSNIFF, Response, SCRIPT, code, rendered_json, retry_after_ms,
 };
 use crate::model::status::{Outcome, Value, Version};
 use crate::page::script::Form;
 
-/// Renders the outcome of a get in the form that the page wants.
+/// Renders the outcome of a get in the form that the page wants. `grant` is the page's right to
+/// read a JSON answer.
 pub(crate) fn answer(
     form: &Form,
+    grant: &Grant,
     outcome: &Outcome,
     last: Version,
     waiters: usize,
@@ -57,6 +59,9 @@ pub(crate) fn answer(
     if *outcome == Outcome::Retry {
         // The page must ask again on another connection, so that it reaches another node.
         response.headers_mut().insert(CONNECTION, CLOSE);
+    }
+    if *form == Form::Json {
+        response = grant.apply(response);
     }
     response
 }
@@ -137,13 +142,9 @@ mod tests {
     fn an_unavailable_store_is_told_in_either_form() {
         let policy = HeaderValue::from_static("cross-origin");
         let last = Version::new(7).expect("good");
-        let response = answer(
-            &Form::Json,
-            &Outcome::Unavailable(Cause::Late),
-            last,
-            0,
-            &policy,
-        );
+        let (form, grant) = (Form::Json, Grant::Unlisted);
+        let outcome = Outcome::Unavailable(Cause::Late);
+        let response = answer(&form, &grant, &outcome, last, 0, &policy);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(RETRY_AFTER));
         let json = String::from_utf8(answer_json(

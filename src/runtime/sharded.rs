@@ -7,38 +7,40 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::key::Key;
+use crate::runtime::sync;
 
-/// More shards than there are cores, so that two cores seldom meet in one.
-const SHARDS: usize = 64;
+/// More shards than there are cores, so that two cores seldom meet in one. loom, which checks one
+/// key, needs one shard.
+const SHARDS: usize = if cfg!(holdfast_loom) { 1 } else { 64 };
 /// The capacity below which a map is not worth making smaller.
 const KEPT_ROOM: usize = 64;
 
 /// One value of type `T` for each shard of the keys.
 #[derive(Debug)]
 pub(crate) struct Sharded<T> {
-    shards: Box<[Mutex<T>]>,
+    shards: Box<[sync::Mutex<T>]>,
 }
 
 impl<T: Default> Default for Sharded<T> {
     fn default() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| sync::Mutex::default()).collect(),
         }
     }
 }
 
 impl<T> Sharded<T> {
     /// Locks the shard that `key` is in.
-    pub(crate) fn lock(&self, key: &Key) -> MutexGuard<'_, T> {
+    pub(crate) fn lock(&self, key: &Key) -> sync::MutexGuard<'_, T> {
         // Uses other bits of the hash than the shard's own map uses to find the place of a key.
-        lock(&self.shards[(key.own_hash() >> 32) as usize % SHARDS])
+        sync::lock(&self.shards[(key.own_hash() >> 32) as usize % SHARDS])
     }
 
     /// Calls `more` with each shard, and again with the same shard as long as it returns true.
     /// The lock is released in between, so that others can have it.
     pub(crate) fn visit(&self, mut more: impl FnMut(&mut T) -> bool) {
         for shard in &self.shards {
-            while more(&mut lock(shard)) {}
+            while more(&mut sync::lock(shard)) {}
         }
     }
 }

@@ -1,0 +1,318 @@
+//! A held get: how it waits, and how its outcome is answered. It is parked
+//! ([`crate::net::parked`]): it waits outside of hyper, and a delivery may write its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::GetHandler;
+use crate::http::origin::Grant;
+use crate::http::response::Response;
+use crate::metrics::{GetEnd, Limit};
+use crate::model::cause::Cause;
+use crate::model::key::Key;
+use crate::model::status::{Outcome, Seen, Version};
+use crate::net::parked::{Parked, Request, Wakes};
+use crate::page::answer;
+use crate::page::parked_wait::ParkedWait;
+use crate::page::script::Form;
+use crate::runtime::clock::millis;
+use crate::store::StoreError;
+use crate::wait::{End, News, Opened, Registered};
+use crate::waiters::Full;
+
+/// The time after its deadline that a get gives the store to finish opening its key. So a get
+/// with the shortest wait finds what a get without a wait finds.
+const OPEN_GRACE: Duration = Duration::from_millis(500);
+
+/// A get that is held, with the little data that its answer needs.
+#[derive(Debug)]
+pub(crate) struct HeldGet {
+    pub(super) handler: Arc<GetHandler>,
+    pub(super) key: Key,
+    /// The version as the page gave it; the answer repeats it.
+    pub(super) last: Version,
+    /// Whether `last` is too far ahead of the store's clock, so that it counts as 0.
+    pub(super) ignores_last: bool,
+    /// The longest time that it may wait; in ms, to keep it small.
+    pub(super) wait_ms: u32,
+    /// Whether its wait ends because its key expires.
+    pub(super) ends_with_key: bool,
+    pub(super) form: Form,
+    pub(super) grant: Grant,
+    pub(super) since: Instant,
+}
+
+/// The outcome that a get is answered with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    outcome: Outcome,
+    /// When the set that ended the wait was accepted, if one did and that is known.
+    since: Option<Instant>,
+}
+
+impl From<News> for Answer {
+    fn from(News { update, since }: News) -> Self {
+        Self {
+            outcome: update.into(),
+            since,
+        }
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            since: None,
+        }
+    }
+}
+
+/// The end of a get, as its task has to handle it.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// The task is to answer with this.
+    With(Answer),
+    /// A delivery has answered.
+    Answered,
+    /// The client left. Nobody answers it.
+    Left,
+}
+
+impl Request for HeldGet {
+    type News = News;
+    type Outcome = Answer;
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would keep its arguments twice"
+    )]
+    fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) -> impl Future<Output = ()> + Send {
+        async move {
+            // The short steps are boxed, so that they do not add to the memory of a task during
+            // its long wait.
+            let ended = match Box::pin(open(parked, wakes)).await {
+                Ok(opened) => {
+                    let end = opened.wait(parked.request.deadline()).await;
+                    parked.request.ended_by(end)
+                }
+                Err(ended) => ended,
+            };
+            match ended {
+                Ended::With(answer) => parked.answer(&answer),
+                Ended::Answered => {}
+                Ended::Left => parked.request.left(),
+            }
+        }
+    }
+
+    fn answer(&self, answer: &Answer) -> Response {
+        let outcome = &answer.outcome;
+        let end = match outcome {
+            Outcome::Success(_) => GetEnd::Success,
+            Outcome::Timeout => GetEnd::Timeout,
+            Outcome::Retry => GetEnd::Retry,
+            Outcome::Busy => GetEnd::Busy,
+            Outcome::Gone(_) => GetEnd::Gone,
+            Outcome::Invalid(_) => GetEnd::Invalid,
+            Outcome::Unavailable(_) => GetEnd::Unavailable,
+        };
+        let cause = match outcome {
+            Outcome::Unavailable(cause) => Some(*cause),
+            _ => None,
+        };
+        self.record_end(end, cause);
+        let (waiters, policy) = (self.handler.waiters.len(), &self.handler.resource_policy);
+        answer::answer(&self.form, &self.grant, outcome, self.last, waiters, policy)
+    }
+
+    fn written(&self, answer: &Answer, at: Instant) {
+        if let Some(since) = answer.since {
+            self.handler.metrics.record_wake(at - since);
+        }
+    }
+
+    fn left(&self) {
+        self.record_end(GetEnd::Left, None);
+    }
+
+    fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait_ms.into())
+    }
+}
+
+impl HeldGet {
+    /// Asks the store once, for a get that does not wait.
+    async fn ask_once(&self, parked: &Parked<Self>) -> Ended {
+        let GetHandler { store, drain, .. } = &*self.handler;
+        let opened = tokio::select! {
+            biased;
+            opened = store.open(&self.key, Seen::from(self.seen()), Duration::ZERO) => opened,
+            () = parked.left() => return Ended::Left,
+        };
+        let outcome = match opened {
+            Ok(Some(update)) => update.into(),
+            _ if drain.begun() => Outcome::Retry,
+            Ok(None) => Outcome::Timeout,
+            Err(error) => refused(error),
+        };
+        Ended::With(outcome.into())
+    }
+
+    /// Counts and logs the end of the get. Called by whoever ended it.
+    fn record_end(&self, end: GetEnd, cause: Option<Cause>) {
+        let held = self.since.elapsed();
+        self.handler.metrics.get_ended(end);
+        self.handler.metrics.held(held);
+        if let Some(cause) = cause {
+            self.handler.metrics.unavailable(cause);
+        }
+        let cause = cause.map(Cause::as_str);
+        let (key, held_ms) = (self.key.hashed(), millis(held));
+        let (outcome, route) = (end.as_str(), "/status/get");
+        // In no span: the current one may be that of the set that ended the get.
+        debug!(parent: None, listener = "public", route, %key, outcome, cause, held_ms, "get ended");
+    }
+
+    /// Returns the version that the page knows already; none if `last` is ignored.
+    fn seen(&self) -> Version {
+        if self.ignores_last {
+            Version::NONE
+        } else {
+            self.last
+        }
+    }
+
+    fn ended_by(&self, end: End) -> Ended {
+        ended_by(end, self.ends_with_key.then_some(self.last))
+    }
+
+    fn deadline(&self) -> Instant {
+        self.since + self.wait()
+    }
+
+    fn busy(&self, full: Full) -> Ended {
+        self.handler.metrics.limit_hit(match full {
+            Full::Node => Limit::Waiters,
+            Full::Key => Limit::WaitersPerKey,
+        });
+        Ended::With(Outcome::Busy.into())
+    }
+}
+
+/// Registers a get and opens its key: see [`crate::wait`]. Returns the wait if there is something
+/// to wait for, otherwise the outcome.
+async fn open<'a>(
+    parked: &'a Arc<Parked<HeldGet>>,
+    wakes: &'a mut Wakes,
+) -> Result<Opened<ParkedWait<'a, HeldGet>>, Ended> {
+    let get = &parked.request;
+    let GetHandler {
+        waiters,
+        store,
+        recovery,
+        drain,
+        ..
+    } = &*get.handler;
+    if get.wait_ms == 0 || drain.begun() {
+        return Err(get.ask_once(parked).await);
+    }
+    let waiting = ParkedWait { parked, wakes };
+    let registered =
+        Registered::new(waiters, &get.key, get.seen(), waiting).map_err(|full| get.busy(full))?;
+    // A get that ends because its key expires has no grace.
+    let until = if get.ends_with_key {
+        get.deadline()
+    } else {
+        get.deadline() + OPEN_GRACE
+    };
+    let opened = registered
+        .open(store, recovery.as_deref(), get.wait(), until)
+        .await;
+    opened.map_err(|end| get.ended_by(end))
+}
+
+/// Returns how the end of a wait ends its get. `expires_at` is the page's version if the wait ends
+/// because its key expires.
+fn ended_by(end: End, expires_at: Option<Version>) -> Ended {
+    let outcome = match (end, expires_at) {
+        (End::News(news), _) => return Ended::With(news.into()),
+        (End::Answered, _) => return Ended::Answered,
+        (End::Left, _) => return Ended::Left,
+        (End::Deadline { .. }, Some(last)) => Outcome::Gone(last),
+        (End::Deadline { unopened: None }, None) => Outcome::Timeout,
+        (
+            End::Deadline {
+                unopened: Some(cause),
+            },
+            None,
+        ) => Outcome::Unavailable(cause),
+        // The status is in the store, and the page asks again for it.
+        (End::Abandoned, _) => Outcome::Unavailable(Cause::Abandoned),
+        (End::Stopping, _) => Outcome::Retry,
+        (End::Refused(error), _) => refused(error),
+    };
+    Ended::With(outcome.into())
+}
+
+/// Returns the outcome of a get whose key the store did not open.
+fn refused(error: StoreError) -> Outcome {
+    match error {
+        StoreError::Full => Outcome::Busy,
+        StoreError::Unavailable(cause) | StoreError::Unknown(cause) => Outcome::Unavailable(cause),
+        StoreError::Conflict(_) | StoreError::TooLate => Outcome::Unavailable(Cause::Nonsense),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::status::Update;
+
+    #[test]
+    fn each_end_of_a_wait_has_its_outcome() {
+        let version = |number| Version::new(number).expect("good");
+        let (update, since) = (Update::Gone(version(5)), Some(Instant::now()));
+        let outcome = Outcome::Gone(version(5));
+        assert_eq!(
+            ended_by(End::News(News { update, since }), None),
+            Ended::With(Answer { outcome, since })
+        );
+        let (opened, unopened) = (None, Some(Cause::Refused));
+        let deadline = |unopened| End::Deadline { unopened };
+        let last = version(3);
+        for (end, expires_at, outcome) in [
+            (deadline(opened), None, Outcome::Timeout),
+            (
+                deadline(unopened),
+                None,
+                Outcome::Unavailable(Cause::Refused),
+            ),
+            (deadline(opened), Some(last), Outcome::Gone(last)),
+            (deadline(unopened), Some(last), Outcome::Gone(last)),
+            (
+                End::Abandoned,
+                Some(last),
+                Outcome::Unavailable(Cause::Abandoned),
+            ),
+            (End::Stopping, Some(last), Outcome::Retry),
+            (End::Refused(StoreError::Full), None, Outcome::Busy),
+            (
+                End::Refused(StoreError::Unknown(Cause::Late)),
+                None,
+                Outcome::Unavailable(Cause::Late),
+            ),
+        ] {
+            let since = None;
+            assert_eq!(
+                ended_by(end, expires_at),
+                Ended::With(Answer { outcome, since })
+            );
+        }
+        assert_eq!(ended_by(End::Left, None), Ended::Left);
+        assert_eq!(ended_by(End::Answered, None), Ended::Answered);
+    }
+}

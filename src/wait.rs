@@ -1,0 +1,308 @@
+//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets, the
+//! health probe, and whoever else waits for a key use it, each through its own [`Waiting`]. It
+//! knows no HTTP and no connection.
+//!
+//! The types keep the order: only a [`Registered`] waiter can open its key, and only an
+//! [`Opened`] one can wait.
+//!
+//! # Why no status is lost
+//! Take any set of the key. It puts the status in the store, and then it delivers the status to
+//! the waiters. The put and the waiter's open are each one atomic step of the store, so one of
+//! them comes first.
+//!
+//! - The put comes first. Then the open finds the status.
+//! - The open comes first. The waiter registered before it opened, so it is registered before
+//!   the put, and thus before the delivery. So the delivery finds the waiter: on this node in
+//!   the registry, and from another node by the lease that the open left.
+//!
+//! Either way the waiter gets the status or a newer one. There is no third way, such as a set
+//! between the look at the store and the registration.
+//!
+//! If the store is out of reach, or was and has lost the lease, the waiter stays registered, and
+//! [`Recovery`] opens its key in a later epoch. The proof then holds for that open.
+//!
+//! # Why nothing older is answered
+//! An open may find a status while a delivery brings another one. The newer of the two is the
+//! answer. So news that is delivered before the key is open is only kept. It is the answer if
+//! the open finds nothing newer, fails or comes too late.
+//!
+//! # Why there is one answer
+//! See [`crate::runtime::right_to_answer`]. A waiter that ends without news leaves the registry
+//! first. If it is not there any more, a delivery has taken it out, and the waiter goes by the
+//! end of that delivery.
+//!
+//! `make loom` tries all orders of the steps of these rules.
+
+mod mailbox;
+
+#[cfg(all(test, holdfast_loom))]
+mod loom_tests;
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(crate) use self::mailbox::Mailbox;
+use crate::cluster::recovery::Recovery;
+use crate::model::cause::Cause;
+use crate::model::key::Key;
+use crate::model::status::{Seen, Update, Version};
+use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
+use crate::store::{Store, StoreError};
+use crate::waiters::{Full, Left, Taker, Waiter, Waiters};
+
+/// News of a key: an update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) update: Update,
+    /// When the set that made the update was accepted, if a delivery brought it and knows that.
+    pub(crate) since: Option<Instant>,
+}
+
+/// The side of a wait on which its task waits. The other side is the [`Taker`], to which news is
+/// delivered.
+pub(crate) trait Waiting: Send {
+    /// Returns the other side.
+    fn taker(&self) -> Arc<dyn Taker>;
+
+    /// Notes that the key is open: from here on a delivery may answer. Returns the news that was
+    /// delivered before, if there was any.
+    fn opened(&self) -> Option<News>;
+
+    /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
+    /// [`Self::opened`] is called, the delivery of news does not interrupt it.
+    // No future: it would add to the memory of each task that waits.
+    fn poll_interrupted(
+        &mut self,
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption<News>>;
+
+    /// Becomes ready when the delivery that has taken the waiter out of the registry has ended.
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>>;
+}
+
+/// The end of a wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The task is to answer with this news.
+    News(News),
+    /// A delivery has answered.
+    Answered,
+    /// The delivery that was to answer panicked. The status is in the store.
+    Abandoned,
+    /// The client left. Nobody answers it.
+    Left,
+    /// The deadline came.
+    Deadline {
+        /// Why the key was not open; `None` if it was open, so that there was nothing new.
+        unopened: Option<Cause>,
+    },
+    /// The node drains.
+    Stopping,
+    /// The store refused to open the key.
+    Refused(StoreError),
+}
+
+/// A waiter that is registered, and whose key is not open yet.
+#[derive(Debug)]
+pub(crate) struct Registered<W> {
+    place: Place<W>,
+    /// The version that the waiter knows.
+    last: Version,
+}
+
+/// A waiter that is registered, and whose key is open or will be opened by [`Recovery`].
+#[derive(Debug)]
+pub(crate) struct Opened<W>(Place<W>);
+
+/// A place in the registry, and the task that waits in it.
+#[derive(Debug)]
+struct Place<W> {
+    waiting: W,
+    waiter: Waiter,
+    /// Why the store did not open the key, if it was asked and did not.
+    unopened: Option<Cause>,
+}
+
+impl<W: Waiting> Registered<W> {
+    /// Registers a waiter that knows the key up to version `last`.
+    ///
+    /// # Errors
+    /// [`Full`] if a limit is reached. Then nothing is registered.
+    pub(crate) fn new(
+        waiters: &Arc<Waiters>,
+        key: &Key,
+        last: Version,
+        waiting: W,
+    ) -> Result<Self, Full> {
+        let waiter = waiters.register(key, last, waiting.taker())?;
+        let place = Place {
+            waiting,
+            waiter,
+            unopened: None,
+        };
+        Ok(Self { place, last })
+    }
+
+    /// Registers a waiter of the node's own, which is not refused even if the node is full.
+    pub(crate) fn own(waiters: &Arc<Waiters>, key: &Key, last: Version, waiting: W) -> Self {
+        let waiter = waiters.register_own(key, last, waiting.taker());
+        let place = Place {
+            waiting,
+            waiter,
+            unopened: None,
+        };
+        Self { place, last }
+    }
+
+    /// Opens the key in the store for a wait of `hold`. The store has time until `until`.
+    /// Returns the waiter if there is something to wait for, otherwise how the wait ends.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the waiter leaves the registry.
+    pub(crate) async fn open(
+        self,
+        store: &Store,
+        recovery: Option<&Recovery>,
+        hold: Duration,
+        until: Instant,
+    ) -> Result<Opened<W>, End> {
+        let (key, seen, epoch) = (
+            self.place.waiter.key().clone(),
+            Seen::from(self.last),
+            store.epoch(),
+        );
+        let open = async { (epoch, store.open(&key, seen, hold).await) };
+        let not_opened = || {
+            if let Some(recovery) = recovery {
+                recovery.not_opened();
+            }
+        };
+        self.open_by(open, not_opened, until).await
+    }
+
+    /// Opens the key like [`Self::open`], by a future that also returns the store's epoch from
+    /// before it asked the store. Calls `not_opened` if the store is out of reach.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the waiter leaves the registry.
+    pub(crate) async fn open_by(
+        self,
+        open: impl Future<Output = (u64, Result<Option<Update>, StoreError>)>,
+        not_opened: impl FnOnce(),
+        until: Instant,
+    ) -> Result<Opened<W>, End> {
+        let mut place = self.place;
+        let (epoch, opened) = tokio::select! {
+            biased;
+            opened = open => opened,
+            interruption = poll_fn(|cx| place.waiting.poll_interrupted(until, cx)) => {
+                return Err(place.end(interruption, Some(Cause::Late)).await);
+            }
+        };
+        match opened {
+            Ok(None) => place.waiter.opened(epoch),
+            Ok(Some(update)) => return Err(place.found(update).await),
+            // `Recovery` opens the key when the store is back.
+            Err(StoreError::Unavailable(cause)) => {
+                place.unopened = Some(cause);
+                not_opened();
+            }
+            Err(error) => return Err(place.leave(End::Refused(error)).await),
+        }
+        // From here on a delivery answers itself.
+        match place.waiting.opened() {
+            Some(news) => Err(End::News(news)),
+            None => Ok(Opened(place)),
+        }
+    }
+}
+
+impl<W: Waiting> Opened<W> {
+    /// Waits until the end, at the latest until `deadline`.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the waiter leaves the registry.
+    // Not an `async fn`, because that would keep its arguments twice.
+    pub(crate) fn wait(self, deadline: Instant) -> impl Future<Output = End> {
+        let Self(mut place) = self;
+        async move {
+            match poll_fn(|cx| place.waiting.poll_interrupted(deadline, cx)).await {
+                Interruption::Delivery(DeliveryEnd::Answered) => End::Answered,
+                // Boxed, so that it does not add to the memory of a task during its long wait.
+                interruption => Box::pin(place.end(interruption, None)).await,
+            }
+        }
+    }
+}
+
+impl<W: Waiting> Place<W> {
+    /// Returns how an interrupted wait ends. `unopened` is the reason why the key is not open at
+    /// the deadline, if it is not.
+    async fn end(self, interruption: Interruption<News>, unopened: Option<Cause>) -> End {
+        let otherwise = match interruption {
+            Interruption::Delivery(DeliveryEnd::Handed(news)) => return End::News(news),
+            Interruption::Delivery(DeliveryEnd::Answered) => return End::Answered,
+            Interruption::Delivery(DeliveryEnd::Panicked) => return End::Abandoned,
+            Interruption::Deadline => End::Deadline { unopened },
+            Interruption::Stopping => End::Stopping,
+            Interruption::Left => End::Left,
+        };
+        self.leave(otherwise).await
+    }
+
+    /// Leaves the registry. Returns `otherwise` as the end, unless a delivery was faster.
+    async fn leave(self, otherwise: End) -> End {
+        let Self {
+            waiting,
+            waiter,
+            unopened,
+        } = self;
+        match (waiter.leave(), otherwise) {
+            (Left::Taken, otherwise) => match (delivery_end(&waiting).await, otherwise) {
+                (DeliveryEnd::Answered, _) => End::Answered,
+                (_, End::Left) => End::Left,
+                (DeliveryEnd::Handed(news), _) => End::News(news),
+                (DeliveryEnd::Panicked, _) => End::Abandoned,
+            },
+            // `Recovery` has not opened the key either.
+            (Left::Unopened, End::Deadline { unopened: None }) => End::Deadline {
+                unopened: Some(unopened.unwrap_or(Cause::Late)),
+            },
+            (Left::Opened | Left::Unopened, otherwise) => otherwise,
+        }
+    }
+
+    /// Leaves the registry because the open has found an update. The newer one of this update
+    /// and of one that was delivered meanwhile ends the wait.
+    async fn found(self, update: Update) -> End {
+        let Self {
+            waiting, waiter, ..
+        } = self;
+        let found = News {
+            update,
+            since: None,
+        };
+        if waiter.leave() != Left::Taken {
+            return End::News(found);
+        }
+        match delivery_end(&waiting).await {
+            DeliveryEnd::Answered => End::Answered,
+            DeliveryEnd::Panicked => End::News(found),
+            DeliveryEnd::Handed(news) if news.update.version() > found.update.version() => {
+                End::News(news)
+            }
+            DeliveryEnd::Handed(News { since, .. }) => End::News(News { since, ..found }),
+        }
+    }
+}
+
+/// Waits for the end of the delivery that has taken the waiter out of the registry. It ends
+/// soon, and nothing else would answer.
+async fn delivery_end(waiting: &impl Waiting) -> DeliveryEnd<News> {
+    poll_fn(|cx| waiting.poll_delivery_end(cx)).await
+}

@@ -1,0 +1,319 @@
+//! All orders of the steps of one wait, of the sets of its key, and of whatever else ends it,
+//! tried by loom. The registry, the right to answer and the wait are the program's own. The
+//! store and the request are the least that will do.
+//!
+//! The tests are named `loom_...` and run by `make loom`.
+
+use std::sync::Mutex as Record;
+
+use loom::future::block_on;
+use loom::thread;
+
+use super::*;
+use crate::runtime::right_to_answer::{NextStep, RightToAnswer};
+use crate::runtime::sharded::lock as note;
+use crate::runtime::sync::{Mutex, lock};
+
+/// A store that knows the version of one key. Each call is one atomic step.
+#[derive(Debug, Default)]
+struct OneKey(Mutex<u64>);
+
+impl OneKey {
+    fn put(&self) -> Update {
+        let mut version = lock(&self.0);
+        *version += 1;
+        gone(*version)
+    }
+
+    fn open(&self) -> Option<Update> {
+        let version = *lock(&self.0);
+        (version > 0).then(|| gone(version))
+    }
+}
+
+fn gone(version: u64) -> Update {
+    Update::Gone(Version::new(version).expect("small"))
+}
+
+fn key() -> Key {
+    Key::parse("k").expect("good")
+}
+
+/// A way in which a delivery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivers {
+    /// The delivery answers if it may.
+    Answer,
+    /// The delivery leaves the answer to the task.
+    News,
+    /// The delivery panics before it has done anything.
+    Nothing,
+    /// The delivery answers if it may, and panics while it does so.
+    AnswerAndPanic,
+}
+
+/// An event that ends a wait at any time, besides a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Never,
+    Deadline,
+    Leave,
+    Drain,
+}
+
+/// One answer: the version, or `None` if the request was answered without news.
+type Answer = Option<u64>;
+
+/// The side of a request to which news is delivered.
+#[derive(Debug)]
+struct Desk {
+    right: Mutex<RightToAnswer<News, ()>>,
+    delivers: Delivers,
+    answers: Record<Vec<Answer>>,
+}
+
+impl Desk {
+    /// Answers. The caller has the lock, and the right.
+    fn answer(&self, right: &mut RightToAnswer<News, ()>, answer: Answer) {
+        right.answered(());
+        note(&self.answers).push(answer);
+    }
+}
+
+impl Taker for Desk {
+    fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
+        if self.delivers == Delivers::Nothing {
+            // The registry does this when a delivery panics. A real panic would also end what
+            // loom runs.
+            return self.abandon();
+        }
+        let news = News {
+            update: update.clone(),
+            since,
+        };
+        let mut right = lock(&self.right);
+        let at_once = at_once && self.delivers != Delivers::News;
+        let task = match right.deliver(news, at_once) {
+            NextStep::Answer(news) => {
+                self.answer(&mut right, Some(news.update.version().get()));
+                if self.delivers == Delivers::AnswerAndPanic {
+                    drop(right);
+                    return self.abandon();
+                }
+                right.task_after_answer(false)
+            }
+            NextStep::Wake(task) => task,
+        };
+        drop(right);
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    fn abandon(&self) {
+        let task = lock(&self.right).abandon();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+}
+
+/// The side of a request on which its task waits.
+struct Page {
+    desk: Arc<Desk>,
+    ends: Ends,
+}
+
+impl Waiting for Page {
+    fn taker(&self) -> Arc<dyn Taker> {
+        Arc::<Desk>::clone(&self.desk)
+    }
+
+    fn opened(&self) -> Option<News> {
+        lock(&self.desk.right).opened()
+    }
+
+    fn poll_interrupted(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<Interruption<News>> {
+        if let Poll::Ready(end) = lock(&self.desk.right).poll(cx) {
+            return Poll::Ready(Interruption::Delivery(end));
+        }
+        match self.ends {
+            Ends::Never => Poll::Pending,
+            Ends::Deadline => Poll::Ready(Interruption::Deadline),
+            Ends::Leave => Poll::Ready(Interruption::Left),
+            Ends::Drain => Poll::Ready(Interruption::Stopping),
+        }
+    }
+
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
+        lock(&self.desk.right).poll_end(cx)
+    }
+}
+
+/// One run: a request, and sets of its key on other threads.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    sets: usize,
+    delivers: Delivers,
+    ends: Ends,
+    /// Whether the store does not answer at once.
+    is_slow: bool,
+}
+
+impl Run {
+    /// Tries all orders of the run's steps. With two sets it tries those orders in which at most
+    /// twice a thread has to stop for another one: all of them take too long.
+    fn check(self) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = (self.sets > 1).then_some(2);
+        model.check(move || self.once());
+    }
+
+    fn once(self) {
+        let (waiters, store) = (Waiters::new(10, 10), Arc::<OneKey>::default());
+        let desk = Arc::new(Desk {
+            // Whoever waits for a delivery alone wants to know of it. Whoever has another end
+            // has to ask for it.
+            right: Mutex::new(RightToAnswer::new(self.ends == Ends::Never)),
+            delivers: self.delivers,
+            answers: Record::default(),
+        });
+        let sets: Vec<_> = (0..self.sets)
+            .map(|_| {
+                let (waiters, store) = (Arc::clone(&waiters), Arc::clone(&store));
+                thread::spawn(move || {
+                    let update = store.put();
+                    let count = waiters.deliver(&key(), &update);
+                    (count, update.version().get())
+                })
+            })
+            .collect();
+        let (end, found) = self.wait(&waiters, &store, Arc::clone(&desk));
+        match &end {
+            End::Answered | End::Left => {}
+            End::News(news) => {
+                let version = news.update.version().get();
+                desk.answer(&mut lock(&desk.right), Some(version));
+            }
+            _ => desk.answer(&mut lock(&desk.right), None),
+        }
+        let sets = sets.into_iter().map(|set| set.join().expect("no panic"));
+        let delivered: Vec<_> = sets
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, version)| {
+                assert_eq!(count, 1);
+                version
+            })
+            .collect();
+        assert!(waiters.is_empty());
+        self.judge(&end, &note(&desk.answers), found, &delivered);
+    }
+
+    /// Waits to the end. Also returns the version that the store had when the key was opened.
+    fn wait(self, waiters: &Arc<Waiters>, store: &OneKey, desk: Arc<Desk>) -> (End, u64) {
+        let ends = self.ends;
+        let page = Page { desk, ends };
+        let registered = Registered::new(waiters, &key(), Version::NONE, page).expect("room");
+        let (mut found, mut is_slow) = (0, self.is_slow);
+        let open = async {
+            poll_fn(|cx| {
+                if !std::mem::take(&mut is_slow) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            let update = store.open();
+            found = update.as_ref().map_or(0, |update| update.version().get());
+            (1, Ok(update))
+        };
+        let now = Instant::now();
+        let end = block_on(async {
+            match registered.open_by(open, || (), now).await {
+                Ok(opened) => opened.wait(now).await,
+                Err(end) => end,
+            }
+        });
+        (end, found)
+    }
+
+    fn judge(self, end: &End, answers: &[Answer], found: u64, delivered: &[u64]) {
+        let case = format!("{self:?} {end:?} {answers:?} {found} {delivered:?}");
+        assert!(delivered.len() <= 1, "no second delivery takes it: {case}");
+        if *end == End::Left {
+            assert!(answers.is_empty(), "who left is not answered: {case}");
+            return;
+        }
+        let [answer] = answers else {
+            panic!("not one answer: {case}");
+        };
+        assert!(
+            answer.unwrap_or_default() >= found,
+            "older than what was found: {case}"
+        );
+        if self.delivers != Delivers::Nothing
+            && let [version] = delivered
+        {
+            assert!(*answer >= Some(*version), "a delivery is lost: {case}");
+        }
+        let has_news = answer.is_some();
+        match self.ends {
+            Ends::Never if self.delivers == Delivers::Nothing => {
+                assert!(has_news || *end == End::Abandoned, "{case}");
+            }
+            Ends::Never => assert!(has_news, "{case}"),
+            _ => {}
+        }
+    }
+}
+
+/// Checks all ways of a delivery with this end.
+fn check(sets: usize, ends: Ends) {
+    for delivers in [
+        Delivers::Answer,
+        Delivers::News,
+        Delivers::Nothing,
+        Delivers::AnswerAndPanic,
+    ] {
+        for is_slow in [false, true] {
+            let run = Run {
+                sets,
+                delivers,
+                ends,
+                is_slow,
+            };
+            run.check();
+        }
+    }
+}
+
+#[test]
+fn loom_a_set_while_a_get_begins_ends_it() {
+    check(1, Ends::Never);
+}
+
+#[test]
+fn loom_two_sets_at_once_bring_one_answer() {
+    check(2, Ends::Never);
+}
+
+#[test]
+fn loom_a_set_at_the_deadline_brings_one_answer() {
+    check(1, Ends::Deadline);
+}
+
+#[test]
+fn loom_a_set_while_the_client_leaves_brings_one_answer_or_none() {
+    check(1, Ends::Leave);
+}
+
+#[test]
+fn loom_a_set_during_a_drain_brings_one_answer() {
+    check(1, Ends::Drain);
+}
+
+#[test]
+fn loom_two_sets_at_the_deadline_bring_one_answer() {
+    check(2, Ends::Deadline);
+}
