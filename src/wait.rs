@@ -117,15 +117,17 @@ pub(crate) struct Registered<W> {
 
 /// A waiter that is registered, and whose key is open or will be opened by [`Recovery`].
 #[derive(Debug)]
-pub(crate) struct Opened<W>(Place<W>);
+pub(crate) struct Opened<W> {
+    place: Place<W>,
+    /// Why the store did not open the key, if it did not.
+    unopened: Option<Cause>,
+}
 
 /// A place in the registry, and the task that waits in it.
 #[derive(Debug)]
 struct Place<W> {
     waiting: W,
     waiter: Waiter,
-    /// Why the store did not open the key, if it was asked and did not.
-    unopened: Option<Cause>,
 }
 
 impl<W: Waiting> Registered<W> {
@@ -140,22 +142,14 @@ impl<W: Waiting> Registered<W> {
         waiting: W,
     ) -> Result<Self, Full> {
         let waiter = waiters.register(key, last, waiting.taker())?;
-        let place = Place {
-            waiting,
-            waiter,
-            unopened: None,
-        };
+        let place = Place { waiting, waiter };
         Ok(Self { place, last })
     }
 
     /// Registers a waiter of the node's own, which is not refused even if the node is full.
     pub(crate) fn own(waiters: &Arc<Waiters>, key: &Key, last: Version, waiting: W) -> Self {
         let waiter = waiters.register_own(key, last, waiting.taker());
-        let place = Place {
-            waiting,
-            waiter,
-            unopened: None,
-        };
+        let place = Place { waiting, waiter };
         Self { place, last }
     }
 
@@ -204,12 +198,13 @@ impl<W: Waiting> Registered<W> {
                 return Err(place.end(interruption, Some(Cause::Late)).await);
             }
         };
+        let mut unopened = None;
         match opened {
             Ok(None) => place.waiter.opened(epoch),
             Ok(Some(update)) => return Err(place.found(update).await),
             // `Recovery` opens the key when the store is back.
             Err(StoreError::Unavailable(cause)) => {
-                place.unopened = Some(cause);
+                unopened = Some(cause);
                 not_opened();
             }
             Err(error) => return Err(place.leave(End::Refused(error)).await),
@@ -217,7 +212,7 @@ impl<W: Waiting> Registered<W> {
         // From here on a delivery answers itself.
         match place.waiting.opened() {
             Some(news) => Err(End::News(news)),
-            None => Ok(Opened(place)),
+            None => Ok(Opened { place, unopened }),
         }
     }
 }
@@ -229,18 +224,33 @@ impl<W: Waiting> Opened<W> {
     /// If it is dropped, the waiter leaves the registry.
     // Not an `async fn`, because that would keep its arguments twice.
     pub(crate) fn wait(self, deadline: Instant) -> impl Future<Output = End> {
-        let Self(mut place) = self;
+        // Two variables, because one struct of both would make each task larger.
+        let Self {
+            mut place,
+            unopened,
+        } = self;
         async move {
             match poll_fn(|cx| place.waiting.poll_interrupted(deadline, cx)).await {
                 Interruption::Delivery(DeliveryEnd::Answered) => End::Answered,
                 // Boxed, so that it does not add to the memory of a task during its long wait.
-                interruption => Box::pin(place.end(interruption, None)).await,
+                interruption => Box::pin(place.end_of_wait(interruption, unopened)).await,
             }
         }
     }
 }
 
 impl<W: Waiting> Place<W> {
+    /// Returns how an interrupted wait for an opened key ends. `unopened` is the reason why the
+    /// store did not open the key, if it did not. [`Recovery`] may have opened it since.
+    async fn end_of_wait(self, interruption: Interruption<News>, unopened: Option<Cause>) -> End {
+        match (self.end(interruption, None).await, unopened) {
+            (End::Deadline { unopened: Some(_) }, Some(cause)) => End::Deadline {
+                unopened: Some(cause),
+            },
+            (end, _) => end,
+        }
+    }
+
     /// Returns how an interrupted wait ends. `unopened` is the reason why the key is not open at
     /// the deadline, if it is not.
     async fn end(self, interruption: Interruption<News>, unopened: Option<Cause>) -> End {
@@ -257,11 +267,7 @@ impl<W: Waiting> Place<W> {
 
     /// Leaves the registry. Returns `otherwise` as the end, unless a delivery was faster.
     async fn leave(self, otherwise: End) -> End {
-        let Self {
-            waiting,
-            waiter,
-            unopened,
-        } = self;
+        let Self { waiting, waiter } = self;
         match (waiter.leave(), otherwise) {
             (Left::Taken, otherwise) => match (delivery_end(&waiting).await, otherwise) {
                 (DeliveryEnd::Answered, _) => End::Answered,
@@ -269,9 +275,8 @@ impl<W: Waiting> Place<W> {
                 (DeliveryEnd::Handed(news), _) => End::News(news),
                 (DeliveryEnd::Panicked, _) => End::Abandoned,
             },
-            // `Recovery` has not opened the key either.
             (Left::Unopened, End::Deadline { unopened: None }) => End::Deadline {
-                unopened: Some(unopened.unwrap_or(Cause::Late)),
+                unopened: Some(Cause::Late),
             },
             (Left::Opened | Left::Unopened, otherwise) => otherwise,
         }
@@ -280,9 +285,7 @@ impl<W: Waiting> Place<W> {
     /// Leaves the registry because the open has found an update. The newer one of this update
     /// and of one that was delivered meanwhile ends the wait.
     async fn found(self, update: Update) -> End {
-        let Self {
-            waiting, waiter, ..
-        } = self;
+        let Self { waiting, waiter } = self;
         let found = News {
             update,
             since: None,
