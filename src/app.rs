@@ -1,6 +1,7 @@
 //! A node: puts its parts together, runs both listeners, and orders the drain. No routes, no
 //! parsing.
 
+mod drain;
 mod node;
 
 use std::io;
@@ -8,16 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
 use thiserror::Error;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
+use self::drain::Server;
 use self::node::{Node, store_options};
 use crate::cluster::advertise::{self, NoAddress};
-use crate::cluster::give_back;
 use crate::config::Settings;
 use crate::config::exposure;
 use crate::demo::{self, Addresses, Demo};
@@ -38,14 +36,6 @@ const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
 /// The longest time that the start waits for the store.
 const STORE_START: Duration = Duration::from_secs(1);
-/// The internal listener has the last of this many parts of a drain's grace for itself, so that
-/// backends and operators are served longest.
-const INTERNAL_GRACE_PART: u32 = 10;
-
-/// The least time for handing on the updates that a node keeps, even if the drain has used up
-/// its grace.
-const LEAST_HAND_OVER: Duration = Duration::from_secs(1);
-
 /// The reason why a node did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -140,14 +130,14 @@ pub async fn run(
         &internal_address.resolve().await.unwrap_or_default(),
     )?;
     key::log_keys_by(settings.internal_tokens.first().as_ref().map(Token::as_str));
-    let (trigger, drain) = shutdown::drain();
-    let node = Node::new(&settings, internal_address.clone(), drain, recent).await?;
+    let (trigger, drained) = shutdown::drain();
+    let node = Node::new(&settings, internal_address.clone(), drained, recent).await?;
     let demo = if settings.demo {
         Some(Addresses::of(&public_address).await)
     } else {
         None
     };
-    tell_start(&settings, &node, demo.as_ref());
+    log_start(&settings, &node, demo.as_ref());
     // A client that connects meanwhile waits in the backlog, so that none is answered that
     // Redis is unreachable only because there is no connection to it yet. If Redis stays
     // unreachable, the node starts without it.
@@ -156,91 +146,43 @@ pub async fn run(
     }
 
     let writer = node.writer(&settings);
-    let asks_token = settings.internal_tokens.first().is_some();
     let signing = signing(&settings).map(Arc::new);
     let demo = demo.zip(signing.clone()).map(|(addresses, signing)| {
-        Demo::new(
-            &internal_address,
-            asks_token,
-            &addresses,
-            Arc::clone(&writer),
-            signing,
-        )
+        let asks_token = settings.internal_tokens.first().is_some();
+        let writer = Arc::clone(&writer);
+        Demo::new(&internal_address, asks_token, &addresses, writer, signing)
     });
     let answers = Public::new(node.gets(&settings, signing.clone()), demo);
-    let (stop_public, stopped) = oneshot::channel();
     let options = node.options(
         &settings,
         PUBLIC,
         settings.max_connections,
         settings.drain_quiet,
     );
-    let public = tokio::spawn(server::run(
-        public,
-        options,
-        move |request| answers.answer(&request),
-        until(stopped),
-    ));
+    let answer = move |request| answers.answer(&request);
+    let public = Server::spawn(|stop| server::run(public, options, answer, stop));
 
     let answers = Internal::new(node.internal_parts(&settings, writer, signing, lines_dropped));
-    let (stop_internal, stopped) = oneshot::channel();
     let options = node.options(
         &settings,
         INTERNAL,
         settings.max_internal_connections,
         Duration::ZERO,
     );
-    let internal = tokio::spawn(server::run(
-        internal,
-        options,
-        move |request| Handling::<_, Never>::Answer(answers.answer(request)),
-        until(stopped),
-    ));
+    let answer = move |request| Handling::<_, Never>::Answer(answers.answer(request));
+    let internal = Server::spawn(|stop| server::run(internal, options, answer, stop));
 
-    if let Some(recovery) = &node.recovery {
-        tokio::spawn(Arc::clone(recovery).run());
-    }
-    if let Some(shared) = node.store().shared() {
-        let waiters = Arc::clone(&node.delivery.waiters);
-        tokio::spawn(give_back::run(waiters, shared.clone()));
-    }
-    let listed = tokio::spawn(Arc::clone(&node.nodes).run(node.drain.clone()));
-    tokio::spawn(Arc::clone(&node.dashboard).run());
-    tokio::spawn(node.probe(&settings).run());
+    let listed = node.spawn_tasks(&settings);
     node.health.started();
     info!("ready");
-
-    if let Some(recovery) = &node.recovery {
-        tokio::spawn(Arc::clone(recovery).watch());
-    }
-    let peers = Arc::clone(&node.delivery.peers);
-    tokio::spawn(async move { peers.retry().await });
-
-    let servers = Servers {
-        public,
-        stop_public,
-        internal,
-        stop_internal,
-    };
-    let begin_drain = || {
-        // The leases are listed before the waiters are answered, and given back while they are.
-        let leave = node.recovery.as_ref().map(|recovery| recovery.leave());
-        let leave = OptionFuture::from(leave);
-        trigger.begin();
-        // An error says that the task panicked, and so has ended.
-        async { drop(tokio::join!(leave, listed)) }
-    };
-    let hand_over = async |limit| {
-        if let Some(recovery) = &node.recovery {
-            recovery.hand_over(node.nodes.others(), limit).await;
-        }
-    };
-    Ok(end(
-        signals,
+    let servers = [public, internal];
+    Ok(drain::run(
+        &node,
+        trigger,
         settings.drain_grace,
-        begin_drain,
+        signals,
         servers,
-        hand_over,
+        listed,
     )
     .await)
 }
@@ -254,69 +196,6 @@ fn signing(settings: &Settings) -> Option<Signing> {
     }
 }
 
-/// The running tasks of the two listeners, and the channels that stop them.
-struct Servers {
-    public: JoinHandle<usize>,
-    stop_public: oneshot::Sender<Instant>,
-    internal: JoinHandle<usize>,
-    stop_internal: oneshot::Sender<Instant>,
-}
-
-/// Waits for a signal, then drains. First all waiters are answered, their leases are given back
-/// and the public listener ends. Then the internal listener ends: until then operators watch
-/// the drain through it, backends set statuses, and peers are answered while there are leases.
-/// After that no set comes any more, and the updates kept for `--resend` are handed on.
-async fn end<L: Future<Output = ()>, H: Future<Output = ()>>(
-    mut signals: Signals,
-    grace: Duration,
-    begin_drain: impl FnOnce() -> L,
-    mut servers: Servers,
-    hand_over: impl FnOnce(Duration) -> H,
-) -> Ended {
-    let signal = tokio::select! {
-        signal = signals.next() => signal,
-        _ = &mut servers.public => return Ended::Broken,
-        _ = &mut servers.internal => return Ended::Broken,
-    };
-    info!(signal, ?grace, "draining");
-    let leave = begin_drain();
-    let deadline = Instant::now() + grace;
-    let drained = async {
-        let public_deadline = deadline - grace / INTERNAL_GRACE_PART;
-        // An error says that the listener's task panicked, and so has ended.
-        let _ = servers.stop_public.send(public_deadline);
-        let (cut_public, left) = tokio::join!(servers.public, timeout_at(public_deadline, leave));
-        if left.is_err() {
-            warn!("some leases of this node stay until they end by themselves");
-        }
-        let _ = servers.stop_internal.send(deadline);
-        let cut_internal = servers.internal.await.unwrap_or_default();
-        hand_over(
-            deadline
-                .saturating_duration_since(Instant::now())
-                .max(LEAST_HAND_OVER),
-        )
-        .await;
-        cut_public.unwrap_or_default() + cut_internal
-    };
-    tokio::select! {
-        cut_off = drained => {
-            info!(cut_off, "drained");
-            Ended::Drained
-        }
-        signal = signals.next() => {
-            warn!(signal, "ended by a second signal");
-            Ended::Forced
-        }
-    }
-}
-
-/// Waits for a stop that comes through a channel, and returns its deadline. If the sender was
-/// dropped, the deadline is now.
-async fn until(stopped: oneshot::Receiver<Instant>) -> Instant {
-    stopped.await.unwrap_or_else(|_| Instant::now())
-}
-
 async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Address), StartError> {
     let failed =
         |error| StartError::Failed(format!("cannot listen on {address} (--{name})"), error);
@@ -326,7 +205,7 @@ async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Addres
     Ok((listener, bound))
 }
 
-fn tell_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
+fn log_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         node = node.id,

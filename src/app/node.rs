@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::{PUBLIC, StartError};
 use crate::backend::set::SetLimits;
 use crate::backend::writer::{Writer, side_by_side};
 use crate::cluster::advertise;
 use crate::cluster::delivery::Delivery;
+use crate::cluster::give_back;
 use crate::cluster::membership::Nodes;
 use crate::cluster::peers::{self, Peer, Peers};
 use crate::cluster::recovery::Recovery;
@@ -114,6 +117,24 @@ impl Node {
         &self.delivery.store
     }
 
+    /// Starts the tasks that run as long as the node. Returns the one that keeps the node on the
+    /// list of nodes: it ends by itself when the node drains.
+    pub(super) fn spawn_tasks(&self, settings: &Settings) -> JoinHandle<()> {
+        if let Some(recovery) = &self.recovery {
+            tokio::spawn(Arc::clone(recovery).run());
+            tokio::spawn(Arc::clone(recovery).watch());
+        }
+        if let Some(shared) = self.store().shared() {
+            let waiters = Arc::clone(&self.delivery.waiters);
+            tokio::spawn(give_back::run(waiters, shared.clone()));
+        }
+        let peers = Arc::clone(&self.delivery.peers);
+        tokio::spawn(async move { peers.retry().await });
+        tokio::spawn(Arc::clone(&self.dashboard).run());
+        tokio::spawn(self.probe(settings).run());
+        tokio::spawn(Arc::clone(&self.nodes).run(self.drain.clone()))
+    }
+
     pub(super) fn gets(
         &self,
         settings: &Settings,
@@ -179,7 +200,7 @@ impl Node {
         }
     }
 
-    pub(super) fn probe(&self, settings: &Settings) -> Probe {
+    fn probe(&self, settings: &Settings) -> Probe {
         let token = settings.internal_tokens.first();
         Probe {
             health: Arc::clone(&self.health),
