@@ -184,11 +184,11 @@ impl Dashboard {
         match asked {
             Ok((StatusCode::OK, body)) => told_by(node, &body),
             Ok((status, _)) => {
-                debug!(%status, peer, "a node does not tell of itself");
+                debug!(%status, peer, "a node did not report its state");
                 None
             }
             Err(error) => {
-                debug!(%error, peer, "a node does not tell of itself");
+                debug!(%error, peer, "a node did not report its state");
                 None
             }
         }

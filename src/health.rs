@@ -221,7 +221,7 @@ impl Health {
                 waiter,
                 peers,
                 unreachable,
-                "a status of this node's own did not go the whole way"
+                "the health check's own status did not arrive"
             );
         }
         path.parts = parts;
@@ -232,7 +232,7 @@ impl Health {
         match reached {
             Ok(_) => path.reached = Some(Spell::next(path.reached, path.is_missed)),
             Err(error) if !path.is_missed => {
-                error!(%error, address = %own.address, "this node is not reached as itself at its address (--advertise)");
+                error!(%error, address = %own.address, "this node does not reach itself at its advertised address (--advertise)");
             }
             Err(_) => {}
         }
@@ -256,10 +256,7 @@ impl Health {
         path.store_lag.note(round, is_cut_off, store_gap);
         drop(path);
         if let (true, Err(Some(parts))) = (was_ready, self.ready()) {
-            error!(
-                ?parts,
-                "this node cannot do what its peers can: it is not ready"
-            );
+            error!(?parts, "not ready: this node cannot do what its peers can");
         }
     }
 }

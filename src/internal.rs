@@ -267,7 +267,7 @@ impl Internal {
         if let Some(left_out) = self.unknown_hosts.admit() {
             warn!(
                 left_out,
-                "refused: called by a name that is not known; give --internal-token-file, or --internal-host NAME"
+                "refused: unknown host name; give --internal-token-file, or --internal-host NAME"
             );
         }
     }
@@ -519,7 +519,7 @@ impl Internal {
                 Ok(count) => drop(held.waiters.insert(lease.name.clone(), count)),
                 Err(error) => {
                     let (_, url) = lease.node_and_url();
-                    debug!(%error, peer = url, "a node does not say whom it holds");
+                    debug!(%error, peer = url, "a node did not report its waiters");
                     if nodes.is_listed(&lease.name) {
                         held.unreachable.push(url.to_owned());
                     }

@@ -334,7 +334,7 @@ impl Store {
     /// Logs where statuses are kept. `advertised` is the address that the node gives others.
     pub(crate) fn log_place(&self, advertised: &str) {
         match self {
-            Self::Memory(_) => info!("statuses live in this process"),
+            Self::Memory(_) => info!("statuses are kept in this process"),
             Self::Shared(shared) => shared.log_place(advertised),
         }
     }

@@ -121,7 +121,8 @@ impl Cluster {
     /// count shows that the machine was too busy.
     pub(crate) fn redis_gone(&self) -> u64 {
         let logs = self.members.iter().flat_map(|member| member.node.logs());
-        logs.filter(|line| line.contains("Redis is gone")).count() as u64
+        logs.filter(|line| line.contains("lost the connection to Redis"))
+            .count() as u64
     }
 
     /// Returns how many descriptors the fullest node has open.

@@ -92,7 +92,7 @@ pub(super) async fn run(
             Ended::Drained
         }
         signal = signals.next() => {
-            warn!(signal, "ended by a second signal");
+            warn!(signal, "ended by a second signal, without a drain");
             Ended::Forced
         }
     }

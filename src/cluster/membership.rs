@@ -164,17 +164,17 @@ impl Nodes {
             if !last.twins.contains(&twin.name) {
                 error!(
                     node = twin.name,
-                    "another node has the address of this one (--advertise): each is sent what is for the other"
+                    "another node advertises this node's address (--advertise): each gets updates that are for the other"
                 );
                 last.twins.push(twin.name.clone());
             }
         }
         drop(last);
         for node in now.iter().filter(|node| !is_in(&before, &node.name)) {
-            debug!(node = node.name, "another node is there");
+            debug!(node = node.name, "a node has joined");
         }
         for node in before.iter().filter(|node| !is_in(&now, &node.name)) {
-            debug!(node = node.name, "a node is not there any more");
+            debug!(node = node.name, "a node has left");
         }
     }
 

@@ -326,7 +326,7 @@ impl Peers {
     fn failed(&self, address: &Address, error: &io::Error, what: &'static str) {
         static FAILED: Seldom = Seldom::new();
         if let Some(left_out) = FAILED.admit() {
-            warn!(%error, peer = %address, left_out, "{what}: what is set here reaches its pages later");
+            warn!(%error, peer = %address, left_out, "{what}: its pages get what is set here later");
         }
     }
 
@@ -335,7 +335,7 @@ impl Peers {
     fn refused(&self, name: &str, status: StatusCode, address: &Address) {
         static REFUSED: Seldom = Seldom::new();
         if let Some(left_out) = REFUSED.admit() {
-            warn!(%status, peer = %address, left_out, "a node refuses what it is told");
+            warn!(%status, peer = %address, left_out, "a node refused an update");
         }
         self.skip(name, address);
     }
@@ -355,7 +355,7 @@ impl Peers {
                     peer = %address,
                     time = ?self.options.timeout,
                     left_out,
-                    "a node did not confirm: it is passed over"
+                    "skipping a node that did not confirm an update"
                 );
             }
         }

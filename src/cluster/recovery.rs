@@ -213,7 +213,7 @@ impl Recovery {
             let stood = (now - last).saturating_sub(TICK);
             last = now;
             if stood >= STALL {
-                warn!(time = ?stood, "this process stood still: what is waited for is opened again");
+                warn!(time = ?stood, "this process was suspended: opening all keys of waiters again");
                 self.has_missed_all.store(true, Ordering::Relaxed);
             }
             let may_again = opened_at.is_none_or(|at| at + ALL_AGAIN_INTERVAL <= now);
@@ -314,7 +314,7 @@ impl Recovery {
             })
             .await;
         let all = all.into_inner();
-        debug!(keys = count, all, took = ?began.elapsed(), "opened keys that are waited for");
+        debug!(keys = count, all, took = ?began.elapsed(), "opened the keys of waiters");
         all
     }
 
@@ -401,11 +401,11 @@ impl Recovery {
         let (all, missing) = (all.into_inner(), missing.into_inner());
         self.own_metrics.statuses_put.inc_by(missing as u64);
         if missing == 0 && all {
-            info!(count, "all that this node had confirmed is in Redis");
+            info!(count, "Redis has all that this node had confirmed");
         } else {
             warn!(
                 count,
-                missing, all, "put again what this node had confirmed"
+                missing, all, "stored again what this node had confirmed"
             );
         }
         all
@@ -438,7 +438,7 @@ impl Confirmed {
                 self.told_at = Some(now);
                 warn!(
                     MAX_CONFIRMED,
-                    MAX_CONFIRMED_BYTES, "too many sets to keep each for --resend"
+                    MAX_CONFIRMED_BYTES, "too many sets: not all of them are kept for --resend"
                 );
             }
         }

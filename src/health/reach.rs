@@ -110,7 +110,7 @@ impl Reach {
             }
             let (_, peer) = other.node_and_url();
             if !std::mem::replace(is_logged, true) {
-                warn!(%error, peer, "a node does not confirm what it is sent: sets made here do not reach its pages");
+                warn!(%error, peer, "a node does not confirm updates: sets made here do not reach its pages");
             }
             heard.unreachable.push(peer.to_owned());
         }

@@ -182,7 +182,7 @@ where
                 DropReason::HeadTimeout
             });
         }
-        debug!("a head or an idle connection took too long");
+        debug!("closed a connection that sent no request in time");
         return None;
     };
     let parts = connection.into_parts();

@@ -143,12 +143,12 @@ where
     async fn rest_after(&self, error: &io::Error, rest: &mut Duration) {
         // The connection's fault: only this one is lost, and the next may be fine.
         if is_of_the_connection(error) {
-            return debug!(%error, listener = self.options.name, "not accepted");
+            return debug!(%error, listener = self.options.name, "a connection ended before it was accepted");
         }
         // The system's fault: without a rest it would fail again and again.
         self.options.metrics.limit_hit(Limit::OpenFiles);
         if let Some(left_out) = self.failed.admit() {
-            warn!(%error, listener = self.options.name, ?rest, left_out, "cannot accept");
+            warn!(%error, listener = self.options.name, ?rest, left_out, "cannot accept connections");
         }
         sleep(*rest).await;
         *rest = (*rest * 2).min(MAX_ACCEPT_REST);
@@ -163,7 +163,7 @@ where
             let limit = self.options.max_connections;
             warn!(
                 listener = self.options.name,
-                limit, left_out, "all connections are in use: new ones wait"
+                limit, left_out, "the connection limit is reached: new connections wait"
             );
         }
         Arc::clone(&self.slots)
@@ -203,7 +203,7 @@ where
         let backlog = match listener.into_backlog() {
             Ok(backlog) => backlog,
             Err(error) => {
-                return warn!(%error, listener = self.options.name, "cannot see the backlog");
+                return warn!(%error, listener = self.options.name, "cannot read the connections that wait");
             }
         };
         let mut rest = ACCEPT_REST;

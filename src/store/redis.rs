@@ -188,7 +188,7 @@ impl Redis {
 
     /// See [`Store::log_place`](super::Store::log_place).
     pub(super) fn log_place(&self, advertised: &str) {
-        info!(redis = %self.options.target, advertise = advertised, "statuses live in Redis");
+        info!(redis = %self.options.target, advertise = advertised, "statuses are kept in Redis");
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -228,7 +228,7 @@ test("what_is_hostile_is_shown_as_text", limit, async (t) => {
   assert.match(await found(page), /and [\d,]+ characters more/);
   // A stranger that poses as a node, and the error of the node about it.
   await until("it is on the list", async () => /<img src=x onerror=alert\(1\)>:1.*does not answer/s.test(await text(page, "#nodes")));
-  await until("the error is shown", async () => /a node does not confirm what it is sent.*onerror=alert\(1\)/.test(await text(page, "#errors")));
+  await until("the error is shown", async () => /a node does not confirm updates.*onerror=alert\(1\)/.test(await text(page, "#errors")));
   await until("what fails is named", async () => /does not reach <img src=x onerror/.test(await text(page, "#nodes")));
   assert.equal(await text(page, "#summary"), "2 nodes · 1 without an answer · 1 unwell");
   assert.equal(await page.locator("img, b, #found script").count(), 0);

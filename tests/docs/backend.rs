@@ -84,7 +84,7 @@ async fn the_refusals_are_those_of_the_program() {
     ];
     let rows = table_of("docs/backend.md", &["answer", "to", "why", "what to do"]);
     assert_eq!(rows.len(), answers.len());
-    let warning = "called by a name that is not known";
+    let warning = "refused: unknown host name";
     assert!(rows[0][2].contains(warning), "{:?}", rows[0]);
     eventually(
         async || open.logs().iter().any(|line| line.contains(warning)),

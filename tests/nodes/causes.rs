@@ -115,7 +115,7 @@ async fn a_redis_without_room_is_the_cause_full_and_its_words_are_logged() {
     check_counted(node, &[("full", 2.0)]).await;
     wait_logged(node, "set", "full").await;
     wait_logged(node, "get ended", "full").await;
-    let line = wait_logged(node, "Redis refuses a command", "full").await;
+    let line = wait_logged(node, "Redis refused a command", "full").await;
     let words = line["error"].as_str().expect("words");
     assert!(words.starts_with("OOM "), "{line}");
     redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
@@ -134,7 +134,7 @@ async fn a_command_that_redis_refuses_is_the_cause_refused_and_its_words_are_log
     check_counted(node, &[("refused", 2.0)]).await;
     wait_logged(node, "set", "refused").await;
     wait_logged(node, "get ended", "refused").await;
-    let line = wait_logged(node, "Redis refuses a command", "refused").await;
+    let line = wait_logged(node, "Redis refused a command", "refused").await;
     let words = line["error"].as_str().expect("words");
     assert!(words.starts_with("NOPERM "), "{line}");
     let acl = ["ACL", "SETUSER", "default", "+evalsha", "+eval"];

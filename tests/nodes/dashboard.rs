@@ -288,7 +288,7 @@ async fn nodes_tell_of_each_other_and_name_who_does_not_answer() {
             let errors = told[id]["errors"].to_string();
             assert!(!errors.contains("secret-key"), "{errors}");
             told[id]["store"]["connected"] == false
-                && errors.contains("no Redis; trying again and again")
+                && errors.contains("cannot connect to Redis; retrying")
         };
         told.len() == 2 && ids[..2].iter().all(is_said)
     };

@@ -129,7 +129,7 @@ async fn a_node_that_alone_has_no_store() {
         (&json!("peers can, and this node cannot"), &json!("ok")),
         "{parts}"
     );
-    let words = "cannot do what its peers can: it is not ready";
+    let words = "not ready: this node cannot do what its peers can";
     let is_logged = async || alone.logs().iter().any(|line| line.contains(words));
     eventually(is_logged, words).await;
     assert_eq!(says_store(&alone).await, false);
@@ -452,7 +452,7 @@ async fn one_way_between_two_nodes() {
         200,
         "it tells the other, and reaches itself"
     );
-    let named = "a node does not confirm what it is sent";
+    let named = "a node does not confirm updates";
     assert_eq!(
         speaker
             .logs()

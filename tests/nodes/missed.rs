@@ -170,7 +170,7 @@ async fn a_process_that_stood_still_opens_again_what_it_holds() {
             nodes[0]
                 .logs()
                 .iter()
-                .any(|line| line.contains("stood still"))
+                .any(|line| line.contains("this process was suspended"))
         },
         "it says so",
     )

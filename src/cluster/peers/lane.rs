@@ -82,7 +82,7 @@ impl Lane {
                     break answered;
                 }
                 Ok(Err(error)) if is_kept => {
-                    debug!(%error, peer = %self.peer.address, "once more, on a new connection")
+                    debug!(%error, peer = %self.peer.address, "retrying on a new connection")
                 }
                 Ok(Err(error)) => {
                     self.peers

@@ -84,9 +84,11 @@ impl Peers {
                     lock(&self.missed).sent(name, &batch);
                     // The node is back, so updates are sent to it at once from now on.
                     lock(&self.skipped).remove(name);
-                    info!(peer, missed = %batch.missed, "a node that had missed updates was sent their keys");
+                    info!(peer, missed = %batch.missed, "sent a node the keys of the updates that it had missed");
                 }
-                Err(error) => return debug!(%error, peer, "a node was not sent what it has missed"),
+                Err(error) => {
+                    return debug!(%error, peer, "cannot send a node the keys of the updates that it has missed");
+                }
             }
         }
     }

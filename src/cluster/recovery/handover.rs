@@ -42,8 +42,10 @@ impl Heirs<'_> {
             let (id, peer) = node.node_and_url();
             match self.peers.post(node, message(id), self.timeout).await {
                 Ok(answer) if is_taken(&answer) => return true,
-                Ok(_) => debug!(peer, "a node does not keep what it is handed"),
-                Err(error) => debug!(%error, peer, "a node did not take what it was handed"),
+                Ok(_) => debug!(peer, "a node does not keep the sets that it is handed"),
+                Err(error) => {
+                    debug!(%error, peer, "a node did not accept the sets that it was handed")
+                }
             }
             self.nodes.pop_front();
         }
@@ -93,12 +95,12 @@ impl Recovery {
         if handed_on < count {
             warn!(
                 left = count - handed_on,
-                count, "no node took all sets that this one keeps for --resend"
+                count, "no node accepted all sets that this one keeps for --resend"
             );
         } else if count > 0 {
             info!(
                 count,
-                "another node keeps the sets that this one kept for --resend"
+                "another node now keeps the sets that this one kept for --resend"
             );
         }
         let missed = async {
@@ -106,7 +108,7 @@ impl Recovery {
                 let message = |to: &str| message::render_missed_by(to, &missed_by);
                 if !heirs.hand_on(message, |_| true).await {
                     let (node, missed) = (&missed_by.node, &missed_by.missed);
-                    warn!(node, %missed, "no node took the keys of the updates that this one could not send");
+                    warn!(node, %missed, "no node accepted the keys of undelivered updates");
                 }
             }
         };
@@ -114,9 +116,7 @@ impl Recovery {
             .await
             .is_err()
         {
-            warn!(
-                "there was no time to hand on the keys of the updates that this node could not send"
-            );
+            warn!("no time was left to hand on the keys of undelivered updates");
         }
     }
 

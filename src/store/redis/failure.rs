@@ -145,7 +145,7 @@ impl Redis {
         let mut logged_at = lock(logged_at);
         if logged_at.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL) {
             *logged_at = Some(Instant::now());
-            error!(cause = cause.as_str(), error = words(error), redis = %self.options.target, "Redis refuses a command");
+            error!(cause = cause.as_str(), error = words(error), redis = %self.options.target, "Redis refused a command");
         }
     }
 }

@@ -223,7 +223,7 @@ impl Redis {
             }
         });
         settled.await.unwrap_or_else(|_| {
-            debug!(key = %key.hashed(), "nobody knows whether a write was carried out");
+            debug!(key = %key.hashed(), "it is unknown whether a write was carried out");
             Err(StoreError::Unknown(cause))
         })
     }

@@ -96,16 +96,16 @@ impl Owner {
                     match self.watch(connected).await {
                         End::Gone(why) => {
                             self.state.send_modify(|state| state.conn = None);
-                            warn!(%why, "Redis is gone");
+                            warn!(%why, "lost the connection to Redis");
                         }
                         // The present connection is used until there is a better one.
-                        End::OtherMasters => info!("the cluster has other masters"),
+                        End::OtherMasters => info!("the masters of the cluster have changed"),
                     }
                 }
                 Err(why) => {
                     self.state.send_modify(|state| state.conn = None);
                     if why != told {
-                        error!(%why, redis = %self.options.target, "no Redis; trying again and again");
+                        error!(%why, redis = %self.options.target, "cannot connect to Redis; retrying");
                         told = why;
                     }
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
@@ -229,7 +229,7 @@ impl Owner {
             match gone {
                 Gone::Statuses => {
                     self.metrics.is_another();
-                    warn!("another Redis process, or an emptied one");
+                    warn!("Redis was replaced, restarted or emptied");
                 }
                 Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
                 Gone::Nothing => {}
