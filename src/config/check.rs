@@ -59,12 +59,12 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
     if settings.hold > LONG_HOLD {
         let hold = reader.text(&HOLD).unwrap_or_default();
         warnings.push(format!(
-            "--hold {hold} is longer than many proxies wait for an answer (60s); see that each on the way waits longer"
+            "--hold {hold} is longer than many proxies wait for an answer (60s): make sure that each of yours waits longer"
         ));
     }
     if settings.demo && settings.redis.is_some() && settings.key_secrets.is_none() {
         warnings.push(
-            "--demo with --redis but without --key-secret-file: a code's page is heard only by the node that made the code"
+            "--demo with --redis but without --key-secret-file: only the node that made a QR code accepts its key"
                 .to_owned(),
         );
     }

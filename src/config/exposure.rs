@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 /// The mistake about such an internal listener, printed behind its flag.
-pub(crate) const MISTAKE: &str = "others may reach this address, and no token is asked for: give --internal-token-file, or an \
-     address of this machine or of a private network; where something else keeps others away, --internal-without-token";
+pub(crate) const MISTAKE: &str = "this address may be public, and no token is set: give \
+     --internal-token-file, or an address of this machine or of a private network; if something \
+     else keeps strangers away, give --internal-without-token";
 
 /// Returns whether others than this machine and its private networks may reach an address. The
 /// unspecified addresses stand for all that the machine has, so they are public. Private are
