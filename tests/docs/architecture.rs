@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use holdfast_testkit::project_file;
 
+use crate::docs::readme::{code_spans, table_of};
+
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// The imports of each module, both as paths of one or two segments: `store`, or `model::key`
@@ -169,4 +171,27 @@ fn no_module_imports_itself_by_way_of_others() {
         imports.is_empty(),
         "there is a circle among these: {imports:#?}"
     );
+}
+
+#[test]
+fn each_file_that_starts_a_task_or_a_thread_is_in_the_table_of_tasks() {
+    let starts = [
+        "tokio::spawn(",
+        "runtime.spawn(",
+        "thread::Builder",
+        ".block_on(",
+    ];
+    let starts_one = |path: &PathBuf| starts.iter().any(|start| code(path).contains(start));
+    let files = sources(Path::new(ROOT)).into_iter().filter(starts_one);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let started: BTreeSet<_> = files
+        .map(|path| path.strip_prefix(root).unwrap().display().to_string())
+        .collect();
+    let columns = ["task", "how many", "started in", "waits for"];
+    let rows = table_of("docs/architecture.md", &columns);
+    let named: BTreeSet<_> = rows
+        .iter()
+        .map(|row| code_spans(&row[2])[0].to_owned())
+        .collect();
+    assert_eq!(started, named);
 }
