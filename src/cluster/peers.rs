@@ -1,12 +1,12 @@
 //! Sends the updates of a key to the other nodes that hold waiters of it. This is the only HTTP
 //! client. A node also sends itself messages through it, to see whether it is reached.
 //!
-//! Each node that a lease names has a line: a bounded queue and two lanes, each with a
+//! Each node that a lease names has a bounded queue and two lanes, each with a
 //! connection that is kept. If an update cannot be sent to a node, [`missed`] keeps its key,
 //! and [`retry`] sends the node those keys as soon as it answers.
 
+mod connection;
 mod lane;
-mod link;
 mod missed;
 mod queue;
 mod retry;
@@ -24,8 +24,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
+pub(crate) use self::connection::Peer;
 use self::lane::Lane;
-pub(crate) use self::link::Peer;
 use self::missed::Missed;
 use self::queue::{Job, Queue, Refused, Takes};
 use crate::http::auth::Token;
@@ -45,8 +45,8 @@ const LANES: [Takes; 2] = [Takes::Small, Takes::All];
 /// The time that a set still waits after its update's deadline. A lane that gives the node up
 /// at the deadline notes that first, so that the next set does not wait for the node too.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
-/// The most lines. A line lasts until no update was queued on it for a minute.
-const MAX_LINES: usize = 1024;
+/// The most queues. A queue lasts until no update was put into it for a minute.
+const MAX_QUEUES: usize = 1024;
 
 /// The most questions to other nodes that are under way. Each has a connection.
 const MAX_ASKED: usize = 64;
@@ -76,7 +76,7 @@ pub(crate) struct Peers {
     options: PeersOptions,
     metrics: Arc<Metrics>,
     /// The queue to each node, by the node's name.
-    lines: Mutex<HashMap<String, Arc<Queue>>>,
+    queues: Mutex<HashMap<String, Arc<Queue>>>,
     /// Nodes that took too long or refused, by name, with the time until which each is passed
     /// over.
     skipped: Mutex<HashMap<String, Instant>>,
@@ -92,7 +92,7 @@ impl Peers {
         Arc::new(Self {
             options,
             metrics,
-            lines: Mutex::default(),
+            queues: Mutex::default(),
             skipped: Mutex::default(),
             missed: Mutex::default(),
             under_way: Arc::default(),
@@ -127,20 +127,20 @@ impl Peers {
             confirm,
             _under_way,
         };
-        // If the line has just ended, try once more with a new one.
+        // If the queue has just ended, try once more with a new one.
         for _ in 0..2 {
             if self.is_skipped(&lease.name) {
                 self.not_sent(&lease.name, vec![job], Forward::Skipped);
                 break;
             }
-            let Some(line) = self.line(lease) else {
-                // Without a valid address there is no line either, but no limit is reached.
+            let Some(queue) = self.queue(lease) else {
+                // Without a valid address there is no queue either, but no limit is reached.
                 if self.peer(lease).is_ok() {
                     self.full(lease, job.key, lease_ends, Limit::Peers);
                 }
                 break;
             };
-            let limit = match line.push(job) {
+            let limit = match queue.push(job) {
                 Ok(()) => break,
                 Err(Refused::Ended(unsent)) => {
                     job = *unsent;
@@ -183,14 +183,14 @@ impl Peers {
         self.options.timeout
     }
 
-    /// Returns the number of nodes with a line, of updates that wait for them, and of keys that
+    /// Returns the number of nodes with a queue, of updates that wait for them, and of keys that
     /// are kept for nodes that missed an update.
     pub(crate) fn queued(&self) -> [usize; 3] {
-        let lines = lock(&self.lines);
-        let open = || lines.values().filter(|line| !line.has_ended());
+        let queues = lock(&self.queues);
+        let open = || queues.values().filter(|queue| !queue.has_ended());
         [
             open().count(),
-            open().map(|line| line.len()).sum(),
+            open().map(|queue| queue.len()).sum(),
             lock(&self.missed).len(),
         ]
     }
@@ -264,7 +264,7 @@ impl Peers {
         timeout(limit, ask).await?
     }
 
-    /// Sends a node updates apart from its line: see [`Peer::tell`].
+    /// Sends a node updates apart from its queue: see [`Peer::tell`].
     ///
     /// # Errors
     /// Those of [`Peer::tell`].
@@ -282,28 +282,31 @@ impl Peers {
 
     /// Returns the queue to a node, or `None` if there are too many nodes or its address is not
     /// valid.
-    fn line(self: &Arc<Self>, lease: &Lease) -> Option<Arc<Queue>> {
-        let mut lines = lock(&self.lines);
-        if let Some(line) = lines.get(&lease.name).filter(|line| !line.has_ended()) {
-            return Some(Arc::clone(line));
+    fn queue(self: &Arc<Self>, lease: &Lease) -> Option<Arc<Queue>> {
+        let mut queues = lock(&self.queues);
+        if let Some(queue) = queues.get(&lease.name).filter(|queue| !queue.has_ended()) {
+            return Some(Arc::clone(queue));
         }
-        if lines.len() >= MAX_LINES {
-            lines.retain(|_, line| !line.has_ended());
+        if queues.len() >= MAX_QUEUES {
+            queues.retain(|_, queue| !queue.has_ended());
         }
-        let peer = self.peer(lease).ok().filter(|_| lines.len() < MAX_LINES)?;
-        let line = Arc::new(Queue::new(self.options.queue));
-        lines.insert(lease.name.clone(), Arc::clone(&line));
+        let peer = self
+            .peer(lease)
+            .ok()
+            .filter(|_| queues.len() < MAX_QUEUES)?;
+        let queue = Arc::new(Queue::new(self.options.queue));
+        queues.insert(lease.name.clone(), Arc::clone(&queue));
         for takes in LANES {
             let lane = Lane {
                 peers: Arc::clone(self),
                 name: lease.name.clone(),
                 peer: peer.clone(),
                 takes,
-                link: None,
+                connection: None,
             };
-            tokio::spawn(lane.run(Arc::clone(&line)));
+            tokio::spawn(lane.run(Arc::clone(&queue)));
         }
-        Some(line)
+        Some(queue)
     }
 
     fn peer(&self, lease: &Lease) -> io::Result<Peer> {

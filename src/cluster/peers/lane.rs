@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Peers;
-use super::link::{Link, Peer};
+use super::connection::{Connection, Peer};
 use super::queue::{Job, Queue, Takes};
 use crate::cluster::message;
 use crate::metrics::Forward;
@@ -20,7 +20,7 @@ pub(super) struct Lane {
     pub(super) name: String,
     pub(super) peer: Peer,
     pub(super) takes: Takes,
-    pub(super) link: Option<Link>,
+    pub(super) connection: Option<Connection>,
 }
 
 impl Lane {
@@ -71,14 +71,18 @@ impl Lane {
         });
         let body = Bytes::from(message::render(&self.peer.id, updates));
         let (status, answer) = loop {
-            let (mut link, is_kept) = match self.link.take().filter(|link| !link.is_closed()) {
-                Some(link) => (link, true),
+            let (mut connection, is_kept) = match self
+                .connection
+                .take()
+                .filter(|connection| !connection.is_closed())
+            {
+                Some(connection) => (connection, true),
                 None => (self.connect(deadline).await?, false),
             };
-            let answered = link.send(&self.peer, Method::POST, "/channel/set", body.clone());
+            let answered = connection.send(&self.peer, Method::POST, "/channel/set", body.clone());
             match timeout_at(deadline, answered).await {
                 Ok(Ok(answered)) => {
-                    self.link = Some(link);
+                    self.connection = Some(connection);
                     break answered;
                 }
                 Ok(Err(error)) if is_kept => {
@@ -105,9 +109,9 @@ impl Lane {
         }
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Link, Forward> {
+    async fn connect(&self, deadline: Instant) -> Result<Connection, Forward> {
         match timeout_at(deadline, self.peer.connect()).await {
-            Ok(Ok(link)) => return Ok(link),
+            Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => {
                 self.peers
                     .failed(&self.peer.address, &error, "no connection to a node")

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::MAX_LINES;
+use super::MAX_QUEUES;
 use crate::cluster::message;
 use crate::metrics::Limit;
 use crate::model::key::{Key, KeyHasher};
@@ -202,7 +202,7 @@ impl Missed {
     }
 
     fn node(&mut self, name: &str) -> Option<&mut OfNode> {
-        if !self.by_node.contains_key(name) && self.by_node.len() >= MAX_LINES {
+        if !self.by_node.contains_key(name) && self.by_node.len() >= MAX_QUEUES {
             return None;
         }
         Some(self.by_node.entry(name.to_owned()).or_default())

@@ -82,7 +82,7 @@ impl Peer {
         timeout(limit, exchange).await?
     }
 
-    pub(super) async fn connect(&self) -> io::Result<Link> {
+    pub(super) async fn connect(&self) -> io::Result<Connection> {
         let stream = match &self.address {
             Address::Tcp(address) => Stream::tcp(TcpStream::connect(address).await?),
             Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
@@ -94,23 +94,23 @@ impl Peer {
             // An error is reported to the sender of the request.
             let _ = connection.await;
         });
-        Ok(Link { sender, driver })
+        Ok(Connection { sender, driver })
     }
 }
 
 /// A connection to a node. It is closed when it is dropped.
-pub(super) struct Link {
+pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
 }
 
-impl Drop for Link {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-impl Link {
+impl Connection {
     /// Returns whether nothing more can be sent on it.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
