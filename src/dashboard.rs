@@ -182,7 +182,7 @@ impl Dashboard {
             )
             .await;
         match asked {
-            Ok((StatusCode::OK, body)) => told_by(node, &body),
+            Ok((StatusCode::OK, body)) => report_of(node, &body),
             Ok((status, _)) => {
                 debug!(%status, peer, "a node did not report its state");
                 None
@@ -251,7 +251,7 @@ impl Dashboard {
 
 /// Returns the report of a node, if the answer is one. An answer of another version or of a
 /// stranger must not break its reader.
-fn told_by(node: &str, answer: &[u8]) -> Option<Box<RawValue>> {
+fn report_of(node: &str, answer: &[u8]) -> Option<Box<RawValue>> {
     #[derive(Deserialize)]
     struct Answer {
         nodes: Vec<Box<RawValue>>,

@@ -56,7 +56,7 @@ enum Route {
     Set,
     Channel,
     Issue,
-    Look,
+    Key,
     Forget,
     Live,
     Ready,
@@ -77,7 +77,7 @@ impl Route {
             Self::Set => "/status/set",
             Self::Channel => "/channel/set",
             Self::Issue => "/keys",
-            Self::Look | Self::Forget => "/keys/{key}",
+            Self::Key | Self::Forget => "/keys/{key}",
             Self::Live => "/health/live",
             Self::Ready => "/health/ready",
             Self::Path => "/health/path",
@@ -96,8 +96,8 @@ impl Route {
     /// rebinding. Health does not, because monitors ask by any name: see
     /// [`Internal::may_read_addresses`]. A set does not, because browsers add an `origin` to
     /// it.
-    const fn tells(self) -> bool {
-        matches!(self, Self::Look | Self::Nodes | Self::Page)
+    const fn reveals_state(self) -> bool {
+        matches!(self, Self::Key | Self::Nodes | Self::Page)
     }
 
     fn table(signs_keys: bool) -> Router<Self> {
@@ -106,8 +106,8 @@ impl Route {
             row(Self::Set, Method::POST),
             row(Self::Channel, Method::POST),
             (
-                Self::Look.path(),
-                vec![(Method::GET, Self::Look), (Method::DELETE, Self::Forget)],
+                Self::Key.path(),
+                vec![(Method::GET, Self::Key), (Method::DELETE, Self::Forget)],
             ),
             row(Self::Live, Method::GET),
             row(Self::Ready, Method::GET),
@@ -210,8 +210,8 @@ impl Internal {
             Ok((Route::Set, _)) => Box::pin(async move { end(inner.set(request).await) }),
             Ok((Route::Channel, _)) => Box::pin(async move { end(inner.channel(request).await) }),
             Ok((Route::Issue, _)) => Box::pin(async move { end(inner.issue(request).await) }),
-            Ok((Route::Look, Some(key))) => {
-                Box::pin(async move { end(inner.look(&key, request.uri().query()).await) })
+            Ok((Route::Key, Some(key))) => {
+                Box::pin(async move { end(inner.key(&key, request.uri().query()).await) })
             }
             Ok((Route::Nodes, _)) => {
                 Box::pin(async move { end(inner.nodes(request.uri().query()).await) })
@@ -246,7 +246,7 @@ impl Internal {
                 checked => checked?,
             }
         }
-        if route.tells() && self.parts.tokens.first().is_none() {
+        if route.reveals_state() && self.parts.tokens.first().is_none() {
             self.parts
                 .hosts
                 .check(request.headers())
@@ -296,7 +296,7 @@ impl Internal {
             Route::Set
             | Route::Channel
             | Route::Issue
-            | Route::Look
+            | Route::Key
             | Route::Forget
             | Route::Nodes => Err(Refusal::NotFound),
         }
@@ -440,7 +440,7 @@ impl Internal {
     /// Answers with what is known of a key, and with its waiters. Nodes ask each other with
     /// `?node=<id>`: the answer then has only this node's waiters. If this is not that node,
     /// the request is refused.
-    async fn look(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
+    async fn key(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
         let snapshot = match self.is_asked_alone(query)? {
             true => Snapshot::default(),
             false => match self.parts.delivery.store.read(key).await {
@@ -465,7 +465,7 @@ impl Internal {
         }
         Ok(json(
             StatusCode::OK,
-            &receipt::Looked::new(key, snapshot.known.as_ref(), held),
+            &receipt::KeyReport::new(key, snapshot.known.as_ref(), held),
         ))
     }
 

@@ -166,7 +166,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    const fn as_metrics_tell(&self) -> CallEnd {
+    const fn as_call_end(&self) -> CallEnd {
         match self {
             Self::Conflict(_) => CallEnd::Conflict,
             Self::TooLate => CallEnd::TooLate,
@@ -381,7 +381,7 @@ fn counted<T>(
     metrics.called(
         verb,
         done.as_ref()
-            .map_or_else(StoreError::as_metrics_tell, |_| CallEnd::Ok),
+            .map_or_else(StoreError::as_call_end, |_| CallEnd::Ok),
         began.elapsed(),
     );
     done

@@ -224,7 +224,7 @@ pub(crate) struct KeyWaiters {
 
 /// The answer about a key: what is known of it, and its waiters.
 #[derive(Serialize)]
-pub(crate) struct Looked<'a> {
+pub(crate) struct KeyReport<'a> {
     key: &'a str,
     version: Version,
     value: Option<&'a Value>,
@@ -240,7 +240,7 @@ pub(crate) struct Looked<'a> {
     gone: bool,
 }
 
-impl<'a> Looked<'a> {
+impl<'a> KeyReport<'a> {
     /// Returns the answer made from what the store knows and from the waiters of each node.
     pub(crate) fn new(key: &'a Key, known: Option<&'a Known>, held: KeyWaiters) -> Self {
         let update = known.map(|known| &known.update);

@@ -58,7 +58,7 @@ impl Delivery {
         };
         let mut told = Vec::new();
         for lease in leases.into_iter().filter(|lease| lease.name != self.name) {
-            let confirmed = self.peers.tell(&lease, key, update, since);
+            let confirmed = self.peers.send(&lease, key, update, since);
             if self.nodes.is_listed(&lease.name) {
                 told.push(async move { (lease, confirmed.await) });
             }

@@ -107,7 +107,7 @@ impl Peers {
     ///
     /// # Cancel safety
     /// If it is dropped, the update is sent all the same.
-    pub(crate) fn tell(
+    pub(crate) fn send(
         self: &Arc<Self>,
         lease: &Lease,
         key: &Key,
@@ -264,20 +264,20 @@ impl Peers {
         timeout(limit, ask).await?
     }
 
-    /// Sends a node updates apart from its queue: see [`Peer::tell`].
+    /// Sends a node updates apart from its queue: see [`Peer::send`].
     ///
     /// # Errors
-    /// Those of [`Peer::tell`].
+    /// Those of [`Peer::send`].
     ///
     /// # Cancel safety
     /// If it is dropped, the updates may have been delivered or not.
-    pub(crate) async fn tell_apart(
+    pub(crate) async fn send_apart(
         &self,
         lease: &Lease,
         updates: &[(Key, Update)],
         limit: Duration,
     ) -> io::Result<bool> {
-        self.peer(lease)?.tell(updates, limit).await
+        self.peer(lease)?.send(updates, limit).await
     }
 
     /// Returns the queue to a node, or `None` if there are too many nodes or its address is not

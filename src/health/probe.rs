@@ -74,7 +74,7 @@ impl Probe {
     /// Returns whether this node is reached as itself at its own address. This does not use the
     /// update that is sent there, because that one waits for the store.
     async fn reach_itself(&self) -> bool {
-        let reached = self.own.tell(&[], PROBE_TIMEOUT).await;
+        let reached = self.own.send(&[], PROBE_TIMEOUT).await;
         self.health.note_address(&reached, &self.own);
         reached.is_ok()
     }
@@ -112,7 +112,7 @@ impl Probe {
         {
             parts.lease = "failed";
         }
-        let told = (
+        let sent = (
             key.clone(),
             Update::Status(Status {
                 version,
@@ -120,7 +120,7 @@ impl Probe {
                 is_final: false,
             }),
         );
-        if self.own.tell(&[told], PROBE_TIMEOUT).await.is_err() {
+        if self.own.send(&[sent], PROBE_TIMEOUT).await.is_err() {
             return false;
         }
         parts.waiter = match opened.wait(Instant::now() + PROBE_TIMEOUT).await {

@@ -84,7 +84,7 @@ impl Reach {
         let answers = join_all(
             asked
                 .iter()
-                .map(|other| self.peers.tell_apart(other, update, PROBE_TIMEOUT)),
+                .map(|other| self.peers.send_apart(other, update, PROBE_TIMEOUT)),
         )
         .await;
         let mut heard = Heard {

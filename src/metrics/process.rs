@@ -84,9 +84,9 @@ impl Process {
 fn open_files() -> Option<usize> {
     // Since Linux 6.2 the size of the directory is the number of open files. Before, the
     // directory has to be read.
-    let told = fs::metadata("/proc/self/fd").ok()?.len();
-    if told > 0 {
-        usize::try_from(told).ok()
+    let count = fs::metadata("/proc/self/fd").ok()?.len();
+    if count > 0 {
+        usize::try_from(count).ok()
     } else {
         // Reading the directory opens a file too, which is not to be counted.
         Some(fs::read_dir("/proc/self/fd").ok()?.count() - 1)

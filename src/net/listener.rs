@@ -312,7 +312,7 @@ impl Stream {
     ///
     /// # Errors
     /// Fails with an error of the system.
-    pub(crate) fn looked_at_anew(self) -> io::Result<Self> {
+    pub(crate) fn rearmed(self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
             Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),

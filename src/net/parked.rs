@@ -55,8 +55,8 @@ use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
 use crate::runtime::sharded::lock;
 
-/// The shortest interval of [`Parked::look_in_ms`].
-const MIN_LOOK_IN: Duration = Duration::from_secs(10);
+/// The shortest interval of [`Parked::idle_check_ms`].
+const MIN_IDLE_CHECK: Duration = Duration::from_secs(10);
 /// The number of bytes of the next request that are read before hyper has the connection. Most
 /// heads are shorter.
 const FIRST_BYTES: usize = 2048;
@@ -135,7 +135,7 @@ pub(crate) struct Parked<R: Request> {
     stop: Arc<Stop>,
     /// The interval at which the task looks whether its connection has been idle for too long,
     /// if the request may wait for longer than that; in ms, to keep it small.
-    look_in_ms: Option<NonZeroU32>,
+    idle_check_ms: Option<NonZeroU32>,
     state: Mutex<State<R::News>>,
 }
 
@@ -191,9 +191,9 @@ impl<R: Request> Parked<R> {
         // idle for too long. To wake the task at each answer costs more than to let it look now
         // and then, unless it would have to look very often.
         let sleeps_long = request.wait() > idle;
-        let look_in_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
-        let look_in_ms = look_in_ms.filter(|_| sleeps_long && idle >= MIN_LOOK_IN);
-        let wants_to_know = !ahead.is_empty() || (sleeps_long && look_in_ms.is_none());
+        let idle_check_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
+        let idle_check_ms = idle_check_ms.filter(|_| sleeps_long && idle >= MIN_IDLE_CHECK);
+        let wants_to_know = !ahead.is_empty() || (sleeps_long && idle_check_ms.is_none());
         let state = State {
             stream: Some(stream),
             ahead,
@@ -204,7 +204,7 @@ impl<R: Request> Parked<R> {
             request,
             exchange,
             stop: Arc::clone(wakes.stop.stop()),
-            look_in_ms,
+            idle_check_ms,
             state: Mutex::new(state),
         }
     }
@@ -296,7 +296,7 @@ impl<R: Request> Parked<R> {
         }
         loop {
             let next = self
-                .look_in_ms
+                .idle_check_ms
                 .map(|ms| Instant::now() + Duration::from_millis(ms.get().into()));
             let at = next.map_or(deadline, |next| next.min(deadline));
             match wakes.timer.poll(at, cx) {
@@ -355,7 +355,7 @@ impl<R: Request> Parked<R> {
             }
             Then::Drop => return Err(None),
         };
-        lock(&self.state).look_anew().map_err(|_| None)?;
+        lock(&self.state).rearm().map_err(|_| None)?;
         let ahead = if closes {
             None
         } else {
@@ -451,9 +451,9 @@ impl<N> State<N> {
     }
 
     /// Makes the runtime look again for the bytes that it was asked to forget.
-    fn look_anew(&mut self) -> io::Result<()> {
+    fn rearm(&mut self) -> io::Result<()> {
         if take(&mut self.is_followed) {
-            self.stream = Some(self.stream.take().expect(STILL_HERE).looked_at_anew()?);
+            self.stream = Some(self.stream.take().expect(STILL_HERE).rearmed()?);
         }
         Ok(())
     }

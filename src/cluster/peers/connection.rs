@@ -44,7 +44,7 @@ impl Peer {
     ///
     /// # Cancel safety
     /// If it is dropped, the updates may have been delivered or not.
-    pub(crate) async fn tell(
+    pub(crate) async fn send(
         &self,
         updates: &[(Key, Update)],
         limit: Duration,

@@ -17,24 +17,24 @@ use super::url::{Host, Kind, Target};
 /// A connection, and the state that only its owner needs.
 pub(super) struct Connected {
     pub(super) conn: Conn,
-    pub(super) told_by: ToldBy,
+    pub(super) found_by: FoundBy,
     /// The servers and the keys that each has. In a cluster they are those that the last inspection
     /// found.
     pub(super) servers: Arc<Servers>,
 }
 
 impl Connected {
-    fn new(conn: Conn, told_by: ToldBy) -> Self {
+    fn new(conn: Conn, found_by: FoundBy) -> Self {
         Self {
             conn,
-            told_by,
+            found_by,
             servers: Arc::new(Servers::one()),
         }
     }
 }
 
 /// The source that says which servers are masters.
-pub(super) enum ToldBy {
+pub(super) enum FoundBy {
     /// The server itself.
     Itself,
     /// Sentinels, and the server that they named.
@@ -57,14 +57,14 @@ pub(super) async fn connect(
     match &target.kind {
         Kind::Single => {
             let conn = open(target, &target.hosts[0], limit).await?;
-            Ok(Connected::new(Conn::Single(conn), ToldBy::Itself))
+            Ok(Connected::new(Conn::Single(conn), FoundBy::Itself))
         }
         Kind::Sentinel(name) => {
             let mut sentinels = Sentinels::new(target.clone(), name.clone(), limit);
             let (conn, master) = sentinels.connect(before).await?;
             Ok(Connected::new(
                 Conn::Single(conn),
-                ToldBy::Sentinels(sentinels, master),
+                FoundBy::Sentinels(sentinels, master),
             ))
         }
         Kind::Cluster => {
@@ -87,7 +87,7 @@ pub(super) async fn connect(
                 .map_err(|error| words(&error))?;
             Ok(Connected::new(
                 Conn::Cluster(conn),
-                ToldBy::Cluster(HashMap::new()),
+                FoundBy::Cluster(HashMap::new()),
             ))
         }
     }

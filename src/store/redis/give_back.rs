@@ -27,7 +27,7 @@ impl Redis {
             return Ok(GivenBack::LeftAlone);
         };
         let now = self.now_at(key);
-        if !lease.is_told || lease.given_until >= now {
+        if !lease.is_confirmed || lease.given_until >= now {
             return Ok(GivenBack::NotYet);
         }
         let left_alone = if is_short { 0 } else { millis(LEFT_ALONE) };

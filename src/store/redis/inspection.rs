@@ -86,12 +86,12 @@ pub(super) async fn inspect(
 ) -> Result<Findings, Trouble> {
     let Connected {
         conn,
-        told_by,
+        found_by,
         servers,
     } = connected;
     let (mut asked, was_refused) = (conn.clone(), canary.is_refused);
     let (infos, written) = tokio::join!(
-        infos(&mut asked, told_by, limit),
+        infos(&mut asked, found_by, limit),
         canary.write(conn, servers, write, limit)
     );
     let (

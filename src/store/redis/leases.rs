@@ -26,7 +26,7 @@ pub(super) struct Lease {
     /// end that it may have written.
     pub(super) ends: u64,
     /// Whether the store has confirmed the end.
-    pub(super) is_told: bool,
+    pub(super) is_confirmed: bool,
     /// The Redis process that has it, as the supervisor counts them. Another process may give the
     /// same end to another lease.
     pub(super) process: u64,
@@ -57,7 +57,7 @@ impl Leases {
                 if has_room {
                     place.insert(Lease {
                         ends,
-                        is_told: false,
+                        is_confirmed: false,
                         process: 0,
                         given_until: 0,
                     });
@@ -70,16 +70,16 @@ impl Leases {
     }
 
     /// Notes that the store confirmed the lease: this Redis process has it until `ends`.
-    pub(super) fn told(&self, key: &Key, ends: u64, process: u64) {
+    pub(super) fn confirmed(&self, key: &Key, ends: u64, process: u64) {
         match self.by_key.lock(key).entry(key.clone()) {
             Entry::Occupied(mut place) => {
                 let lease = place.get_mut();
-                let is_of_same = lease.is_told && lease.process == process;
+                let is_of_same = lease.is_confirmed && lease.process == process;
                 // A smaller end is that of an answer which a later one has overtaken.
                 if !is_of_same || lease.ends < ends {
                     *lease = Lease {
                         ends,
-                        is_told: true,
+                        is_confirmed: true,
                         process,
                         ..*lease
                     };
@@ -89,7 +89,7 @@ impl Leases {
                 self.count.fetch_add(1, Ordering::Relaxed);
                 place.insert(Lease {
                     ends,
-                    is_told: true,
+                    is_confirmed: true,
                     process,
                     given_until: 0,
                 });
@@ -107,7 +107,7 @@ impl Leases {
 
     /// Notes that an open wrote no lease. A lease that was confirmed before stays.
     pub(super) fn not_written(&self, key: &Key) {
-        self.remove_if(key, |lease| !lease.is_told);
+        self.remove_if(key, |lease| !lease.is_confirmed);
     }
 
     /// Notes that a give-back of the lease that ended at `ends` was answered. The store has no
@@ -137,7 +137,7 @@ impl Leases {
             all.extend(
                 shard
                     .iter()
-                    .filter(|(_, lease)| lease.is_told)
+                    .filter(|(_, lease)| lease.is_confirmed)
                     .map(|(key, lease)| (key.clone(), lease.ends)),
             );
             false
@@ -191,7 +191,7 @@ mod tests {
         assert!(!leases.reserve(&key("c"), 10, true));
         assert!(leases.reserve(&key("own"), 10, false));
         leases.not_written(&key("own"));
-        leases.told(&key("a"), 20, 1);
+        leases.confirmed(&key("a"), 20, 1);
         leases.not_written(&key("a"));
         leases.not_written(&key("b"));
         assert_eq!(
@@ -201,7 +201,7 @@ mod tests {
         leases.given_back(&key("a"), 19, None);
         let lease = Lease {
             ends: 20,
-            is_told: true,
+            is_confirmed: true,
             process: 1,
             given_until: 0,
         };
@@ -210,13 +210,13 @@ mod tests {
             Some(lease),
             "it was opened again meanwhile"
         );
-        leases.told(&key("a"), 18, 1);
+        leases.confirmed(&key("a"), 18, 1);
         assert_eq!(
             leases.get(&key("a")).map(|lease| lease.ends),
             Some(20),
             "an answer that was overtaken"
         );
-        leases.told(&key("a"), 18, 2);
+        leases.confirmed(&key("a"), 18, 2);
         assert_eq!(
             leases.get(&key("a")).map(|lease| lease.ends),
             Some(18),
@@ -230,7 +230,7 @@ mod tests {
         leases.given_back(&key("a"), 18, Some(25));
         let lease = Lease {
             ends: 25,
-            is_told: true,
+            is_confirmed: true,
             process: 2,
             given_until: 0,
         };

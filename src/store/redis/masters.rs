@@ -9,7 +9,7 @@ use redis::{FromRedisValue, RedisError, Value, cmd, from_redis_value};
 use tokio::time::timeout;
 
 use super::conn::Conn;
-use super::connect::ToldBy;
+use super::connect::FoundBy;
 use super::inspection::{Trouble, field};
 use super::server::SlotRange;
 use super::url::Host;
@@ -30,11 +30,11 @@ pub(super) struct Infos {
 /// Fails if none answers, or if one is a replica.
 pub(super) async fn infos(
     conn: &mut Conn,
-    told_by: &mut ToldBy,
+    found_by: &mut FoundBy,
     limit: Duration,
 ) -> Result<Infos, Trouble> {
-    let found = match (conn, told_by) {
-        (Conn::Cluster(conn), ToldBy::Cluster(known)) => {
+    let found = match (conn, found_by) {
+        (Conn::Cluster(conn), FoundBy::Cluster(known)) => {
             let mut has_other_masters = false;
             // If the node that is asked does not answer, the masters stay those of before.
             let slots = timeout(limit, slots(conn)).await.ok().and_then(Result::ok);

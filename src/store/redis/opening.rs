@@ -95,7 +95,7 @@ impl Redis {
             Ok(Opened { ends: 0, .. }) | Err(Failure::NotSent(_) | Failure::Refused(_)) => {
                 self.leases.not_written(key)
             }
-            Ok(Opened { ends, process, .. }) => self.leases.told(key, *ends, *process),
+            Ok(Opened { ends, process, .. }) => self.leases.confirmed(key, *ends, *process),
             Err(Failure::NoAnswer(_)) => {}
         }
         match opened {

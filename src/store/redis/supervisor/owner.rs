@@ -12,7 +12,7 @@ use super::{ConnectionState, SupervisorOptions};
 use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
-use crate::store::redis::connect::{Connected, ToldBy, connect};
+use crate::store::redis::connect::{Connected, FoundBy, connect};
 use crate::store::redis::drift::Drift;
 use crate::store::redis::inspection::{Findings, Trouble, inspect};
 use crate::store::redis::metrics::RedisMetrics;
@@ -88,11 +88,11 @@ impl Owner {
     /// Connects, and connects again whenever the connection is of no use any more.
     pub(super) async fn run(mut self) {
         let mut rest = FIRST_REST;
-        let mut told = String::new();
+        let mut last_why = String::new();
         while !self.state.is_closed() {
             match self.begin().await {
                 Ok(connected) => {
-                    (rest, told) = (FIRST_REST, String::new());
+                    (rest, last_why) = (FIRST_REST, String::new());
                     match self.watch(connected).await {
                         End::Gone(why) => {
                             self.state.send_modify(|state| state.conn = None);
@@ -104,9 +104,9 @@ impl Owner {
                 }
                 Err(why) => {
                     self.state.send_modify(|state| state.conn = None);
-                    if why != told {
+                    if why != last_why {
                         error!(%why, redis = %self.options.target, "cannot connect to Redis; retrying");
-                        told = why;
+                        last_why = why;
                     }
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
                     rest = (rest * 2).min(MAX_REST);
@@ -140,7 +140,7 @@ impl Owner {
         }
         let (is_first, is_cluster) = (
             self.masters.is_empty(),
-            matches!(connected.told_by, ToldBy::Cluster(_)),
+            matches!(connected.found_by, FoundBy::Cluster(_)),
         );
         let gone = self.meet(found);
         let is_another = gone == Gone::Statuses && !is_first;
@@ -152,8 +152,8 @@ impl Owner {
         if is_another {
             self.metrics.is_another();
         }
-        self.named = match &connected.told_by {
-            ToldBy::Sentinels(_, master) => Some(master.clone()),
+        self.named = match &connected.found_by {
+            FoundBy::Sentinels(_, master) => Some(master.clone()),
             _ => None,
         };
         let master = self.named.as_ref().map(tracing::field::display);
@@ -184,7 +184,7 @@ impl Owner {
                 () = state.closed() => return End::Gone("the node ends".into()),
             }
             let began = Instant::now();
-            if let ToldBy::Sentinels(sentinels, master) = &mut connected.told_by
+            if let FoundBy::Sentinels(sentinels, master) = &mut connected.found_by
                 && let Some(other) = sentinels.other_master(master).await
             {
                 return End::Gone(format!(
@@ -208,14 +208,14 @@ impl Owner {
                     if late_inspections < MOST_LATE_INSPECTIONS
                         && self.answered_lately(&connected, began) =>
                 {
-                    debug!("Redis answers, but a look at it had no answer in time");
+                    debug!("Redis answers, but an inspection of it had no answer in time");
                     late_inspections += 1;
                     self.well_at = Some(began);
                     Gone::Nothing
                 }
                 // The refusal of a command is logged where the command is sent.
                 Err(Trouble::Refused(why)) => {
-                    debug!(why, "Redis refused a command of a look");
+                    debug!(why, "Redis refused a command of an inspection");
                     Gone::Nothing
                 }
                 Err(trouble) => return End::Gone(trouble.into_text()),
