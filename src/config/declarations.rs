@@ -4,6 +4,7 @@
 //! A new setting is a constant here, its line in [`ALL`], and its field in
 //! [`Settings`](super::Settings).
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
@@ -37,8 +38,13 @@ const BOOL: Choice<bool> = Choice {
 const ADDRESS: Text<Address> = Text {
     unit: "address",
     range: "`host:port` or `unix:/path`",
-    parse: Address::parse,
+    parse: |text| Address::parse(text).map_err(for_people),
 };
+
+/// Returns an error as its text. Every mistake in a setting is only printed.
+fn for_people(error: impl Display) -> String {
+    error.to_string()
+}
 
 const fn count(most: usize) -> Number {
     Number {
@@ -370,7 +376,7 @@ pub(super) const ADVERTISE: Setting<Address> = Setting::new(
     &Text {
         unit: "URL",
         range: "`http://host:port`",
-        parse: Address::of_url,
+        parse: |url| Address::of_url(url).map_err(for_people),
     },
     Computed("the internal listener's address"),
     "URL at which other nodes reach this one",
@@ -402,7 +408,7 @@ pub(super) const PEER_QUEUE: Setting<usize> = Setting::new(
 
 pub(super) const INTERNAL_TOKEN_FILE: Setting<Tokens> = Setting::new(
     "internal-token-file",
-    &Content(Tokens::parse),
+    &Content(|text| Tokens::parse(text).map_err(for_people)),
     Unset,
     "File with bearer tokens for the internal listener, one a line",
 )
@@ -433,7 +439,7 @@ pub(super) const INTERNAL_HOST: Setting<String> = Setting::new(
 
 pub(super) const KEY_SECRET_FILE: Setting<Secrets> = Setting::new(
     "key-secret-file",
-    &Content(Secrets::parse),
+    &Content(|text| Secrets::parse(text).map_err(for_people)),
     Unset,
     "File with secrets that sign keys, one a line, 32 bytes or more each. With it, only signed \
      keys are accepted",

@@ -7,6 +7,7 @@ use headers::authorization::Bearer;
 use headers::{Authorization, HeaderMapExt};
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use subtle::ConstantTimeEq;
+use thiserror::Error;
 
 use crate::http::refusal::Refusal;
 
@@ -14,12 +15,22 @@ use crate::http::refusal::Refusal;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tokens(Vec<String>);
 
+/// The mistake in a file of tokens. Its text contains no token.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is what its text says")]
+pub enum TokensError {
+    #[error("there is no token in it")]
+    Empty,
+    #[error("token {0} has a character that is not printable ASCII")]
+    NotPrintable(usize),
+}
+
 impl Tokens {
     /// Reads one token per line and skips empty lines.
     ///
     /// # Errors
-    /// Returns a message for people that says what is wrong with the file. It contains no token.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`TokensError`].
+    pub fn parse(text: &str) -> Result<Self, TokensError> {
         let tokens: Vec<String> = text
             .lines()
             .map(str::trim)
@@ -30,11 +41,8 @@ impl Tokens {
             .iter()
             .position(|token| !token.bytes().all(|byte| byte.is_ascii_graphic()))
         {
-            Some(at) => Err(format!(
-                "token {} has a character that is not printable ASCII",
-                at + 1
-            )),
-            None if tokens.is_empty() => Err("there is no token in it".into()),
+            Some(at) => Err(TokensError::NotPrintable(at + 1)),
+            None if tokens.is_empty() => Err(TokensError::Empty),
             None => Ok(Self(tokens)),
         }
     }
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn a_file_without_a_token_is_a_mistake() {
         assert!(Tokens::parse(" \n\n").is_err());
-        assert!(Tokens::parse("a b").is_err_and(|message| !message.contains("a b")));
+        assert!(Tokens::parse("a b").is_err_and(|error| !error.to_string().contains("a b")));
         assert_eq!(
             format!("{:?}", Tokens::parse("secret").expect("good")),
             "Tokens(1)"

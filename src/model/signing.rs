@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::hmac;
+use thiserror::Error;
 
 use crate::model::key::Key;
 
@@ -23,28 +24,39 @@ const MIN_SECRET_BYTES: usize = 32;
 #[derive(Clone)]
 pub struct Secrets(Vec<hmac::Key>);
 
+/// The mistake in a file of secrets. Its text contains no secret.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is what its text says")]
+pub enum SecretsError {
+    #[error("there is no secret in it")]
+    Empty,
+    #[error("secret {0} has a character that is not printable ASCII")]
+    NotPrintable(usize),
+    #[error("secret {number} has {bytes} bytes: it needs {MIN_SECRET_BYTES} or more")]
+    TooShort { number: usize, bytes: usize },
+}
+
 impl Secrets {
     /// Parses a file with one secret a line, each taken as the bytes of its line without white
     /// space at both ends. Empty lines are skipped.
     ///
     /// # Errors
-    /// A text for people that says what is wrong with the file, without a secret in it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`SecretsError`].
+    pub fn parse(text: &str) -> Result<Self, SecretsError> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let secret = |(index, line): (usize, &str)| match line.len() {
-            _ if !line.bytes().all(|byte| byte.is_ascii_graphic()) => Err(format!(
-                "secret {} has a character that is not printable ASCII",
-                index + 1
-            )),
-            short if short < MIN_SECRET_BYTES => Err(format!(
-                "secret {} has {short} bytes: it needs {MIN_SECRET_BYTES} or more",
-                index + 1
-            )),
+            _ if !line.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(SecretsError::NotPrintable(index + 1))
+            }
+            bytes if bytes < MIN_SECRET_BYTES => Err(SecretsError::TooShort {
+                number: index + 1,
+                bytes,
+            }),
             _ => Ok(hmac::Key::new(hmac::HMAC_SHA256, line.as_bytes())),
         };
         let secrets: Vec<_> = lines.enumerate().map(secret).collect::<Result<_, _>>()?;
         if secrets.is_empty() {
-            Err("there is no secret in it".into())
+            Err(SecretsError::Empty)
         } else {
             Ok(Self(secrets))
         }
@@ -361,7 +373,11 @@ mod tests {
                 "secret 2 has a character that is not printable ASCII",
             ),
         ] {
-            assert_eq!(Secrets::parse(text).map(|_| ()), Err(mistake.into()));
+            let parsed = Secrets::parse(text).map(|_| ());
+            assert_eq!(
+                parsed.map_err(|error| error.to_string()),
+                Err(mistake.into())
+            );
         }
         assert_eq!(
             format!("{:?}", Secrets::parse(&long).expect("good")),

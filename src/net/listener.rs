@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 
@@ -26,42 +27,56 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// The mistake in an address or a URL.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is what its text says")]
+pub enum AddressError {
+    #[error("the path must begin with /")]
+    RelativePath,
+    #[error("a port is missing: write host:port, or unix:/path")]
+    NoPort,
+    #[error("a host is missing: write host:port; 0.0.0.0 or [::] for all")]
+    NoHost,
+    #[error("'{0}' is not a port")]
+    BadPort(String),
+    #[error("not a URL that begins with http://")]
+    NotHttp,
+    #[error("write http://host:port, and nothing more")]
+    MoreThanAHost,
+}
+
 impl Address {
     /// Reads an address.
     ///
     /// # Errors
-    /// Returns a message for people that says what is wrong with the address.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`AddressError`].
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path);
             return if path.is_absolute() {
                 Ok(Self::Unix(path))
             } else {
-                Err("the path must begin with /".into())
+                Err(AddressError::RelativePath)
             };
         }
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or("a port is missing: write host:port, or unix:/path")?;
+        let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
         if host.is_empty() {
-            return Err("a host is missing: write host:port; 0.0.0.0 or [::] for all".into());
+            return Err(AddressError::NoHost);
         }
         port.parse::<u16>()
-            .map_err(|_| format!("'{port}' is not a port"))?;
+            .map_err(|_| AddressError::BadPort(port.to_owned()))?;
         Ok(Self::Tcp(text.to_owned()))
     }
 
     /// Reads an address from `http://host:port`.
     ///
     /// # Errors
-    /// Returns a message for people that says what is wrong with the URL.
-    pub fn of_url(url: &str) -> Result<Self, String> {
-        let authority = url
-            .strip_prefix("http://")
-            .ok_or("not a URL that begins with http://")?;
+    /// [`AddressError`].
+    pub fn of_url(url: &str) -> Result<Self, AddressError> {
+        let authority = url.strip_prefix("http://").ok_or(AddressError::NotHttp)?;
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         if authority.starts_with("unix:") || authority.contains(['/', '?', '#', '@']) {
-            return Err("write http://host:port, and nothing more".into());
+            return Err(AddressError::MoreThanAHost);
         }
         Self::parse(authority)
     }
