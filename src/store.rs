@@ -77,7 +77,7 @@ impl StoreOptions {
             Self::Memory(_) => Ok(()),
             Self::Redis(options) => Redis::check(options)
                 .await
-                .map_err(|why| (format!("--redis {}", options.target), why)),
+                .map_err(|error| (format!("--redis {}", options.target), error.to_string())),
         }
     }
 }

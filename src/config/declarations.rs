@@ -304,7 +304,7 @@ pub(super) const REDIS: Setting<Target> = Setting::new(
     &Text {
         unit: "URL",
         range: "`redis://`, `redis+sentinel://` or `redis+cluster://`, or `rediss` for TLS",
-        parse: Target::parse,
+        parse: |url| Target::parse(url).map_err(for_people),
     },
     Unset,
     "URL of the Redis that several nodes share. Without it, this process keeps the statuses \

@@ -45,7 +45,8 @@ fn target_of_file(reader: &mut SettingReader) -> Option<Target> {
     let path = reader.optional(&REDIS_FILE)?;
     let text =
         std::fs::read_to_string(&path).map_err(|error| format!("cannot read '{path}': {error}"));
-    match text.and_then(|text| Target::parse(text.trim())) {
+    let parse = |text: String| Target::parse(text.trim()).map_err(|error| error.to_string());
+    match text.and_then(parse) {
         Ok(target) => Some(target),
         Err(mistake) => {
             reader.note(format!("--redis-file: {mistake}"));

@@ -9,6 +9,7 @@ mod canary;
 mod command;
 mod conn;
 mod connect;
+mod connect_error;
 mod drift;
 mod failure;
 mod give_back;
@@ -27,6 +28,7 @@ mod supervisor;
 mod url;
 mod write;
 
+use std::error::Error;
 use std::fmt;
 use std::iter;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,8 +155,8 @@ impl Redis {
     /// Connects once and tries everything that a node needs.
     ///
     /// # Errors
-    /// Returns what is wrong, as a text for people.
-    pub async fn check(options: &RedisOptions) -> Result<(), String> {
+    /// Returns what is wrong. The text contains no password.
+    pub(super) async fn check(options: &RedisOptions) -> Result<(), impl Error> {
         supervisor::check(supervisor_options(options, "check"), Arc::default()).await
     }
 

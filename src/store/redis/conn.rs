@@ -12,6 +12,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
+use super::connect_error::ConnectError;
 use super::server::Server;
 use super::url::{Host, Target};
 
@@ -73,13 +74,13 @@ pub(super) fn tcp_settings(limit: Duration) -> TcpSettings {
 /// Connects to one server.
 ///
 /// # Errors
-/// Returns what is wrong, as a text for people.
+/// [`ConnectError`].
 pub(super) async fn open(
     target: &Target,
     host: &Host,
     limit: Duration,
-) -> Result<MultiplexedConnection, String> {
-    let client = Client::open(info(target, host, limit)).map_err(|error| words(&error))?;
+) -> Result<MultiplexedConnection, ConnectError> {
+    let client = Client::open(info(target, host, limit))?;
     // The library's time limits are off, because this program sets its own around each command
     // and around connecting.
     let config = AsyncConnectionConfig::new()
@@ -88,8 +89,8 @@ pub(super) async fn open(
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
     let connected = timeout(limit, connecting)
         .await
-        .map_err(|_| format!("{host}: connecting took too long"))?;
-    connected.map_err(|error| format!("{host}: {}", words(&error)))
+        .map_err(|_| ConnectError::Late(host.clone()))?;
+    connected.map_err(|error| ConnectError::of_server(host, &error))
 }
 
 /// Returns an error in Redis's own words, so that an operator can search for them. If Redis has

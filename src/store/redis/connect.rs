@@ -9,7 +9,8 @@ use redis::ProtocolVersion;
 use redis::cluster::ClusterClientBuilder;
 use tokio::time::timeout;
 
-use super::conn::{Conn, info, open, tcp_settings, words};
+use super::conn::{Conn, info, open, tcp_settings};
+use super::connect_error::ConnectError;
 use super::sentinel::Sentinels;
 use super::server::Servers;
 use super::url::{Host, Kind, Target};
@@ -48,12 +49,12 @@ pub(super) enum FoundBy {
 /// sentinels named before.
 ///
 /// # Errors
-/// Returns what is wrong, as a text for people.
+/// [`ConnectError`].
 pub(super) async fn connect(
     target: &Target,
     before: Option<&Host>,
     limit: Duration,
-) -> Result<Connected, String> {
+) -> Result<Connected, ConnectError> {
     match &target.kind {
         Kind::Single => {
             let conn = open(target, &target.hosts[0], limit).await?;
@@ -77,14 +78,11 @@ pub(super) async fn connect(
                 .retries(0)
                 .tcp_settings(tcp_settings(limit))
                 .use_protocol(ProtocolVersion::RESP3)
-                .build()
-                .map_err(|error| words(&error))?;
+                .build()?;
             // The library asks one node after the other for the slots, and some nodes may be
             // frozen.
             let connecting = timeout(limit * 5, client.get_async_connection()).await;
-            let conn = connecting
-                .map_err(|_| "connecting took too long")?
-                .map_err(|error| words(&error))?;
+            let conn = connecting.map_err(|_| ConnectError::ClusterLate)??;
             Ok(Connected::new(
                 Conn::Cluster(conn),
                 FoundBy::Cluster(HashMap::new()),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisError;
+use thiserror::Error;
 
 use super::canary::Canary;
 use super::conn::words;
@@ -33,23 +34,16 @@ pub(super) struct Findings {
 }
 
 /// The reason why an inspection failed. The texts are for people.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum Trouble {
     /// Redis cannot be used over this connection.
+    #[error("{0}")]
     Lost(String),
-    /// No answer came in time.
+    #[error("it does not answer in time")]
     Late,
     /// Redis refused a command. The connection is good.
+    #[error("{0}")]
     Refused(String),
-}
-
-impl Trouble {
-    pub(super) fn into_text(self) -> String {
-        match self {
-            Self::Lost(why) | Self::Refused(why) => why,
-            Self::Late => "it does not answer in time".into(),
-        }
-    }
 }
 
 impl From<RedisError> for Trouble {

@@ -9,7 +9,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use tokio::time::timeout;
 
-use super::conn::{open, words};
+use super::conn::open;
+use super::connect_error::ConnectError;
 use super::url::{Host, Target};
 
 /// The sentinels of one master.
@@ -38,9 +39,9 @@ impl Sentinels {
     pub(super) async fn connect(
         &mut self,
         before: Option<&Host>,
-    ) -> Result<(MultiplexedConnection, Host), String> {
+    ) -> Result<(MultiplexedConnection, Host), ConnectError> {
         let named = self.ask().await;
-        let mut why = "no sentinel answers, or none knows a master of this name".to_owned();
+        let mut why = ConnectError::NoMaster;
         let mut masters: Vec<_> = named.iter().collect();
         // The server that most of them name comes first. Each server is tried once.
         masters.sort_by_key(|host| (Reverse(votes(&named, host)), host.to_string()));
@@ -62,11 +63,9 @@ impl Sentinels {
             let role = timeout(self.limit, role(&mut conn)).await;
             match role {
                 Ok(Ok(role)) if role == "master" => return Ok((conn, master.clone())),
-                Ok(Ok(role)) => {
-                    why = format!("{master}, named by a sentinel as the master, is a {role}")
-                }
-                Ok(Err(error)) => why = format!("{master}: {}", words(&error)),
-                Err(_) => why = format!("{master} does not answer in time"),
+                Ok(Ok(role)) => why = ConnectError::NotAMaster(master.clone(), role),
+                Ok(Err(error)) => why = ConnectError::of_server(master, &error),
+                Err(_) => why = ConnectError::NoAnswer(master.clone()),
             }
         }
         Err(why)
@@ -120,17 +119,14 @@ async fn ask_one(
     host: &Host,
     conn: &mut Option<MultiplexedConnection>,
     limit: Duration,
-) -> Result<Option<Host>, String> {
+) -> Result<Option<Host>, ConnectError> {
     let conn = match conn {
         Some(conn) => conn,
         None => conn.insert(connect(target, host, limit).await?),
     };
     let mut command = cmd("SENTINEL");
     command.arg("get-master-addr-by-name").arg(name);
-    let answer: Option<(String, u16)> = command
-        .query_async(conn)
-        .await
-        .map_err(|error| words(&error))?;
+    let answer: Option<(String, u16)> = command.query_async(conn).await?;
     Ok(answer.map(|(name, port)| Host { name, port }))
 }
 
@@ -140,7 +136,7 @@ async fn connect(
     target: &Target,
     host: &Host,
     limit: Duration,
-) -> Result<MultiplexedConnection, String> {
+) -> Result<MultiplexedConnection, ConnectError> {
     let open_to_all = Target {
         user: None,
         password: None,
@@ -161,7 +157,7 @@ async fn connect(
             )
             .await
         }
-        Err(error) => Err(format!("{host}: {}", words(&error))),
+        Err(error) => Err(ConnectError::of_server(host, &error)),
         Ok(_) => Ok(conn),
     }
 }

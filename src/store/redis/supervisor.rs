@@ -17,8 +17,9 @@ use self::owner::Owner;
 use super::canary::Canary;
 use super::conn::Conn;
 use super::connect::connect;
+use super::connect_error::ConnectError;
 use super::drift::Drift;
-use super::inspection::{Trouble, inspect};
+use super::inspection::inspect;
 use super::metrics::RedisMetrics;
 use super::script::Scripts;
 use super::server::{Server, Servers};
@@ -145,12 +146,13 @@ pub(super) struct Way {
 /// Connects once, and inspects the Redis that is there.
 ///
 /// # Errors
-/// Returns what is wrong, as a text for people, without a password.
-pub(super) async fn check(options: SupervisorOptions, scripts: Arc<Scripts>) -> Result<(), String> {
+/// [`ConnectError`].
+pub(super) async fn check(
+    options: SupervisorOptions,
+    scripts: Arc<Scripts>,
+) -> Result<(), ConnectError> {
     let mut connected = connect(&options.target, None, options.timeout).await?;
     let mut canary = Canary::new(options.canary);
-    inspect(&mut connected, &mut canary, &scripts.write, options.timeout)
-        .await
-        .map(drop)
-        .map_err(Trouble::into_text)
+    inspect(&mut connected, &mut canary, &scripts.write, options.timeout).await?;
+    Ok(())
 }

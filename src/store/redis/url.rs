@@ -4,6 +4,7 @@
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
+use thiserror::Error;
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -37,32 +38,57 @@ pub(super) struct Host {
     pub(super) port: u16,
 }
 
+/// The mistake in the URL of a Redis. Its text does not repeat the URL, because there may be a
+/// password in it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is what its text says")]
+pub enum UrlError {
+    #[error("not a URL: write redis://host:port")]
+    NotAUrl,
+    #[error("the scheme is not redis, rediss, or one of them with +sentinel or +cluster")]
+    UnknownScheme,
+    #[error("a ? or # in it has no meaning; write one in a password as %3F or %23")]
+    QueryOrFragment,
+    #[error("several hosts are for redis+sentinel:// and redis+cluster://")]
+    SeveralHosts,
+    #[error("the name of the master is missing: redis+sentinel://host/name")]
+    NoMasterName,
+    #[error("the database is not a number")]
+    DatabaseNoNumber,
+    #[error("a cluster has only database 0")]
+    DatabaseOfCluster,
+    #[error("the database is not a number from 0 to 65535")]
+    DatabaseTooGreat,
+    #[error("a user without a password: write user:password@, or :password@")]
+    NoPassword,
+    #[error("write an IPv6 address in brackets: [::1]:6379")]
+    NoBrackets,
+    #[error("a host is missing")]
+    NoHost,
+    #[error("a port is not a number")]
+    PortNoNumber,
+    #[error("bad percent-encoding")]
+    BadEncoding,
+}
+
 impl Target {
-    /// Reads a URL. An error does not repeat the URL, because there may be a password in it.
+    /// Reads a URL.
     ///
     /// # Errors
-    /// Returns what is wrong, as a text for people.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url
-            .split_once("://")
-            .ok_or("not a URL: write redis://host:port")?;
-        let (tls, kind) =
-            match scheme {
-                "redis" => (false, Kind::Single),
-                "rediss" => (true, Kind::Single),
-                "redis+sentinel" => (false, Kind::Sentinel(String::new())),
-                "rediss+sentinel" => (true, Kind::Sentinel(String::new())),
-                "redis+cluster" => (false, Kind::Cluster),
-                "rediss+cluster" => (true, Kind::Cluster),
-                _ => return Err(
-                    "the scheme is not redis, rediss, or one of them with +sentinel or +cluster"
-                        .into(),
-                ),
-            };
+    /// [`UrlError`].
+    pub fn parse(url: &str) -> Result<Self, UrlError> {
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::NotAUrl)?;
+        let (tls, kind) = match scheme {
+            "redis" => (false, Kind::Single),
+            "rediss" => (true, Kind::Single),
+            "redis+sentinel" => (false, Kind::Sentinel(String::new())),
+            "rediss+sentinel" => (true, Kind::Sentinel(String::new())),
+            "redis+cluster" => (false, Kind::Cluster),
+            "rediss+cluster" => (true, Kind::Cluster),
+            _ => return Err(UrlError::UnknownScheme),
+        };
         if rest.contains(['?', '#']) {
-            return Err(
-                "a ? or # in it has no meaning; write one in a password as %3F or %23".into(),
-            );
+            return Err(UrlError::QueryOrFragment);
         }
         // A password may hold an `@` that was not encoded; no host does.
         let (account, rest) = match rest.rsplit_once('@') {
@@ -81,15 +107,13 @@ impl Target {
             .map(|host| parse_host(host, port))
             .collect::<Result<_, _>>()?;
         if kind == Kind::Single && hosts.len() > 1 {
-            return Err("several hosts are for redis+sentinel:// and redis+cluster://".into());
+            return Err(UrlError::SeveralHosts);
         }
         let (kind, db) = match kind {
             Kind::Sentinel(_) => {
                 let (name, db) = path.split_once('/').unwrap_or((path, ""));
                 if name.is_empty() {
-                    return Err(
-                        "the name of the master is missing: redis+sentinel://host/name".into(),
-                    );
+                    return Err(UrlError::NoMasterName);
                 }
                 (Kind::Sentinel(decoded(name)?), db)
             }
@@ -98,13 +122,13 @@ impl Target {
         let db = if db.is_empty() {
             0
         } else {
-            db.parse().map_err(|_| "the database is not a number")?
+            db.parse().map_err(|_| UrlError::DatabaseNoNumber)?
         };
         if kind == Kind::Cluster && db != 0 {
-            return Err("a cluster has only database 0".into());
+            return Err(UrlError::DatabaseOfCluster);
         }
         if !(0..=i64::from(u16::MAX)).contains(&db) {
-            return Err("the database is not a number from 0 to 65535".into());
+            return Err(UrlError::DatabaseTooGreat);
         }
         Ok(Self {
             kind,
@@ -173,7 +197,7 @@ impl fmt::Display for Host {
 }
 
 /// Reads `user:password`, `:password` or `user`.
-fn parse_account(account: &str) -> Result<(Option<String>, Option<String>), String> {
+fn parse_account(account: &str) -> Result<(Option<String>, Option<String>), UrlError> {
     let (user, password) = match account.split_once(':') {
         Some((user, password)) => (user, Some(password)),
         None => (account, None),
@@ -184,28 +208,27 @@ fn parse_account(account: &str) -> Result<(Option<String>, Option<String>), Stri
         Some(decoded(user)?)
     };
     if user.is_some() && password.is_none() {
-        return Err("a user without a password: write user:password@, or :password@".into());
+        return Err(UrlError::NoPassword);
     }
     Ok((user, password.map(decoded).transpose()?))
 }
 
-fn parse_host(text: &str, default_port: u16) -> Result<Host, String> {
+fn parse_host(text: &str, default_port: u16) -> Result<Host, UrlError> {
     let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((name, port)) => (name, port.strip_prefix(':')),
         None => match text.split_once(':') {
             Some((_, port)) if port.contains(':') => {
-                return Err("write an IPv6 address in brackets: [::1]:6379".into());
+                return Err(UrlError::NoBrackets);
             }
             Some((name, port)) => (name, Some(port)),
             None => (text, None),
         },
     };
     if name.is_empty() {
-        return Err("a host is missing".into());
+        return Err(UrlError::NoHost);
     }
     let port = port.map_or(Ok(default_port), |port| {
-        port.parse()
-            .map_err(|_| "a port is not a number".to_owned())
+        port.parse().map_err(|_| UrlError::PortNoNumber)
     })?;
     Ok(Host {
         name: name.to_owned(),
@@ -213,11 +236,9 @@ fn parse_host(text: &str, default_port: u16) -> Result<Host, String> {
     })
 }
 
-fn decoded(text: &str) -> Result<String, String> {
+fn decoded(text: &str) -> Result<String, UrlError> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(String::from)
-        .map_err(|_| "bad percent-encoding".into())
+    decoded.map(String::from).map_err(|_| UrlError::BadEncoding)
 }
 
 #[cfg(test)]
@@ -261,7 +282,7 @@ mod tests {
             ("redis+sentinel://h", "name of the master"),
             ("redis+cluster://h/1", "database 0"),
         ] {
-            let mistake = Target::parse(url).expect_err(url);
+            let mistake = Target::parse(url).expect_err(url).to_string();
             assert!(
                 mistake.contains(named) && !mistake.contains("secret"),
                 "{url}: {mistake}"

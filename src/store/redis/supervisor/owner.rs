@@ -13,6 +13,7 @@ use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
 use crate::store::redis::connect::{Connected, FoundBy, connect};
+use crate::store::redis::connect_error::ConnectError;
 use crate::store::redis::drift::Drift;
 use crate::store::redis::inspection::{Findings, Trouble, inspect};
 use crate::store::redis::metrics::RedisMetrics;
@@ -102,7 +103,8 @@ impl Owner {
                         End::OtherMasters => info!("the masters of the cluster have changed"),
                     }
                 }
-                Err(why) => {
+                Err(error) => {
+                    let why = error.to_string();
                     self.state.send_modify(|state| state.conn = None);
                     if why != last_why {
                         error!(%why, redis = %self.options.target, "cannot connect to Redis; retrying");
@@ -116,7 +118,7 @@ impl Owner {
     }
 
     /// Connects, inspects Redis, and lets the others use the connection.
-    async fn begin(&mut self) -> Result<Connected, String> {
+    async fn begin(&mut self) -> Result<Connected, ConnectError> {
         let well_at = self.well_at;
         let mut connected = connect(
             &self.options.target,
@@ -124,10 +126,7 @@ impl Owner {
             self.options.timeout,
         )
         .await?;
-        let found = self
-            .inspect(&mut connected)
-            .await
-            .map_err(Trouble::into_text)?;
+        let found = self.inspect(&mut connected).await?;
         for policy in found
             .policies
             .iter()
@@ -218,7 +217,7 @@ impl Owner {
                     debug!(why, "Redis refused a command of an inspection");
                     Gone::Nothing
                 }
-                Err(trouble) => return End::Gone(trouble.into_text()),
+                Err(trouble) => return End::Gone(trouble.to_string()),
             };
             self.state.send_if_modified(|state| {
                 let is_other = !Arc::ptr_eq(&state.servers, &connected.servers);
