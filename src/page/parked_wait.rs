@@ -1,4 +1,4 @@
-//! The wait of a parked connection: the two sides between which [`crate::wait`] stands.
+//! The wait of a parked connection: the two halves that [`crate::wait`] joins.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::wait::{News, Waiting};
 use crate::waiters::Taker;
 
-/// The side on which the connection's own task waits.
+/// The half that the connection's own task uses.
 #[derive(Debug)]
 pub(super) struct ParkedWait<'a, R: Request> {
     pub(super) parked: &'a Arc<Parked<R>>,
@@ -40,7 +40,7 @@ impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
     }
 }
 
-/// The side to which news is delivered.
+/// The half to which news is delivered.
 impl<R: Request<News = News>> Taker for Parked<R> {
     fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
         let news = News {
