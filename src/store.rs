@@ -2,14 +2,14 @@
 //! four verbs, each one atomic step for its key: [`Store::open`], [`Store::put`],
 //! [`Store::read`], [`Store::forget`].
 //!
-//! The futures that wait for Redis are boxed here. Otherwise each future that calls these
-//! functions would be as large as they are, and would be copied when it is made, even without
-//! Redis.
+//! The futures that wait for Redis are boxed, here or in [`redis`]. Otherwise each future that
+//! calls these functions would be as large as they are, and would be copied when it is made, even
+//! without Redis.
 //!
-//! An embedded store is this process's own. A store that several nodes share has more, all of it
-//! in [`Shared`]: leases, a presence, a list of the nodes. A third store is one folder here and
-//! one arm in each enum: [`StoreOptions`], [`Store`] or [`Shared`], and `shared::Watch`. Nobody
-//! outside of this module and its folder matches on the kind of store.
+//! An embedded store belongs to this process alone. A store that several nodes share also has
+//! leases, a presence and a list of the nodes, all of it in [`Shared`]. A third store takes one
+//! folder here, and one arm in each of these enums: [`StoreOptions`], [`Store`] or [`Shared`], and
+//! `shared::Watch`. Nobody outside of this module and its folder matches on the kind of store.
 //!
 //! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines
 //! versions. The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
@@ -36,8 +36,8 @@ use crate::model::write_number::WriteNumber;
 use memory::{Memory, MemoryLimits};
 use redis::{Redis, RedisOptions};
 
-/// The shortest time for which a deletion is remembered, so that each page that polls in that
-/// time hears of it.
+/// The shortest time for which a deletion is remembered, so that each page that polls within that
+/// time learns of it.
 pub const MIN_GONE_TTL: Duration = Duration::from_secs(60);
 
 /// The place where statuses are kept.
@@ -87,7 +87,7 @@ impl StoreOptions {
 pub struct Put {
     /// The value.
     pub value: Value,
-    /// Whether clients stop asking after it.
+    /// Whether pages may stop asking for the key.
     pub is_final: bool,
     /// Its time to live.
     pub ttl: Duration,
@@ -105,7 +105,7 @@ pub struct Put {
 pub struct Known {
     /// A status, or a deletion.
     pub update: Update,
-    /// The time for which it stays there.
+    /// The time until it expires.
     pub expires_in: Duration,
 }
 
