@@ -1,6 +1,5 @@
-//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets, the
-//! health probe, and whoever else waits for a key use it, each through its own [`Waiting`]. It
-//! knows no HTTP and no connection.
+//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets and the
+//! health probe use it, each through its own [`Waiting`]. It knows no HTTP and no connection.
 //!
 //! The types keep the order: only a [`Registered`] waiter can open its key, and only an
 //! [`Opened`] one can wait.

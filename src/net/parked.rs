@@ -4,8 +4,8 @@
 //! store.
 //!
 //! # The one answer
-//! The delivery or the connection's own task answers, whichever has the
-//! [right to](crate::runtime::right_to_answer).
+//! Either the delivery answers or the connection's own task does: see
+//! [`crate::runtime::right_to_answer`].
 //!
 //! A delivery with `at_once` writes the answer itself, without a switch to another task, and does
 //! not wake the connection's task. That task sleeps until the client sends its next request, which
