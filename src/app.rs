@@ -188,8 +188,9 @@ pub async fn run(
     .await)
 }
 
-/// Returns the signing of keys, if any have to be signed: all keys if there are secrets,
-/// otherwise only the demo's, because everybody can see the demo's code.
+/// Returns the signing of keys, if any keys have to be signed. With secrets these are all keys,
+/// otherwise only the demo's. Everybody can see the demo's QR code, and the id in it must not be
+/// enough to wait for the status.
 fn signing(settings: &Settings) -> Option<Signing> {
     match &settings.key_secrets {
         Some(secrets) => Some(Signing::of_all(secrets.clone())),

@@ -1,6 +1,6 @@
 //! The demo's ids: `demo-<when it expires, in milliseconds since 1970>-<22 characters>`. An id
-//! says all there is to know of it, so that nothing needs to be remembered. No other id is ever
-//! taken for one.
+//! contains its expiry, so that nothing needs to be remembered. No other id is ever taken for one
+//! of the demo's.
 
 use std::time::Duration;
 
