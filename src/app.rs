@@ -70,7 +70,7 @@ pub enum Ended {
 /// Resolves the addresses that the settings name, and connects to Redis if there is one.
 ///
 /// # Errors
-/// Returns the first address that is a mistake, or cannot be resolved or reached.
+/// Fails at the first address that is wrong, or cannot be resolved or reached.
 pub async fn check(settings: &Settings) -> Result<(), StartError> {
     for (flag, address) in [
         ("--public", &settings.public),
@@ -113,7 +113,8 @@ fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), S
 /// Runs a node until a signal has ended it.
 ///
 /// # Errors
-/// [`StartError`]. A later fault ends a request, not the node.
+/// [`StartError`]. A later fault ends a request, not the node. Only the panic of a listener's task
+/// ends the node, with [`Ended::Broken`].
 pub async fn run(
     settings: Settings,
     lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
@@ -123,8 +124,8 @@ pub async fn run(
         .map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
-    // Checked once it is bound, because a name may have several addresses and the listener has
-    // one of them. Clients that connect meanwhile are not accepted yet.
+    // Checked after the bind, because a name may have several addresses, and the listener is bound
+    // to only one of them. No client is accepted before this check.
     check_exposure(
         &settings,
         &internal_address.resolve().await.unwrap_or_default(),
@@ -138,8 +139,8 @@ pub async fn run(
         None
     };
     log_start(&settings, &node, demo.as_ref());
-    // A client that connects meanwhile waits in the backlog, so that none is answered that
-    // Redis is unreachable only because there is no connection to it yet. If Redis stays
+    // Clients that connect meanwhile wait in the backlog. Otherwise some of them would be answered
+    // that Redis is unreachable, only because this node has not connected to it yet. If Redis stays
     // unreachable, the node starts without it.
     if let Some(shared) = node.store().shared() {
         let _ = timeout(STORE_START, shared.there()).await;
@@ -187,8 +188,9 @@ pub async fn run(
     .await)
 }
 
-/// Returns the signing of keys, if any have to be signed: all keys if there are secrets,
-/// otherwise only the demo's, because everybody can see the demo's code.
+/// Returns the signing of keys, if any keys have to be signed. With secrets these are all keys,
+/// otherwise only the demo's. Everybody can see the demo's QR code, and the id in it must not be
+/// enough to wait for the status.
 fn signing(settings: &Settings) -> Option<Signing> {
     match &settings.key_secrets {
         Some(secrets) => Some(Signing::of_all(secrets.clone())),

@@ -134,7 +134,7 @@ impl Dashboard {
     /// Samples the counters every few seconds.
     ///
     /// # Cancel safety
-    /// It ends by being dropped.
+    /// It runs until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         // The node's own status is a waiter too while it is under way, every three seconds. A
         // quarter of an interval keeps the samples away from those moments.

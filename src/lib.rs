@@ -12,9 +12,9 @@
 //!    Then hyper gives back the connection, and it is parked ([`net::parked`]).
 //! 4. [`wait`] registers a waiter ([`waiters`]), opens the key ([`store`]) and waits for a
 //!    status, the deadline or the drain.
-//! 5. [`page::answer`] renders the outcome as a call, an assignment or JSON. The task that
-//!    delivers the status writes the answer, or the connection's own task: whichever has the
-//!    [right to](runtime::right_to_answer).
+//! 5. [`page::answer`] renders the outcome as a call, an assignment or JSON. Either the task that
+//!    delivers the status writes the answer, or the connection's own task does: see
+//!    [`runtime::right_to_answer`].
 //!
 //! Then hyper reads the next request of the connection.
 //!
@@ -26,19 +26,19 @@
 //! ([`cluster::peers`]). The backend gets its [`backend::receipt`].
 //!
 //! # Signed keys
-//! If there are secrets, a get names a signed key, and [`model::signing`] checks it before
-//! anything else is asked. Waiters and statuses are kept under the key's id.
+//! If there are secrets, the key of a get must be signed. [`model::signing`] checks it before the
+//! get is registered. Waiters and statuses are kept under the id in the signed key.
 //!
 //! # Files that pages load
-//! [`page::client_library`] serves `holdfast.js`, which saves a page some lines of its own.
-//! With `--demo`, [`demo`] serves a login by QR code to try. The files that browsers get are in
+//! [`page::client_library`] serves `holdfast.js`, a library that spares pages code of their own.
+//! With `--demo`, [`demo`] serves a demo: a login by QR code. The files that browsers get are in
 //! `src/web/`.
 //!
 //! # Several nodes
 //! Several nodes share a Redis ([`store::Shared`], [`store::redis`]). It keeps the statuses, a
-//! lease for each node that waits for a key, and the list of nodes, from which each node knows the
-//! others ([`cluster::membership`]). [`cluster::recovery`] restores what Redis has forgotten, or
-//! missed while it was unreachable.
+//! lease of each node for each key that the node waits for, and the list of nodes
+//! ([`cluster::membership`]). After an outage, [`cluster::recovery`] opens keys again and restores
+//! the statuses that Redis has lost.
 //!
 //! # Words
 //! A *key* is what a page waits for. A *status* is what is known under a key: a *value* with

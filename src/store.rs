@@ -2,14 +2,14 @@
 //! four verbs, each one atomic step for its key: [`Store::open`], [`Store::put`],
 //! [`Store::read`], [`Store::forget`].
 //!
-//! The futures that wait for Redis are boxed here. Otherwise each future that calls these
-//! functions would be as large as they are, and would be copied when it is made, even without
-//! Redis.
+//! The futures that wait for Redis are boxed, here or in [`redis`]. Otherwise each future that
+//! calls these functions would be as large as they are, and would be copied when it is made, even
+//! without Redis.
 //!
-//! An embedded store is this process's own. A store that several nodes share has more, all of it
-//! in [`Shared`]: leases, a presence, a list of the nodes. A third store is one folder here and
-//! one arm in each enum: [`StoreOptions`], [`Store`] or [`Shared`], and `shared::Watch`. Nobody
-//! outside of this module and its folder matches on the kind of store.
+//! An embedded store belongs to this process alone. A store that several nodes share also has
+//! leases, a presence and a list of the nodes, all of it in [`Shared`]. A third store takes one
+//! folder here, and one arm in each of these enums: [`StoreOptions`], [`Store`] or [`Shared`], and
+//! `shared::Watch`. Nobody outside of this module and its folder matches on the kind of store.
 //!
 //! Each variant of [`Store`] keeps the same promises in its own way. docs/contract.md defines
 //! versions. The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
@@ -36,8 +36,8 @@ use crate::model::write_number::WriteNumber;
 use memory::{Memory, MemoryLimits};
 use redis::{Redis, RedisOptions};
 
-/// The shortest time for which a deletion is remembered, so that each page that polls in that
-/// time hears of it.
+/// The shortest time for which a deletion is remembered, so that each page that polls within that
+/// time learns of it.
 pub const MIN_GONE_TTL: Duration = Duration::from_secs(60);
 
 /// The place where statuses are kept.
@@ -87,7 +87,7 @@ impl StoreOptions {
 pub struct Put {
     /// The value.
     pub value: Value,
-    /// Whether clients stop asking after it.
+    /// Whether pages may stop asking for the key.
     pub is_final: bool,
     /// Its time to live.
     pub ttl: Duration,
@@ -105,7 +105,7 @@ pub struct Put {
 pub struct Known {
     /// A status, or a deletion.
     pub update: Update,
-    /// The time for which it stays there.
+    /// The time until it expires.
     pub expires_in: Duration,
 }
 
@@ -131,8 +131,8 @@ pub struct Stored {
 pub enum StoredBy {
     /// The request that was answered with it.
     This,
-    /// An earlier request with the same number; and what is under the key now: the same,
-    /// something newer, or nothing.
+    /// An earlier request with the same number. With it stands what is under the key now: the same
+    /// update, something newer, or nothing.
     Earlier(Option<Known>),
 }
 
@@ -157,7 +157,7 @@ pub enum StoreError {
     /// A limit is reached.
     #[error("the store is full")]
     Full,
-    /// The store is out of reach or refused the command: nothing was stored.
+    /// The store is unreachable or refused the command: nothing was stored.
     #[error("the store is unavailable: {0}")]
     Unavailable(Cause),
     /// The store did not answer: it is not known whether anything was stored.
@@ -188,7 +188,7 @@ impl StoreError {
 }
 
 impl Store {
-    /// Starts a store. `name` is the node's, as peers reach it: `<node id>@<address>`.
+    /// Starts a store. `name` is `<node id>@<address>`. Peers reach the node at that address.
     ///
     /// # Errors
     /// Fails if the thread of an embedded store cannot be started. A shared store that cannot be
@@ -215,8 +215,7 @@ impl Store {
     /// if there is one.
     ///
     /// Gets that keep waiting then have two guarantees for at least `hold`: each new version is
-    /// greater than the version that they know, and this node is among the nodes that hear of
-    /// it.
+    /// greater than the version that they know, and each new update is also sent to this node.
     ///
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Unavailable`].
@@ -237,8 +236,9 @@ impl Store {
         counted_open(self.metrics(), began, opened)
     }
 
-    /// Opens the key of the node's own status: see [`Store::open`]. A shared store opens it among
-    /// those that are opened again, so that gets and it do not take each other's permits.
+    /// Opens the key of the node's own status, which its health check sets: see [`Store::open`]. A
+    /// shared store takes a permit for recovery for it, so that it and the gets of pages do not
+    /// wait for each other.
     ///
     /// # Errors
     /// Those of [`Store::open`].
@@ -297,7 +297,7 @@ impl Store {
     /// time that the status had left, but for at least [`MIN_GONE_TTL`].
     ///
     /// # Errors
-    /// Any [`StoreError`] but a conflict.
+    /// Any [`StoreError`] but [`StoreError::Conflict`] and [`StoreError::TooLate`].
     ///
     /// # Cancel safety
     /// If it is dropped, it may have been carried out or not.
@@ -347,7 +347,7 @@ impl Store {
         }
     }
 
-    /// Returns the time that versions are made of, in ms since 1970, as this node knows it.
+    /// Returns the time from which versions are made, in ms since 1970, as this node knows it.
     pub(crate) fn clock_ms(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.clock_ms(),

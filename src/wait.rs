@@ -1,6 +1,5 @@
-//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets, the
-//! health probe, and whoever else waits for a key use it, each through its own [`Waiting`]. It
-//! knows no HTTP and no connection.
+//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets and the
+//! health probe use it, each through its own [`Waiting`]. It knows no HTTP and no connection.
 //!
 //! The types keep the order: only a [`Registered`] waiter can open its key, and only an
 //! [`Opened`] one can wait.
@@ -18,18 +17,18 @@
 //! Either way the waiter gets the status or a newer one. There is no third way, such as a set
 //! between the look at the store and the registration.
 //!
-//! If the store is out of reach, or was and has lost the lease, the waiter stays registered, and
-//! [`Recovery`] opens its key in a later epoch. The proof then holds for that open.
+//! If the store is unreachable, or has lost the lease in an outage, the waiter stays registered,
+//! and [`Recovery`] opens its key later. The proof then holds for that open.
 //!
 //! # Why nothing older is answered
 //! An open may find a status while a delivery brings another one. The newer of the two is the
-//! answer. So news that is delivered before the key is open is only kept. It is the answer if
-//! the open finds nothing newer, fails or comes too late.
+//! answer. So news that is delivered before the key is open is kept until the open has ended. It is
+//! the answer if the open finds nothing newer, fails or comes too late.
 //!
 //! # Why there is one answer
 //! See [`crate::runtime::right_to_answer`]. A waiter that ends without news leaves the registry
-//! first. If it is not there any more, a delivery has taken it out, and the waiter goes by the
-//! end of that delivery.
+//! first. If a delivery has already taken it out of the registry, the waiter waits for the end of
+//! that delivery, which decides how the wait ends.
 //!
 //! `make loom` tries all orders of the steps of these rules.
 
@@ -62,19 +61,19 @@ pub(crate) struct News {
     pub(crate) since: Option<Instant>,
 }
 
-/// The side of a wait on which its task waits. The other side is the [`Taker`], to which news is
-/// delivered.
+/// The half of a wait that the waiting task uses. The task that delivers news uses the other half,
+/// the [`Taker`].
 pub(crate) trait Waiting: Send {
-    /// Returns the other side.
+    /// Returns the other half, to which news is delivered.
     fn taker(&self) -> Arc<dyn Taker>;
 
     /// Notes that the key is open: from here on a delivery may answer. Returns the news that was
     /// delivered before, if there was any.
-    fn opened(&self) -> Option<News>;
+    fn allow_answer(&self) -> Option<News>;
 
     /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
-    /// [`Self::opened`] is called, the delivery of news does not interrupt it.
-    // No future: it would add to the memory of each task that waits.
+    /// [`Self::allow_answer`] is called, the delivery of news does not interrupt it.
+    // Not a future, because one would add to the memory of each task that waits.
     fn poll_interrupted(
         &mut self,
         deadline: Instant,
@@ -98,7 +97,7 @@ pub(crate) enum End {
     Left,
     /// The deadline came.
     Deadline {
-        /// Why the key was not open; `None` if it was open, so that there was nothing new.
+        /// Why the key was not open. `None` if it was open, so there is nothing new.
         unopened: Option<Cause>,
     },
     /// The node drains.
@@ -123,7 +122,7 @@ pub(crate) struct Opened<W> {
     unopened: Option<Cause>,
 }
 
-/// A place in the registry, and the task that waits in it.
+/// A waiter in the registry, and the half of the wait that its task uses.
 #[derive(Debug)]
 struct Place<W> {
     waiting: W,
@@ -146,15 +145,16 @@ impl<W: Waiting> Registered<W> {
         Ok(Self { place, last })
     }
 
-    /// Registers a waiter of the node's own, which is not refused even if the node is full.
+    /// Registers a waiter that the node itself needs, as for its health check. It is registered
+    /// even if the node is full.
     pub(crate) fn own(waiters: &Arc<Waiters>, key: &Key, last: Version, waiting: W) -> Self {
         let waiter = waiters.register_own(key, last, waiting.taker());
         let place = Place { waiting, waiter };
         Self { place, last }
     }
 
-    /// Opens the key in the store for a wait of `hold`. The store has time until `until`.
-    /// Returns the waiter if there is something to wait for, otherwise how the wait ends.
+    /// Opens the key in the store for a wait of `hold`, and gives the store time until `until`.
+    /// Returns the opened waiter if it has to wait, otherwise the end of the wait.
     ///
     /// # Cancel safety
     /// If it is dropped, the waiter leaves the registry.
@@ -179,8 +179,9 @@ impl<W: Waiting> Registered<W> {
         self.open_by(open, not_opened, until).await
     }
 
-    /// Opens the key like [`Self::open`], by a future that also returns the store's epoch from
-    /// before it asked the store. Calls `not_opened` if the store is out of reach.
+    /// Opens the key like [`Self::open`]. The future `open` asks the store, and also returns the
+    /// epoch that the store had before it was asked. Calls `not_opened` if the store is
+    /// unreachable.
     ///
     /// # Cancel safety
     /// If it is dropped, the waiter leaves the registry.
@@ -200,7 +201,7 @@ impl<W: Waiting> Registered<W> {
         };
         let mut unopened = None;
         match opened {
-            Ok(None) => place.waiter.opened(epoch),
+            Ok(None) => place.waiter.note_opened(epoch),
             Ok(Some(update)) => return Err(place.found(update).await),
             // `Recovery` opens the key when the store is back.
             Err(StoreError::Unavailable(cause)) => {
@@ -209,8 +210,8 @@ impl<W: Waiting> Registered<W> {
             }
             Err(error) => return Err(place.leave(End::Refused(error)).await),
         }
-        // From here on a delivery answers itself.
-        match place.waiting.opened() {
+        // From here on a delivery may answer by itself.
+        match place.waiting.allow_answer() {
             Some(news) => Err(End::News(news)),
             None => Ok(Opened { place, unopened }),
         }
@@ -265,7 +266,9 @@ impl<W: Waiting> Place<W> {
         self.leave(otherwise).await
     }
 
-    /// Leaves the registry. Returns `otherwise` as the end, unless a delivery was faster.
+    /// Leaves the registry. Returns `otherwise` as the end, unless a delivery has already taken the
+    /// waiter out. Then the end of that delivery decides. A client that has left stays
+    /// [`End::Left`] unless the delivery has answered it.
     async fn leave(self, otherwise: End) -> End {
         let Self { waiting, waiter } = self;
         match (waiter.leave(), otherwise) {
@@ -282,8 +285,8 @@ impl<W: Waiting> Place<W> {
         }
     }
 
-    /// Leaves the registry because the open has found an update. The newer one of this update
-    /// and of one that was delivered meanwhile ends the wait.
+    /// Leaves the registry because the open has found an update. Ends the wait with that update, or
+    /// with a newer one that was delivered meanwhile.
     async fn found(self, update: Update) -> End {
         let Self { waiting, waiter } = self;
         let found = News {
@@ -304,8 +307,8 @@ impl<W: Waiting> Place<W> {
     }
 }
 
-/// Waits for the end of the delivery that has taken the waiter out of the registry. It ends
-/// soon, and nothing else would answer.
+/// Waits for the end of the delivery that has taken the waiter out of the registry. It comes soon,
+/// and there would be no other answer.
 async fn delivery_end(waiting: &impl Waiting) -> DeliveryEnd<News> {
     poll_fn(|cx| waiting.poll_delivery_end(cx)).await
 }

@@ -1,10 +1,10 @@
 //! The registry of the gets that this node holds: waiters by key, within limits. No HTTP, no
 //! store, no clock.
 //!
-//! It is sharded by key. A lock is held for a look-up, and never while a waiter is woken. Each
+//! It is sharded by key. A lock is held only for a look-up, and never while a waiter is woken. Each
 //! waiter that is registered is removed exactly once: by the delivery that takes it out, or by
-//! itself when it leaves or is dropped, whichever comes first. So a registry without gets is
-//! empty.
+//! itself when it leaves or is dropped, whichever comes first. So the registry is empty once all
+//! gets have ended.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -25,9 +25,9 @@ const AT_ONCE: usize = 16;
 
 /// The receiver of the update that ends a wait.
 pub trait Taker: Debug + Send + Sync {
-    /// Takes the update. It is called at most once, by the delivery that took the waiter out of
-    /// the registry, without any lock of the registry held. For `since` see
-    /// [`Waiters::deliver_since`]. Unless `at_once` is true, it must be quick.
+    /// Takes the update. It is called at most once, by the delivery that took the waiter out of the
+    /// registry, and no lock of the registry is held during the call. For `since` see
+    /// [`Waiters::deliver_since`]. If `at_once` is false, it must be quick.
     fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool);
 
     /// Ends the wait without an update, because the delivery that took the waiter out of the
@@ -66,7 +66,8 @@ pub struct Waiters {
     next_id: AtomicU64,
     max: usize,
     max_per_key: usize,
-    /// The keys whose last waiter has left, noted from the first [`Waiters::take_emptied`] on.
+    /// The keys whose last waiter was removed. They are collected from the first call of
+    /// [`Waiters::take_emptied`] on.
     emptied: OnceLock<Mutex<Vec<Key>>>,
 }
 
@@ -76,23 +77,23 @@ type Shard = HashMap<Key, Vec<Entry>, KeyHasher>;
 struct Entry {
     id: u64,
     last: Version,
-    opened: Opened,
+    opened: OpenState,
     taker: Arc<dyn Taker>,
 }
 
 /// The epoch of the store in which a waiter's key was opened for it, and whether the waiter may
-/// have missed an update since. It is one number, because there are very many of them: four
-/// times the epoch, plus the flags [`MISSED`] and [`BEGUN`].
+/// have missed an update since. To save memory, both are in one number: four times the epoch, plus
+/// the flags [`MISSED`] and [`BEGUN`].
 #[derive(Clone, Copy, Debug, Default)]
-struct Opened(u64);
+struct OpenState(u64);
 
-/// The flag of a waiter that may have missed an update, for which nobody has begun to open its
-/// key again.
+/// The flag of a waiter that may have missed an update, as long as nobody has begun to open its key
+/// again.
 const MISSED: u64 = 1;
 /// The flag of a waiter whose key is being opened again for a missed update.
 const BEGUN: u64 = 2;
 
-impl Opened {
+impl OpenState {
     /// Returns the epoch; 0 if the key was not opened yet.
     const fn epoch(self) -> u64 {
         self.0 >> 2
@@ -103,21 +104,21 @@ impl Opened {
         self.epoch() < epoch || self.0 & (MISSED | BEGUN) != 0
     }
 
-    /// Notes that the waiter's get opened the key. A missed update stays noted, because it may
-    /// have been made after that.
+    /// Notes that the waiter's get opened the key. A missed update stays noted, because it may be
+    /// newer than what that open saw.
     fn open(&mut self, epoch: u64) {
         self.0 = (self.epoch().max(epoch.min(u64::MAX >> 2)) << 2) | (self.0 & (MISSED | BEGUN));
     }
 
-    /// Notes that the key was opened again. An update that was missed since that began stays
+    /// Notes that the key was opened again. An update that was missed after that open began stays
     /// noted.
     fn open_again(&mut self, epoch: u64) {
         self.open(epoch);
         self.0 &= !BEGUN;
     }
 
-    /// Notes that the waiter may have missed an update, even if its key is just being opened.
-    /// Does nothing for the node's own get, which counts as opened in every epoch and is over
+    /// Notes that the waiter may have missed an update, even if its key is just being opened. Does
+    /// nothing for the waiter of the health check, which counts as opened in every epoch and ends
     /// within a second or two.
     fn miss(&mut self) {
         if self.epoch() < u64::MAX >> 2 {
@@ -134,12 +135,13 @@ impl Opened {
     }
 }
 
-/// The waiters of one key for which it has to be opened in the store.
+/// The waiters of one key that need it opened in the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unopened {
-    /// The versions that they know.
+    /// The range of the versions that they know.
     pub(crate) seen: Seen,
-    /// A number above all of their ids. A waiter that registers later opens the key itself.
+    /// A number above all of their ids. A waiter with this id or a greater one opens the key
+    /// itself.
     pub(crate) before: u64,
 }
 
@@ -167,7 +169,7 @@ impl Waiters {
         })
     }
 
-    /// Registers one get that knows the key up to version `last`. The next newer update is
+    /// Registers one get that knows the key up to version `last`. The first newer update is
     /// delivered to `taker`.
     ///
     /// # Errors
@@ -187,8 +189,8 @@ impl Waiters {
         self.insert(key, last, self.max_per_key, taker)
     }
 
-    /// Registers the node's own get, which is not refused even if the node is full of other
-    /// gets.
+    /// Registers a waiter that the node itself needs, as for its health check. It is registered
+    /// even if the node is full.
     pub(crate) fn register_own(
         self: &Arc<Self>,
         key: &Key,
@@ -200,8 +202,8 @@ impl Waiters {
             .expect("no limit was given")
     }
 
-    /// Adds a waiter that is counted already, if its key has fewer than `max_per_key`.
-    /// Otherwise takes it out of the count.
+    /// Adds a waiter that `held` counts already. If its key has `max_per_key` waiters, does not add
+    /// it, and takes it out of the count.
     fn insert(
         self: &Arc<Self>,
         key: &Key,
@@ -210,8 +212,8 @@ impl Waiters {
         taker: Arc<dyn Taker>,
     ) -> Result<Waiter, Full> {
         let mut shard = self.by_key.lock(key);
-        // Taken under the lock, so that whoever holds the lock knows that no smaller id of this
-        // key is still to be inserted.
+        // Taken under the lock, so that whoever holds the lock knows that no waiter with a smaller
+        // id will be added to this key.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let waiters = shard.entry(key.clone()).or_default();
         if waiters.len() >= max_per_key {
@@ -229,7 +231,7 @@ impl Waiters {
         waiters.push(Entry {
             id,
             last,
-            opened: Opened::default(),
+            opened: OpenState::default(),
             taker,
         });
         drop(shard);
@@ -277,8 +279,8 @@ impl Waiters {
         self.by_key.lock(key).get(key).map_or(0, Vec::len)
     }
 
-    /// Returns the keys whose last waiter has left since the last call. They may have other
-    /// waiters by now. The first call begins to note such keys.
+    /// Returns the keys whose last waiter was removed since the last call. They may have other
+    /// waiters by now. The first call starts the collection, and returns none.
     pub(crate) fn take_emptied(&self) -> Vec<Key> {
         std::mem::take(&mut *lock(self.emptied.get_or_init(Mutex::default)))
     }
@@ -314,8 +316,8 @@ impl Waiters {
         keys
     }
 
-    /// Returns the keys that have to be opened in this epoch of the store for some of their
-    /// waiters. Takes each lock in turn.
+    /// Returns the keys with a waiter that needs its key opened in this epoch of the store. Takes
+    /// each lock in turn.
     pub(crate) fn unopened(&self, epoch: u64) -> Vec<Key> {
         let mut keys = Vec::new();
         self.by_key.visit(|shard| {
@@ -332,8 +334,8 @@ impl Waiters {
         keys
     }
 
-    /// Returns the waiters of one key for which it has to be opened in this epoch, if there are
-    /// any. The caller must open it next: an update that is missed from here on is noted anew.
+    /// Returns the waiters of one key that need it opened in this epoch, if there are any. The
+    /// caller must open the key next: an update that is missed from here on is noted anew.
     pub(crate) fn unopened_of(&self, key: &Key, epoch: u64) -> Option<Unopened> {
         let mut shard = self.by_key.lock(key);
         let mut seen: Option<Seen> = None;
@@ -357,7 +359,7 @@ impl Waiters {
     }
 
     /// Notes that a key was opened again for its waiters with an id below `before`.
-    pub(crate) fn opened(&self, key: &Key, before: u64, epoch: u64) {
+    pub(crate) fn note_opened_again(&self, key: &Key, before: u64, epoch: u64) {
         let mut shard = self.by_key.lock(key);
         for held in shard
             .get_mut(key)
@@ -369,7 +371,8 @@ impl Waiters {
         }
     }
 
-    /// Notes that the waiters of a key may have missed an update. Returns whether there are any.
+    /// Notes that the waiters of a key may have missed an update. Returns whether the key has
+    /// waiters.
     pub(crate) fn missed(&self, key: &Key) -> bool {
         let mut shard = self.by_key.lock(key);
         let Some(waiters) = shard.get_mut(key) else {
@@ -431,7 +434,7 @@ impl Waiter {
     }
 
     /// Notes that its key was opened in this epoch of the store.
-    pub(crate) fn opened(&self, epoch: u64) {
+    pub(crate) fn note_opened(&self, epoch: u64) {
         let mut shard = self.registry.by_key.lock(&self.key);
         let mut waiters = shard.get_mut(&self.key).into_iter().flatten();
         if let Some(held) = waiters.find(|held| held.id == self.id) {
@@ -452,13 +455,13 @@ impl Waiter {
 /// The way in which a waiter left.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// It was still there, and its key had been opened in the store. So it had no update,
-    /// unless it may have missed one that recovery had not looked for yet.
+    /// It was still there, and its key had been opened in the store. So there was no update for it,
+    /// unless it missed one and recovery has not opened its key again yet.
     Opened,
     /// It was still there, and its key was never opened in the store.
     Unopened,
-    /// A delivery was faster, and counts this waiter. Its taker has the update or will get it,
-    /// or is abandoned if that delivery panics.
+    /// A delivery was faster, and counts this waiter as delivered. Its taker has the update or will
+    /// get it, or is abandoned if that delivery panics.
     Taken,
 }
 
@@ -570,9 +573,9 @@ mod tests {
         assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
         assert_eq!((waiters.len(), waiters.keys()), (2, 2));
         assert_eq!(*lock(&one.0), [(gone(5), true)]);
-        behind.opened(1);
+        behind.note_opened(1);
         assert_eq!(behind.leave(), Left::Taken);
-        ahead.opened(1);
+        ahead.note_opened(1);
         assert_eq!(ahead.leave(), Left::Opened);
         assert_eq!(other.leave(), Left::Unopened);
         assert_eq!((waiters.len(), waiters.keys()), (0, 0));
@@ -711,19 +714,19 @@ mod tests {
         let second = waiters
             .register(&key("a"), version(9), nobody())
             .expect("room");
-        second.opened(1);
+        second.note_opened(1);
         assert_eq!(waiters.unopened(1), [key("a")]);
         let unopened = waiters.unopened_of(&key("a"), 1).expect("the first");
         assert_eq!(unopened.seen, Seen::from(version(4)));
         let third = waiters
             .register(&key("a"), version(2), nobody())
             .expect("room");
-        waiters.opened(&key("a"), unopened.before, 1);
+        waiters.note_opened_again(&key("a"), unopened.before, 1);
         assert_eq!(
             waiters.unopened_of(&key("a"), 1).expect("the third").seen,
             Seen::from(version(2))
         );
-        third.opened(1);
+        third.note_opened(1);
         assert_eq!(
             (waiters.unopened(1), waiters.unopened_of(&key("a"), 1)),
             (vec![], None)
@@ -746,7 +749,7 @@ mod tests {
         let unasked = waiters
             .register(&key("b"), version(4), nobody())
             .expect("room");
-        waiter.opened(2);
+        waiter.note_opened(2);
         assert!(waiters.missed(&key("a")) && !waiters.missed(&key("c")));
         assert_eq!(
             waiters.unopened_of(&key("a"), 2).expect("missed").seen,
@@ -754,14 +757,14 @@ mod tests {
         );
         // An update is missed after the key was opened, but before that is noted.
         waiters.missed_all();
-        waiters.opened(&key("a"), u64::MAX, 2);
+        waiters.note_opened_again(&key("a"), u64::MAX, 2);
         let mut due = waiters.unopened(2);
         due.sort_unstable_by_key(|key| key.as_str().to_owned());
         assert_eq!(due, [key("a"), key("b")]);
         let unopened = waiters.unopened_of(&key("a"), 2).expect("missed again");
         // The key stays due until it is opened, even if an attempt to open it fails.
         assert!(waiters.unopened_of(&key("a"), 2).is_some());
-        waiters.opened(&key("a"), unopened.before, 2);
+        waiters.note_opened_again(&key("a"), unopened.before, 2);
         assert_eq!(waiters.unopened_of(&key("a"), 2), None);
         assert_eq!(
             (waiter.leave(), unasked.leave()),
@@ -779,10 +782,10 @@ mod tests {
         // it.
         waiters.missed(&key("a"));
         assert!(waiters.unopened_of(&key("a"), 2).is_some());
-        waiter.opened(2);
+        waiter.note_opened(2);
         assert_eq!(waiters.unopened(2), [key("a")]);
         let unopened = waiters.unopened_of(&key("a"), 2).expect("still missed");
-        waiters.opened(&key("a"), unopened.before, 2);
+        waiters.note_opened_again(&key("a"), unopened.before, 2);
         assert_eq!(
             (waiters.unopened(2), waiter.leave()),
             (vec![], Left::Opened)

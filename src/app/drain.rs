@@ -12,8 +12,8 @@ use super::Ended;
 use super::node::Node;
 use crate::runtime::shutdown::{Signals, Trigger};
 
-/// The internal listener has the last of this many parts of a drain's grace for itself, so that
-/// backends and operators are served longest.
+/// The internal listener has the end of a drain's grace for itself: the whole grace divided by
+/// this. So backends and operators are served longest.
 const INTERNAL_GRACE_PART: u32 = 10;
 
 /// The least time for handing on the updates that a node keeps, even if the drain has used up
@@ -29,7 +29,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a listener that `run` runs until the future that it gets resolves.
+    /// Starts a listener as a task. The future that `run` gets resolves when the listener has to
+    /// stop.
     pub(super) fn spawn<F>(run: impl FnOnce(BoxFuture<'static, Instant>) -> F) -> Self
     where
         F: Future<Output = usize> + Send + 'static,
@@ -44,10 +45,10 @@ impl Server {
     }
 }
 
-/// Waits for a signal, then drains. First all waiters are answered, their leases are given back
-/// and the public listener ends. Then the internal listener ends: until then operators watch
-/// the drain through it, backends set statuses, and peers are answered while there are leases.
-/// After that no set comes any more, and the updates kept for `--resend` are handed on.
+/// Waits for a signal, then drains. First all waiters are answered, the leases are given back and
+/// the public listener ends. Then the internal listener ends. Until then it shows operators the
+/// drain, takes sets from backends, and takes updates from peers that still have the leases. After
+/// that no set comes any more, and the updates kept for `--resend` are handed on.
 pub(super) async fn run(
     node: &Node,
     trigger: Trigger,
@@ -62,16 +63,16 @@ pub(super) async fn run(
         _ = &mut internal.task => return Ended::Broken,
     };
     info!(signal, ?grace, "draining");
-    // The leases are listed before the waiters are answered, and given back while they are.
+    // The leases are listed before the waiters are answered, and given back meanwhile.
     let leave = node.recovery.as_ref().map(|recovery| recovery.leave());
     let leave = OptionFuture::from(leave);
     trigger.begin();
-    // An error says that the task panicked, and so has ended.
+    // An error means that the task has panicked, and so has ended.
     let leave = async { drop(tokio::join!(leave, listed)) };
     let deadline = Instant::now() + grace;
     let drained = async {
         let public_deadline = deadline - grace / INTERNAL_GRACE_PART;
-        // An error says that the listener's task panicked, and so has ended.
+        // An error means that the listener's task has panicked, and so has ended.
         let _ = public.stop.send(public_deadline);
         let (cut_public, left) = tokio::join!(public.task, timeout_at(public_deadline, leave));
         if left.is_err() {

@@ -175,7 +175,7 @@ impl Writer {
         receipt
     }
 
-    /// Deletes what is known of a key, and has the deletion delivered to the key's waiters.
+    /// Deletes what is known of a key, and delivers the deletion to the key's waiters.
     pub(crate) async fn forget(&self, key: &Key) -> Receipt {
         let accepted = Instant::now();
         let number = WriteNumber::random();

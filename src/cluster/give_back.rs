@@ -24,10 +24,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The most leases that are given back at once.
 const SIDE_BY_SIDE: usize = 64;
 
-/// Gives leases back until the node drains. The drain gives back the rest.
+/// Gives leases back for as long as the node runs. A drain gives back all that are left.
 ///
 /// # Cancel safety
-/// It ends by being dropped. Leases that are left end by themselves.
+/// It runs until it is dropped. Leases that are left end by themselves.
 pub(crate) async fn run(waiters: Arc<Waiters>, store: Shared) {
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -127,7 +127,7 @@ impl Nodes {
     /// Keeps this node on the list until it drains. Returns at once if it is alone.
     ///
     /// # Cancel safety
-    /// It also ends by being dropped; the place on the list then ends by itself.
+    /// It also ends if it is dropped. The place on the list then ends by itself.
     pub(crate) async fn run(self: Arc<Self>, drain: Drain) {
         let Some(store) = &self.store else {
             return;

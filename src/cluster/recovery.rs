@@ -1,9 +1,10 @@
-//! Recovery when Redis is back. Gets that are held are opened again, so that their node is
-//! leased to and finds the statuses that they missed. Sets that this node confirmed are put
-//! again if the Redis process is another one, which may not have them. None of this depends on
-//! what a page does.
+//! Recovery when Redis is back. The keys of held gets are opened again, which renews this node's
+//! leases and finds the statuses that the gets missed. Sets that this node confirmed are put again
+//! if the Redis process is a different one, because that may not have them. Keys are also opened
+//! again if another node could not send this one their updates, or if this process stood still.
+//! None of this depends on what a page does.
 //!
-//! Each step may be done twice, because a version is given only once, and only a newer one is
+//! Each step may be done twice, because no version is given twice, and only a newer version is
 //! stored or delivered.
 
 mod handover;
@@ -29,9 +30,9 @@ use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::lock;
 use crate::store::{Shared, StoreError, Stored, StoredBy};
 
-/// The most keys that are opened or put again at once. They are enough to be quick, and few
-/// beside the commands that pages and backends cause meanwhile. If half of `--redis-in-flight`
-/// is less, it is the limit: more would only wait for a permit.
+/// The most keys that are opened or put again at once. It is enough to be quick, and little beside
+/// the commands that pages and backends cause meanwhile. If half of `--redis-in-flight` is less,
+/// that is the limit: more would only wait for a permit.
 const MAX_SIDE_BY_SIDE: usize = 64;
 /// The pause between two tries, at first and at most.
 const FIRST_REST: Duration = Duration::from_millis(100);
@@ -44,7 +45,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// A check that is late by this much shows that this process stood still. Other nodes may have
 /// given up sending it updates meanwhile.
 const STALL: Duration = Duration::from_secs(1);
-/// The least time between two openings of all keys because updates may have been missed.
+/// The least time between two rounds in which all keys are opened again because updates may have
+/// been missed.
 const ALL_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// The time between two checks, by a node that drains, whether all opens are over.
 const LEAVE_REST: Duration = Duration::from_millis(10);
@@ -67,7 +69,7 @@ pub(crate) struct Recovery {
     confirmed: Mutex<Confirmed>,
     /// Wakes [`Recovery::run`] because there is something to do.
     wanted: Notify,
-    /// Wakes it because updates were missed. It wakes even while it pauses after a failed try.
+    /// Wakes it because updates were missed, even during the pause after a failed try.
     has_missed: Notify,
     /// Whether the last pass did something, so that the next may begin soon.
     has_progressed: AtomicBool,
@@ -114,8 +116,8 @@ struct Entry {
     number: WriteNumber,
     /// When its time to live ends.
     ends: Instant,
-    /// The last Redis process that is known to have had it. `None` if a node that uses another
-    /// Redis handed it on.
+    /// The last Redis process that is known to have had it. `None` if another node handed it on,
+    /// and this node's Redis process is not known to have had it.
     process: Option<u64>,
 }
 
@@ -171,8 +173,8 @@ impl Recovery {
         // Keep it also beyond the end of its time to live, because another node may put
         // something older again.
         self.insert(key, entry, now, now + self.resend);
-        // The reply may be the last one of an earlier process, and have come when everything of
-        // that process had been put again already.
+        // The reply may come late, from an earlier process, when the updates of that process have
+        // already been put again.
         if self.store.presence().now().process > process {
             self.wanted.notify_one();
         }
@@ -184,8 +186,8 @@ impl Recovery {
         }
     }
 
-    /// Notes that another node could not send this one updates of these keys. The keys are then
-    /// opened again for their waiters.
+    /// Notes that another node could not send updates of these keys to this node. The keys are then
+    /// opened again if they have waiters.
     pub(crate) fn missed(&self, missed: Missed) {
         match missed {
             Missed::All => self.has_missed_all.store(true, Ordering::Relaxed),
@@ -199,12 +201,12 @@ impl Recovery {
         }
     }
 
-    /// Has all keys opened again if updates of any key may have been missed, because another
-    /// node says so or this process stood still. This is done once in [`ALL_AGAIN_INTERVAL`] at
-    /// most.
+    /// Notes that all waiters may have missed updates, if another node says so or this process
+    /// stood still. Then all keys are opened again. This is done at most once in
+    /// [`ALL_AGAIN_INTERVAL`].
     ///
     /// # Cancel safety
-    /// It ends by being dropped.
+    /// It runs until it is dropped.
     pub(crate) async fn watch(self: Arc<Self>) {
         let (mut last, mut opened_at) = (Instant::now(), None::<Instant>);
         loop {
@@ -230,11 +232,10 @@ impl Recovery {
         lock(&self.confirmed).updates.len()
     }
 
-    /// Watches Redis. Whenever there is a need, puts confirmed updates again and opens keys
-    /// again.
+    /// Watches Redis. Puts confirmed updates again and opens keys again whenever there is a need.
     ///
     /// # Cancel safety
-    /// It ends by being dropped.
+    /// It runs until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut presence = self.store.presence();
         let mut rest = FIRST_REST;
@@ -262,16 +263,16 @@ impl Recovery {
                 () = self.has_missed.notified() => sleep(FIRST_REST / 2).await,
                 () = self.wanted.notified(), if !again => {
                     rest = FIRST_REST;
-                    // Wait a little, because many come together if Redis is slow.
+                    // Wait a little, because many gets report this together if Redis is slow.
                     sleep(FIRST_REST / 2).await;
                 }
             }
         }
     }
 
-    /// Gives back, for a drain, the leases of all keys that are held now or are just being
-    /// opened, so that sets need not find out one by one that this node has left. A lease that
-    /// is not given back before the grace is over ends by itself.
+    /// Gives back, in a drain, the leases of all keys that are held now or are just being opened.
+    /// Otherwise each set would have to find out that this node has left. A lease that is not given
+    /// back before the grace is over ends by itself.
     pub(crate) fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
         let (store, side_by_side) = (self.store.clone(), self.side_by_side);
         let leases = store.leases();
@@ -293,8 +294,8 @@ impl Recovery {
         }
     }
 
-    /// Opens every key that has waiters that are not open in this epoch. The order is random,
-    /// so that nodes that hold waiters of the same keys do not go through them together.
+    /// Opens every key that is not open for all of its waiters in this epoch. The order is random,
+    /// so that nodes with waiters of the same keys do not open each of them at the same time.
     /// Returns whether all are open.
     async fn open_again(&self, epoch: u64) -> bool {
         let mut keys = self.delivery.waiters.unopened(epoch);
@@ -306,8 +307,8 @@ impl Recovery {
         let began = Instant::now();
         stream::iter(keys)
             .for_each_concurrent(self.side_by_side, async |key| {
-                // There may be very many keys. If Redis went away meanwhile, the rest is not
-                // tried in vain.
+                // There may be very many keys. If Redis has become unreachable meanwhile, the rest
+                // is not tried.
                 if !self.store.is_there() || !self.open_key_again(&key, epoch).await {
                     all.store(false, Ordering::Relaxed);
                 }
@@ -318,13 +319,13 @@ impl Recovery {
         all
     }
 
-    /// Opens one key for its waiters that are not open in this epoch. Returns whether all of
-    /// them are open then.
+    /// Opens one key for those waiters for which it is not open in this epoch. Returns whether it
+    /// is then open for all of them.
     async fn open_key_again(&self, key: &Key, epoch: u64) -> bool {
         let waiters = &self.delivery.waiters;
-        // Some waiters may already know the status that the first try finds. They are open only
-        // if there is a lease, but a full Redis returns a status without writing a lease. So
-        // the second try opens the key for them.
+        // Some waiters may already know the status that the first try finds. For them the key is
+        // open only if there is a lease, but a full Redis returns a status without writing a lease.
+        // So the second try, when only they are left, opens the key for them.
         for _ in 0..2 {
             let Some(unopened) = waiters.unopened_of(key, epoch) else {
                 return true;
@@ -336,7 +337,7 @@ impl Recovery {
                 waiters.deliver(key, update);
             }
             if update.is_none_or(|update| update.version() > unopened.seen.most) {
-                waiters.opened(key, unopened.before, epoch);
+                waiters.note_opened_again(key, unopened.before, epoch);
                 self.own_metrics.keys_opened.inc();
                 self.has_progressed.store(true, Ordering::Relaxed);
                 return true;
@@ -345,8 +346,8 @@ impl Recovery {
         false
     }
 
-    /// Puts again the updates that only Redis processes before this one are known to have had.
-    /// Returns whether all of them are in Redis now.
+    /// Puts again the updates that this Redis process is not known to have had. Returns whether all
+    /// of them are in Redis now.
     async fn put_again(&self, process: u64) -> bool {
         let entries = lock(&self.confirmed).of_earlier(process, Instant::now());
         if entries.is_empty() {
@@ -445,7 +446,7 @@ impl Confirmed {
         has_let_go
     }
 
-    /// Returns the entries that only Redis processes before this one are known to have had.
+    /// Returns the entries that this Redis process is not known to have had.
     fn of_earlier(&mut self, process: u64, now: Instant) -> Vec<(Key, Entry)> {
         // This saves a walk through all entries: there may be very many, and it is called
         // often.

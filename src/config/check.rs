@@ -1,4 +1,4 @@
-//! The rules between settings, each of which is good by itself.
+//! The rules for settings that are each valid, but may not go together.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::reader::SettingReader;
 use super::{Settings, exposure};
 use crate::net::listener::Address;
 
-/// The longest hold that the defaults of proxies do not cut off (nginx and many load balancers:
-/// 60 s).
+/// The longest hold that proxies with default settings do not cut off. nginx and many load
+/// balancers wait 60 s.
 const LONG_HOLD: Duration = Duration::from_secs(55);
 
 /// Notes the mistakes of settings that do not go together.
@@ -53,7 +53,7 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
     }
 }
 
-/// Returns the warnings about settings that are allowed but should be known.
+/// Returns warnings about settings that are allowed, but that an operator should know about.
 pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<String> {
     let mut warnings = Vec::new();
     if settings.hold > LONG_HOLD {

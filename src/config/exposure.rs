@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-/// The mistake about such an internal listener, printed behind its flag.
+/// The mistake about such an internal listener, printed after its flag.
 pub(crate) const MISTAKE: &str = "this address may be public, and no token is set: give \
      --internal-token-file, or an address of this machine or of a private network; if something \
      else keeps strangers away, give --internal-without-token";

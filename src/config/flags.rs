@@ -85,7 +85,7 @@ pub(super) fn parse(
             return Ok(None);
         };
         let flag = args.remove(at);
-        // The argument behind a flag that is unknown, or given once too often, is the flag's
+        // The argument after a flag that is unknown, or given once too often, is the flag's
         // value and no mistake of its own.
         let takes_value =
             error.kind() != ErrorKind::InvalidValue && !flag.to_string_lossy().contains('=');

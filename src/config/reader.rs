@@ -51,7 +51,7 @@ impl SettingReader {
         self.found.get_flag(setting.about.flag)
     }
 
-    /// Returns the text of a setting, as it was given or as its default is written.
+    /// Returns the text of a setting as it was given, or else the text of its default.
     pub(super) fn text(&self, setting: &dyn Declared) -> Option<&str> {
         let text = self.found.get_one::<String>(setting.about().flag);
         text.map(String::as_str)
@@ -99,8 +99,8 @@ impl SettingReader {
         self.note(format!("--{}{shown}: {mistake}", about.flag));
     }
 
-    /// Notes a mistake of the first of `settings`, which does not go together with the others. If
-    /// one of them is wrong by itself, nothing can be said about them together.
+    /// Notes a mistake of the first of `settings`, because it does not go together with the others.
+    /// Does nothing if one of them is already wrong by itself.
     pub(super) fn refuse_together(&mut self, settings: &[&dyn Declared], mistake: &str) {
         let is_wrong = |setting: &&dyn Declared| self.wrong.contains(setting.about().flag);
         if settings.iter().any(is_wrong) {

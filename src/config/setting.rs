@@ -1,4 +1,4 @@
-//! What it takes to declare a setting. [`declarations`](super::declarations) has the settings
+//! The types that declare a setting. [`declarations`](super::declarations) has the settings
 //! themselves.
 
 use super::value_kind::ValueKind;

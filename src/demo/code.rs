@@ -1,6 +1,6 @@
 //! The demo's ids: `demo-<when it expires, in milliseconds since 1970>-<22 characters>`. An id
-//! says all there is to know of it, so that nothing needs to be remembered. No other id is ever
-//! taken for one.
+//! contains its expiry, so that nothing needs to be remembered. No other id is ever taken for one
+//! of the demo's.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(super) fn fresh(signing: &Signing, now: u64) -> Response {
     let random = Alphanumeric.sample_string(&mut rand::rng(), RANDOM_CHARS);
     let id =
         Key::parse(&format!("{PREFIX}{expires}-{random}")).expect("letters, digits and two signs");
-    // The page must still hear of a confirmation in the last moment.
+    // The page must still get a confirmation that comes in the last moment.
     let key = signing.sign(&id, expires + millis(MARGIN));
     issued(&id, key, expires_in_ms)
 }

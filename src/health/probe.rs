@@ -41,7 +41,7 @@ impl Probe {
     /// Sends a status every few seconds.
     ///
     /// # Cancel safety
-    /// It ends by being dropped.
+    /// It runs until it is dropped.
     pub(crate) async fn run(self) {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -79,15 +79,16 @@ pub(crate) fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
         .get_all(CONTENT_LENGTH)
         .iter()
         .all(|length| length.as_bytes().iter().all(|&digit| digit == b'0'));
-    match () {
-        () if headers.contains_key(TRANSFER_ENCODING) => {
-            Err(Refusal::BadHead("transfer-encoding: not allowed here"))
-        }
-        () if headers.contains_key(EXPECT) => Err(Refusal::BadHead("expect: not allowed here")),
-        () if !empty => Err(Refusal::BadHead(
+    if headers.contains_key(TRANSFER_ENCODING) {
+        Err(Refusal::BadHead("transfer-encoding: not allowed here"))
+    } else if headers.contains_key(EXPECT) {
+        Err(Refusal::BadHead("expect: not allowed here"))
+    } else if !empty {
+        Err(Refusal::BadHead(
             "content-length: a body is not allowed here",
-        )),
-        () => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 

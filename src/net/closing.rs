@@ -64,8 +64,8 @@ impl Watch {
         &self.stop
     }
 
-    /// Returns the state, and has the task woken when it changes. Must always be polled by the
-    /// same task.
+    /// Returns the state, and wakes the task when it changes. Must always be polled by the same
+    /// task.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Course {
         if self.id.is_none() {
             let id = self.stop.next_id.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! One connection from its accept to its end: in hyper while it speaks, parked while its get
-//! waits.
+//! One connection from its accept to its end. hyper has it while requests are read and answered,
+//! and it is parked while a get waits.
 //!
 //! Generic over the handler that answers. Knows no key and no script.
 
@@ -36,7 +36,7 @@ use crate::runtime::sharded::lock;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// The most fields in a head.
 const MAX_HEAD_FIELDS: usize = 64;
-/// The time for a connection that has not asked yet to do so, when all connections are to end.
+/// The time that a connection still has to send a complete head, once all connections are to end.
 const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// A handler's decision about a request.
@@ -70,7 +70,7 @@ impl std::fmt::Display for HandBack {
 
 impl std::error::Error for HandBack {}
 
-/// Serves one connection to its end, and keeps `open` until then.
+/// Serves one connection to its end. Drops `open`, which counts the connection, only then.
 pub(crate) fn serve<H, F, P, O>(
     stream: Stream,
     shared: Arc<Shared<H>>,
@@ -106,8 +106,8 @@ where
     }
 }
 
-/// Has hyper serve a connection to its end, or until a request is held. Then returns the parked
-/// connection.
+/// Serves a connection by hyper until it ends or a request is held. Returns the parked connection
+/// if a request is held.
 async fn speak<H, F, P>(
     stream: Stream,
     ahead: Bytes,
@@ -137,7 +137,7 @@ where
         let phase = &phase;
         async move {
             let mut response = answer.ok_or(HandBack)?.await;
-            // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says so
+            // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says `close`
             // all the same.
             if (exchange.is_old && exchange.is_last) || shared.stop.state() != Course::Open {
                 response
@@ -165,8 +165,9 @@ where
                 return Poll::Pending;
             }
             closing = true;
-            // A connection in use ends with its answer. A new one has a moment to ask; hyper
-            // would close it at once.
+            // A connection with a request ends after its answer. One without a complete head has a
+            // moment to send it. hyper's shutdown would close that one at once, so it is called
+            // only for idle connections.
             deadline.last_head_within(LAST_HEAD);
             if phase.is_idle() {
                 Pin::new(&mut connection).graceful_shutdown();
@@ -208,8 +209,8 @@ where
     }
     let answered = match &ended {
         Ok(()) => true,
-        // hyper has answered a request that it could not parse. The rest of it may still be on
-        // its way.
+        // hyper has refused a request that it could not parse. The client may still be sending the
+        // rest of that request.
         Err(error) => error.is_parse(),
     };
     if let Err(error) = ended {
@@ -231,11 +232,14 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
             .downcast_ref::<io::Error>()
             .map(io::Error::kind)
     };
-    match () {
-        () if error.is_parse_too_large() => (Some(Limit::HeadBytes), Some(DropReason::TooLong)),
-        () if error.is_parse() => (None, Some(DropReason::BadHead)),
-        () if io() == Some(io::ErrorKind::TimedOut) => (None, Some(DropReason::WriteTimeout)),
-        () => (None, None),
+    if error.is_parse_too_large() {
+        (Some(Limit::HeadBytes), Some(DropReason::TooLong))
+    } else if error.is_parse() {
+        (None, Some(DropReason::BadHead))
+    } else if io() == Some(io::ErrorKind::TimedOut) {
+        (None, Some(DropReason::WriteTimeout))
+    } else {
+        (None, None)
     }
 }
 
@@ -254,8 +258,8 @@ fn exchange(version: Version, headers: &HeaderMap) -> Exchange {
     }
 }
 
-/// Returns hyper's settings. `answers_half_closed`: whether a client that has closed its side is
-/// still answered.
+/// Returns hyper's settings. If `answers_half_closed` is true, a client that has closed its sending
+/// side is still answered.
 pub(crate) fn http1(answers_half_closed: bool) -> http1::Builder {
     let mut http1 = http1::Builder::new();
     http1
@@ -639,7 +643,7 @@ mod tests {
         }
 
         async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
-            assert_eq!(parked.opened(), None);
+            assert_eq!(parked.allow_answer(), None);
             let deadline = Instant::now() + SECOND * 600;
             assert_eq!(
                 poll_fn(|cx| parked.poll_interrupted(deadline, wakes, cx)).await,

@@ -1,27 +1,30 @@
-//! One connection while its request is held. It is out of hyper, whose buffers would cost it
-//! twenty kilobytes, and whoever delivers the request's news can write the answer itself.
-//! Generic over the request and its news. Knows no key, no registry of waiters and no store.
+//! One connection while its request is held. hyper does not have it then, because hyper's buffers
+//! would take twenty kilobytes. So the task that delivers the request's news can write the answer
+//! itself. Generic over the request and its news. Knows no key, no registry of waiters and no
+//! store.
 //!
 //! # The one answer
-//! The delivery or the connection's own task answers, whichever has the
-//! [right to](crate::runtime::right_to_answer).
+//! Either the delivery answers or the connection's own task does: see
+//! [`crate::runtime::right_to_answer`].
 //!
-//! A delivery with `at_once` writes the answer at once, on the core and in the time slice that
-//! it has, and does not wake the task. The task sleeps until the client asks again, which wakes
-//! it anyway. The task is woken only if the socket does not take all of the answer, or if there
-//! is more to do after the answer. A delivery without `at_once` wakes the task, which answers.
+//! A delivery with `at_once` writes the answer itself, without a switch to another task, and does
+//! not wake the connection's task. That task sleeps until the client sends its next request, which
+//! wakes it anyway. It is woken earlier only if the socket does not take all of the answer, or if
+//! there is more to do after the answer. A delivery without `at_once` wakes the task, which
+//! answers.
 //!
 //! # The wait of the task
-//! The task waits for its deadline, for the end of its listener, and for the socket to become
-//! readable. If its deadline is far away, the task also looks in between whether it was answered
-//! and has been idle for too long since.
+//! The task waits for its deadline, for the stop of its listener, for the socket to become
+//! readable, and for a delivery that leaves it something to do. If its deadline is far away, the
+//! task also checks from time to time whether it was answered, so that the connection is not idle
+//! for too long.
 //!
 //! While the request waits, a readable socket means one of two things. If the socket also says that
 //! it is closed for reading, the client left. The socket says so even if it has unread bytes.
-//! Otherwise bytes lie behind the request. They stay in the socket, where TCP bounds them. The
-//! runtime is asked to forget that it saw them, because the task would spin otherwise, and to
-//! look again when the request is answered. Until then only more bytes, or the closing, wake the
-//! task.
+//! Otherwise the client has sent bytes after the request. They stay in the socket, where TCP bounds
+//! them. The task would spin on them, so the runtime is asked to forget that it saw them. It is
+//! asked to look again when the request is answered. Until then, the task is woken only if more
+//! bytes come or the client closes.
 //!
 //! # Assumptions about hyper
 //! If a service returns an error, hyper first writes all earlier answers, then ends the
@@ -57,8 +60,8 @@ use crate::runtime::sharded::lock;
 
 /// The shortest interval of [`Parked::idle_check_ms`].
 const MIN_IDLE_CHECK: Duration = Duration::from_secs(10);
-/// The number of bytes of the next request that are read before hyper has the connection. Most
-/// heads are shorter.
+/// The number of bytes of the next request that are read before hyper gets the connection back.
+/// Most heads are shorter.
 const FIRST_BYTES: usize = 2048;
 /// The reason why the stream is there, for `expect`.
 const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
@@ -73,7 +76,8 @@ pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
     /// Makes the answer, and records that the request ended with it. Called once.
     fn answer(&self, outcome: &Self::Outcome) -> Response;
 
-    /// Records that the answer was written at `at`, at least in part.
+    /// Records that the answer was made at `at` and the socket could be written to. The socket may
+    /// have taken only a part of the answer yet, or nothing.
     fn written(&self, _outcome: &Self::Outcome, _at: Instant) {}
 
     /// Records that the client left. Called once, and then there is no answer.
@@ -133,8 +137,8 @@ pub(crate) struct Parked<R: Request> {
     pub(crate) request: R,
     exchange: Exchange,
     stop: Arc<Stop>,
-    /// The interval at which the task looks whether its connection has been idle for too long,
-    /// if the request may wait for longer than that; in ms, to keep it small.
+    /// The interval at which the task checks whether its connection has been idle for too long.
+    /// Present if the request may wait for longer than the idle timeout. In ms, to keep it small.
     idle_check_ms: Option<NonZeroU32>,
     state: Mutex<State<R::News>>,
 }
@@ -144,12 +148,11 @@ struct State<N> {
     /// Present until hyper has the stream back or the connection ends. `write_slowly` takes it
     /// for a while.
     stream: Option<Stream>,
-    /// The bytes that hyper read behind the request.
+    /// The bytes that hyper read after the request.
     ahead: Box<[u8]>,
     right: RightToAnswer<N, AfterAnswer>,
-    /// Whether bytes lie behind the request in the socket, and the runtime was asked to forget
-    /// them.
-    is_followed: bool,
+    /// Whether the socket has bytes after the request that the runtime was asked to forget.
+    has_pipelined_bytes: bool,
 }
 
 /// The time of the answer, and the work that is left.
@@ -178,7 +181,7 @@ struct Unwritten {
 }
 
 impl<R: Request> Parked<R> {
-    /// Parks a connection. `ahead` holds the bytes that hyper has read behind the request.
+    /// Parks a connection. `ahead` holds the bytes that hyper has read after the request.
     pub(crate) fn new(
         request: R,
         exchange: Exchange,
@@ -187,18 +190,18 @@ impl<R: Request> Parked<R> {
         idle: Duration,
         wakes: &Wakes,
     ) -> Self {
-        // A task that sleeps until a far deadline would not notice that its connection has been
-        // idle for too long. To wake the task at each answer costs more than to let it look now
-        // and then, unless it would have to look very often.
+        // A task that sleeps until a far deadline does not notice an answer that a delivery wrote,
+        // nor that its connection is idle for too long after it. A check now and then costs less
+        // than a wake after each answer, unless the checks would have to be very frequent.
         let sleeps_long = request.wait() > idle;
         let idle_check_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
         let idle_check_ms = idle_check_ms.filter(|_| sleeps_long && idle >= MIN_IDLE_CHECK);
-        let wants_to_know = !ahead.is_empty() || (sleeps_long && idle_check_ms.is_none());
+        let wakes_after_answer = !ahead.is_empty() || (sleeps_long && idle_check_ms.is_none());
         let state = State {
             stream: Some(stream),
             ahead,
-            right: RightToAnswer::new(wants_to_know),
-            is_followed: false,
+            right: RightToAnswer::new(wakes_after_answer),
+            has_pipelined_bytes: false,
         };
         Self {
             request,
@@ -209,10 +212,10 @@ impl<R: Request> Parked<R> {
         }
     }
 
-    /// Notes that what the request waits for is open: from here on a delivery may write its
-    /// answer. Returns the news that was delivered before, if there was any.
-    pub(crate) fn opened(&self) -> Option<R::News> {
-        lock(&self.state).right.opened()
+    /// Lets deliveries write the answer from here on. Returns the news that was delivered before,
+    /// if there was any.
+    pub(crate) fn allow_answer(&self) -> Option<R::News> {
+        lock(&self.state).right.allow_answer()
     }
 
     /// Answers from the connection's own task.
@@ -280,7 +283,7 @@ impl<R: Request> Parked<R> {
     }
 
     /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
-    /// [`Self::opened`] is called, the delivery of news does not interrupt it.
+    /// [`Self::allow_answer`] is called, the delivery of news does not interrupt it.
     pub(crate) fn poll_interrupted(
         &self,
         deadline: Instant,
@@ -434,7 +437,7 @@ impl<N> State<N> {
             if ready!(stream.poll_read_ready(cx)).is_err() || stream.is_read_closed() {
                 return Poll::Ready(());
             }
-            self.is_followed = true;
+            self.has_pipelined_bytes = true;
             self.right.want_to_know();
             stream.forget_readable();
         }
@@ -452,7 +455,7 @@ impl<N> State<N> {
 
     /// Makes the runtime look again for the bytes that it was asked to forget.
     fn rearm(&mut self) -> io::Result<()> {
-        if take(&mut self.is_followed) {
+        if take(&mut self.has_pipelined_bytes) {
             self.stream = Some(self.stream.take().expect(STILL_HERE).rearmed()?);
         }
         Ok(())

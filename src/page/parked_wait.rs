@@ -1,4 +1,4 @@
-//! The wait of a parked connection: the two sides between which [`crate::wait`] stands.
+//! The wait of a parked connection: the two halves that [`crate::wait`] joins.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::wait::{News, Waiting};
 use crate::waiters::Taker;
 
-/// The side on which the connection's own task waits.
+/// The half that the connection's own task uses.
 #[derive(Debug)]
 pub(super) struct ParkedWait<'a, R: Request> {
     pub(super) parked: &'a Arc<Parked<R>>,
@@ -23,8 +23,8 @@ impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
         Arc::<Parked<R>>::clone(self.parked)
     }
 
-    fn opened(&self) -> Option<News> {
-        self.parked.opened()
+    fn allow_answer(&self) -> Option<News> {
+        self.parked.allow_answer()
     }
 
     fn poll_interrupted(
@@ -40,7 +40,7 @@ impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
     }
 }
 
-/// The side to which news is delivered.
+/// The half to which news is delivered.
 impl<R: Request<News = News>> Taker for Parked<R> {
     fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
         let news = News {
@@ -337,7 +337,7 @@ mod tests {
             let registered = trial.register(&mut wakes);
             let opens = || {
                 if opened_later {
-                    trial.waiters.opened(&key(), u64::MAX, 1);
+                    trial.waiters.note_opened_again(&key(), u64::MAX, 1);
                 }
             };
             let end = wait(registered, failed(), opens, Instant::now()).await;
@@ -441,7 +441,7 @@ mod tests {
     async fn an_answer_is_not_replaced_by_what_comes_behind_it() {
         let (trial, mut wakes) = Trial::new();
         let registered = trial.register(&mut wakes);
-        assert_eq!(trial.parked.opened(), None);
+        assert_eq!(trial.parked.allow_answer(), None);
         trial.parked.answer(&News {
             update: gone(4),
             since: None,

@@ -237,7 +237,7 @@ fn push_as_script(json: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&json[copied..]);
 }
 
-/// Returns the position behind the closing quote of the string that opens at `at`.
+/// Returns the position after the closing quote of the string that opens at `at`.
 fn string_end(json: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while let Some(&byte) = json.get(end) {

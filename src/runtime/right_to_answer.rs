@@ -1,15 +1,14 @@
 //! The right to answer a request that waits for news.
 //!
-//! Each request is answered once, by whoever has the right to: the delivery that took the
-//! request's waiter out of the registry, or the request's own task, if the waiter was still
-//! there. So a waiter that is out of the registry will be answered, however long the delivery
-//! takes on its way from the registry to [`RightToAnswer::deliver`]: the task waits for it
-//! without a limit. Only a panic can keep a delivery from answering. Then
-//! [`RightToAnswer::abandon`] is called, and the task answers.
+//! Each request is answered once. If a delivery took the request's waiter out of the registry, the
+//! delivery answers, or leaves the answer to the request's own task. If the task itself removed the
+//! waiter, the task answers. A delivery may take some time on its way from the registry to
+//! [`RightToAnswer::deliver`], and the task waits for it without a limit. Only a panic can keep a
+//! delivery from answering. Then [`RightToAnswer::abandon`] is called, and the task answers.
 //!
-//! The value stands behind a lock, which whoever calls a method holds. No method waits, wakes a
-//! task or knows a socket. `N` is the news that a delivery brings, and `A` the work that is left
-//! after the answer.
+//! The caller keeps this value behind a lock, and holds the lock during each call. No method waits,
+//! wakes a task or knows a socket. `N` is the news that a delivery brings, and `A` the work that is
+//! left after the answer.
 
 use std::mem::replace;
 use std::task::{Context, Poll, Waker};
@@ -81,14 +80,14 @@ impl<N, A> RightToAnswer<N, A> {
         }
     }
 
-    /// Has the task woken even if a delivery answers.
+    /// Asks for the task to be woken even after a delivery has answered.
     pub(crate) fn want_to_know(&mut self) {
         self.wants_to_know = true;
     }
 
     /// Notes that the key is open: from here on a delivery may answer. Returns the news that
     /// was delivered before, if there was any. The task is then to answer.
-    pub(crate) fn opened(&mut self) -> Option<N> {
+    pub(crate) fn allow_answer(&mut self) -> Option<N> {
         let Phase::Opening(kept) = &mut self.phase else {
             return None;
         };
@@ -133,8 +132,8 @@ impl<N, A> RightToAnswer<N, A> {
         self.task.take()
     }
 
-    /// Becomes ready when a delivery has ended, except that news which came while the key was
-    /// being opened stays where it is. Otherwise notes the task to wake.
+    /// Becomes ready when a delivery has ended. News that came while the key was being opened does
+    /// not count: [`Self::allow_answer`] returns it. If not ready, notes the task to wake.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<DeliveryEnd<N>> {
         match &self.phase {
             Phase::Answered(_) => return Poll::Ready(DeliveryEnd::Answered),
@@ -153,8 +152,8 @@ impl<N, A> RightToAnswer<N, A> {
         Poll::Pending
     }
 
-    /// Becomes ready when the delivery that has taken the waiter out of the registry has ended,
-    /// in any phase.
+    /// Becomes ready when the delivery that has taken the waiter out of the registry has ended.
+    /// Unlike in [`Self::poll`], news that came while the key was being opened counts.
     pub(crate) fn poll_end(&mut self, cx: &Context<'_>) -> Poll<DeliveryEnd<N>> {
         self.wants_to_know = true;
         if let Phase::Opening(kept) = &mut self.phase
@@ -171,8 +170,9 @@ impl<N, A> RightToAnswer<N, A> {
         self.phase = Phase::Answered(work_left);
     }
 
-    /// Returns the task if it must be woken after a delivery has answered: if it wants to know,
-    /// or if `has_work` is true because work is left. The lock must be released first.
+    /// Returns the task if it must be woken after a delivery has answered: because it wants to
+    /// know, or because work is left (`has_work`). The caller must release the lock before it wakes
+    /// the task.
     pub(crate) fn task_after_answer(&mut self, has_work: bool) -> Option<Waker> {
         self.task.take().filter(|_| self.wants_to_know || has_work)
     }

@@ -1,6 +1,6 @@
-//! A store that several nodes share. What only such a store has is all here: leases, by which a
-//! set finds the nodes that hold waiters of its key; the list of the nodes; its presence, because
-//! it may be out of reach and come back; and updates that are put again if it has lost them.
+//! A store that several nodes share. All that only such a store has is here: leases, by which a set
+//! finds the nodes that hold waiters of its key; the list of the nodes; the presence, which says
+//! whether the store can be asked; and updates that are put again if the store has lost them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ pub enum Shared {
 pub(crate) struct Presence {
     /// Whether the store can be asked.
     pub(crate) is_there: bool,
-    /// The epoch. A key that was opened in an earlier one has to be opened again. 0 before the
-    /// first connection.
+    /// The epoch. A key that was opened in an earlier epoch has to be opened again. It is 0 before
+    /// the first connection.
     pub(crate) epoch: u64,
     /// The number of the store's process. Statuses that an earlier process confirmed may be lost.
     pub(crate) process: u64,
@@ -42,10 +42,10 @@ pub(crate) enum Watch {
 pub(crate) enum GivenBack {
     /// It was given back.
     Done,
-    /// There is none, or it is left to end by itself.
+    /// There is no lease, or it is left to end by itself.
     LeftAlone,
-    /// It is still there. Or it could not be given back yet: the open that writes it is under
-    /// way, or an earlier give-back had no answer and may still be carried out.
+    /// The lease is still there, or could not be given back yet: the open that writes it is under
+    /// way, or an earlier attempt to give it back had no answer and may still be carried out.
     NotYet,
 }
 
@@ -62,8 +62,8 @@ impl Shared {
         }
     }
 
-    /// Opens a key again for gets that are held: see [`Store::open`](super::Store::open). It uses
-    /// the permits for recovery, and leaves those for gets to new ones.
+    /// Opens a key again for gets that are held: see [`Store::open`](super::Store::open). It takes
+    /// a permit for recovery, so that the permits for gets are left to new ones.
     ///
     /// # Errors
     /// Those of [`Store::open`](super::Store::open).
@@ -113,8 +113,8 @@ impl Shared {
     /// asks for this.
     ///
     /// # Errors
-    /// Any [`StoreError`]. It is a conflict if something as new was there, even if that has
-    /// expired.
+    /// Any [`StoreError`]. It is [`StoreError::Conflict`] if the key has an update that is as new
+    /// or newer, even if that has expired.
     ///
     /// # Cancel safety
     /// If it is dropped, it may have been carried out or not.
@@ -151,7 +151,8 @@ impl Shared {
             Self::Redis(redis) => Box::pin(redis.give_back(key, is_short)).await,
         };
         match given {
-            // These results are not counted, because the store was hardly ever asked.
+            // These results are not counted, because in most of these cases the store was not
+            // asked.
             Ok(given @ (GivenBack::NotYet | GivenBack::LeftAlone)) => Ok(given),
             given => counted(self.metrics(), Verb::GiveBack, began, given),
         }
@@ -194,8 +195,8 @@ impl Shared {
         }
     }
 
-    /// Forgets leases that have ended, and deletes values that have ended although their keys
-    /// still remember the version.
+    /// Forgets leases that have ended. Deletes values that have expired if their keys stay to
+    /// remember the version.
     ///
     /// # Cancel safety
     /// If it is dropped, some of it may be left for the next call.
@@ -205,8 +206,9 @@ impl Shared {
         }
     }
 
-    /// Keeps this node on the list of nodes that share the store, for `stay`. Returns some of
-    /// the other nodes: at most `most`, which is 1 or more.
+    /// Keeps this node on the list of nodes that share the store, for `stay`. Returns some of the
+    /// other nodes, at most `most`. With `most` 0 it takes this node off the list instead: see
+    /// [`Shared::depart`].
     ///
     /// # Errors
     /// Fails if it is not known whether this node is on the list, and which others are.

@@ -129,8 +129,8 @@ impl Waiting for Page {
         Arc::<Desk>::clone(&self.desk)
     }
 
-    fn opened(&self) -> Option<News> {
-        lock(&self.desk.right).opened()
+    fn allow_answer(&self) -> Option<News> {
+        lock(&self.desk.right).allow_answer()
     }
 
     fn poll_interrupted(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<Interruption<News>> {

@@ -59,8 +59,8 @@ impl Waiting for Mailbox {
         Arc::<Slot>::clone(&self.slot)
     }
 
-    fn opened(&self) -> Option<News> {
-        lock(&self.slot.0).opened()
+    fn allow_answer(&self) -> Option<News> {
+        lock(&self.slot.0).allow_answer()
     }
 
     fn poll_interrupted(

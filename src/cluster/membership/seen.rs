@@ -1,5 +1,5 @@
-//! Decides which of the nodes that hold leases are on the list, by the look at the list in
-//! which each was last seen. No clock.
+//! Decides which of the nodes that hold leases are on the list of nodes. This node reads the list
+//! again and again, and notes in which of these looks each node was last seen. No clock.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

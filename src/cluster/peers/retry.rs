@@ -29,7 +29,7 @@ impl Peers {
     /// Sends the other nodes the keys that they have missed, for as long as this node runs.
     ///
     /// # Cancel safety
-    /// It ends by being dropped.
+    /// It runs until it is dropped.
     pub(crate) async fn retry(&self) {
         let mut ticks = interval(RETRY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -162,7 +162,7 @@ impl HeldGet {
         Ended::With(outcome.into())
     }
 
-    /// Counts and logs the end of the get. Called by whoever ended it.
+    /// Counts and logs the end of the get. Called once, by the task that ended it.
     fn record_end(&self, end: GetEnd, cause: Option<Cause>) {
         let held = self.since.elapsed();
         self.handler.metrics.get_ended(end);

@@ -78,7 +78,7 @@ impl Canary {
             let args: [&dyn Argument; 8] = [&ttl, after, &0, &"", &"", &"", &0, &"1"];
             let answer = match timeout(limit, write.run(conn, to, &self.key, &args)).await {
                 Ok(Ok(answer)) => answer,
-                // In a cluster only the keys of a failed master are out of reach, and the canary
+                // In a cluster only the keys of a failed master are unreachable, and the canary
                 // is just one key.
                 Ok(Err(error)) if is_cluster && is_of_one_node(&error) => return Ok(None),
                 Err(_) if is_cluster => return Ok(None),

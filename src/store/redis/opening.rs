@@ -1,5 +1,5 @@
-//! Opens keys for gets: returns what is news to them, or writes the lease by which this node
-//! hears of the next set.
+//! Opens keys for gets: returns the update that is newer than what they know, or writes the lease
+//! by which the next set is sent to this node.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! Writes sets and deletions, or either once more. A write takes effect before it is answered,
-//! or never.
+//! Sends sets and deletions to Redis, new ones and those that are put again. A write takes effect
+//! before it is answered, or never.
 //!
 //! # The latest time
 //! A command without an answer may still be on its way: the system sends its bytes again, or a
@@ -8,16 +8,16 @@
 //! script does nothing and answers `late`.
 //!
 //! # Settling
-//! A write without an answer is sent again with the same number and the same latest time, until
-//! a server answers, for a second at most. It is sent for longer only if the latest time is
-//! further away, because the copy on its way may be carried out until then. It is carried out
-//! only once, because the script knows the numbers of the key's last eight writes. The answer
-//! `late` then says that the write never was carried out, and never will be, because the copy on
-//! its way is late too.
+//! A write without an answer is sent again with the same number and the same latest time, until a
+//! server answers. This goes on for a second at most, or until the latest time if that is later,
+//! because a copy on its way may be carried out until then. The write is carried out only once,
+//! because the script knows the numbers of the key's last eight writes. If the answer is `late`,
+//! the write was not carried out and never will be, because any copy on its way is late too. The
+//! exception is a key that may have forgotten the number: then the result is unknown.
 //!
-//! If another server has the key by now, the latest time means nothing by its clock. That server
-//! is only asked whether it knows the number. If it does not, it is not known whether a page was
-//! given the status before.
+//! If another server has the key by now, the latest time cannot be compared with that server's
+//! clock. So that server is only asked whether it knows the number. If it does not, the result is
+//! unknown, because a page may have been given the status before.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ struct Write<'a> {
 struct Sent {
     /// The latest time at which it may be carried out.
     until: u64,
-    /// The server's time when it was sent, as far as it was known.
+    /// The server's time when it was sent; 0 if it was not known.
     since: u64,
     /// The Redis process that it was sent to.
     process: u64,
@@ -147,8 +147,8 @@ impl Redis {
             number,
             status,
         };
-        // It is not settled, because it is tried again anyway, and never replaces an update that
-        // is as new.
+        // It is not settled: the caller tries again anyway, and the script never replaces an update
+        // that is as new or newer.
         match self.attempt(Purpose::Recovery, key, &write, None).await {
             Attempt::Written(written) => self.result(&write, written, None),
             Attempt::NotSent(cause) => Err(StoreError::Unavailable(cause)),
@@ -166,8 +166,8 @@ impl Redis {
             && began.elapsed() < self.options.timeout
             && write.before.is_none_or(|before| late.now <= before)
         {
-            // The server's clock was not known, or differs by more than was known. The answer
-            // showed it, so a second attempt is not late.
+            // This node did not know the server's clock, or knew it wrong. The answer has shown the
+            // clock, so a second attempt is not late.
             attempt = self.attempt(Purpose::Write, key, write, None).await;
         }
         let stored = match attempt {
@@ -306,8 +306,8 @@ impl Redis {
         }
     }
 
-    /// Returns the result that an answer means. `unanswered` is the same write, sent before
-    /// without an answer for this cause.
+    /// Converts an answer to the result of a write. `unanswered` is present if the same write was
+    /// sent before and got no answer, with the cause of that.
     fn result(
         &self,
         write: &Write<'_>,
@@ -340,9 +340,9 @@ impl Redis {
             return false;
         }
         if late.remembered >= REMEMBERED_WRITES as u64 {
-            // A version is never below the time at which it was given. So if the oldest version
-            // is below the time at which this write was sent, that write came before this one,
-            // and all later ones are remembered.
+            // A version is never below the time at which it was given. So if the oldest remembered
+            // version is below the time at which this write was sent, the write with that version
+            // came before this one, and all writes since are remembered.
             return late.oldest.get() < sent.since;
         }
         true

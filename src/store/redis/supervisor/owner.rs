@@ -29,20 +29,20 @@ const LEAST_INSPECTION_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST_REST: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const MAX_REST: Duration = Duration::from_millis(500);
-/// The longest loss of a connection, to the same Redis process, that costs nothing. Leases
-/// outlast it, and other nodes keep what they could not send meanwhile. If all keys were opened
-/// again after it, an overloaded machine would have more to do each time that Redis is late.
+/// The longest loss of a connection to the same Redis process after which keys need not be opened
+/// again. The leases are still there, and other nodes keep what they could not send meanwhile. To
+/// open all keys again would give an overloaded machine more to do each time that Redis is late.
 pub(super) const SHORT_LOSS: Duration = Duration::from_secs(5);
-/// The most inspections in a row that may have no answer in time while Redis answers other
-/// commands. It is bounded because only an inspection finds out that Redis was emptied, or is no
+/// The most inspections in a row that may get no answer in time while Redis answers other commands.
+/// There is a limit, because only an inspection finds out that Redis was emptied, or is not the
 /// master any more.
 const MOST_LATE_INSPECTIONS: u32 = 10;
-/// The time after connecting to a cluster at which everything is recovered once more. Right
-/// after a failover some nodes may not know of it yet, and what they sent to the old master may
-/// be lost.
+/// The time after connecting to a cluster at which all keys are opened and all kept updates are put
+/// once more. Right after a failover some nodes may not know of it yet, and what they sent to the
+/// old master may be lost.
 pub(super) const CLUSTER_SETTLES: Duration = Duration::from_secs(15);
 
-/// The owner of the connection, with what it knows of Redis.
+/// The owner of the connection, and what it knows of Redis.
 pub(super) struct Owner {
     pub(super) options: SupervisorOptions,
     pub(super) scripts: Arc<Scripts>,
@@ -53,7 +53,7 @@ pub(super) struct Owner {
     pub(super) complaints: Arc<Notify>,
     /// The masters of the last inspection.
     pub(super) masters: HashSet<String>,
-    /// The last master that sentinels named and that was there.
+    /// The last master that sentinels named and that this node connected to.
     pub(super) named: Option<Host>,
     pub(super) canary: Canary,
     /// The measure of how much of the leases' margin Redis's clock has used up.
@@ -61,9 +61,9 @@ pub(super) struct Owner {
     pub(super) start: Instant,
     /// The time that the last inspection took.
     pub(super) took: Duration,
-    /// The beginning of the last inspection for which Redis was there.
+    /// When the last inspection began during which Redis answered.
     pub(super) well_at: Option<Instant>,
-    /// When everything is recovered once more: see [`CLUSTER_SETTLES`].
+    /// When all keys are opened and all kept updates are put once more: see [`CLUSTER_SETTLES`].
     pub(super) settles: Option<Instant>,
 }
 
@@ -117,7 +117,7 @@ impl Owner {
         }
     }
 
-    /// Connects, inspects Redis, and lets the others use the connection.
+    /// Connects, inspects Redis, and makes the connection available to the senders of commands.
     async fn begin(&mut self) -> Result<Connected, ConnectError> {
         let well_at = self.well_at;
         let mut connected = connect(
@@ -168,7 +168,7 @@ impl Owner {
         Ok(connected)
     }
 
-    /// Inspects Redis until not all is well. Returns the reason.
+    /// Inspects Redis until the connection has to be replaced. Returns the reason.
     async fn watch(&mut self, mut connected: Connected) -> End {
         let mut ticks = interval(INSPECTION_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,8 +195,8 @@ impl Owner {
                 Ok(found) => {
                     late_inspections = 0;
                     if found.takes_writes_again {
-                        // Recovery waits for a change of the state before it tries again, so it
-                        // gets one.
+                        // Recovery may be in a long pause between two tries. A change of the state
+                        // ends the pause.
                         self.state.send_modify(|_| {});
                     }
                     self.meet(found)
@@ -260,9 +260,9 @@ impl Owner {
         found
     }
 
-    /// Returns whether Redis answered any command in time during an inspection that began at
-    /// `began`, or shortly before. The inspection alone is too short a time: late answers do not
-    /// count, and all commands that were sent together are late together.
+    /// Returns whether Redis answered any command in time since shortly before an inspection that
+    /// began at `began`. The time of the inspection alone would be too short: late answers do not
+    /// count, and commands that were sent together are late together.
     fn answered_lately(&self, connected: &Connected, began: Instant) -> bool {
         let since = began.checked_sub(self.options.timeout).unwrap_or(began);
         connected.servers.have_answered_since(since.into())
