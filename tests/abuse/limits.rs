@@ -79,7 +79,7 @@ async fn a_connection_beyond_the_limit_waits_and_is_served_when_one_leaves() {
         3.0
     );
     eventually(
-        async || count_logged(&node, "new ones wait") == 1,
+        async || count_logged(&node, "new connections wait") == 1,
         "the limit is in the log, once",
     )
     .await;
@@ -107,7 +107,7 @@ async fn connections_that_come_and_go_at_the_limit_do_not_fill_the_log() {
         tokio::time::sleep_until(began + time * at / 100).await;
     }
     let seconds = began.elapsed().as_secs() as usize;
-    let lines = count_logged(&node, "new ones wait");
+    let lines = count_logged(&node, "new connections wait");
     let hits = node
         .metric(r#"holdfast_limit_hits_total{limit="connections"}"#)
         .await;
@@ -124,7 +124,7 @@ async fn connections_that_come_and_go_at_the_limit_do_not_fill_the_log() {
         let waits = lines.filter(|line| {
             line["message"]
                 .as_str()
-                .is_some_and(|text| text.contains("new ones wait"))
+                .is_some_and(|text| text.contains("new connections wait"))
         });
         waits
             .map(|line| 1 + line["left_out"].as_u64().expect("a count"))

@@ -121,7 +121,7 @@ async fn a_drain_ends_in_its_grace_where_redis_does_not_answer() {
     let told = nodes[0]
         .logs()
         .iter()
-        .any(|line| line.contains("leases of this node stay"));
+        .any(|line| line.contains("not all leases were given back"));
     assert!(told, "{:?}", nodes[0].logs());
 }
 

@@ -43,7 +43,7 @@ async fn what_a_drained_node_confirmed_outlives_a_redis_that_comes_back_empty() 
     let deleted = nodes[0].internal("DELETE", "/keys/gone", &[], b"").await;
     assert_eq!(deleted.status, 200, "{deleted:?}");
     assert_eq!(nodes[0].terminate().await.code(), Some(0));
-    wait_logged(&nodes[0], "another node keeps the sets").await;
+    wait_logged(&nodes[0], "another node now keeps the sets").await;
     // One of the other nodes has the statuses. If that is node 1, it hands them on when it
     // drains in its turn.
     assert_eq!(nodes[1].terminate().await.code(), Some(0));
@@ -104,7 +104,7 @@ async fn a_drain_says_how_much_nobody_took() {
         nodes[0].set_ok(key, "1").await;
     }
     assert_eq!(nodes[0].terminate().await.code(), Some(0));
-    let line = wait_logged(&nodes[0], "no node took all sets").await;
+    let line = wait_logged(&nodes[0], "no node accepted all sets").await;
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(
         (&line["level"], &line["left"], &line["count"]),

@@ -511,7 +511,7 @@ async fn two_nodes_at_one_address() {
         let errors = node
             .logs()
             .into_iter()
-            .filter(|line| line.contains("another node has the address of this one"));
+            .filter(|line| line.contains("another node advertises this node's address"));
         assert_eq!(
             errors.filter(|line| line.contains("ERROR")).count(),
             1,
@@ -548,7 +548,7 @@ async fn a_node_in_the_place_of_one_that_was_killed() {
         !nodes[0]
             .logs()
             .iter()
-            .any(|line| line.contains("the address of this one")),
+            .any(|line| line.contains("advertises this node's address")),
         "{:?}",
         nodes[0].logs()
     );

@@ -172,7 +172,7 @@ async fn check_logged_once(node: &Node, words: &str) {
     let refusals = node
         .logs()
         .into_iter()
-        .filter(|line| line.contains("Redis refuses"))
+        .filter(|line| line.contains("Redis refused a command"))
         .collect::<Vec<_>>();
     assert_eq!(refusals.len(), 1, "{refusals:?}");
 }
