@@ -126,10 +126,6 @@ where
     /// No connection is lost if the future is dropped.
     async fn accept_one(&self, listener: &Listener) {
         let slot = self.slot().await;
-        self.accept_into(slot, listener).await;
-    }
-
-    async fn accept_into(&self, slot: OwnedSemaphorePermit, listener: &Listener) {
         let mut rest = ACCEPT_REST;
         loop {
             match listener.accept().await {

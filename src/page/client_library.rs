@@ -55,34 +55,21 @@ impl Form {
     /// Returns the file in the form that the browser accepts, or a 304 if the page has it
     /// already.
     pub(crate) fn answer(self, request: &HeaderMap, policy: &HeaderValue) -> Response {
-        let plain = self.plain();
-        let file = if accepts_gzip(request) {
-            self.gzip()
-        } else {
-            &plain
-        };
+        let file = self.file(accepts_gzip(request));
         // Compared weakly (RFC 9110, 13.1.2), because proxies that compress make a tag weak.
         let known: Option<IfNoneMatch> = request.typed_get();
         let is_known = known.is_some_and(|known| !known.precondition_passes(&file.etag));
         response(file, is_known, policy)
     }
 
-    fn plain(self) -> File {
-        File {
-            body: Bytes::from_static(self.text().as_bytes()),
-            etag: etag(self.text()),
-            coding: None,
-        }
-    }
-
-    /// Returns the file in gzip. It is compressed once, when it is first asked for.
-    fn gzip(self) -> &'static File {
-        static SCRIPT: LazyLock<File> = LazyLock::new(|| compress(Form::Script.text()));
-        static MODULE: LazyLock<File> = LazyLock::new(|| compress(Form::Module.text()));
-        match self {
-            Self::Script => &SCRIPT,
-            Self::Module => &MODULE,
-        }
+    /// Returns the file, plain or in gzip. Both are made once, when they are first asked for.
+    fn file(self, in_gzip: bool) -> &'static File {
+        type Files = LazyLock<[File; 2]>;
+        static PLAIN: Files = LazyLock::new(|| Form::ALL.map(|form| plain(form.text())));
+        static GZIP: Files = LazyLock::new(|| Form::ALL.map(|form| compress(form.text())));
+        let files = if in_gzip { &GZIP } else { &PLAIN };
+        // `ALL` has the forms in their order.
+        &files[self as usize]
     }
 }
 
@@ -93,6 +80,14 @@ struct File {
     etag: ETag,
     /// The `content-encoding`, if the body is compressed.
     coding: Option<HeaderValue>,
+}
+
+fn plain(text: &'static str) -> File {
+    File {
+        body: Bytes::from_static(text.as_bytes()),
+        etag: etag(text),
+        coding: None,
+    }
 }
 
 /// Compresses a file of the library.
