@@ -5,7 +5,7 @@ use tokio::join;
 use tokio::task::JoinSet;
 
 use super::settle;
-use crate::races::one_node::clients::{Answer, Place, stir};
+use crate::races::one_node::clients::{Answer, Place, in_order, stir};
 use holdfast_testkit::{Nodes, Redis, long};
 use std::time::Duration;
 
@@ -42,15 +42,7 @@ async fn two_sets_of_one_key_through_two_nodes_take_no_page_backwards() {
                     one.update(values[0]),
                     other.update(values[1])
                 );
-                let (older, newer) = if one.0.version < other.0.version {
-                    (one, other)
-                } else {
-                    (other, one)
-                };
-                assert!(
-                    last < older.0.version && older.0.version < newer.0.version,
-                    "{last}, {older:?}, {newer:?}"
-                );
+                let (older, newer) = in_order(last, one, other);
                 assert!(
                     older.0.delivered + newer.0.delivered <= 2,
                     "two gets: {older:?}, {newer:?}"

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::join;
 use tokio::task::JoinSet;
 
-use clients::{Answer, LEAVINGS, LONG, Leaving, Place, stir};
+use clients::{Answer, LEAVINGS, LONG, Leaving, Place, in_order, stir};
 use holdfast_testkit::{Node, long};
 
 /// The number of keys that are raced side by side.
@@ -274,15 +274,7 @@ async fn of_two_updates_at_once_each_has_its_version_and_a_page_ends_at_the_grea
                 page.poll(last).await
             };
             let (answer, one, other) = join!(get, one.update(values[0]), other.update(values[1]));
-            let (older, newer) = if one.0.version < other.0.version {
-                (one, other)
-            } else {
-                (other, one)
-            };
-            assert!(
-                last < older.0.version && older.0.version < newer.0.version,
-                "{last}, {older:?}, {newer:?}"
-            );
+            let (older, newer) = in_order(last, one, other);
             assert!(
                 older.0.delivered + newer.0.delivered <= 1,
                 "one get was held: {older:?}, {newer:?}"

@@ -228,6 +228,26 @@ pub(crate) struct Receipt {
     pub(crate) delivered: u64,
 }
 
+/// The result of an update, and the answer that a page is given.
+pub(crate) type Updated = (Receipt, Answer);
+
+/// Returns two updates of one key in the order of their versions.
+///
+/// # Panics
+/// If they have the same version, or one that is not greater than `last`.
+pub(crate) fn in_order(last: u64, one: Updated, other: Updated) -> (Updated, Updated) {
+    let (older, newer) = if one.0.version < other.0.version {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    assert!(
+        last < older.0.version && older.0.version < newer.0.version,
+        "{last}, {older:?}, {newer:?}"
+    );
+    (older, newer)
+}
+
 /// A backend that sets on a connection of its own.
 pub(crate) struct Backend {
     conn: Conn,
@@ -283,7 +303,7 @@ impl Backend {
 
     /// Sets, or deletes if there is no value. Returns the receipt, and the answer that a page is
     /// given.
-    pub(crate) async fn update(&mut self, value: Option<u64>) -> (Receipt, Answer) {
+    pub(crate) async fn update(&mut self, value: Option<u64>) -> Updated {
         match value {
             Some(value) => {
                 let receipt = self.set(value).await;
