@@ -14,18 +14,15 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 /// if the folder has no code of its own.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// Returns the files below a folder that end in `.rs`.
+/// Returns the files below a folder that end in `.rs`, without files of unit tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths = Vec::new();
     for path in entries.map(|entry| entry.expect("an entry").path()) {
-        match path.is_dir() {
-            true => paths.extend(sources(&path)),
-            false => paths.extend(
-                path.extension()
-                    .is_some_and(|end| end == "rs")
-                    .then_some(path),
-            ),
+        if path.is_dir() {
+            paths.extend(sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+            paths.push(path);
         }
     }
     paths
