@@ -17,7 +17,7 @@ use hyper::Version;
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
@@ -27,7 +27,7 @@ use crate::metrics::{DropReason, Limit, Metrics};
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::listener::Stream;
 use crate::net::parked::{self, Exchange, Parked, Wakes};
-use crate::net::timed::{Timed, Timeouts, linger};
+use crate::net::timed::{Deadline, Phase, Timed, Timeouts, linger};
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::self_wake::SelfWakes;
 use crate::runtime::sharded::lock;
@@ -122,61 +122,10 @@ where
     let stream = Timed::new(stream, ahead, shared.timeouts);
     let (phase, mut deadline) = (stream.phase(), stream.deadline());
     let held = Mutex::new(None);
-    let shared = &*shared;
-    let service = service_fn(|request: Request| {
-        phase.request_begins();
-        let had_body = !request.body().is_end_stream();
-        let exchange = exchange(request.version(), request.headers());
-        let answer = match (shared.handler)(request) {
-            Handling::Answer(answer) => Some(answer),
-            Handling::Park(request) => {
-                *lock(&held) = Some((request, exchange));
-                None
-            }
-        };
-        let phase = &phase;
-        async move {
-            let mut response = answer.ok_or(HandBack)?.await;
-            // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says `close`
-            // all the same.
-            if (exchange.is_old && exchange.is_last) || shared.stop.state() != Course::Open {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            phase.request_ends(had_body);
-            Ok::<_, HandBack>(response)
-        }
-    });
+    let service = service_fn(|request| answer(request, &shared, &phase, &held));
     let mut connection = shared.http1.serve_connection(TokioIo::new(stream), service);
-    let (mut self_wakes, mut closing) = (SelfWakes::default(), false);
-    let ended = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = self_wakes.poll(cx, |cx| Pin::new(&mut connection).poll(cx))
-            {
-                return Poll::Ready(Some(ended));
-            }
-            // Polled after the connection, so that it is the deadline of the phase that has just
-            // begun.
-            if deadline.poll(&mut wakes.timer, cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            if closing || wakes.stop.poll(cx) != Course::Closing {
-                return Poll::Pending;
-            }
-            closing = true;
-            // A connection with a request ends after its answer. One without a complete head has a
-            // moment to send it. hyper's shutdown would close that one at once, so it is called
-            // only for idle connections.
-            deadline.last_head_within(LAST_HEAD);
-            if phase.is_idle() {
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-        }
-    })
-    .await;
-    let Some(ended) = ended else {
-        if !closing {
+    let Some(ended) = drive(&mut connection, &phase, &mut deadline, &mut wakes).await else {
+        if !deadline.has_last_head() {
             shared.metrics.dropped(if phase.is_idle() {
                 DropReason::IdleTimeout
             } else {
@@ -197,14 +146,8 @@ where
             request.left();
             return None;
         }
-        let parked = Parked::new(
-            request,
-            exchange,
-            stream,
-            ahead.into(),
-            shared.timeouts.idle,
-            &wakes,
-        );
+        let idle = shared.timeouts.idle;
+        let parked = Parked::new(request, exchange, stream, ahead.into(), idle, &wakes);
         return Some((Arc::new(parked), wakes));
     }
     let answered = match &ended {
@@ -222,6 +165,80 @@ where
         linger(&mut stream).await;
     }
     None
+}
+
+/// Answers one request of hyper's. If the request is held, puts it into `held` and fails.
+///
+/// # Errors
+/// [`HandBack`] if the request is held.
+fn answer<H, F, P>(
+    request: Request,
+    shared: &Shared<H>,
+    phase: &Phase,
+    held: &Mutex<Option<(P, Exchange)>>,
+) -> impl Future<Output = Result<Response, HandBack>>
+where
+    H: Fn(Request) -> Handling<F, P>,
+    F: Future<Output = Response>,
+{
+    phase.request_begins();
+    let had_body = !request.body().is_end_stream();
+    let exchange = exchange(request.version(), request.headers());
+    let answer = match (shared.handler)(request) {
+        Handling::Answer(answer) => Some(answer),
+        Handling::Park(request) => {
+            *lock(held) = Some((request, exchange));
+            None
+        }
+    };
+    async move {
+        let mut response = answer.ok_or(HandBack)?.await;
+        // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says `close` all
+        // the same.
+        if (exchange.is_old && exchange.is_last) || shared.stop.state() != Course::Open {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        phase.request_ends(had_body);
+        Ok(response)
+    }
+}
+
+/// Polls hyper's connection until it ends. Returns `None` if the client sent no request in time.
+async fn drive<S>(
+    connection: &mut http1::Connection<TokioIo<Timed<Stream>>, S>,
+    phase: &Phase,
+    deadline: &mut Deadline,
+    wakes: &mut Wakes,
+) -> Option<hyper::Result<()>>
+where
+    S: Service<Request, Response = Response, Error = HandBack>,
+{
+    let mut self_wakes = SelfWakes::default();
+    poll_fn(|cx| {
+        loop {
+            let ended = self_wakes.poll(cx, |cx| Pin::new(&mut *connection).poll(cx));
+            if let Poll::Ready(ended) = ended {
+                return Poll::Ready(Some(ended));
+            }
+            // Polled after the connection, so that it is the deadline of the phase that has just
+            // begun.
+            if deadline.poll(&mut wakes.timer, cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if deadline.has_last_head() || wakes.stop.poll(cx) != Course::Closing {
+                return Poll::Pending;
+            }
+            // A connection with a request ends after its answer. One without a complete head has a
+            // moment to send it. hyper's shutdown would close that one at once, so it is called
+            // only for idle connections.
+            deadline.last_head_within(LAST_HEAD);
+            if phase.is_idle() {
+                Pin::new(&mut *connection).graceful_shutdown();
+            }
+        }
+    })
+    .await
 }
 
 /// Returns why hyper ended a connection, as metrics count it.

@@ -135,6 +135,12 @@ impl Deadline {
         self.seen = None;
     }
 
+    /// Returns whether [`Self::last_head_within`] was called.
+    #[must_use]
+    pub(crate) fn has_last_head(&self) -> bool {
+        self.last_head.is_some()
+    }
+
     /// Becomes ready when the current phase has lasted too long. Must be polled each time after
     /// the connection was, because only then it sees that the phase has changed.
     pub(crate) fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<()> {
