@@ -34,7 +34,7 @@
 
 mod mailbox;
 
-#[cfg(all(test, holdfast_loom))]
+#[cfg(all(test, feature = "loom-tests"))]
 mod loom_tests;
 
 use std::future::{Future, poll_fn};
@@ -118,8 +118,8 @@ pub(crate) struct Registered<W> {
 #[derive(Debug)]
 pub(crate) struct Opened<W> {
     place: Place<W>,
-    /// Why the store did not open the key, if it did not.
-    unopened: Option<Cause>,
+    /// Why the key is not open at the deadline, if it is not.
+    cause: Cause,
 }
 
 /// A waiter in the registry, and the half of the wait that its task uses.
@@ -196,24 +196,25 @@ impl<W: Waiting> Registered<W> {
             biased;
             opened = open => opened,
             interruption = poll_fn(|cx| place.waiting.poll_interrupted(until, cx)) => {
-                return Err(place.end(interruption, Some(Cause::Late)).await);
+                return Err(place.end(interruption, Cause::Late).await);
             }
         };
-        let mut unopened = None;
+        // If the store loses a key that was open, `Recovery` opens it again.
+        let mut cause = Cause::Late;
         match opened {
             Ok(None) => place.waiter.note_opened(epoch),
             Ok(Some(update)) => return Err(place.found(update).await),
             // `Recovery` opens the key when the store is back.
-            Err(StoreError::Unavailable(cause)) => {
-                unopened = Some(cause);
+            Err(StoreError::Unavailable(why)) => {
+                cause = why;
                 not_opened();
             }
-            Err(error) => return Err(place.leave(End::Refused(error)).await),
+            Err(error) => return Err(place.leave_with(End::Refused(error)).await),
         }
         // From here on a delivery may answer by itself.
         match place.waiting.allow_answer() {
             Some(news) => Err(End::News(news)),
-            None => Ok(Opened { place, unopened }),
+            None => Ok(Opened { place, cause }),
         }
     }
 }
@@ -226,89 +227,82 @@ impl<W: Waiting> Opened<W> {
     // Not an `async fn`, because that would keep its arguments twice.
     pub(crate) fn wait(self, deadline: Instant) -> impl Future<Output = End> {
         // Two variables, because one struct of both would make each task larger.
-        let Self {
-            mut place,
-            unopened,
-        } = self;
+        let Self { mut place, cause } = self;
         async move {
             match poll_fn(|cx| place.waiting.poll_interrupted(deadline, cx)).await {
                 Interruption::Delivery(DeliveryEnd::Answered) => End::Answered,
                 // Boxed, so that it does not add to the memory of a task during its long wait.
-                interruption => Box::pin(place.end_of_wait(interruption, unopened)).await,
+                interruption => Box::pin(place.end(interruption, cause)).await,
             }
         }
     }
 }
 
 impl<W: Waiting> Place<W> {
-    /// Returns how an interrupted wait for an opened key ends. `unopened` is the reason why the
-    /// store did not open the key, if it did not. [`Recovery`] may have opened it since.
-    async fn end_of_wait(self, interruption: Interruption<News>, unopened: Option<Cause>) -> End {
-        match (self.end(interruption, None).await, unopened) {
-            (End::Deadline { unopened: Some(_) }, Some(cause)) => End::Deadline {
-                unopened: Some(cause),
+    /// Returns how an interrupted wait ends. `cause` says why the key is not open, if it is not.
+    async fn end(self, interruption: Interruption<News>, cause: Cause) -> End {
+        match interruption {
+            Interruption::Delivery(end) => end.into(),
+            Interruption::Deadline => match self.leave().await {
+                Ok(is_open) => End::Deadline {
+                    unopened: (!is_open).then_some(cause),
+                },
+                Err(end) => end.into(),
             },
-            (end, _) => end,
-        }
-    }
-
-    /// Returns how an interrupted wait ends. `unopened` is the reason why the key is not open at
-    /// the deadline, if it is not.
-    async fn end(self, interruption: Interruption<News>, unopened: Option<Cause>) -> End {
-        let otherwise = match interruption {
-            Interruption::Delivery(DeliveryEnd::Handed(news)) => return End::News(news),
-            Interruption::Delivery(DeliveryEnd::Answered) => return End::Answered,
-            Interruption::Delivery(DeliveryEnd::Panicked) => return End::Abandoned,
-            Interruption::Deadline => End::Deadline { unopened },
-            Interruption::Stopping => End::Stopping,
-            Interruption::Left => End::Left,
-        };
-        self.leave(otherwise).await
-    }
-
-    /// Leaves the registry. Returns `otherwise` as the end, unless a delivery has already taken the
-    /// waiter out. Then the end of that delivery decides. A client that has left stays
-    /// [`End::Left`] unless the delivery has answered it.
-    async fn leave(self, otherwise: End) -> End {
-        let Self { waiting, waiter } = self;
-        match (waiter.leave(), otherwise) {
-            (Left::Taken, otherwise) => match (delivery_end(&waiting).await, otherwise) {
-                (DeliveryEnd::Answered, _) => End::Answered,
-                (_, End::Left) => End::Left,
-                (DeliveryEnd::Handed(news), _) => End::News(news),
-                (DeliveryEnd::Panicked, _) => End::Abandoned,
+            Interruption::Stopping => self.leave_with(End::Stopping).await,
+            Interruption::Left => match self.leave().await {
+                Err(DeliveryEnd::Answered) => End::Answered,
+                _ => End::Left,
             },
-            (Left::Unopened, End::Deadline { unopened: None }) => End::Deadline {
-                unopened: Some(Cause::Late),
-            },
-            (Left::Opened | Left::Unopened, otherwise) => otherwise,
         }
     }
 
     /// Leaves the registry because the open has found an update. Ends the wait with that update, or
     /// with a newer one that was delivered meanwhile.
     async fn found(self, update: Update) -> End {
-        let Self { waiting, waiter } = self;
         let found = News {
             update,
             since: None,
         };
-        if waiter.leave() != Left::Taken {
-            return End::News(found);
-        }
-        match delivery_end(&waiting).await {
-            DeliveryEnd::Answered => End::Answered,
-            DeliveryEnd::Panicked => End::News(found),
-            DeliveryEnd::Handed(news) if news.update.version() > found.update.version() => {
+        match self.leave().await {
+            Ok(_) | Err(DeliveryEnd::Abandoned) => End::News(found),
+            Err(DeliveryEnd::Answered) => End::Answered,
+            Err(DeliveryEnd::Handed(news)) if news.update.version() > found.update.version() => {
                 End::News(news)
             }
-            DeliveryEnd::Handed(News { since, .. }) => End::News(News { since, ..found }),
+            Err(DeliveryEnd::Handed(News { since, .. })) => End::News(News { since, ..found }),
+        }
+    }
+
+    /// Leaves the registry and ends the wait with `end`, unless a delivery decides how it ends.
+    async fn leave_with(self, end: End) -> End {
+        match self.leave().await {
+            Ok(_) => end,
+            Err(end) => end.into(),
+        }
+    }
+
+    /// Leaves the registry. Returns whether the key was open.
+    ///
+    /// # Errors
+    /// If a delivery has already taken the waiter out, the end of that delivery. It comes soon, and
+    /// there would be no other answer.
+    async fn leave(self) -> Result<bool, DeliveryEnd<News>> {
+        let Self { waiting, waiter } = self;
+        match waiter.leave() {
+            Left::Opened => Ok(true),
+            Left::Unopened => Ok(false),
+            Left::Taken => Err(poll_fn(|cx| waiting.poll_delivery_end(cx)).await),
         }
     }
 }
 
-/// Waits for the end of the delivery that has taken the waiter out of the registry. It comes soon,
-/// and there would be no other answer.
-async fn delivery_end(waiting: &impl Waiting) -> DeliveryEnd<News> {
-    poll_fn(|cx| waiting.poll_delivery_end(cx)).await
+impl From<DeliveryEnd<News>> for End {
+    fn from(end: DeliveryEnd<News>) -> Self {
+        match end {
+            DeliveryEnd::Handed(news) => Self::News(news),
+            DeliveryEnd::Answered => Self::Answered,
+            DeliveryEnd::Abandoned => Self::Abandoned,
+        }
+    }
 }

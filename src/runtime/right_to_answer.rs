@@ -31,9 +31,9 @@ enum Phase<N, A> {
     /// The key is open, and a delivery may answer.
     Waiting,
     /// The task is to answer with this news.
-    Given(Box<N>),
-    /// The task has taken the news, and is to answer.
-    Taken,
+    Handed(Box<N>),
+    /// The task has the news, and is to answer.
+    TaskAnswers,
     /// The delivery panicked. The task is to answer.
     Abandoned,
     Answered(A),
@@ -56,7 +56,7 @@ pub(crate) enum DeliveryEnd<N> {
     /// The delivery has answered.
     Answered,
     /// The delivery panicked, and nobody has answered.
-    Panicked,
+    Abandoned,
 }
 
 /// The reason why a wait was interrupted.
@@ -92,7 +92,7 @@ impl<N, A> RightToAnswer<N, A> {
             return None;
         };
         if let Some(news) = kept.take() {
-            self.phase = Phase::Taken;
+            self.phase = Phase::TaskAnswers;
             return Some(*news);
         }
         self.phase = Phase::Waiting;
@@ -104,13 +104,13 @@ impl<N, A> RightToAnswer<N, A> {
     pub(crate) fn deliver(&mut self, news: N, at_once: bool) -> NextStep<N> {
         match &mut self.phase {
             Phase::Waiting if at_once => return NextStep::Answer(news),
-            Phase::Waiting => self.phase = Phase::Given(Box::new(news)),
+            Phase::Waiting => self.phase = Phase::Handed(Box::new(news)),
             Phase::Opening(kept @ None) => *kept = Some(Box::new(news)),
             // There is no second delivery, so a request that has news or an answer gets nothing
             // else.
             Phase::Opening(Some(_))
-            | Phase::Given(_)
-            | Phase::Taken
+            | Phase::Handed(_)
+            | Phase::TaskAnswers
             | Phase::Abandoned
             | Phase::Answered(_) => return NextStep::Wake(None),
         }
@@ -124,8 +124,8 @@ impl<N, A> RightToAnswer<N, A> {
             Phase::Opening(None) | Phase::Waiting => self.phase = Phase::Abandoned,
             // The news was given, or the answer was written, before the panic.
             Phase::Opening(Some(_))
-            | Phase::Given(_)
-            | Phase::Taken
+            | Phase::Handed(_)
+            | Phase::TaskAnswers
             | Phase::Abandoned
             | Phase::Answered(_) => {}
         }
@@ -137,13 +137,13 @@ impl<N, A> RightToAnswer<N, A> {
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<DeliveryEnd<N>> {
         match &self.phase {
             Phase::Answered(_) => return Poll::Ready(DeliveryEnd::Answered),
-            Phase::Given(_) => {
-                if let Phase::Given(news) = replace(&mut self.phase, Phase::Taken) {
+            Phase::Handed(_) => {
+                if let Phase::Handed(news) = replace(&mut self.phase, Phase::TaskAnswers) {
                     return Poll::Ready(DeliveryEnd::Handed(*news));
                 }
             }
-            Phase::Abandoned => return Poll::Ready(DeliveryEnd::Panicked),
-            Phase::Opening(_) | Phase::Waiting | Phase::Taken => {}
+            Phase::Abandoned => return Poll::Ready(DeliveryEnd::Abandoned),
+            Phase::Opening(_) | Phase::Waiting | Phase::TaskAnswers => {}
         }
         match &mut self.task {
             Some(task) => task.clone_from(cx.waker()),
@@ -159,7 +159,7 @@ impl<N, A> RightToAnswer<N, A> {
         if let Phase::Opening(kept) = &mut self.phase
             && let Some(news) = kept.take()
         {
-            self.phase = Phase::Taken;
+            self.phase = Phase::TaskAnswers;
             return Poll::Ready(DeliveryEnd::Handed(*news));
         }
         self.poll(cx)
