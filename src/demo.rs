@@ -61,7 +61,10 @@ impl Route {
             get("/demo", Self::Screen),
             get(
                 "/demo/demo.css",
-                Self::File("text/css; charset=utf-8", include_str!("web/demo.css")),
+                Self::File(
+                    "text/css; charset=utf-8",
+                    concat!(include_str!("web/base.css"), include_str!("web/demo.css")),
+                ),
             ),
             script("/demo/demo.js", include_str!("web/demo.js")),
             script("/demo/wire.js", include_str!("web/wire.js")),

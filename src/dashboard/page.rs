@@ -20,7 +20,10 @@ impl Default for Page {
     fn default() -> Self {
         Self::new(
             include_str!("../web/dashboard.html"),
-            include_str!("../web/dashboard.css"),
+            concat!(
+                include_str!("../web/base.css"),
+                include_str!("../web/dashboard.css")
+            ),
             include_str!("../web/dashboard.js"),
         )
     }
