@@ -119,9 +119,9 @@ pub struct Stored {
     /// The nodes that hold waiters of the key, if several nodes share the store. The update has
     /// to be sent to them.
     pub leases: Vec<Lease>,
-    /// The number by which this node counts the Redis process that was asked. A later process
-    /// may not have the update.
-    pub(crate) process: u64,
+    /// The generation of the store that was asked: see [`shared::Presence`]. A later one may not
+    /// have the update.
+    pub(crate) generation: u64,
     /// The request that stored it.
     pub by: StoredBy,
 }

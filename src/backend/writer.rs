@@ -202,10 +202,10 @@ impl Writer {
         update: &Update,
         number: WriteNumber,
         ttl: Duration,
-        process: u64,
+        generation: u64,
     ) {
         if let Some(recovery) = &self.recovery {
-            recovery.confirmed(key, update, number, ttl, process);
+            recovery.confirmed(key, update, number, ttl, generation);
         }
     }
 
@@ -233,11 +233,11 @@ impl Writer {
                 version,
                 ttl,
                 leases,
-                process,
+                generation,
                 by: StoredBy::This,
             }) => {
                 let update = update(version);
-                self.confirmed(key, &update, number, ttl, process);
+                self.confirmed(key, &update, number, ttl, generation);
                 Ok((
                     version,
                     Some(self.delivery.deliver(key, &update, leases, Some(accepted))),
@@ -248,14 +248,14 @@ impl Writer {
             Ok(Stored {
                 version,
                 leases,
-                process,
+                generation,
                 by: StoredBy::Earlier(known),
                 ..
             }) => {
                 let delivered = known.map(|Known { update, expires_in }| {
                     // A newer update is kept for `--resend` by the node that stored it.
                     if update.version() == version {
-                        self.confirmed(key, &update, number, expires_in, process);
+                        self.confirmed(key, &update, number, expires_in, generation);
                     }
                     self.delivery.deliver(key, &update, leases, Some(accepted))
                 });

@@ -7,6 +7,7 @@
 //! Each step may be done twice, because no version is given twice, and only a newer version is
 //! stored or delivered.
 
+mod confirmed;
 mod handover;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,15 +21,15 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use self::confirmed::{Confirmed, Entry};
 use crate::cluster::delivery::Delivery;
 use crate::cluster::message::Missed;
 use crate::metrics::{Families, Limit, Metrics};
 use crate::model::key::Key;
-use crate::model::status::{Update, Version};
+use crate::model::status::Update;
 use crate::model::write_number::WriteNumber;
-use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::lock;
-use crate::store::{Shared, StoreError, Stored, StoredBy};
+use crate::store::{Shared, StoreError, StoredBy};
 
 /// The most keys that are opened or put again at once. It is enough to be quick, and little beside
 /// the commands that pages and backends cause meanwhile. If half of `--redis-in-flight` is less,
@@ -37,9 +38,6 @@ const MAX_SIDE_BY_SIDE: usize = 64;
 /// The pause between two tries, at first and at most.
 const FIRST_REST: Duration = Duration::from_millis(100);
 const MAX_REST: Duration = Duration::from_secs(5);
-/// The most updates that are kept to be put again, and the most bytes of their values.
-const MAX_CONFIRMED: usize = 200_000;
-const MAX_CONFIRMED_BYTES: usize = 64 << 20;
 /// The time between two checks whether this process stood still.
 const TICK: Duration = Duration::from_millis(250);
 /// A check that is late by this much shows that this process stood still. Other nodes may have
@@ -50,8 +48,6 @@ const STALL: Duration = Duration::from_secs(1);
 const ALL_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// The time between two checks, by a node that drains, whether all opens are over.
 const LEAVE_REST: Duration = Duration::from_millis(10);
-/// The least time between two warnings that there are too many updates to keep.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -99,28 +95,6 @@ impl RecoveryMetrics {
     }
 }
 
-/// The updates that this node confirmed lately, the newest of each key.
-#[derive(Debug, Default)]
-struct Confirmed {
-    updates: Expiring<Entry>,
-    bytes: usize,
-    /// A lower bound of the entries' processes.
-    least_process: Option<u64>,
-    /// When a warning was last logged that an update was dropped too early.
-    told_at: Option<Instant>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    update: Update,
-    number: WriteNumber,
-    /// When its time to live ends.
-    ends: Instant,
-    /// The last Redis process that is known to have had it. `None` if another node handed it on,
-    /// and this node's Redis process is not known to have had it.
-    process: Option<u64>,
-}
-
 impl Recovery {
     pub(crate) fn new(
         delivery: Arc<Delivery>,
@@ -150,15 +124,15 @@ impl Recovery {
         self.wanted.notify_one();
     }
 
-    /// Keeps an update that is about to be confirmed. `process` is the Redis process that
-    /// stored it.
+    /// Keeps an update that is about to be confirmed. `generation` is the generation of the store
+    /// that has it.
     pub(crate) fn confirmed(
         &self,
         key: &Key,
         update: &Update,
         number: WriteNumber,
         ttl: Duration,
-        process: u64,
+        generation: u64,
     ) {
         if self.resend.is_zero() {
             return;
@@ -168,14 +142,14 @@ impl Recovery {
             update: update.clone(),
             number,
             ends: now + ttl,
-            process: Some(process),
+            generation: Some(generation),
         };
         // Keep it also beyond the end of its time to live, because another node may put
         // something older again.
         self.insert(key, entry, now, now + self.resend);
-        // The reply may come late, from an earlier process, when the updates of that process have
+        // The reply may come late, from an earlier generation, when the updates of that one have
         // already been put again.
-        if self.store.presence().now().process > process {
+        if self.store.presence().now().generation > generation {
             self.wanted.notify_one();
         }
     }
@@ -242,7 +216,7 @@ impl Recovery {
         loop {
             let now = presence.now();
             let done = now.is_there && {
-                let written = self.put_again(now.process).await;
+                let written = self.put_again(now.generation).await;
                 written & self.open_again(now.epoch).await
             };
             // Wait until something changes. If something is left to do while Redis is there,
@@ -346,58 +320,23 @@ impl Recovery {
         false
     }
 
-    /// Puts again the updates that this Redis process is not known to have had. Returns whether all
-    /// of them are in Redis now.
-    async fn put_again(&self, process: u64) -> bool {
-        let entries = lock(&self.confirmed).of_earlier(process, Instant::now());
+    /// Puts again the updates that this generation of the store is not known to have had. Returns
+    /// whether it has all of them now.
+    async fn put_again(&self, generation: u64) -> bool {
+        let entries = lock(&self.confirmed).of_earlier(generation, Instant::now());
         if entries.is_empty() {
             return true;
         }
         let (count, all, missing) = (entries.len(), AtomicBool::new(true), AtomicUsize::new(0));
         stream::iter(entries)
-            .for_each_concurrent(
-                self.side_by_side,
-                async |(
-                    key,
-                    Entry {
-                        update,
-                        number,
-                        ends,
-                        ..
-                    },
-                )| {
-                    if !self.store.is_there() {
-                        return all.store(false, Ordering::Relaxed);
+            .for_each_concurrent(self.side_by_side, async |(key, entry)| {
+                match self.put_one_again(&key, entry, generation).await {
+                    Some(was_missing) => {
+                        missing.fetch_add(usize::from(was_missing), Ordering::Relaxed);
                     }
-                    let ttl = ends.saturating_duration_since(Instant::now());
-                    let update = if ttl.is_zero() {
-                        Update::Gone(update.version())
-                    } else {
-                        update
-                    };
-                    let put = self.store.put_again(&key, &update, number, ttl).await;
-                    let process = match put {
-                        Ok(Stored {
-                            process,
-                            by: StoredBy::Earlier(_),
-                            ..
-                        }) => process,
-                        Ok(Stored {
-                            leases, process, ..
-                        }) => {
-                            missing.fetch_add(1, Ordering::Relaxed);
-                            if !ttl.is_zero() {
-                                self.delivery.deliver(&key, &update, leases, None).await;
-                            }
-                            process
-                        }
-                        // Redis has this update or a newer one.
-                        Err(StoreError::Conflict(_)) => process,
-                        Err(_) => return all.store(false, Ordering::Relaxed),
-                    };
-                    lock(&self.confirmed).had_by(&key, update.version(), process);
-                },
-            )
+                    None => all.store(false, Ordering::Relaxed),
+                }
+            })
             .await;
         let (all, missing) = (all.into_inner(), missing.into_inner());
         self.own_metrics.statuses_put.inc_by(missing as u64);
@@ -411,69 +350,35 @@ impl Recovery {
         }
         all
     }
-}
 
-impl Confirmed {
-    /// Keeps an entry until `until`. Drops the oldest entries if there are too many, and
-    /// returns whether it dropped any.
-    fn insert(&mut self, key: &Key, entry: Entry, now: Instant, until: Instant) -> bool {
-        while let Some((_, old)) = self.updates.pop_expired(now) {
-            self.bytes -= old.update.value_bytes();
+    /// Puts one update again. Returns whether it was missing; `None` if that is not known.
+    async fn put_one_again(&self, key: &Key, entry: Entry, generation: u64) -> Option<bool> {
+        if !self.store.is_there() {
+            return None;
         }
-        let old = self.updates.peek(key);
-        if old.is_some_and(|old| old.update.version() >= entry.update.version()) {
-            return false;
-        }
-        self.bytes -= old.map_or(0, |old| old.update.value_bytes());
-        self.bytes += entry.update.value_bytes();
-        self.least_process = self.least_process.min(entry.process);
-        self.updates.insert(key, entry, until);
-        let mut has_let_go = false;
-        while self.updates.len() > MAX_CONFIRMED || self.bytes > MAX_CONFIRMED_BYTES {
-            let Some((_, oldest)) = self.updates.pop_first() else {
-                break;
-            };
-            has_let_go = true;
-            self.bytes -= oldest.update.value_bytes();
-            if self.told_at.is_none_or(|at| at + TELL_INTERVAL < now) {
-                self.told_at = Some(now);
-                warn!(
-                    MAX_CONFIRMED,
-                    MAX_CONFIRMED_BYTES, "too many sets: not all of them are kept for --resend"
-                );
+        let version = entry.update.version();
+        let ttl = entry.ends.saturating_duration_since(Instant::now());
+        let update = if ttl.is_zero() {
+            Update::Gone(version)
+        } else {
+            entry.update
+        };
+        let put = self.store.put_again(key, &update, entry.number, ttl).await;
+        let (generation, was_missing) = match put {
+            Ok(stored) if matches!(stored.by, StoredBy::Earlier(_)) => (stored.generation, false),
+            Ok(stored) => {
+                if !ttl.is_zero() {
+                    self.delivery
+                        .deliver(key, &update, stored.leases, None)
+                        .await;
+                }
+                (stored.generation, true)
             }
-        }
-        has_let_go
-    }
-
-    /// Returns the entries that this Redis process is not known to have had.
-    fn of_earlier(&mut self, process: u64, now: Instant) -> Vec<(Key, Entry)> {
-        // This saves a walk through all entries: there may be very many, and it is called
-        // often.
-        if self.least_process >= Some(process) {
-            return Vec::new();
-        }
-        let earlier = self
-            .updates
-            .iter(now)
-            .filter(|(_, entry, _)| entry.process < Some(process));
-        let earlier: Vec<_> = earlier
-            .map(|(key, entry, _)| (key.clone(), entry.clone()))
-            .collect();
-        if earlier.is_empty() {
-            self.least_process = Some(process);
-        }
-        earlier
-    }
-
-    /// Notes that a Redis process had this version.
-    fn had_by(&mut self, key: &Key, version: Version, process: u64) {
-        if let Some(entry) = self
-            .updates
-            .peek_mut(key)
-            .filter(|entry| entry.update.version() == version)
-        {
-            entry.process = entry.process.max(Some(process));
-        }
+            // The store has this update or a newer one.
+            Err(StoreError::Conflict(_)) => (generation, false),
+            Err(_) => return None,
+        };
+        lock(&self.confirmed).had_by(key, version, generation);
+        Some(was_missing)
     }
 }

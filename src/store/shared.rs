@@ -28,8 +28,10 @@ pub(crate) struct Presence {
     /// The epoch. A key that was opened in an earlier epoch has to be opened again. It is 0 before
     /// the first connection.
     pub(crate) epoch: u64,
-    /// The number of the store's process. Statuses that an earlier process confirmed may be lost.
-    pub(crate) process: u64,
+    /// The generation of the store's data. It grows whenever statuses may be lost, as when the
+    /// store is another process, or was emptied. So a later generation may lack what an earlier one
+    /// confirmed.
+    pub(crate) generation: u64,
 }
 
 /// A watch on the presence of a store; see [`Shared::presence`].
@@ -108,8 +110,8 @@ impl Shared {
         }
     }
 
-    /// Stores an update once more, with its version and its number, because an earlier process
-    /// of the store confirmed it and the present one may not have it. No page and no backend
+    /// Stores an update once more, with its version and its number, because an earlier
+    /// generation of the store confirmed it and the present one may not have it. No page and no backend
     /// asks for this.
     ///
     /// # Errors
@@ -261,8 +263,8 @@ impl Shared {
         while !presence.now().is_there && presence.changed().await {}
     }
 
-    /// Returns a text that is the same on nodes that use the same store, and the number by which
-    /// this node counts the store's process.
+    /// Returns a text that is the same on nodes that use the same store, and the
+    /// generation of the store.
     pub(crate) fn identity(&self) -> (Arc<str>, u64) {
         match self {
             Self::Redis(redis) => redis.identity(),

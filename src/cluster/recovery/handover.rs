@@ -9,7 +9,8 @@ use rand::seq::SliceRandom;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{Entry, Recovery};
+use super::Recovery;
+use super::confirmed::Entry;
 use crate::cluster::message::{self, Kept, MAX_UPDATES};
 use crate::cluster::peers::Peers;
 use crate::model::lease::Lease;
@@ -69,11 +70,11 @@ impl Recovery {
             nodes: others.into(),
             timeout: peers.timeout(),
         };
-        let (had_by, process) = self.store.identity();
+        let (had_by, generation) = self.store.identity();
         let (had, not_had): (Vec<_>, Vec<_>) = self
             .kept()
             .into_iter()
-            .partition(|(by, _)| *by == Some(process));
+            .partition(|(by, _)| *by == Some(generation));
         let (count, mut handed_on) = (had.len() + not_had.len(), 0);
         let kept = async {
             for (kept, had_by) in [(had, &*had_by), (not_had, "")] {
@@ -126,8 +127,8 @@ impl Recovery {
         if kept.is_empty() || self.resend.is_zero() {
             return 0;
         }
-        let (own, process) = self.store.identity();
-        let process = (!had_by.is_empty() && *had_by == *own).then_some(process);
+        let (own, generation) = self.store.identity();
+        let generation = (!had_by.is_empty() && *had_by == *own).then_some(generation);
         let (count, now) = (kept.len(), Instant::now());
         for Kept {
             key,
@@ -141,25 +142,25 @@ impl Recovery {
                 update,
                 number,
                 ends: now + ttl,
-                process,
+                generation,
             };
             self.insert(&key, entry, now, now + keep.min(self.resend));
         }
-        if process.is_none() {
+        if generation.is_none() {
             self.wanted.notify_one();
         }
         count
     }
 
-    /// Returns the updates that this node keeps for `--resend`, each with the last Redis
-    /// process that is known to have had it.
+    /// Returns the updates that this node keeps for `--resend`, each with the last
+    /// generation of the store that is known to have had it.
     fn kept(&self) -> Vec<(Option<u64>, Kept)> {
         let now = Instant::now();
         let confirmed = lock(&self.confirmed);
         let kept = confirmed.updates.iter(now).map(|(key, entry, until)| {
             let (ttl, keep) = (entry.ends.saturating_duration_since(now), until - now);
             (
-                entry.process,
+                entry.generation,
                 Kept {
                     key: key.clone(),
                     update: entry.update.clone(),

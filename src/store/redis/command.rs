@@ -22,10 +22,10 @@ use crate::model::key::Key;
 /// The pause before a command is sent again because its slot has moved.
 const MOVED_REST: Duration = Duration::from_millis(50);
 
-/// An answer, and the number of the Redis process that gave it.
+/// An answer, and the generation of the data that it comes from.
 pub(super) struct Answer {
     pub(super) reply: Vec<Value>,
-    pub(super) process: u64,
+    pub(super) generation: u64,
 }
 
 impl Redis {
@@ -95,7 +95,7 @@ impl Redis {
     ) -> Result<Answer, NoReply> {
         let Way {
             conn,
-            process,
+            generation,
             server,
             asking,
             ..
@@ -131,7 +131,7 @@ impl Redis {
         }
         Ok(Answer {
             reply,
-            process: *process,
+            generation: *generation,
         })
     }
 
@@ -163,7 +163,7 @@ impl Redis {
                     server,
                     asking: true,
                     conn: way.conn.clone(),
-                    process: way.process,
+                    generation: way.generation,
                     servers: Arc::clone(&way.servers),
                 })
             }

@@ -31,9 +31,9 @@ impl Redis {
             return Ok(GivenBack::NotYet);
         }
         let left_alone = if is_short { 0 } else { millis(LEFT_ALONE) };
-        // A lease that another Redis process has ends by itself.
+        // A lease of another generation ends by itself.
         if lease.ends < now.saturating_add(left_alone)
-            || lease.process != self.presence().now().process
+            || lease.generation != self.presence().now().generation
         {
             return Ok(GivenBack::LeftAlone);
         }

@@ -27,9 +27,8 @@ pub(super) struct Lease {
     pub(super) ends: u64,
     /// Whether the store has confirmed the end.
     pub(super) is_confirmed: bool,
-    /// The Redis process that has it, as the supervisor counts them. Another process may give the
-    /// same end to another lease.
-    pub(super) process: u64,
+    /// The generation that has it. Another one may give the same end to another lease.
+    pub(super) generation: u64,
     /// The latest time at which a give-back without an answer may be carried out; 0 if there is
     /// none. Until then no other is sent, because the key may have been opened again with the
     /// end that the first one names.
@@ -58,7 +57,7 @@ impl Leases {
                     place.insert(Lease {
                         ends,
                         is_confirmed: false,
-                        process: 0,
+                        generation: 0,
                         given_until: 0,
                     });
                 } else {
@@ -69,18 +68,18 @@ impl Leases {
         }
     }
 
-    /// Notes that the store confirmed the lease: this Redis process has it until `ends`.
-    pub(super) fn confirmed(&self, key: &Key, ends: u64, process: u64) {
+    /// Notes that the store confirmed the lease: this generation has it until `ends`.
+    pub(super) fn confirmed(&self, key: &Key, ends: u64, generation: u64) {
         match self.by_key.lock(key).entry(key.clone()) {
             Entry::Occupied(mut place) => {
                 let lease = place.get_mut();
-                let is_of_same = lease.is_confirmed && lease.process == process;
+                let is_of_same = lease.is_confirmed && lease.generation == generation;
                 // A smaller end is that of an answer which a later one has overtaken.
                 if !is_of_same || lease.ends < ends {
                     *lease = Lease {
                         ends,
                         is_confirmed: true,
-                        process,
+                        generation,
                         ..*lease
                     };
                 }
@@ -90,7 +89,7 @@ impl Leases {
                 place.insert(Lease {
                     ends,
                     is_confirmed: true,
-                    process,
+                    generation,
                     given_until: 0,
                 });
             }
@@ -202,7 +201,7 @@ mod tests {
         let lease = Lease {
             ends: 20,
             is_confirmed: true,
-            process: 1,
+            generation: 1,
             given_until: 0,
         };
         assert_eq!(
@@ -220,7 +219,7 @@ mod tests {
         assert_eq!(
             leases.get(&key("a")).map(|lease| lease.ends),
             Some(18),
-            "another process has its own ends"
+            "another generation has its own ends"
         );
         leases.giving(&key("a"), 9);
         assert_eq!(
@@ -231,7 +230,7 @@ mod tests {
         let lease = Lease {
             ends: 25,
             is_confirmed: true,
-            process: 2,
+            generation: 2,
             given_until: 0,
         };
         assert_eq!(

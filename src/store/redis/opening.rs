@@ -23,7 +23,7 @@ use crate::store::StoreError;
 struct Opened {
     /// When the lease ends; 0 if none was written.
     ends: u64,
-    process: u64,
+    generation: u64,
     update: Option<Update>,
 }
 
@@ -95,7 +95,9 @@ impl Redis {
             Ok(Opened { ends: 0, .. }) | Err(Failure::NotSent(_) | Failure::Refused(_)) => {
                 self.leases.not_written(key)
             }
-            Ok(Opened { ends, process, .. }) => self.leases.confirmed(key, *ends, *process),
+            Ok(Opened {
+                ends, generation, ..
+            }) => self.leases.confirmed(key, *ends, *generation),
             Err(Failure::NoAnswer(_)) => {}
         }
         match opened {
@@ -122,11 +124,11 @@ impl Redis {
             &self.name,
             &self.clock.known(),
         ];
-        let Answer { reply, process } = self.run(permit, &self.scripts.open, key, &args).await?;
+        let Answer { reply, generation } = self.run(permit, &self.scripts.open, key, &args).await?;
         let (ends, known) = parse_opened(&reply).ok_or_else(|| self.nonsense())?;
         Ok(Opened {
             ends,
-            process,
+            generation,
             update: known.map(|known| known.update),
         })
     }

@@ -14,7 +14,7 @@ impl Watch {
         Presence {
             is_there: state.conn.is_some(),
             epoch: state.epoch,
-            process: state.process,
+            generation: state.generation,
         }
     }
 

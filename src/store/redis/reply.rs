@@ -37,7 +37,7 @@ pub struct Late {
 /// Reads the result of a write. Returns `None` if the reply has no known form. It is then not
 /// known what the write did.
 #[must_use]
-pub fn parse_written(reply: &[Reply], process: u64) -> Option<Written> {
+pub fn parse_written(reply: &[Reply], generation: u64) -> Option<Written> {
     let given = |at| reply.get(at).and_then(version);
     match bytes(reply.get(1)?)? {
         b"stored" => {
@@ -52,7 +52,7 @@ pub fn parse_written(reply: &[Reply], process: u64) -> Option<Written> {
                 version,
                 ttl,
                 leases,
-                process,
+                generation,
                 by: StoredBy::This,
             }))
         }
@@ -69,7 +69,7 @@ pub fn parse_written(reply: &[Reply], process: u64) -> Option<Written> {
                 version,
                 ttl,
                 leases,
-                process,
+                generation,
                 by: StoredBy::Earlier(known),
             }))
         }

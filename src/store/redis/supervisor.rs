@@ -33,16 +33,16 @@ pub(super) struct ConnectionState {
     pub(super) conn: Option<Conn>,
     /// The epoch. It grows whenever leases may be lost, or sets may have been missed: with each
     /// connection that comes more than [`SHORT_LOSS`](owner::SHORT_LOSS) after Redis last answered,
-    /// if Redis's clock runs ahead, and with [`ConnectionState::process`]. 0 before the first
+    /// if Redis's clock runs ahead, and with [`ConnectionState::generation`]. 0 before the first
     /// connection.
     pub(super) epoch: u64,
-    /// The number of the Redis process. It grows whenever statuses may be lost: with a process that
+    /// The generation of Redis's data. It grows whenever statuses may be lost: with a process that
     /// was not seen before, with one that was emptied, and once after
     /// [`CLUSTER_SETTLES`](owner::CLUSTER_SETTLES).
-    pub(super) process: u64,
+    pub(super) generation: u64,
     /// The servers, and the keys that each has.
     pub(super) servers: Arc<Servers>,
-    /// A text that is the same on nodes with the same masters. It changes together with `process`.
+    /// A text that is the same on nodes with the same masters. It changes together with `generation`.
     pub(super) masters: Arc<str>,
 }
 
@@ -101,7 +101,7 @@ impl Supervisor {
         let (conn, servers) = (state.conn.clone()?, Arc::clone(&state.servers));
         Some(Way {
             conn,
-            process: state.process,
+            generation: state.generation,
             server: servers.of_key(key)?,
             servers,
             asking: false,
@@ -134,8 +134,8 @@ impl Supervisor {
 /// The connection and the server that a command is sent to.
 pub(super) struct Way {
     pub(super) conn: Conn,
-    /// The Redis process, as the supervisor counts them.
-    pub(super) process: u64,
+    /// The generation of Redis's data: see [`ConnectionState::generation`].
+    pub(super) generation: u64,
     pub(super) server: Arc<Server>,
     /// All servers, because the one that is asked may name another.
     pub(super) servers: Arc<Servers>,

@@ -26,8 +26,8 @@ use tracing::debug;
 
 use super::Redis;
 use super::command::Answer;
-use super::failure::{Failure, NotSent};
-use super::permits::Purpose;
+use super::failure::{Failure, NoReply, NotSent};
+use super::permits::{Permit, Purpose};
 use super::reply::{Late, Written, parse_written};
 use super::script::Argument;
 use super::supervisor::Way;
@@ -65,8 +65,8 @@ struct Sent {
     until: u64,
     /// The server's time when it was sent; 0 if it was not known.
     since: u64,
-    /// The Redis process that it was sent to.
-    process: u64,
+    /// The generation that it was sent to.
+    generation: u64,
     /// The server of a cluster that it was sent to.
     host: Option<Host>,
     at: Instant,
@@ -75,7 +75,7 @@ struct Sent {
 impl Sent {
     /// Returns whether `way` leads to the server that the write was sent to.
     fn is_of(&self, way: &Way) -> bool {
-        self.process == way.process && self.host == way.server.host
+        self.generation == way.generation && self.host == way.server.host
     }
 }
 
@@ -261,29 +261,13 @@ impl Redis {
             let now = Sent {
                 until,
                 since,
-                process: way.process,
+                generation: way.generation,
                 host: way.server.host.clone(),
                 at: Instant::now(),
             };
-            let (ttl, memory, number) = (
-                millis(write.ttl),
-                self.clock.known(),
-                write.number.to_bytes(),
-            );
-            let number: &[u8] = &number;
-            let mut args: Vec<&dyn Argument> =
-                vec![&ttl, &write.after, &memory, &write.version, &number, &until];
-            let (is_final, value);
-            if let Some((final_given, value_given)) = write.status {
-                (is_final, value) = (u8::from(final_given), value_given);
-                args.extend([&is_final as &dyn Argument, &value]);
-            }
-            let error = match self
-                .exchange(Some(&permit), &way, &self.scripts.write, &key, &args)
-                .await
-            {
-                Ok(Answer { reply, process }) => {
-                    return match parse_written(&reply, process) {
+            let error = match self.exchange_write(&permit, &way, &key, write, until).await {
+                Ok(Answer { reply, generation }) => {
+                    return match parse_written(&reply, generation) {
                         Some(Written::Late(_)) if is_elsewhere => Attempt::NotKnownElsewhere,
                         Some(written) => Attempt::Written(written),
                         None => {
@@ -304,6 +288,32 @@ impl Redis {
                 Failure::NoAnswer(cause) => Attempt::NoAnswer(now, cause),
             };
         }
+    }
+
+    /// Sends a write to one server, which carries it out at `until` at the latest.
+    async fn exchange_write(
+        &self,
+        permit: &Permit,
+        way: &Way,
+        key: &str,
+        write: &Write<'_>,
+        until: u64,
+    ) -> Result<Answer, NoReply> {
+        let (ttl, memory, number) = (
+            millis(write.ttl),
+            self.clock.known(),
+            write.number.to_bytes(),
+        );
+        let number: &[u8] = &number;
+        let mut args: Vec<&dyn Argument> =
+            vec![&ttl, &write.after, &memory, &write.version, &number, &until];
+        let (is_final, value);
+        if let Some((final_given, value_given)) = write.status {
+            (is_final, value) = (u8::from(final_given), value_given);
+            args.extend([&is_final as &dyn Argument, &value]);
+        }
+        let script = &self.scripts.write;
+        self.exchange(Some(permit), way, script, key, &args).await
     }
 
     /// Converts an answer to the result of a write. `unanswered` is present if the same write was

@@ -162,7 +162,7 @@ impl Owner {
             state.conn = Some(connected.conn.clone());
             state.servers = Arc::clone(&connected.servers);
             state.epoch += u64::from(!is_short);
-            state.process += u64::from(is_another);
+            state.generation += u64::from(is_another);
             state.masters = names(&self.masters);
         });
         Ok(connected)
@@ -190,17 +190,13 @@ impl Owner {
                     "the sentinels name {other} as the master instead of {master}"
                 ));
             }
-            let gone = match self.inspect(&mut connected).await {
+            let inspected = self.inspect(&mut connected).await;
+            if inspected.is_ok() {
+                late_inspections = 0;
+            }
+            let gone = match inspected {
                 Ok(found) if found.has_other_masters => return End::OtherMasters,
-                Ok(found) => {
-                    late_inspections = 0;
-                    if found.takes_writes_again {
-                        // Recovery may be in a long pause between two tries. A change of the state
-                        // ends the pause.
-                        self.state.send_modify(|_| {});
-                    }
-                    self.meet(found)
-                }
+                Ok(found) => self.meet(found),
                 // Redis is slow, not gone. A new connection would be no quicker, and all held
                 // gets would be opened again.
                 Err(Trouble::Late)
@@ -225,23 +221,28 @@ impl Owner {
                 is_other
             });
             let has_settled = self.settles.take_if(|at| *at <= began).is_some();
-            match gone {
-                Gone::Statuses => {
-                    self.metrics.is_another();
-                    warn!("Redis was replaced, restarted or emptied");
-                }
-                Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
-                Gone::Nothing => {}
-            }
-            if gone != Gone::Nothing || has_settled {
-                self.state.send_modify(|state| {
-                    state.epoch += 1;
-                    state.process += u64::from(gone == Gone::Statuses || has_settled);
-                    state.masters = names(&self.masters);
-                });
-            }
+            self.announce(gone, has_settled);
             sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
         }
+    }
+
+    /// Reports what may be lost to the log, the metrics and the rest of the node. After
+    /// [`CLUSTER_SETTLES`], everything counts as lost once more.
+    fn announce(&self, gone: Gone, has_settled: bool) {
+        match gone {
+            Gone::Statuses => {
+                self.metrics.is_another();
+                warn!("Redis was replaced, restarted or emptied");
+            }
+            Gone::Leases => warn!("Redis's clock was set forward, or runs too fast"),
+            Gone::Nothing if has_settled => {}
+            Gone::Nothing => return,
+        }
+        self.state.send_modify(|state| {
+            state.epoch += 1;
+            state.generation += u64::from(gone == Gone::Statuses || has_settled);
+            state.masters = names(&self.masters);
+        });
     }
 
     async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
@@ -279,6 +280,11 @@ impl Owner {
         self.masters = found.masters;
         let now = found.now.unwrap_or(0);
         self.clock.saw(now);
+        if found.takes_writes_again {
+            // Recovery may be in a long pause between two tries. A change of the state ends the
+            // pause.
+            self.state.send_modify(|_| {});
+        }
         if is_another || found.canary_is_gone {
             self.drift.reset();
             return Gone::Statuses;
