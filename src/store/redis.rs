@@ -170,12 +170,12 @@ impl Redis {
         self.supervisor.is_there()
     }
 
-    /// Returns a text that is the same on nodes with the same masters, and the number by which this
-    /// node counts the Redis process.
+    /// Returns a text that is the same on nodes with the same masters, and the generation
+    /// of Redis's data.
     pub(super) fn identity(&self) -> (Arc<str>, u64) {
         let state = self.supervisor.state();
         let state = state.borrow();
-        (Arc::clone(&state.masters), state.process)
+        (Arc::clone(&state.masters), state.generation)
     }
 
     /// See [`Store::set_gauges`](super::Store::set_gauges).
