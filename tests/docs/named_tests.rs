@@ -16,16 +16,18 @@ fn place(named: &str) -> (PathBuf, String) {
     let (module, name) = named
         .rsplit_once("::")
         .unwrap_or_else(|| panic!("no test: {named}"));
-    let (dir, module) = match module.strip_suffix("::tests") {
-        Some(module) => ("src", module),
-        None => ("tests", module),
+    let path = |dir: &str, module: &str| {
+        let file = module.replace("::", "/");
+        root.join(dir).join(file).with_extension("rs")
     };
-    (
-        root.join(dir)
-            .join(module.replace("::", "/"))
-            .with_extension("rs"),
-        name.to_owned(),
-    )
+    let file = match module.strip_suffix("::tests") {
+        // Unit tests are in a file of their own, or at the end of what they test.
+        Some(tested) => Some(path("src", module))
+            .filter(|own| own.is_file())
+            .unwrap_or_else(|| path("src", tested)),
+        None => path("tests", module),
+    };
+    (file, name.to_owned())
 }
 
 /// Returns whether a source has a test of this name.
@@ -87,6 +89,10 @@ fn what_is_no_test_is_not_taken_for_one() {
         ("docs::named_tests::has_test", false),
         (
             "net::server::tests::a_handler_that_panics_ends_its_request_only",
+            true,
+        ),
+        (
+            "waiters::tests::all_that_a_delivery_took_out_and_does_not_give_learn_of_its_panic",
             true,
         ),
         ("server::a_handler_that_panics_ends_its_request_only", false),
