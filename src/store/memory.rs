@@ -19,10 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 pub use self::entry::ENTRY_BYTES;
 use self::entry::{Entry, Writes, cost};
 use self::metrics::MemoryMetrics;
 use super::{Known, MIN_GONE_TTL, Put, StoreError, Stored, StoredBy, next_version};
+use crate::log::Seldom;
 use crate::metrics::{Limit, Metrics};
 use crate::model::key::Key;
 use crate::model::status::{Seen, Status, Update, Version};
@@ -57,6 +60,8 @@ pub struct Memory {
     metrics: Arc<Metrics>,
     /// The metrics that only this store has.
     own_metrics: MemoryMetrics,
+    /// Limits the log lines about writes for which there is no room.
+    full: Seldom,
 }
 
 /// The reason why a write was not carried out.
@@ -112,6 +117,7 @@ impl Memory {
             limits,
             own_metrics: MemoryMetrics::new(metrics.families()),
             metrics,
+            full: Seldom::new(),
         }
     }
 
@@ -236,6 +242,13 @@ impl Memory {
             Unwritten::NoVersion => StoreError::Full,
             Unwritten::NoRoom(limit) => {
                 self.metrics.limit_hit(limit);
+                if let Some(left_out) = self.full.admit() {
+                    let limit = limit.as_str();
+                    warn!(
+                        limit,
+                        left_out, "the embedded store is full: refused a write"
+                    );
+                }
                 StoreError::Full
             }
         })
@@ -264,7 +277,7 @@ impl Memory {
                 version,
                 ttl,
                 leases: Vec::new(),
-                process: 0,
+                generation: 0,
                 by: StoredBy::Earlier(known),
             });
         }
@@ -301,7 +314,7 @@ impl Memory {
             version,
             ttl,
             leases: Vec::new(),
-            process: 0,
+            generation: 0,
             by: StoredBy::This,
         })
     }

@@ -112,6 +112,12 @@ async fn at_max_statuses_a_new_key_is_refused_and_nothing_is_dropped() {
         held.conn.is_silent_for(Duration::from_millis(50)).await,
         "what is not stored is not delivered"
     );
+    let says_so = |line: &String| {
+        line.contains("the embedded store is full: refused a write")
+            && line.contains(r#""limit":"statuses""#)
+    };
+    let is_logged = async || node.logs().iter().any(says_so);
+    eventually(is_logged, "the log says which limit was reached").await;
     assert_known(&node, "a", "1").await;
     // A key that is known already may be set and deleted.
     node.set_ok("a", "2").await;
