@@ -218,6 +218,7 @@ fn allow_origin(reader: &mut SettingReader) -> AllowOrigin {
 
 #[cfg(test)]
 mod tests {
+    use super::setting::Effect;
     use super::*;
 
     fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_need_redis_are_warned_of_without_it() {
+    fn settings_that_have_no_effect_are_warned_of() {
         let redis = ["--redis", "redis://localhost"];
         let given = ["--max-leases", "5", "--advertise", "http://a:1"];
         assert_eq!(
@@ -328,8 +329,21 @@ mod tests {
         );
         let with_redis = settings(&[&redis[..], &given].concat()).expect("good");
         assert!(with_redis.warnings.is_empty());
-        let needing = ALL.iter().filter(|setting| setting.about().needs_redis);
-        assert_eq!(needing.count(), 8);
+        let embedded = ["--max-statuses", "5", "--max-status-bytes", "5000"];
+        assert!(settings(&embedded).expect("good").warnings.is_empty());
+        assert_eq!(
+            settings(&[&redis[..], &embedded].concat())
+                .expect("good")
+                .warnings,
+            [
+                "--max-statuses has no effect with --redis",
+                "--max-status-bytes has no effect with --redis",
+            ]
+        );
+        for (effect, count) in [(Effect::WithRedis, 8), (Effect::WithoutRedis, 2)] {
+            let declared = ALL.iter().filter(|one| one.about().effect == effect);
+            assert_eq!(declared.count(), count, "{effect:?}");
+        }
     }
 
     #[test]

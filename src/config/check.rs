@@ -8,6 +8,7 @@ use super::declarations::{
     INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES, PUBLIC,
 };
 use super::reader::SettingReader;
+use super::setting::Effect;
 use super::{Settings, exposure};
 use crate::net::listener::Address;
 
@@ -68,13 +69,16 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
                 .to_owned(),
         );
     }
-    if settings.redis.is_none() {
-        let idle = ALL
-            .iter()
-            .map(|setting| (*setting, setting.about()))
-            .filter(|(setting, about)| about.needs_redis && reader.is_given(*setting))
-            .map(|(_, about)| format!("--{} has no effect without --redis", about.flag));
-        warnings.extend(idle);
+    let (idle, with) = match settings.redis {
+        Some(_) => (Effect::WithoutRedis, "with"),
+        None => (Effect::WithRedis, "without"),
+    };
+    for setting in ALL.iter().filter(|setting| reader.is_given(**setting)) {
+        let about = setting.about();
+        if about.effect == idle {
+            let flag = about.flag;
+            warnings.push(format!("--{flag} has no effect {with} --redis"));
+        }
     }
     warnings
 }

@@ -167,7 +167,8 @@ pub(super) const MAX_STATUSES: Setting<usize> = Setting::new(
     &COUNT,
     Value("1000000"),
     "Largest number of statuses in the embedded store. Beyond it, sets are refused with 507",
-);
+)
+.only_without_redis();
 
 pub(super) const MAX_STATUS_BYTES: Setting<usize> = Setting::new(
     "max-status-bytes",
@@ -176,7 +177,8 @@ pub(super) const MAX_STATUS_BYTES: Setting<usize> = Setting::new(
     "Largest total size of the embedded store. A status counts its key, its value and 256 bytes. \
      Beyond it, sets are refused with 507",
 )
-.notes("Each write of a status that is remembered because of an `id` counts 24 bytes more");
+.notes("Each write of a status that is remembered because of an `id` counts 24 bytes more")
+.only_without_redis();
 
 pub(super) const MAX_WAITERS: Setting<usize> = Setting::new(
     "max-waiters",
@@ -200,7 +202,7 @@ pub(super) const MAX_LEASES: Setting<usize> = Setting::new(
     "Largest number of leases in Redis, one for each key that this node holds a get for. Beyond \
      it, gets are answered busy (-3)",
 )
-.needs_redis()
+.only_with_redis()
 .notes(
     "A lease stays for up to 3 s after the last get of its key has left. Gets that were held \
      while Redis could not be reached get their leases even beyond this limit. There are at most \
@@ -335,7 +337,7 @@ pub(super) const REDIS_PREFIX: Setting<String> = Setting::new(
     Value("holdfast:1:"),
     "Prefix of all keys in Redis",
 )
-.needs_redis()
+.only_with_redis()
 .notes("1 is the number of the layout");
 
 pub(super) const REDIS_TIMEOUT: Setting<Duration> = Setting::new(
@@ -344,7 +346,7 @@ pub(super) const REDIS_TIMEOUT: Setting<Duration> = Setting::new(
     Value("500ms"),
     "Longest time that a command to Redis may take",
 )
-.needs_redis()
+.only_with_redis()
 .notes("Redis must accept a connection within the same time");
 
 pub(super) const REDIS_IN_FLIGHT: Setting<usize> = Setting::new(
@@ -353,7 +355,7 @@ pub(super) const REDIS_IN_FLIGHT: Setting<usize> = Setting::new(
     Value("1024"),
     "Largest number of commands to Redis under way",
 )
-.needs_redis()
+.only_with_redis()
 .notes(
     "Half of them are for gets, a quarter for sets and deletions, an eighth for reads by \
      backends, an eighth for recovery and for leases that are given back. If its share is used \
@@ -368,7 +370,7 @@ pub(super) const RESEND: Setting<Duration> = Setting::new(
     "Time for which this node keeps confirmed sets, to put them again if Redis loses them. `0s`: \
      none",
 )
-.needs_redis()
+.only_with_redis()
 .notes("It keeps at most 200,000 keys and 64 MiB for that");
 
 pub(super) const ADVERTISE: Setting<Address> = Setting::new(
@@ -381,7 +383,7 @@ pub(super) const ADVERTISE: Setting<Address> = Setting::new(
     Computed("the internal listener's address"),
     "URL at which other nodes reach this one",
 )
-.needs_redis()
+.only_with_redis()
 .notes(
     "If the listener is on all addresses (`0.0.0.0`), the default is the local address from \
      which the node reaches Redis. A loopback address is a mistake if Redis is on another \
@@ -395,7 +397,7 @@ pub(super) const PEER_TIMEOUT: Setting<Duration> = Setting::new(
     "Longest time that another node may take to answer. A node that takes longer is skipped for \
      as long again",
 )
-.needs_redis()
+.only_with_redis()
 .notes("Sets name a node that does not answer in `unreachable`");
 
 pub(super) const PEER_QUEUE: Setting<usize> = Setting::new(
@@ -404,7 +406,7 @@ pub(super) const PEER_QUEUE: Setting<usize> = Setting::new(
     Value("10000"),
     "Largest number of updates that wait for one other node",
 )
-.needs_redis();
+.only_with_redis();
 
 pub(super) const INTERNAL_TOKEN_FILE: Setting<Tokens> = Setting::new(
     "internal-token-file",

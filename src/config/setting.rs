@@ -20,11 +20,19 @@ pub(super) struct About {
     pub(super) help: &'static str,
     /// The rest of the meaning in docs/settings.md.
     pub(super) notes: &'static str,
-    /// Whether the setting has an effect only with a Redis.
-    pub(super) needs_redis: bool,
+    pub(super) effect: Effect,
     /// Whether there may be a password in the value, so that neither `--help` nor a mistake
     /// repeats it.
     pub(super) is_secret: bool,
+}
+
+/// The stores with which a setting has an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Always,
+    WithRedis,
+    /// With the embedded store.
+    WithoutRedis,
 }
 
 /// The way in which a flag takes its value.
@@ -65,7 +73,7 @@ impl<T> Setting<T> {
                 default,
                 help,
                 notes: "",
-                needs_redis: false,
+                effect: Effect::Always,
                 is_secret: false,
             },
             kind,
@@ -82,8 +90,13 @@ impl<T> Setting<T> {
         self
     }
 
-    pub(super) const fn needs_redis(mut self) -> Self {
-        self.about.needs_redis = true;
+    pub(super) const fn only_with_redis(mut self) -> Self {
+        self.about.effect = Effect::WithRedis;
+        self
+    }
+
+    pub(super) const fn only_without_redis(mut self) -> Self {
+        self.about.effect = Effect::WithoutRedis;
         self
     }
 

@@ -1,7 +1,7 @@
 //! The table of docs/settings.md.
 
 use super::declarations::ALL;
-use super::setting::{Declared, Preset, Shape};
+use super::setting::{Declared, Effect, Preset, Shape};
 
 const HEADER: &str = "\
 | flag | environment variable | default | unit | range | meaning |
@@ -33,8 +33,10 @@ fn cells(setting: &dyn Declared) -> [String; 6] {
     if !about.notes.is_empty() {
         meaning += &format!(". {}", about.notes);
     }
-    if about.needs_redis {
-        meaning += ". Only with `--redis`";
+    match about.effect {
+        Effect::Always => {}
+        Effect::WithRedis => meaning += ". Only with `--redis`",
+        Effect::WithoutRedis => meaning += ". Only without `--redis`",
     }
     [
         format!("`--{}`", about.flag),
