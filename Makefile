@@ -2,9 +2,6 @@
 
 SHELL = /bin/sh
 
-# The debug binary as an absolute path, also if CARGO_TARGET_DIR is set.
-HOLDFAST_BIN = "$$(d=$${CARGO_TARGET_DIR:-target}; case $$d in /*) ;; *) d=$$PWD/$$d ;; esac; echo "$$d")/debug/holdfast"
-
 .PHONY: help build web deps needs quick test test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
 
 # The seconds for each fuzz target, and the targets.
@@ -43,17 +40,13 @@ test: needs ## run all tests that fit into ten minutes: unit, doc, integration, 
 test-protocol: ## check the model of the protocol only, in all orders of its steps
 	cargo test --locked -p holdfast-protocol
 
-# The build has a target directory of its own, because the flag concerns all that is built. The flag has a name of our
-# own: with `loom`, tokio would leave out its sockets.
+# A feature and not loom's usual flag: a flag would concern all that is built, and build it once more.
 loom: ## check a wait and everything that ends it, in all orders of their steps
-	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/loom CARGO_PROFILE_DEV_DEBUG=0 RUSTFLAGS='--cfg holdfast_loom' \
-		cargo test --locked -p holdfast --lib loom_
+	cargo test --locked -p holdfast --lib --features loom-tests loom_
 
-# The files are given by name, because the meaning of a directory for `node --test` changed between Node 20 and 22. Two
-# files run at once, because they wait more than they work.
+# A test of cargo's and not `node --test` alone: so the program that is tested was built, and is the one of `make test`.
 test-browser: needs ## run the browser tests only
-	cargo build --locked
-	HOLDFAST_BIN=$(HOLDFAST_BIN) node --test --test-concurrency=2 --test-reporter=spec tests/browser/*.test.mjs
+	cargo test --locked --test browser
 
 # Runs the modules of the integration tests that call `long()`: the others do all they can in `make test`. A release
 # build does several times as much in the same time, and the hostile world of full size is meant for it. Three tests run

@@ -88,7 +88,7 @@ impl Drop for Watch {
     }
 }
 
-#[cfg(all(test, holdfast_loom))]
+#[cfg(all(test, feature = "loom-tests"))]
 mod loom_tests {
     use std::future::poll_fn;
     use std::task::Poll;

@@ -11,7 +11,11 @@ use crate::runtime::sync;
 
 /// More shards than there are cores, so that two cores seldom meet in one. loom, which checks one
 /// key, needs one shard.
-const SHARDS: usize = if cfg!(holdfast_loom) { 1 } else { 64 };
+const SHARDS: usize = if cfg!(all(test, feature = "loom-tests")) {
+    1
+} else {
+    64
+};
 /// The capacity below which a map is not worth making smaller.
 const KEPT_ROOM: usize = 64;
 

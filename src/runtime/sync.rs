@@ -2,13 +2,13 @@
 //! `make loom`: there they are loom's, which tries all orders of the steps of several threads.
 //! A type that loom checks takes them from here, and everything else from std.
 
-#[cfg(all(test, holdfast_loom))]
+#[cfg(all(test, feature = "loom-tests"))]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU8, AtomicU64, AtomicUsize},
 };
 use std::sync::PoisonError;
-#[cfg(not(all(test, holdfast_loom)))]
+#[cfg(not(all(test, feature = "loom-tests")))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU8, AtomicU64, AtomicUsize},
