@@ -29,7 +29,7 @@ quick: ## run the unit tests and the contract's tests of one node, without a bro
 	cargo test --locked --test integration -- $(THREADS) contract:: docs::
 
 # Most tests wait more than they work, so more of them run at once than there are cores.
-THREADS = --test-threads=6
+THREADS = --test-threads=8
 
 test: needs ## run all tests that fit into ten minutes: unit, doc, integration, browser, protocol and loom
 	cargo test --locked -- $(THREADS)
