@@ -48,14 +48,16 @@ loom: ## check a wait and everything that ends it, in all orders of their steps
 test-browser: needs ## run the browser tests only
 	cargo test --locked --test browser
 
-# Runs the modules of the integration tests that call `long()`: the others do all they can in `make test`. A release
-# build does several times as much in the same time, and the hostile world of full size is meant for it. Three tests run
-# at once, because most of them wait more than they work.
+# Runs the modules of the integration tests that call `long()`: the others do all they can in `make test`. They test the
+# release build, which does several times as much in the same time. The tests themselves are those of `make test`, so
+# that nothing is built twice. Three run at once, because most of them wait more than they work.
 test-long: needs ## run the tests that have a long form, in that form
 	@modules=$$(grep -rlw --include='*.rs' 'long()' tests/abuse tests/contract tests/nodes* tests/operate tests/proxy* tests/races | \
 		sed 's,^tests/,,;s,\.rs$$,::,;s,/,::,g' | sort -u); \
 	if [ -z "$$modules" ]; then echo 'no test has a long form'; exit 0; fi; \
-	set -x; HOLDFAST_TEST_LONG=1 cargo test --release --locked --test integration -- --test-threads=3 $$modules
+	set -x; cargo build --release --locked && \
+	HOLDFAST_BIN="$$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/holdfast" \
+		HOLDFAST_TEST_LONG=1 cargo test --locked --test integration -- --test-threads=3 $$modules
 
 test-protocol-long: ## check the model of the protocol with wider bounds: about twenty minutes
 	HOLDFAST_TEST_LONG=1 cargo test --locked -p holdfast-protocol

@@ -23,7 +23,8 @@ const DEFAULTS: [(&str, &str, &str); 4] = [
     ("--log-format", "HOLDFAST_LOG_FORMAT", "json"),
 ];
 
-/// Returns the path of the program that cargo built for the tests.
+/// Returns the path of the program: the one that `HOLDFAST_BIN` names, or else the one that cargo
+/// built for the tests.
 ///
 /// Cargo names it in the environment of the tests that it runs. For a test binary that was
 /// started by hand, or by a cargo older than 1.94, it is the program one directory above.
@@ -32,7 +33,11 @@ const DEFAULTS: [(&str, &str, &str); 4] = [
 /// If it is not there.
 fn built() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let named = std::env::var_os("CARGO_BIN_EXE_holdfast").map(PathBuf::from);
+        let named = ["HOLDFAST_BIN", "CARGO_BIN_EXE_holdfast"];
+        let named = named
+            .into_iter()
+            .find_map(std::env::var_os)
+            .map(PathBuf::from);
         let program = named.unwrap_or_else(|| {
             let own = std::env::current_exe().expect("the path of this program");
             let directory = own.ancestors().nth(2).expect("target/PROFILE/deps/NAME");
