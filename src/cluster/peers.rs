@@ -81,6 +81,8 @@ pub(crate) struct Peers {
     /// over.
     skipped: Mutex<HashMap<String, Instant>>,
     missed: Mutex<Missed>,
+    /// Limits the log lines about nodes that were sent the keys that they had missed.
+    missed_sent: Seldom,
     /// A counter: it has one more owner for each update that is queued or being sent.
     under_way: Arc<()>,
     /// The room for questions that are under way.
@@ -95,6 +97,7 @@ impl Peers {
             queues: Mutex::default(),
             skipped: Mutex::default(),
             missed: Mutex::default(),
+            missed_sent: Seldom::new(),
             under_way: Arc::default(),
             asks: Semaphore::new(MAX_ASKED),
         })

@@ -3,8 +3,6 @@
 
 use std::net::Ipv4Addr;
 
-use headers::authorization::Bearer;
-use headers::{Authorization, HeaderMapExt};
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -59,13 +57,15 @@ impl Tokens {
             return Ok(());
         }
         // A request with two tokens is refused, whichever of them is good.
-        let is_one = headers.get_all(AUTHORIZATION).iter().count() == 1;
-        let shown: Option<Authorization<Bearer>> = headers.typed_get();
-        let shown = shown.filter(|_| is_one).ok_or(Refusal::Unauthorized)?;
+        let mut shown = headers.get_all(AUTHORIZATION).iter();
+        let (Some(shown), None) = (shown.next(), shown.next()) else {
+            return Err(Refusal::Unauthorized);
+        };
+        let shown = bearer(shown.as_bytes()).ok_or(Refusal::Unauthorized)?;
         // Every token is compared, and in constant time, so that the time does not reveal how
         // much of a token is right.
         let known = self.0.iter().fold(subtle::Choice::from(0), |known, token| {
-            known | token.as_bytes().ct_eq(shown.token().as_bytes())
+            known | token.as_bytes().ct_eq(shown)
         });
         if known.into() {
             Ok(())
@@ -103,6 +103,14 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token")
     }
+}
+
+/// Returns the token of `Bearer <token>`. The scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
 }
 
 /// Refuses a request that a browser sends for a web page. Otherwise a page that a user opens

@@ -1,5 +1,8 @@
 //! Affinity: which nodes hold waiters of a key. Pure.
 
+/// The longest name of a node. A name of the domain name system has up to 253 bytes.
+const MAX_NAME_BYTES: usize = 512;
+
 /// A record that a node may hold waiters of a key. In the list of all nodes it is a record that
 /// the node is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,13 +14,21 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Makes a lease from what the store holds. Returns `None` if `name` is not the name of a
-    /// node.
+    /// Makes a lease from what the store holds, or another node names. Returns `None` if `name`
+    /// is not the name of a node: letters and digits, `@`, and `http://host:port`.
     #[must_use]
     pub fn parse(name: &str, ends: u64) -> Option<Self> {
-        let (node, address) = name.split_once('@')?;
-        let good = !node.is_empty() && address.starts_with("http://");
-        good.then(|| Self {
+        let (node, url) = name.split_once('@')?;
+        let is_id = !node.is_empty() && node.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_host = |host: &str| {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_graphic())
+                && !host.contains(['/', '?', '#', '@', '\\'])
+        };
+        let is_good = name.len() <= MAX_NAME_BYTES
+            && is_id
+            && url.strip_prefix("http://").is_some_and(is_host);
+        is_good.then(|| Self {
             name: name.to_owned(),
             ends,
         })
@@ -45,8 +56,20 @@ mod tests {
             "n1@",
             "n1@https://a:1",
             "n1@unix:/x",
+            "n 1@http://a:1",
+            "n1\n@http://a:1",
+            "n1@http://",
+            "n1@http://a:1/x",
+            "n1@http://a:1?x",
+            "n1@http://a:1#x",
+            "n1@http://u:p@a:1",
+            "n1@http://a:1\r\nx: y",
         ] {
             assert_eq!(Lease::parse(bad, 5), None, "{bad}");
         }
+        let named = |host: usize| format!("n1@http://{}:1", "a".repeat(host));
+        assert!(Lease::parse(&named(MAX_NAME_BYTES - 12), 5).is_some());
+        assert_eq!(Lease::parse(&named(MAX_NAME_BYTES - 11), 5), None);
+        assert!(Lease::parse("n1@http://[::1]:11001", 5).is_some());
     }
 }

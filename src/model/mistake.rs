@@ -69,6 +69,14 @@ impl Mistake {
             ..self
         }
     }
+
+    /// Returns the same mistake, in the element `index` of the array `list`.
+    #[must_use]
+    pub(crate) fn at_in(self, list: &str, index: usize) -> Self {
+        // In the name, and not in a field: every held get has room for a mistake.
+        let name = Cow::Owned(format!("{list}[{index}] {}", self.name));
+        Self { name, ..self }
+    }
 }
 
 impl fmt::Display for Mistake {

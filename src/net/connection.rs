@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use headers::{Connection, HeaderMapExt};
 use hyper::Version;
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
@@ -261,17 +260,22 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
 }
 
 /// Returns how a connection goes on after a request (RFC 9112, 9.3).
+// By hand: the headers crate ignores all fields if one of them has a byte that is no text, and
+// takes quotes for the beginning of a string.
 fn exchange(version: Version, headers: &HeaderMap) -> Exchange {
-    let connection: Option<Connection> = headers.typed_get();
-    let says = |option| {
-        connection
-            .as_ref()
-            .is_some_and(|header| header.contains(option))
+    let says = |option: &[u8]| {
+        let options = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+        options
+            .map(<[u8]>::trim_ascii)
+            .any(|said| said.eq_ignore_ascii_case(option))
     };
     let is_old = version == Version::HTTP_10;
     Exchange {
         is_old,
-        is_last: says("close") || (is_old && !says("keep-alive")),
+        is_last: says(b"close") || (is_old && !says(b"keep-alive")),
     }
 }
 

@@ -50,6 +50,8 @@ struct PhaseState {
     changes: AtomicU64,
     /// Whether the bytes read so far end within a head.
     within_head: AtomicBool,
+    /// Whether bytes of the next head have come. It begins when the answer before it is written.
+    head_begun: AtomicBool,
 }
 
 /// A head has begun, or the connection waits for its first head.
@@ -67,11 +69,13 @@ impl Phase {
         Self(Arc::new(PhaseState {
             changes: AtomicU64::new(HEAD),
             within_head: AtomicBool::new(false),
+            head_begun: AtomicBool::new(false),
         }))
     }
 
     /// Notes that a head is complete and its request begins.
     pub(crate) fn request_begins(&self) {
+        self.0.head_begun.store(false, Ordering::Relaxed);
         self.change(REQUEST);
     }
 
@@ -79,28 +83,43 @@ impl Phase {
     /// belong to the next head.
     pub(crate) fn request_ends(&self, had_body: bool) {
         let begun = !had_body && self.0.within_head.load(Ordering::Relaxed);
+        self.0.head_begun.store(begun, Ordering::Relaxed);
         self.change(if begun { HEAD } else { IDLE });
     }
 
     /// Returns whether an answer was made and no bytes have come since.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.get() & PHASES, IDLE | WRITING)
+        matches!(self.get() & PHASES, IDLE | WRITING) && !self.has_begun()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.head_begun.load(Ordering::Relaxed)
     }
 
     /// Notes whether bytes of an answer were written, or could not be written yet.
     fn wrote(&self, all_taken: bool) {
-        if self.is_idle() {
-            self.change(if all_taken { IDLE } else { WRITING });
+        match self.get() & PHASES {
+            REQUEST => {}
+            HEAD if all_taken => {}
+            // A reader that does not read has its own limit, however much of the next head has
+            // come.
+            _ if !all_taken => self.change(WRITING),
+            _ if self.has_begun() => self.change(HEAD),
+            _ => self.change(IDLE),
         }
     }
 
     /// Notes that bytes came, and whether they end within a head.
     fn bytes_came(&self, within_head: bool) {
         self.0.within_head.store(within_head, Ordering::Relaxed);
+        let phase = self.get() & PHASES;
         // Further bytes of a head do not extend its deadline.
-        if self.is_idle() {
-            self.change(HEAD);
+        if phase != REQUEST && !self.has_begun() {
+            self.0.head_begun.store(true, Ordering::Relaxed);
+            if phase == IDLE {
+                self.change(HEAD);
+            }
         }
     }
 

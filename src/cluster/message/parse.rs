@@ -162,12 +162,17 @@ pub fn parse(json: &[u8]) -> Result<Message, Mistake> {
     let updates = updates
         .map(|(index, Object(entry))| entry.check(json.len()).map_err(|mistake| mistake.at(index)));
     let kept = body.kept.into_iter().enumerate();
-    let kept = kept
-        .map(|(index, Object(kept))| kept.check(json.len()).map_err(|mistake| mistake.at(index)));
+    let kept = kept.map(|(index, Object(kept))| {
+        let checked = kept.check(json.len());
+        checked.map_err(|mistake| mistake.at_in("kept", index))
+    });
     Ok(Message {
         to: body.to.into_owned(),
         updates: updates.collect::<Result<_, _>>()?,
-        missed: body.missed.map(RawMissed::check).transpose()?,
+        missed: body
+            .missed
+            .map(|missed| missed.check("missed"))
+            .transpose()?,
         missed_by: body
             .missed_by
             .map(|Object(missed_by)| missed_by.check())
@@ -207,13 +212,14 @@ impl Entry<'_> {
 }
 
 impl RawMissed {
-    fn check(self) -> Result<Missed, Mistake> {
+    /// Checks the keys. `list` is the name of their array.
+    fn check(self, list: &'static str) -> Result<Missed, Mistake> {
         let Self::Keys(keys) = self else {
             return Ok(Missed::All);
         };
         let keys = keys.iter().enumerate();
         let keys = keys.map(|(index, key)| {
-            named("missed", Key::parse(key)).map_err(|mistake| mistake.at(index))
+            named("key", Key::parse(key)).map_err(|mistake| mistake.at_in(list, index))
         });
         Ok(Missed::Keys(keys.collect::<Result<_, _>>()?))
     }
@@ -233,7 +239,7 @@ impl RawMissedBy {
         let left = Duration::from_millis(self.left_ms);
         Ok(MissedBy {
             node: self.node,
-            missed: self.missed.check()?,
+            missed: self.missed.check("missed_by.missed")?,
             left,
         })
     }
@@ -260,6 +266,10 @@ impl RawKept<'_> {
             age_us: None,
         };
         let (key, update, _) = entry.check(max_value_bytes)?;
+        if update.version() > Version::MAX_LAST {
+            // It is stored, and above it no versions are left for the key's next sets.
+            return Err(Mistake::new("version", Fault::NotAVersion));
+        }
         let [ttl, keep] = [ttl_ms, keep_ms]
             .map(|ms| Duration::from_millis(ms).min(Duration::from_secs(MAX_TTL_SECONDS)));
         // Nodes of earlier versions send no number. With a random one, a repeat of the set is

@@ -127,8 +127,8 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         assert!(parse(good).is_ok(), "{good}");
     }
     for (bad, mistake) in [
-        (r#""missed":["k",""]"#, "[1] missed: empty"),
-        (r#""missed":["a b"]"#, "[0] missed: not printable ASCII"),
+        (r#""missed":["k",""]"#, "missed[1] key: empty"),
+        (r#""missed":["a b"]"#, "missed[0] key: not printable ASCII"),
         (r#""missed":false"#, "body: not of the form"),
         (r#""missed":1"#, "body: not of the form"),
         (r#""missed":[1]"#, "body: not of the form"),
@@ -150,7 +150,7 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         ),
         (
             &format!(r#""missed_by":{{{node},"missed":[".."]}}"#),
-            "[0] missed: a dot segment",
+            "missed_by.missed[0] key: a dot segment",
         ),
         (
             r#""kept":[{"key":"k","version":1,"gone":true}]"#,
@@ -158,11 +158,15 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         ),
         (
             r#""kept":[{"key":"k","version":0,"gone":true,"ttl_ms":1,"keep_ms":1}]"#,
-            "[0] version: not a version",
+            "kept[0] version: not a version",
+        ),
+        (
+            r#""kept":[{"key":"k","version":9007199254740991,"gone":true,"ttl_ms":1,"keep_ms":1}]"#,
+            "kept[0] version: not a version",
         ),
         (
             r#""kept":[{"key":"k","version":1,"ttl_ms":1,"keep_ms":1}]"#,
-            "[0] value: missing",
+            "kept[0] value: missing",
         ),
         (r#""kept":null"#, "body: not of the form"),
         (r#""had_by":1"#, "body: not of the form"),

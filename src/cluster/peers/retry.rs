@@ -84,7 +84,9 @@ impl Peers {
                     lock(&self.missed).sent(name, &batch);
                     // The node is back, so updates are sent to it at once from now on.
                     lock(&self.skipped).remove(name);
-                    info!(peer, missed = %batch.missed, "sent a node the keys of the updates that it had missed");
+                    if let Some(left_out) = self.missed_sent.admit() {
+                        info!(peer, missed = %batch.missed, left_out, "sent a node the keys of the updates that it had missed");
+                    }
                 }
                 Err(error) => {
                     return debug!(%error, peer, "cannot send a node the keys of the updates that it has missed");

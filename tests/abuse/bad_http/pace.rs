@@ -208,6 +208,37 @@ async fn a_client_that_never_reads_is_cut_off_and_costs_no_memory() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_sent_further_heads_has_the_write_timeout_to_read() {
+    let limits = ["--head-timeout", "500ms", "--write-timeout", "10s"];
+    let node = Node::start(&limits).await;
+    let library = request("GET", "/holdfast.js", &[], b"");
+    let mut conn = Conn::open(&node.public).await;
+    let answer = conn.ask(&library).await.bytes().len();
+    // Far more than the sockets' buffers hold, and half a head after each.
+    let count = 10_000;
+    let (mut from, mut to) = TcpStream::connect(node.public.tcp())
+        .await
+        .unwrap()
+        .into_split();
+    let asked = library.repeat(count);
+    let sending = tokio::spawn(async move { to.write_all(&asked).await.map(|()| to) });
+    sleep(3 * SHORT).await;
+    let (mut buffer, mut total) = (vec![0; 65_536], 0);
+    while total < count * answer {
+        let read = timeout(PATIENCE, from.read(&mut buffer)).await;
+        let read = read.expect("in time").expect("no reset");
+        assert!(
+            read > 0,
+            "cut off after {total} of {} bytes",
+            count * answer
+        );
+        total += read;
+    }
+    assert_eq!(total, count * answer);
+    sending.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_client_that_reads_slowly_gets_everything() {
     let node = Node::start(&["--write-timeout", "2s"]).await;
     node.set_ok("k", &format!("\"{}\"", "x".repeat(65_534)))
