@@ -20,7 +20,7 @@ use crate::backend::receipt::{self, KeyWaiters, Receipt, Report};
 use crate::backend::set::{self, Sets};
 use crate::backend::writer::{Writer, finish};
 use crate::cluster::delivery::Delivery;
-use crate::cluster::message::{self, Message};
+use crate::cluster::message::{self, Message, Missed};
 use crate::dashboard::{Dashboard, Page, shows_pages};
 use crate::health::{self, Health};
 use crate::http::auth::{self, Hosts, Tokens};
@@ -38,7 +38,7 @@ use crate::model::lease::Lease;
 use crate::model::mistake::{Fault, Mistake, named};
 use crate::model::signing::Signing;
 use crate::model::status::Update;
-use crate::runtime::clock::system_ms;
+use crate::runtime::clock::{millis, system_ms};
 use crate::store::{Known, Snapshot};
 
 /// The least length up to which messages of other nodes are accepted, however short the bodies
@@ -417,13 +417,22 @@ impl Internal {
         let recovery = writer.recovery.as_ref();
         let kept = recovery.map_or(0, |recovery| recovery.keep(kept, &had_by));
         let waiters = &delivery.waiters;
-        let mut delivered = Vec::with_capacity(updates.len());
+        let given_up = recovery.map(|_| self.given_up());
+        let (mut delivered, mut late) = (Vec::with_capacity(updates.len()), Vec::new());
         for (index, (key, update, age)) in updates.iter().enumerate() {
             if index % AT_ONE_GO == AT_ONE_GO - 1 {
                 yield_now().await;
             }
+            if given_up.is_some_and(|given_up| update.version().get() < given_up) {
+                late.push(key.clone());
+                delivered.push(0);
+                continue;
+            }
             let since = age.and_then(|age| came.checked_sub(age));
             delivered.push(waiters.deliver_since(key, update, since));
+        }
+        if !late.is_empty() {
+            writer.missed(Missed::Keys(late));
         }
         let store = self.parts.health.renews();
         Ok(json(
@@ -435,6 +444,15 @@ impl Internal {
                 kept,
             },
         ))
+    }
+
+    /// Returns the version below which an update is so old that its sender has given it up. It has
+    /// been in a socket while this node stood still, for example. The key may have a newer status
+    /// by now, or may be deleted, and an answered set or deletion must not be followed by an older
+    /// status. So such an update is not delivered, and its key is opened in the store.
+    fn given_up(&self) -> u64 {
+        let Delivery { store, peers, .. } = &*self.parts.delivery;
+        store.clock_ms().saturating_sub(millis(peers.timeout()))
     }
 
     /// Answers with what is known of a key, and with its waiters. Nodes ask each other with

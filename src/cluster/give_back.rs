@@ -59,13 +59,11 @@ async fn give_back(keys: Vec<Key>, is_short: bool, waiters: &Waiters, store: &Sh
     let again = Mutex::new(Vec::new());
     stream::iter(keys)
         .for_each_concurrent(SIDE_BY_SIDE, async |key| {
-            // A get registers before it opens its key. So a get that is not counted here opens
-            // the key after this, or has opened it already and thereby moved the lease's end.
-            // The store keeps a lease whose end has moved.
-            if waiters.count(&key) > 0 {
-                return;
-            }
-            match store.give_back(&key, is_short).await {
+            // A get registers before it opens its key, and the lease's end is read before the gets
+            // are counted. So a get that is not counted opens the key later, and thereby moves
+            // the end. The store keeps a lease whose end has moved.
+            let is_held = || waiters.count(&key) > 0;
+            match store.give_back(&key, is_short, is_held).await {
                 Ok(GivenBack::Done | GivenBack::LeftAlone) => {}
                 Ok(GivenBack::NotYet) | Err(_) => lock(&again).push(key),
             }

@@ -135,8 +135,8 @@ impl Shared {
     }
 
     /// Gives back this node's lease of a key whose last waiter has left. Does nothing if the key
-    /// was opened again meanwhile. Does nothing either if the lease ends soon, unless the node
-    /// `is_short` of leases.
+    /// `is_held`, or was opened again after that was asked. Does nothing either if the lease ends
+    /// soon, unless the node `is_short` of leases.
     ///
     /// # Errors
     /// Fails if the lease may still be there. It then ends by itself.
@@ -147,10 +147,11 @@ impl Shared {
         &self,
         key: &Key,
         is_short: bool,
+        is_held: impl FnOnce() -> bool + Send,
     ) -> Result<GivenBack, StoreError> {
         let began = Instant::now();
         let given = match self {
-            Self::Redis(redis) => Box::pin(redis.give_back(key, is_short)).await,
+            Self::Redis(redis) => Box::pin(redis.give_back(key, is_short, is_held)).await,
         };
         match given {
             // These results are not counted, because in most of these cases the store was not

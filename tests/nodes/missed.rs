@@ -68,6 +68,33 @@ async fn set_untold(redis: &Redis, nodes: &Nodes, key: &str) -> u64 {
     set(&nodes[1], key).await.version()
 }
 
+/// A node that stands still has updates in its sockets that their senders have given up. When it
+/// goes on, its pages hear of the newest status only.
+#[tokio::test]
+async fn a_node_that_stood_still_tells_nothing_older_than_what_was_answered_meanwhile() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(2, &redis.url(), &ARGS).await;
+    let url = format!("http://{}", nodes[1].internal);
+    let mut newer = nodes[1].hold("key=newer").await;
+    let mut deleted = nodes[1].hold("key=deleted").await;
+    nodes[1].signal("STOP").await;
+    set_unheard(&nodes[0], "newer", &url).await;
+    let last = nodes[0].set(r#"{"key":"newer","value":2}"#).await;
+    assert_eq!(last.status, 200);
+    // The node is passed over for a second now, and then its socket takes one more update.
+    let set_deleted = async || {
+        let told = set(&nodes[0], "deleted").await;
+        told.json()["unreachable"] == json!([url])
+    };
+    assert!(set_deleted().await);
+    nodes[0].delete_ok("deleted").await;
+    nodes[1].signal("CONT").await;
+    assert_eq!(newer.answer().await.version(), last.version());
+    let answer = deleted.answer().await;
+    assert_eq!(answer.code(), -4, "{answer:?}");
+    settle(&nodes, &redis, 300).await;
+}
+
 async fn tell_missed(node: &Node, missed: &str) {
     let body = format!(
         r#"{{"to":"{}","updates":[],"missed":{missed}}}"#,

@@ -166,6 +166,16 @@ fn a_lease_whose_end_stands_is_given_back_under_a_new_get() {
     counterexample("no lost status", &[], mends, 2);
 }
 
+/// A node sees that nobody waits, and then reads the end that a new get has just moved.
+#[test]
+fn an_end_that_is_read_too_late_takes_the_lease_of_a_new_get() {
+    let mends = Mends {
+        ends_are_read_before_the_count: false,
+        ..Mends::all()
+    };
+    counterexample("no lost status", &[], mends, 2);
+}
+
 /// A lease gets an end that it had before.
 #[test]
 fn two_give_backs_under_way_take_a_lease_with_an_end_of_before() {

@@ -184,6 +184,8 @@ pub struct Mends {
     /// A node gives back the lease of a key only if an earlier attempt can have no effect any
     /// more: it was answered, or its latest time is over.
     pub give_backs_go_one_by_one: bool,
+    /// A node that gives a lease back reads the lease's end before it sees that nobody waits.
+    pub ends_are_read_before_the_count: bool,
     /// All nodes have heard of a clock that is ahead before Redis fails over or restarts,
     /// because they ask Redis for its clock each second. This is an assumption; nothing
     /// enforces it.
@@ -204,6 +206,7 @@ impl Mends {
             drains_hand_on: true,
             opens_move_the_end: true,
             give_backs_go_one_by_one: true,
+            ends_are_read_before_the_count: true,
             clocks_are_heard_in_time: true,
             ends_are_of_their_server: true,
         }

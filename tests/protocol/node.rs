@@ -19,6 +19,8 @@ pub struct Node {
     /// The end of its lease as the last open returned it. 0 means that it has no lease to give
     /// back.
     pub lease_end: Time,
+    /// The end of the lease that it is about to give back. 0 if it is not about to.
+    pub give_back: Time,
     /// The newest set that it confirmed, which it puts again after an outage of Redis.
     pub confirmed: Option<Confirmed>,
     /// The peers that it could not tell of an update. It tries them again.

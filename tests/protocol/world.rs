@@ -143,7 +143,9 @@ pub enum Action {
     HearOpen(PageId),
     /// A get is answered because it has been held long enough.
     Deadline(PageId),
-    /// A node that holds no get of the key any more gives back its lease.
+    /// A node reads the end of its lease, to give it back.
+    ReadEnd(NodeId),
+    /// The node gives back its lease, if it holds no get of the key any more.
     SendGiveBack(NodeId),
     /// Redis runs the return of a lease.
     RunGiveBack(GiveBack),
@@ -335,8 +337,12 @@ impl Protocol {
             let is_under_way = |other: &GiveBack| other.node == id && other.until >= now;
             let is_next =
                 !self.mends.give_backs_go_one_by_one || !world.give_backs.iter().any(is_under_way);
-            if self.bounds.gives_back && !is_held && is_next && node.lease_end > now {
+            // Without the safeguard it sees that nobody waits, and only then reads the end.
+            let may_read = self.mends.ends_are_read_before_the_count || !is_held;
+            if node.give_back != 0 {
                 actions.push(Action::SendGiveBack(id));
+            } else if self.bounds.gives_back && may_read && is_next && node.lease_end > now {
+                actions.push(Action::ReadEnd(id));
             }
         }
         for from in (0..self.bounds.nodes).filter(|&id| world.is_up(id)) {
@@ -439,6 +445,15 @@ impl Protocol {
             },
         );
         world.give_backs.retain(|give_back| now <= give_back.until);
+        // Forget ends that were read for leases that have waiters again: such a lease is not given
+        // back. If the waiters leave soon enough, the end may be read again.
+        if self.mends.ends_are_read_before_the_count {
+            for id in 0..MAX_NODES {
+                if world.pages.iter().any(|page| page.is_held_at(id)) {
+                    world.nodes[id].give_back = 0;
+                }
+            }
+        }
         if world.strikes == self.bounds.faults {
             world.spent = Default::default();
         }
@@ -460,11 +475,8 @@ impl Protocol {
             Action::Open(page) => self.open(world, page),
             Action::HearOpen(page) => world.hear_open(page),
             Action::Deadline(page) => world.pages[page].answer_without_status(),
-            Action::SendGiveBack(node) => {
-                let until = world.nodes[node].store_time(world.tick) + COMMAND_TIMEOUT;
-                let end = std::mem::take(&mut world.nodes[node].lease_end);
-                insert(&mut world.give_backs, GiveBack { node, end, until });
-            }
+            Action::ReadEnd(node) => world.nodes[node].give_back = world.nodes[node].lease_end,
+            Action::SendGiveBack(node) => self.send_give_back(world, node),
             Action::RunGiveBack(give_back) => {
                 remove(&mut world.give_backs, &give_back);
                 let now = world.redis.now(world.tick);
@@ -688,11 +700,32 @@ impl Protocol {
         }
     }
 
+    fn send_give_back(&self, world: &mut World, id: NodeId) {
+        let is_held = world.pages.iter().any(|page| page.is_held_at(id));
+        let node = &mut world.nodes[id];
+        let mut end = std::mem::take(&mut node.give_back);
+        if !self.mends.ends_are_read_before_the_count {
+            end = node.lease_end;
+        } else if is_held {
+            return;
+        }
+        if end == node.lease_end {
+            node.lease_end = 0;
+        }
+        let until = node.store_time(world.tick) + COMMAND_TIMEOUT;
+        let give_back = GiveBack {
+            node: id,
+            end,
+            until,
+        };
+        insert(&mut world.give_backs, give_back);
+    }
+
     fn connect(&self, world: &mut World, id: NodeId) {
         let node = &mut world.nodes[id];
         node.process = world.redis.process;
         if self.mends.ends_are_of_their_server {
-            node.lease_end = 0;
+            (node.lease_end, node.give_back) = (0, 0);
         }
         world.see_clock(id);
         world.open_again(id);

@@ -22,10 +22,15 @@ impl Redis {
         &self,
         key: &Key,
         is_short: bool,
+        is_held: impl FnOnce() -> bool,
     ) -> Result<GivenBack, StoreError> {
         let Some(lease) = self.leases.get(key) else {
             return Ok(GivenBack::LeftAlone);
         };
+        // Asked only now: a get that comes after this moves the end that was just read.
+        if is_held() {
+            return Ok(GivenBack::LeftAlone);
+        }
         let now = self.now_at(key);
         if !lease.is_confirmed || lease.given_until >= now {
             return Ok(GivenBack::NotYet);
@@ -37,7 +42,7 @@ impl Redis {
         {
             return Ok(GivenBack::LeftAlone);
         }
-        self.give_back_lease(key, lease.ends).await
+        self.give_back_of(key, lease.ends, lease.generation).await
     }
 
     /// Gives back the lease of a key if it still ends at `ends`.
@@ -46,9 +51,23 @@ impl Redis {
         key: &Key,
         ends: u64,
     ) -> Result<GivenBack, StoreError> {
+        let generation = self.presence().now().generation;
+        self.give_back_of(key, ends, generation).await
+    }
+
+    /// Gives back the lease that a generation of Redis's data has, if it still ends at `ends`.
+    async fn give_back_of(
+        &self,
+        key: &Key,
+        ends: u64,
+        generation: u64,
+    ) -> Result<GivenBack, StoreError> {
         let permit = self.permit(Purpose::Recovery).await?;
         let key_text = self.key_text(key.as_str());
         let way = self.way_to(&key_text)?;
+        if way.generation != generation {
+            return Ok(GivenBack::LeftAlone);
+        }
         let until = way.server.clock.until(self.options.timeout);
         self.leases.giving(key, until);
         let args: Arguments<'_> = &[&self.name, &ends, &until];
