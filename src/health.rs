@@ -11,12 +11,13 @@ mod probe;
 mod reach;
 
 use std::io;
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use self::lag::Lag;
 pub(crate) use self::probe::Probe;
@@ -53,6 +54,8 @@ pub(crate) struct Health {
 struct PathState {
     good_at: Option<Instant>,
     parts: PathReport,
+    /// Whether the last status did not arrive, and a line said so.
+    is_warned_of: bool,
     /// The spell in which this node was reached as itself at its own address.
     reached: Option<Spell>,
     /// Whether the last try to reach this node there failed.
@@ -192,7 +195,11 @@ impl Health {
         let mut path = lock(&self.path);
         if good {
             path.good_at = Some(Instant::now());
-        } else if path.parts != parts {
+            if take(&mut path.is_warned_of) {
+                info!("the health check's own status arrives again");
+            }
+        } else if path.parts != parts && !self.drain.begun() {
+            path.is_warned_of = true;
             let PathReport {
                 store,
                 lease,
@@ -219,7 +226,8 @@ impl Health {
         let mut path = lock(&self.path);
         match reached {
             Ok(_) => path.reached = Some(Spell::next(path.reached, path.is_missed)),
-            Err(error) if !path.is_missed => {
+            // In a drain the own listener may be closed.
+            Err(error) if !path.is_missed && !self.drain.begun() => {
                 error!(%error, address = %own.address, "this node does not reach itself at its advertised address (--advertise)");
             }
             Err(_) => {}

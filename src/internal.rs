@@ -164,6 +164,8 @@ pub(crate) struct Internal {
     /// Limits the log lines about requests by an unknown name: pages of strangers can cause
     /// very many.
     unknown_hosts: Seldom,
+    /// Limits the log lines about bodies for which there is no room.
+    no_room: Seldom,
 }
 
 impl Internal {
@@ -174,6 +176,7 @@ impl Internal {
             page: Page::default(),
             parts,
             unknown_hosts: Seldom::new(),
+            no_room: Seldom::new(),
         })
     }
 
@@ -347,6 +350,13 @@ impl Internal {
             let is_busy = *refusal == Refusal::NoRoom;
             if is_busy {
                 self.parts.metrics.unavailable(Cause::InboundBytes);
+                if let Some(left_out) = self.no_room.admit() {
+                    let cause = Cause::InboundBytes.as_str();
+                    warn!(
+                        cause,
+                        left_out, "refused a set: no room for its body (--max-inbound-bytes)"
+                    );
+                }
             }
             self.parts.metrics.set_ended(if is_busy {
                 SetEnd::Busy

@@ -56,6 +56,22 @@ pub(super) fn parse_redis_prefix(text: &str) -> Result<String, String> {
 
 /// Checks a filter of the log. It is kept as text, because [`EnvFilter`] cannot be cloned.
 pub(super) fn parse_log_filter(text: &str) -> Result<String, String> {
+    // A filter takes a word alone for the name of a target, and then writes no line of any other.
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| {
+        levels.iter().any(|level| word.eq_ignore_ascii_case(level))
+            || word.parse().is_ok_and(|level: u8| level <= 5)
+    };
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let mut directives = text.split(',').map(str::trim);
+    if let Some(word) = directives.find(|word| is_word(word) && !is_level(word)) {
+        return Err(format!(
+            "'{}' is no level: write {}, or TARGET=LEVEL",
+            word.escape_debug(),
+            levels.join(", ")
+        ));
+    }
     match EnvFilter::from_str(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
@@ -65,6 +81,27 @@ pub(super) fn parse_log_filter(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_as_a_filter() {
+        for good in [
+            "warn",
+            "INFO",
+            "3",
+            "off",
+            "info,hyper=warn",
+            "holdfast=debug,warn",
+        ] {
+            assert_eq!(parse_log_filter(good).as_deref(), Ok(good));
+        }
+        for bad in ["warning", "loud", "info,verbose", "holdfast", "9"] {
+            let mistake = parse_log_filter(bad).expect_err(bad);
+            assert!(
+                mistake.contains("is no level: write error, warn"),
+                "{mistake}"
+            );
+        }
+    }
 
     #[test]
     fn an_origin_is_what_browsers_send() {

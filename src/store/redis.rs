@@ -28,6 +28,7 @@ mod supervisor;
 mod url;
 mod write;
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::iter;
@@ -110,10 +111,8 @@ pub struct Redis {
     metrics: Arc<Metrics>,
     /// The metrics that only this store has.
     own_metrics: Arc<RedisMetrics>,
-    /// When Redis's words were last logged because it refused to write.
-    write_refused_at: Mutex<Option<Instant>>,
-    /// When Redis's words were last logged because it refused anything else.
-    command_refused_at: Mutex<Option<Instant>>,
+    /// When Redis's words of a refusal were last logged, by its error code.
+    refusals_logged: Mutex<HashMap<String, Instant>>,
     /// The rate limit of log lines about other failures, for each [`RedisFailure`].
     failures_logged: [Seldom; RedisFailure::ALL.len()],
 }
@@ -146,8 +145,7 @@ impl Redis {
             outlived: Mutex::default(),
             metrics,
             own_metrics,
-            write_refused_at: Mutex::default(),
-            command_refused_at: Mutex::default(),
+            refusals_logged: Mutex::default(),
             failures_logged: Default::default(),
         }
     }

@@ -12,11 +12,12 @@
   const SPAN = 5 * 60 * 1000;     // ms that the charts show; nodes keep their samples as long
   const PATIENCE = 10000;         // ms until a request fails; nodes wait less for their peers
   const SHOWN = 4000;             // characters of a value that are shown at most
+  const GONE = 10 * 60 * 1000;    // ms for which a node that left the list without a drain is shown
   const COLOURS = 8;
   const TOKEN = 'holdfast-token';
 
   const byId = (id) => document.getElementById(id);
-  const nodes = new Map();        // by node id: {report, samples: Map by time, colour, skew, silent}
+  const nodes = new Map();        // by node id: {report, samples: Map by time, colour, skew, silent, gone}
   let own;                        // the id of the node that answers this page
   let seen = 0;                   // when it answered last, by this browser's clock
   let timer;
@@ -119,8 +120,13 @@
     own = reports[0].node;
     const silent = new Set(unreachable);
     for (const [id, node] of nodes) {
+      const was = node.silent;
       node.silent = silent.has(node.report.address);
-      if (!node.silent && !reports.some((report) => report.node === id)) { nodes.delete(id); }
+      if (node.silent || reports.some((report) => report.node === id)) { node.gone = 0; continue; }
+      // A node that drains leaves the list at once. One that hangs or was killed is silent before it leaves the list.
+      if (was) { node.gone = Date.now(); }
+      const isReplaced = reports.some((report) => report.address === node.report.address);
+      if (!node.gone || isReplaced || Date.now() - node.gone > GONE) { nodes.delete(id); }
     }
     for (const report of reports) {
       const used = new Set([...nodes.values()].map((node) => node.colour));
@@ -142,6 +148,7 @@
   }
   take.strangers = [];
 
+  const answers = (node) => !node.silent && !node.gone;
   const list = () => [...nodes.values()].sort((a, b) => a.report.address < b.report.address ? -1 : 1);
 
   // --- what is shown --------------------------------------------------------
@@ -155,14 +162,17 @@
 
   function show() {
     const all = list();
+    const gone = all.filter((node) => node.gone).length;
     const silent = all.filter((node) => node.silent).length + take.strangers.length;
-    const unwell = all.filter((node) => !node.silent && !(node.report.ready && node.report.path)).length;
-    const count = all.length + take.strangers.length;
+    const unwell = all.filter((node) => answers(node) && !(node.report.ready && node.report.path)).length;
+    const count = all.length - gone + take.strangers.length;
     const said = [`${count} ${count === 1 ? 'node' : 'nodes'}`];
     if (silent) { said.push(`${silent} without an answer`); }
     if (unwell) { said.push(`${unwell} unwell`); }
-    if (!silent && !unwell) { said.push('all well'); }
-    say(silent || unwell ? 'bad' : 'good', said.join(' · '));
+    if (gone) { said.push(`${gone} gone without a drain`); }
+    const isWell = !silent && !unwell && !gone;
+    if (isWell) { said.push('all well'); }
+    say(isWell ? 'good' : 'bad', said.join(' · '));
     showNodes(all);
     showErrors(all);
     for (const chart of charts) { chart.draw(); }
@@ -217,15 +227,16 @@
     return tr;
   }
 
-  function silentRow(first) {
-    const rest = cell('', 'State', [el('span', 'why bad', 'does not answer')]);
+  function silentRow(first, gone) {
+    const state = gone ? `gone since ${time(gone)}, without a drain` : 'does not answer';
+    const rest = cell('', 'State', [el('span', 'why bad', state)]);
     rest.colSpan = columns.length - 1;
     return row([cell('', 'Node', first), rest]);
   }
 
   function showNodes(all) {
-    const rows = all.map((node) => node.silent
-      ? silentRow(columns[0][2](node))
+    const rows = all.map((node) => !answers(node)
+      ? silentRow(columns[0][2](node), node.gone)
       : row(columns.map(([name, classes, children]) => cell(classes, name, children(node)))));
     rows.push(...take.strangers.map((address) => silentRow([el('span', 'mono', host(address))])));
     byId('nodes').replaceChildren(...rows);
@@ -383,7 +394,7 @@
     }
   }
 
-  const sum = (value) => (all) => all.filter((node) => !node.silent).reduce((total, node) => total + (value(node) ?? 0), 0);
+  const sum = (value) => (all) => all.filter(answers).reduce((total, node) => total + (value(node) ?? 0), 0);
   const worst = (value) => (all) => all.reduce((most, node) => Math.max(most ?? 0, value(node) ?? 0) || null, null);
   const charts = [
     { title: 'Waiters', unit: '', fields: ['waiters'], format: (value) => number(value), total: sum((node) => node.report.waiters), least: 3 },

@@ -16,9 +16,9 @@ const sizes = { desktop: { width: 1280, height: 900 }, phone: { width: 390, heig
 const dir = mkdtempSync(join(tmpdir(), "holdfast-dashboard-"));
 process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
 
-/** A key, and part of an address, that would run a script if the page showed them as HTML. */
+/** A key that would run a script if the page showed it as HTML, and an address that would make an element. */
 const hostile = `<img/src=x/onerror=alert(1)>`;
-const stranger = `x@http://${hostile.replaceAll("/", " ")}:1`;
+const stranger = `x@http://<b>stranger:1`;
 
 let chromium, redis, one, other, lonely;
 before(async () => {
@@ -144,6 +144,21 @@ test("a_node_that_comes_is_shown_and_one_that_goes_is_not", limit, async (t) => 
   clean(page);
 });
 
+test("a_node_that_is_killed_stays_as_gone_until_another_has_its_address", limit, async (t) => {
+  const page = await dashboard(t);
+  const third = await node({ t });
+  await knows(page, 3);
+  await third.kill();
+  const summary = "2 nodes · 1 gone without a drain";
+  await until("it is gone", async () => (await text(page, "#summary")) === summary, 40_000);
+  assert.match(await cell(page, third, "State"), /^gone since \d\d:\d\d:\d\d, without a drain$/);
+  const successor = await node({ t, args: third.listeners });
+  await until("its successor is there", async () => (await text(page, "#summary")) === "3 nodes · all well", 40_000);
+  clean(page);
+  successor.terminate();
+  await successor.exited;
+});
+
 test("search_finds_who_holds_a_key_on_another_node", limit, async (t) => {
   const page = await dashboard(t);
   await knows(page, 2);
@@ -227,9 +242,9 @@ test("what_is_hostile_is_shown_as_text", limit, async (t) => {
   assert.match(await text(page, "#found pre"), /<script>alert\(1\)<\/script>/);
   assert.match(await found(page), /and [\d,]+ characters more/);
   // A stranger that poses as a node, and the error of the node about it.
-  await until("it is on the list", async () => /<img src=x onerror=alert\(1\)>:1.*does not answer/s.test(await text(page, "#nodes")));
-  await until("the error is shown", async () => /a node does not confirm updates.*onerror=alert\(1\)/.test(await text(page, "#errors")));
-  await until("what fails is named", async () => /does not reach <img src=x onerror/.test(await text(page, "#nodes")));
+  await until("it is on the list", async () => /<b>stranger:1.*does not answer/s.test(await text(page, "#nodes")));
+  await until("the error is shown", async () => /a node does not confirm updates.*<b>stranger/.test(await text(page, "#errors")));
+  await until("what fails is named", async () => /does not reach <b>stranger/.test(await text(page, "#nodes")));
   assert.equal(await text(page, "#summary"), "2 nodes · 1 without an answer · 1 unwell");
   assert.equal(await page.locator("img, b, #found script").count(), 0);
   await page.screenshot({ path: `${screenshots}dashboard-trouble.png`, fullPage: true });

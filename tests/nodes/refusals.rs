@@ -215,6 +215,37 @@ async fn a_full_redis_refuses_sets_as_full_and_is_read_for_as_long_as_it_is() {
     world.check_held_meanwhile(held).await;
 }
 
+/// A second cause within a minute of the first has a line of its own, and so has the end.
+#[tokio::test]
+async fn each_refusal_is_logged_in_its_own_words_and_so_is_its_end() {
+    let world = World::start(&["--maxmemory-policy", "noeviction"]).await;
+    let node = &world.nodes[0];
+    let refused = async |status: u16, words: &str| {
+        let set = async || node.set(r#"{"key":"k","value":1}"#).await.status == status;
+        eventually(set, words).await;
+        let says = |line: &String| line.contains("Redis refused a command") && line.contains(words);
+        eventually(async || node.logs().iter().any(says), words).await;
+    };
+    world.fill().await;
+    refused(507, "OOM").await;
+    world.configure("maxmemory", "0").await;
+    world.configure("min-replicas-to-write", "1").await;
+    refused(503, "NOREPLICAS").await;
+    let ends = || {
+        let logs = node.logs();
+        let ends = logs
+            .iter()
+            .filter(|line| line.contains("takes writes again"));
+        ends.count()
+    };
+    let path = async || node.internal("GET", "/health/path", &[], b"").await.status == 503;
+    eventually(path, "the node sees that its own writes are refused").await;
+    // Between the two causes it may have seen that Redis took writes for a moment.
+    let before = ends();
+    world.configure("min-replicas-to-write", "0").await;
+    eventually(async || ends() > before, "the end is logged").await;
+}
+
 #[tokio::test]
 async fn a_redis_without_enough_replicas_refuses_sets_and_is_read() {
     let world = World::start(&[]).await;

@@ -244,6 +244,34 @@ async fn new_connections_are_accepted_answered_and_closed() {
     node.quiet().await;
 }
 
+/// The node checks every few seconds whether it reaches itself. In a drain it does not, and that
+/// is no fault.
+#[tokio::test]
+async fn a_drain_that_lasts_logs_no_fault_of_the_health_check() {
+    let args = ["--drain-grace", "8s", "--body-timeout", "1m"];
+    let mut node = Node::start(&args).await;
+    let mut slow = Conn::open(&node.internal).await;
+    slow.send("POST /status/set HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{")
+        .await;
+    eventually(
+        async || {
+            node.metric("holdfast_connections{listener=\"internal\"}")
+                .await
+                >= 2.0
+        },
+        "the slow set is accepted",
+    )
+    .await;
+    node.signal("TERM").await;
+    node.wait_exit().await;
+    let faults: Vec<_> = node
+        .logs()
+        .into_iter()
+        .filter(|line| line.contains("ERROR") || line.contains("did not arrive"))
+        .collect();
+    assert_eq!(faults, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_get_during_the_drain_gets_the_status_that_is_newer() {
     let node = Node::start(&OPEN).await;

@@ -2,7 +2,6 @@
 //! of it.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError};
@@ -18,8 +17,10 @@ use crate::model::cause::Cause;
 use crate::runtime::sharded::lock;
 use crate::store::StoreError;
 
-/// The shortest time between two log lines with Redis's words of a refusal.
+/// The shortest time between two log lines about refusals with the same error code.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// The most error codes of which a line is written in that time.
+const MAX_REFUSALS: usize = 16;
 
 /// The reason why a command has no answer of use.
 pub(super) enum Failure {
@@ -96,12 +97,12 @@ impl Redis {
             "OOM" => {
                 self.own_metrics.failed(RedisFailure::Full);
                 self.metrics.limit_hit(Limit::RedisMemory);
-                self.log_refusal(&self.write_refused_at, RedisFailure::Full, &error);
+                self.log_refusal(code, RedisFailure::Full, &error);
                 return Failure::Refused(StoreError::Full);
             }
             "NOREPLICAS" | "MISCONF" | "BUSY" => {
                 self.own_metrics.failed(RedisFailure::Refused);
-                self.log_refusal(&self.write_refused_at, RedisFailure::Refused, &error);
+                self.log_refusal(code, RedisFailure::Refused, &error);
             }
             // The command may have gone to a server that is no master, or has the key no more.
             _ if is_of_connection => {
@@ -110,7 +111,7 @@ impl Redis {
             }
             _ => {
                 self.own_metrics.failed(RedisFailure::Refused);
-                self.log_refusal(&self.command_refused_at, RedisFailure::Refused, &error);
+                self.log_refusal(code, RedisFailure::Refused, &error);
             }
         }
         Failure::Refused(StoreError::Unavailable(Cause::Refused))
@@ -134,17 +135,13 @@ impl Redis {
         Failure::NoAnswer(Cause::Nonsense)
     }
 
-    /// Logs a refusal in Redis's words, unless one of the same kind was logged less than a
-    /// minute ago.
-    pub(super) fn log_refusal(
-        &self,
-        logged_at: &Mutex<Option<Instant>>,
-        cause: RedisFailure,
-        error: &RedisError,
-    ) {
-        let mut logged_at = lock(logged_at);
-        if logged_at.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL) {
-            *logged_at = Some(Instant::now());
+    /// Logs a refusal in Redis's words, unless one with the same error code was logged less than
+    /// a minute ago.
+    fn log_refusal(&self, code: &str, cause: RedisFailure, error: &RedisError) {
+        let mut logged = lock(&self.refusals_logged);
+        logged.retain(|_, at| at.elapsed() < REFUSAL_LOG_INTERVAL);
+        if logged.len() < MAX_REFUSALS && !logged.contains_key(code) {
+            logged.insert(code.to_owned(), Instant::now());
             error!(cause = cause.as_str(), error = words(error), redis = %self.options.target, "Redis refused a command");
         }
     }

@@ -94,6 +94,8 @@ async fn a_long_body_without_room_is_refused_at_once_and_what_is_short_or_of_a_n
             .await
             >= 1.0
     );
+    let says = |line: &String| line.contains("no room for its body (--max-inbound-bytes)");
+    eventually(async || node.logs().iter().any(says), "the cause is logged").await;
     let mut held = node.hold("key=short").await;
     for length in [30, 1_000, 16 * 1024] {
         check_done(&node.set(body("other", length)).await, 0);

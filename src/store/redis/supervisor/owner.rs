@@ -29,6 +29,8 @@ const LEAST_INSPECTION_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST_REST: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const MAX_REST: Duration = Duration::from_millis(500);
+/// The time after which the reason why there is no connection is logged again.
+const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest loss of a connection to the same Redis process after which keys need not be opened
 /// again. The leases are still there, and other nodes keep what they could not send meanwhile. To
 /// open all keys again would give an overloaded machine more to do each time that Redis is late.
@@ -89,11 +91,11 @@ impl Owner {
     /// Connects, and connects again whenever the connection is of no use any more.
     pub(super) async fn run(mut self) {
         let mut rest = FIRST_REST;
-        let mut last_why = String::new();
+        let mut logged = None;
         while !self.state.is_closed() {
             match self.begin().await {
                 Ok(connected) => {
-                    (rest, last_why) = (FIRST_REST, String::new());
+                    (rest, logged) = (FIRST_REST, None);
                     match self.watch(connected).await {
                         End::Gone(why) => {
                             self.state.send_modify(|state| state.conn = None);
@@ -106,9 +108,15 @@ impl Owner {
                 Err(error) => {
                     let why = error.to_string();
                     self.state.send_modify(|state| state.conn = None);
-                    if why != last_why {
+                    let is_logged =
+                        logged
+                            .as_ref()
+                            .is_some_and(|(last, at): &(String, Instant)| {
+                                *last == why && at.elapsed() < FAILURE_LOG_INTERVAL
+                            });
+                    if !is_logged {
                         error!(%why, redis = %self.options.target, "cannot connect to Redis; retrying");
-                        last_why = why;
+                        logged = Some((why, Instant::now()));
                     }
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
                     rest = (rest * 2).min(MAX_REST);
@@ -284,6 +292,7 @@ impl Owner {
             // Recovery may be in a long pause between two tries. A change of the state ends the
             // pause.
             self.state.send_modify(|_| {});
+            info!("Redis takes writes again");
         }
         if is_another || found.canary_is_gone {
             self.drift.reset();
