@@ -213,8 +213,10 @@ mod tests {
             size_of_val(&task),
             size_of::<crate::net::parked::Parked<HeldGet>>(),
         );
+        // A release build is 8 bytes smaller, and the counts of its `Arc` take 16. So each get takes
+        // 256 bytes, and not the allocator's next size, which is 320.
         assert!(
-            task <= 304 && get <= 256,
+            task <= 304 && get <= 248,
             "{task} bytes, and {get} for the get"
         );
     }

@@ -148,8 +148,8 @@ struct State<N> {
     /// Present until hyper has the stream back or the connection ends. `write_slowly` takes it
     /// for a while.
     stream: Option<Stream>,
-    /// The bytes that hyper read after the request.
-    ahead: Box<[u8]>,
+    /// The bytes that hyper read after the request, if there are any. Boxed, because that is rare.
+    ahead: Option<Box<Bytes>>,
     right: RightToAnswer<N, AfterAnswer>,
     /// Whether the socket has bytes after the request that the runtime was asked to forget.
     has_pipelined_bytes: bool,
@@ -186,7 +186,7 @@ impl<R: Request> Parked<R> {
         request: R,
         exchange: Exchange,
         stream: Stream,
-        ahead: Box<[u8]>,
+        ahead: Bytes,
         idle: Duration,
         wakes: &Wakes,
     ) -> Self {
@@ -199,7 +199,7 @@ impl<R: Request> Parked<R> {
         let wakes_after_answer = !ahead.is_empty() || (sleeps_long && idle_check_ms.is_none());
         let state = State {
             stream: Some(stream),
-            ahead,
+            ahead: (!ahead.is_empty()).then(|| Box::new(ahead)),
             right: RightToAnswer::new(wakes_after_answer),
             has_pipelined_bytes: false,
         };
@@ -385,8 +385,8 @@ impl<R: Request> Parked<R> {
     ) -> impl Future<Output = Result<Option<Bytes>, Option<DropReason>>> + 'a {
         poll_fn(move |cx| {
             let mut state = lock(&self.state);
-            if !state.ahead.is_empty() {
-                return Poll::Ready(Ok(Some(take(&mut state.ahead).into())));
+            if let Some(ahead) = state.ahead.take() {
+                return Poll::Ready(Ok(Some(*ahead)));
             }
             // A read, not a check for readiness: the runtime may call a socket readable that has
             // no bytes.

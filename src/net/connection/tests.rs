@@ -388,7 +388,7 @@ async fn who_may_wait_for_longer_than_rest_does_both_for_as_long_as_it_may() {
             Patient,
             exchange,
             Stream::Unix(stream),
-            Box::default(),
+            Bytes::new(),
             idle,
             &wakes,
         ));
@@ -437,14 +437,7 @@ async fn a_socket_that_is_said_to_be_readable_and_is_not_brings_no_next_request(
         is_old: false,
         is_last: false,
     };
-    let parked = Parked::new(
-        request,
-        exchange,
-        stream,
-        Box::default(),
-        SECOND * 10,
-        &wakes,
-    );
+    let parked = Parked::new(request, exchange, stream, Bytes::new(), SECOND * 10, &wakes);
     parked.answer(&());
     let timeouts = patient();
     let mut rest = Box::pin(parked.rest(&timeouts, &mut wakes));

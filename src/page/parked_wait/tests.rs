@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use std::future::{Future, pending, poll_fn, ready};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl Trial {
             Plain,
             exchange,
             Stream::Unix(stream),
-            Box::default(),
+            Bytes::new(),
             SECOND,
             &wakes,
         ));
