@@ -8,7 +8,7 @@ use holdfast::cluster::message::{
 use holdfast::model::status::Update;
 use serde_json::value::RawValue;
 
-use super::grammar::{MAX_VERSION, is_dull, key_mistake, whole_number};
+use super::grammar::{MAX_LAST, MAX_VERSION, is_dull, is_node, key_mistake, whole_number};
 use super::json::{self, Json, elements, members, only};
 
 /// Checks that a body is read as docs/contract.md says. What was read must be read again the same,
@@ -212,12 +212,9 @@ fn missed(raw: &RawValue) -> Option<Keys> {
 fn missed_by(raw: &RawValue) -> Option<(String, Keys, Duration)> {
     let members = members(raw)?;
     let node = text(only(&members, "node")?)?;
-    let is_name = node
-        .split_once('@')
-        .is_some_and(|(id, url)| !id.is_empty() && url.starts_with("http://"));
     let left = whole_number(only(&members, "left_ms")?.get(), u64::MAX)?;
     let missed = missed(only(&members, "missed")?)?;
-    is_name.then_some((node, missed, Duration::from_millis(left)))
+    is_node(&node).then_some((node, missed, Duration::from_millis(left)))
 }
 
 fn keep(raw: &RawValue) -> Option<(Facts, [Duration; 2])> {
@@ -229,7 +226,8 @@ fn keep(raw: &RawValue) -> Option<(Facts, [Duration; 2])> {
     let times = [time("ttl_ms")?, time("keep_ms")?];
     // An age has no meaning here, whatever it is.
     let facts = update_without_age(&members)?;
-    Some((facts, times))
+    // Above it there are no versions for the key's next sets.
+    (facts.1 <= MAX_LAST).then_some((facts, times))
 }
 
 fn update(raw: &RawValue) -> Option<Facts> {

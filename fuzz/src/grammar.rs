@@ -76,9 +76,17 @@ pub(crate) fn wait_ms(text: &str) -> Option<u64> {
 /// Returns whether the text of a mistake is short, repeats nothing of its input but a name, and
 /// has nothing that could be markup.
 pub(crate) fn is_dull(message: &str) -> bool {
-    static DULL: LazyLock<Regex> =
-        LazyLock::new(|| regex(r"^(\[[0-9]+\] )?[A-Za-z0-9_]{1,32}: [A-Za-z0-9 ,()_-]{1,80}$"));
+    static DULL: LazyLock<Regex> = LazyLock::new(|| {
+        regex(r"^([a-z_.]{0,16}\[[0-9]+\] )?[A-Za-z0-9_]{1,32}: [A-Za-z0-9 ,()_-]{1,80}$")
+    });
     DULL.is_match(message)
+}
+
+/// Returns whether a text is the name of a node.
+pub(crate) fn is_node(text: &str) -> bool {
+    static NODE: LazyLock<Regex> =
+        LazyLock::new(|| regex(r#"^[A-Za-z0-9]+@http://[!"$-.0->A-\[\]-~]+$"#));
+    text.len() <= 512 && NODE.is_match(text)
 }
 
 fn regex(pattern: &str) -> Regex {

@@ -8,7 +8,7 @@ use holdfast::net::listener::Address;
 use holdfast::store::{Known, Stored, StoredBy};
 use redis::{Value, from_redis_value, parse_redis_value};
 
-use super::grammar::MAX_VERSION;
+use super::grammar::{MAX_VERSION, is_node};
 use super::json;
 
 /// Checks that only a status, a deletion or a lease is taken from a reply, as holdfast could
@@ -99,10 +99,6 @@ fn check_known(known: &Known, reply: &[Value]) {
 /// Checks that leases are the names of nodes, in order, and that everything else between them
 /// is skipped.
 fn check_leases(leases: &[Lease], replies: &[Value]) {
-    let is_name = |name: &str| {
-        name.split_once('@')
-            .is_some_and(|(id, url)| !id.is_empty() && url.starts_with("http://"))
-    };
     let expected: Vec<_> = replies
         .chunks_exact(2)
         .filter_map(|pair| match pair {
@@ -110,7 +106,7 @@ fn check_leases(leases: &[Lease], replies: &[Value]) {
                 let ends: u64 = from_redis_value(ends.clone()).ok()?;
                 String::from_utf8(name.clone())
                     .ok()
-                    .filter(|name| is_name(name))
+                    .filter(|name| is_node(name))
                     .map(|name| Lease { name, ends })
             }
             _ => None,

@@ -204,7 +204,11 @@ async fn what_an_old_node_tells_reaches_the_pages_of_a_new_one() {
         .0
         .to_owned();
     let mut held = nodes.hold(0, "key=k").await;
-    let message = fixture("channel-set.json").replace("impostor", &id);
+    let mut message: Value = serde_json::from_str(&fixture("channel-set.json")).expect("JSON");
+    message["to"] = json!(id);
+    // An update as old as the fixture would count as given up.
+    message["updates"][0]["version"] = json!(now_ms());
+    let message = message.to_string();
     let answer = nodes[0]
         .internal("POST", "/channel/set", &[], message.as_bytes())
         .await;
