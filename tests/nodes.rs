@@ -128,13 +128,19 @@ async fn check_told(held: &mut Held, receipt: &Response, value: &str) {
 /// for ever or longer than it may. A key may stay `ttl` seconds, or a minute if that is
 /// longer, and a lease a little longer than the hold.
 pub(crate) async fn settle(nodes: &Nodes, redis: &Redis, ttl: u64) {
+    settle_ahead(nodes, redis, ttl, 0).await;
+}
+
+/// Checks the same after Redis's clock was up to `ahead` seconds ahead: a version of that time is
+/// remembered for as much longer.
+pub(crate) async fn settle_ahead(nodes: &Nodes, redis: &Redis, ttl: u64, ahead: u64) {
     nodes.quiet().await;
     assert_eq!(redis.immortal().await, Vec::<String>::new());
     for name in redis.names().await {
         let most = match is_of_key(&name) {
             true => 1000 * ttl.max(60),
             false if name.contains("canary") => 610_000,
-            false => 70_000,
+            false => 70_000 + 1000 * ahead,
         };
         let left = redis.command(&["PTTL", &name]).await.number();
         assert!(left <= most.cast_signed(), "{name} has {left} ms");

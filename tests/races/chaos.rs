@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::nodes::settle;
+use crate::nodes::settle_ahead;
 use clients::Work;
 use holdfast_testkit::{Nodes, Redis, long, now_ms};
 use judge::judge;
-use schedule::{Form, Schedule};
+use schedule::{Form, MAX_CLOCK_OFF, Schedule};
 
 const NODES: usize = 3;
 const KEYS: usize = 12;
@@ -115,7 +115,7 @@ async fn run(form: Form) {
     );
     let redis = redis_side.redis.master().await;
     wait_no_lease(redis).await;
-    settle(&node_side.nodes, redis, TTL).await;
+    settle_ahead(&node_side.nodes, redis, TTL, MAX_CLOCK_OFF.unsigned_abs()).await;
     check_all_is_well(&node_side.nodes).await;
 }
 

@@ -8,6 +8,9 @@ use rand::{RngExt, SeedableRng};
 use super::NODES;
 use holdfast_testkit::Weather;
 
+/// No clock is off by as many seconds.
+pub(super) const MAX_CLOCK_OFF: i64 = 40;
+
 /// Something that happens to a node, for a while.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum ToNode {
@@ -199,7 +202,7 @@ impl Schedule {
     /// Returns the number of seconds by which a clock is off. It is less than the time to live
     /// of a status, so that no clock makes Redis forget a status that a page has logged.
     fn off(&mut self) -> i64 {
-        let seconds = self.rng.random_range(5..40);
+        let seconds = self.rng.random_range(5..MAX_CLOCK_OFF);
         if self.rng.random() { seconds } else { -seconds }
     }
 }
