@@ -51,6 +51,8 @@ pub struct Settings {
     pub public: Address,
     pub internal: Address,
     pub hold: Duration,
+    /// The longest time that an event stream lasts.
+    pub stream_life: Duration,
     pub status_ttl: Duration,
     pub max_value_bytes: usize,
     pub max_body_bytes: usize,
@@ -138,6 +140,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
         public: reader.value(&PUBLIC),
         internal: reader.value(&INTERNAL),
         hold: reader.value(&HOLD),
+        stream_life: reader.value(&STREAM_LIFE),
         status_ttl: reader.value(&STATUS_TTL),
         max_value_bytes: reader.value(&MAX_VALUE_BYTES),
         max_body_bytes,

@@ -16,7 +16,8 @@
 //!    delivers the status writes the answer, or the connection's own task does: see
 //!    [`runtime::right_to_answer`].
 //!
-//! Then hyper reads the next request of the connection.
+//! Then hyper reads the next request of the connection. An event stream ([`page::events`]) waits
+//! again and again instead, and writes each status to its connection ([`net::flow`]).
 //!
 //! # The life of a set
 //! [`internal`] routes the request, and [`backend::set`] parses and checks its whole body.

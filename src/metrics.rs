@@ -15,7 +15,7 @@ use self::families::GOOD;
 pub(crate) use self::families::{By, Families};
 pub(crate) use self::labels::labels;
 pub use self::labels::{
-    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, Verb,
+    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, StreamEnd, Verb,
 };
 use self::process::Process;
 use crate::model::cause::Cause;
@@ -72,6 +72,8 @@ pub struct Metrics {
     families: Families,
     gets: By<GetEnd, IntCounter>,
     held: Histogram,
+    streams: IntGauge,
+    streams_ended: By<StreamEnd, IntCounter>,
     keys_refused: By<KeyRejection, IntCounter>,
     sets: By<SetEnd, IntCounter>,
     unavailable: By<Cause, IntCounter>,
@@ -114,6 +116,8 @@ impl Default for Metrics {
                 "Seconds from a get to its end, however it ended.",
                 &HELD_SECONDS,
             ),
+            streams: all.gauge("holdfast_streams", "Event streams that are open now."),
+            streams_ended: all.counters("holdfast_streams_ended_total", "Event streams that ended, by end.", "end"),
             keys_refused: all.counters("holdfast_keys_refused_total", KEYS_HELP, "reason"),
             sets: all.counters("holdfast_sets_total", "Sets that ended, by result. Each set of an array counts.", "result"),
             unavailable: all.counters("holdfast_unavailable_total", UNAVAILABLE_HELP, "cause"),
@@ -180,6 +184,21 @@ impl Metrics {
     /// Counts a get that ended.
     pub fn get_ended(&self, end: GetEnd) {
         self.gets[end].inc();
+    }
+
+    /// Counts an event stream that ended, or was refused.
+    pub(crate) fn stream_ended(&self, end: StreamEnd) {
+        self.streams_ended[end].inc();
+    }
+
+    /// Counts an event stream as open.
+    pub(crate) fn stream_began(&self) {
+        self.streams.inc();
+    }
+
+    /// Counts an event stream as open no more.
+    pub(crate) fn stream_left(&self) {
+        self.streams.dec();
     }
 
     /// Records how long a valid get took to end.

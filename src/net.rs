@@ -3,6 +3,8 @@
 
 pub(crate) mod closing;
 pub(crate) mod connection;
+pub(crate) mod encode;
+pub(crate) mod flow;
 pub mod listener;
 pub(crate) mod parked;
 pub(crate) mod server;

@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod client_library;
+pub(crate) mod events;
 pub(crate) mod get;
 mod parked_wait;
 pub mod script;

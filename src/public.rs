@@ -23,7 +23,8 @@ use crate::page::get::{GetHandler, HeldGet};
 #[derive(Clone, Copy, Debug)]
 enum Route {
     Get,
-    Options,
+    Events,
+    Options(&'static str),
     Library(client_library::Form),
     Demo(demo::Route),
 }
@@ -32,7 +33,9 @@ impl Route {
     /// Returns the path as logs name it.
     const fn path(self) -> &'static str {
         match self {
-            Self::Get | Self::Options => "/status/get",
+            Self::Get => "/status/get",
+            Self::Events => "/status/events",
+            Self::Options(path) => path,
             Self::Library(form) => form.path(),
             Self::Demo(_) => "/demo",
         }
@@ -53,10 +56,14 @@ pub(crate) struct Public {
 
 impl Public {
     pub(crate) fn new(gets: Arc<GetHandler>, demo: Option<Demo>) -> Arc<Self> {
-        let mut table = vec![(
-            "/status/get",
-            vec![(Method::GET, Route::Get), (Method::OPTIONS, Route::Options)],
-        )];
+        let asked = |path, route| {
+            let options = Route::Options(path);
+            (path, vec![(Method::GET, route), (Method::OPTIONS, options)])
+        };
+        let mut table = vec![
+            asked("/status/get", Route::Get),
+            asked("/status/events", Route::Events),
+        ];
         table.extend(
             client_library::Form::ALL
                 .map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])),
@@ -92,20 +99,23 @@ impl Public {
     fn begin(&self, request: &Request) -> Handling<Answer, HeldGet> {
         let headers = request.headers();
         let grant = || self.gets.allow_origin.grant(headers);
+        let query = request.uri().query().unwrap_or_default();
         let routed = self.route(request);
         Span::current().record(
             "route",
             routed.as_ref().map_or("none", |route| route.path()),
         );
         let answered = match routed {
-            Ok(Route::Get) => match self
-                .gets
-                .begin(request.uri().query().unwrap_or_default(), headers)
-            {
+            Ok(Route::Get) => match self.gets.begin(query, headers) {
                 Handling::Answer(response) => Ok(Either::Left(response)),
                 Handling::Park(get) => return Handling::Park(get),
+                Handling::Flow(stream) => return Handling::Flow(stream),
             },
-            Ok(Route::Options) => {
+            Ok(Route::Events) => match self.gets.begin_events(query, headers) {
+                Ok(stream) => return Handling::Flow(Box::new(stream)),
+                Err(response) => Ok(Either::Left(*response)),
+            },
+            Ok(Route::Options(_)) => {
                 let preflight = headers.contains_key(ORIGIN)
                     && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
                 Ok(Either::Left(
@@ -180,6 +190,7 @@ mod tests {
             drain: shutdown::drain().1,
             metrics,
             hold: second,
+            stream_life: second,
             signing: None,
             callback_prefix: Prefix::default(),
             resource_policy: HeaderValue::from_static("cross-origin"),

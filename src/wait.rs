@@ -1,5 +1,5 @@
-//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets and the
-//! health probe use it, each through its own [`Waiting`]. It knows no HTTP and no connection.
+//! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets, event
+//! streams and the health probe use it, each through its own [`Waiting`]. It knows no HTTP and no connection.
 //!
 //! The types keep the order: only a [`Registered`] waiter can open its key, and only an
 //! [`Opened`] one can wait.
@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use self::mailbox::Mailbox;
+pub(crate) use self::mailbox::{Mailbox, Slot};
 use crate::cluster::recovery::Recovery;
 use crate::model::cause::Cause;
 use crate::model::key::Key;

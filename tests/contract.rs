@@ -6,6 +6,7 @@ pub(crate) mod callbacks;
 pub(crate) mod channel;
 pub(crate) mod clock;
 pub(crate) mod demo;
+mod events;
 mod golden;
 pub(crate) mod keys;
 pub(crate) mod library;

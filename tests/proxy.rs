@@ -2,6 +2,7 @@
 //! out.
 
 mod crowd;
+mod events;
 mod faults;
 mod held;
 mod http2;

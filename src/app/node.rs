@@ -147,6 +147,7 @@ impl Node {
             drain: self.drain.clone(),
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
+            stream_life: settings.stream_life,
             signing,
             callback_prefix: settings.callback_prefix.clone(),
             resource_policy: settings.resource_policy.clone(),

@@ -54,10 +54,11 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 41] = [
+pub(super) const ALL: [&dyn Declared; 42] = [
     &PUBLIC,
     &INTERNAL,
     &HOLD,
+    &STREAM_LIFE,
     &STATUS_TTL,
     &MAX_VALUE_BYTES,
     &MAX_BODY_BYTES,
@@ -119,6 +120,14 @@ pub(super) const HOLD: Setting<Duration> = Setting::new(
     "Longest time that a get is held",
 )
 .notes("Above 55 s holdfast warns at its start, because many proxies end a request after 60 s");
+
+pub(super) const STREAM_LIFE: Setting<Duration> = Setting::new(
+    "stream-life",
+    &Time(SECOND..=Duration::from_secs(86_400)),
+    Value("10m"),
+    "Longest time that an event stream lasts. Its page then comes again by itself",
+)
+.notes("Shortened at random by up to a sixteenth");
 
 pub(super) const STATUS_TTL: Setting<Duration> = Setting::new(
     "status-ttl",

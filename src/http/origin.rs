@@ -68,7 +68,7 @@ pub(crate) fn options(is_preflight: bool, allow: &'static str) -> Response {
             ACCESS_CONTROL_ALLOW_METHODS,
             HeaderValue::from_static("GET"),
         );
-        let allowed = "accept, cache-control, content-type, pragma";
+        let allowed = "accept, cache-control, content-type, last-event-id, pragma";
         headers.insert(
             ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static(allowed),

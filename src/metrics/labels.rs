@@ -68,6 +68,25 @@ labels! {
 }
 
 labels! {
+    /// The ending of an event stream, as `holdfast_streams_ended_total` counts it.
+    pub StreamEnd {
+        /// A final status was written.
+        Final => "final",
+        Gone => "gone",
+        Retry => "retry",
+        Busy => "busy",
+        Unavailable => "unavailable",
+        /// It had lasted for `--stream-life`.
+        Life => "life",
+        /// The client left, or was cut off.
+        Left => "left",
+        Invalid => "invalid",
+        /// The browser came again after an end for good, and was answered 204.
+        Over => "over",
+    }
+}
+
+labels! {
     /// The ending of a set, as `holdfast_sets_total` counts it.
     pub SetEnd {
         Success => "success",

@@ -12,6 +12,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper::Version;
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
@@ -24,8 +26,10 @@ use crate::http::head::Request;
 use crate::http::response::Response;
 use crate::metrics::{DropReason, Limit, Metrics};
 use crate::net::closing::{Course, Stop, Watch};
+use crate::net::encode::Exchange;
+use crate::net::flow::{self, Endless, Flow};
 use crate::net::listener::Stream;
-use crate::net::parked::{self, Exchange, Parked, Wakes};
+use crate::net::parked::{self, Parked, Wakes};
 use crate::net::timed::{Deadline, Phase, Timed, Timeouts, linger};
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::self_wake::SelfWakes;
@@ -44,7 +48,24 @@ pub(crate) enum Handling<F, P> {
     Answer(F),
     /// The request is held, and its connection parked.
     Park(P),
+    /// The request is answered piece by piece, for as long as it takes.
+    Flow(Box<dyn Endless>),
 }
+
+/// A request that hyper has read and does not answer.
+enum Taken<P> {
+    Held(P),
+    Endless(Box<dyn Endless>),
+}
+
+/// A connection that hyper has given back with a request.
+enum HandedBack<P: parked::Request> {
+    Parked(Arc<Parked<P>>, Wakes),
+    Flowing(BoxFuture<'static, Rested>),
+}
+
+/// The connection for its next request, or why the node ended it, if it did.
+type Rested = Result<(Stream, Bytes, Wakes), Option<DropReason>>;
 
 /// The data that all connections of a listener share.
 #[derive(Debug)]
@@ -89,17 +110,25 @@ where
     // the largest of its states.
     let mut speaks = Box::pin(speak(stream, Bytes::new(), Arc::clone(&shared), wakes));
     async move {
-        while let Some((parked, mut wakes)) = speaks.await {
-            P::hold(&parked, &mut wakes).await;
-            let (stream, ahead) = match parked.rest(&shared.timeouts, &mut wakes).await {
-                Ok(next) => next,
+        loop {
+            let rested = match speaks.await {
+                Some(HandedBack::Parked(parked, mut wakes)) => {
+                    P::hold(&parked, &mut wakes).await;
+                    let rested = parked.rest(&shared.timeouts, &mut wakes).await;
+                    rested.map(|(stream, ahead)| (stream, ahead, wakes))
+                }
+                Some(HandedBack::Flowing(flow)) => flow.await,
+                None => break,
+            };
+            match rested {
+                Ok((stream, ahead, wakes)) => {
+                    speaks = Box::pin(speak(stream, ahead, Arc::clone(&shared), wakes));
+                }
                 Err(why) => {
                     shared.metrics.refused(None, why);
                     break;
                 }
-            };
-            drop(parked);
-            speaks = Box::pin(speak(stream, ahead, Arc::clone(&shared), wakes));
+            }
         }
         drop(open);
     }
@@ -112,7 +141,7 @@ async fn speak<H, F, P>(
     ahead: Bytes,
     shared: Arc<Shared<H>>,
     mut wakes: Wakes,
-) -> Option<(Arc<Parked<P>>, Wakes)>
+) -> Option<HandedBack<P>>
 where
     H: Fn(Request) -> Handling<F, P>,
     F: Future<Output = Response>,
@@ -142,12 +171,23 @@ where
     if let Some((request, exchange)) = lock(&held).take() {
         if !ended.as_ref().is_err_and(hyper::Error::is_user) {
             // The client left after its request, and hyper saw that first.
-            request.left();
+            match request {
+                Taken::Held(request) => request.left(),
+                Taken::Endless(request) => request.left(),
+            }
             return None;
         }
-        let idle = shared.timeouts.idle;
-        let parked = Parked::new(request, exchange, stream, ahead.into(), idle, &wakes);
-        return Some((Arc::new(parked), wakes));
+        let (ahead, timeouts) = (ahead.into(), shared.timeouts);
+        return Some(match request {
+            Taken::Held(request) => {
+                let parked = Parked::new(request, exchange, stream, ahead, timeouts.idle, &wakes);
+                HandedBack::Parked(Arc::new(parked), wakes)
+            }
+            Taken::Endless(request) => {
+                let flow = Flow::new(stream, ahead, exchange, timeouts.write);
+                HandedBack::Flowing(request.run(flow, wakes).then(next_after).boxed())
+            }
+        });
     }
     let answered = match &ended {
         Ok(()) => true,
@@ -174,7 +214,7 @@ fn answer<H, F, P>(
     request: Request,
     shared: &Shared<H>,
     phase: &Phase,
-    held: &Mutex<Option<(P, Exchange)>>,
+    held: &Mutex<Option<(Taken<P>, Exchange)>>,
 ) -> impl Future<Output = Result<Response, HandBack>>
 where
     H: Fn(Request) -> Handling<F, P>,
@@ -183,15 +223,14 @@ where
     phase.request_begins();
     let had_body = !request.body().is_end_stream();
     let exchange = exchange(request.version(), request.headers());
-    let answer = match (shared.handler)(request) {
-        Handling::Answer(answer) => Some(answer),
-        Handling::Park(request) => {
-            *lock(held) = Some((request, exchange));
-            None
-        }
+    let taken = match (shared.handler)(request) {
+        Handling::Answer(answer) => Ok(answer),
+        Handling::Park(request) => Err(Taken::Held(request)),
+        Handling::Flow(request) => Err(Taken::Endless(request)),
     };
+    let answer = taken.map_err(|request| *lock(held) = Some((request, exchange)));
     async move {
-        let mut response = answer.ok_or(HandBack)?.await;
+        let mut response = answer.map_err(|()| HandBack)?.await;
         // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says `close` all
         // the same.
         if (exchange.is_old && exchange.is_last) || shared.stop.state() != Course::Open {
@@ -238,6 +277,25 @@ where
         }
     })
     .await
+}
+
+/// Returns the connection for its next request, when an answer that went on has ended.
+///
+/// # Errors
+/// Fails if the connection is at its end. The error has a reason if the node ended the connection
+/// before its client did.
+async fn next_after(ended: flow::Ended) -> Rested {
+    let (flow, wakes) = match ended {
+        flow::Ended::Whole(flow, wakes) => (flow, wakes),
+        flow::Ended::Broken(why) => return Err(why),
+    };
+    let closes = flow.closes();
+    let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
+    if closes {
+        Box::pin(async move { linger(&mut stream).await }).await;
+        return Err(None);
+    }
+    Ok((stream, ahead, wakes))
 }
 
 /// Returns why hyper ended a connection, as metrics count it.

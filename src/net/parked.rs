@@ -31,8 +31,6 @@
 //! connection without a byte for that request, and gives back the stream and the bytes that it
 //! read ahead. hyper does not promise this. The tests of `connection` check it.
 
-mod encode;
-
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -48,10 +46,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
-use self::encode::encode;
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::closing::{Course, Stop, Watch};
+use crate::net::encode::{Exchange, encode};
 use crate::net::listener::Stream;
 use crate::net::timed::{Timeouts, linger};
 use crate::runtime::lazy_timer::Timer;
@@ -113,15 +111,6 @@ impl Request for Never {
     async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
         match parked.request {}
     }
-}
-
-/// The facts about a request that shape the head of its answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Exchange {
-    /// Whether the request is HTTP/1.0. Its answer must say so if the connection stays open.
-    pub(crate) is_old: bool,
-    /// Whether the client wants no further answer on this connection.
-    pub(crate) is_last: bool,
 }
 
 /// The events that wake a connection's task, besides its socket.

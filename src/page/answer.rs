@@ -31,14 +31,13 @@ pub(crate) fn answer(
     waiters: usize,
     policy: &HeaderValue,
 ) -> Response {
-    let (code, status) = match outcome {
-        Outcome::Success(_) => (code::SUCCESS, StatusCode::OK),
-        Outcome::Timeout => (code::TIMEOUT, StatusCode::OK),
-        Outcome::Retry => (code::RETRY, StatusCode::SERVICE_UNAVAILABLE),
-        Outcome::Busy => (code::BUSY, StatusCode::TOO_MANY_REQUESTS),
-        Outcome::Gone(_) => (code::GONE, StatusCode::GONE),
-        Outcome::Invalid(_) => (code::INVALID, StatusCode::BAD_REQUEST),
-        Outcome::Unavailable(_) => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE),
+    let code = code_of(outcome);
+    let status = match outcome {
+        Outcome::Success(_) | Outcome::Timeout => StatusCode::OK,
+        Outcome::Retry | Outcome::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Outcome::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Outcome::Gone(_) => StatusCode::GONE,
+        Outcome::Invalid(_) => StatusCode::BAD_REQUEST,
     };
     let retry_after = matches!(code, code::RETRY | code::BUSY | code::UNAVAILABLE)
         .then(|| retry_after_ms(waiters));
@@ -66,6 +65,19 @@ pub(crate) fn answer(
     response
 }
 
+/// Returns the code that an answer with this outcome carries.
+pub(super) fn code_of(outcome: &Outcome) -> i32 {
+    match outcome {
+        Outcome::Success(_) => code::SUCCESS,
+        Outcome::Timeout => code::TIMEOUT,
+        Outcome::Retry => code::RETRY,
+        Outcome::Busy => code::BUSY,
+        Outcome::Gone(_) => code::GONE,
+        Outcome::Invalid(_) => code::INVALID,
+        Outcome::Unavailable(_) => code::UNAVAILABLE,
+    }
+}
+
 /// The object that answers every get: these members in this order.
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -79,7 +91,8 @@ struct Answer<'a> {
     retry_after_ms: Option<u64>,
 }
 
-fn answer_json(
+/// Renders the JSON object that answers a get.
+pub(super) fn answer_json(
     code: i32,
     outcome: &Outcome,
     last: Version,

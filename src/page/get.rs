@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 pub(crate) use self::held::HeldGet;
+pub(super) use self::held::refused;
 use self::params::{BadForm, Params, Target};
 use crate::cluster::recovery::Recovery;
 use crate::http::origin::AllowOrigin;
@@ -39,6 +40,8 @@ pub(crate) struct GetHandler {
     pub(crate) drain: Drain,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hold: Duration,
+    /// The longest life of a stream.
+    pub(crate) stream_life: Duration,
     /// The check of keys' signatures, if keys have to be signed.
     pub(crate) signing: Option<Arc<Signing>>,
     /// The beginning that names of callbacks and variables must have.
@@ -108,11 +111,11 @@ impl GetHandler {
 
     /// Returns whether a node may have given a page this version. A version that no node gave
     /// must neither hide the key's status nor raise the key's versions.
-    fn may_be_given(&self, last: Version) -> bool {
+    pub(super) fn may_be_given(&self, last: Version) -> bool {
         last == Version::NONE || last.get() <= self.store.clock_ms().saturating_add(MAX_AHEAD)
     }
 
-    fn admit(&self, key: Key) -> Result<Admitted, KeyRejection> {
+    pub(super) fn admit(&self, key: Key) -> Result<Admitted, KeyRejection> {
         match &self.signing {
             Some(signing) => signing.admit(key, system_ms()),
             None => Ok(Admitted {

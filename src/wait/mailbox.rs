@@ -15,7 +15,7 @@ use crate::runtime::sync::{Mutex, lock};
 use crate::waiters::Taker;
 
 /// The side of a mailbox on which its task waits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     slot: Arc<Slot>,
     timer: Timer,
@@ -23,14 +23,28 @@ pub(crate) struct Mailbox {
 
 /// The side of a mailbox to which news is delivered.
 #[derive(Debug)]
-struct Slot(Mutex<RightToAnswer<News, Infallible>>);
+pub(crate) struct Slot(Mutex<RightToAnswer<News, Infallible>>);
 
-impl Default for Mailbox {
+impl Default for Slot {
     fn default() -> Self {
-        Self {
-            slot: Arc::new(Slot(Mutex::new(RightToAnswer::new(false)))),
-            timer: Timer::default(),
-        }
+        Self(Mutex::new(RightToAnswer::new(false)))
+    }
+}
+
+impl Slot {
+    /// See [`Waiting::allow_answer`].
+    pub(crate) fn allow_answer(&self) -> Option<News> {
+        lock(&self.0).allow_answer()
+    }
+
+    /// Becomes ready when news was delivered, or its delivery has failed.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
+        lock(&self.0).poll(cx)
+    }
+
+    /// See [`Waiting::poll_delivery_end`].
+    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
+        lock(&self.0).poll_end(cx)
     }
 }
 
@@ -60,7 +74,7 @@ impl Waiting for Mailbox {
     }
 
     fn allow_answer(&self) -> Option<News> {
-        lock(&self.slot.0).allow_answer()
+        self.slot.allow_answer()
     }
 
     fn poll_interrupted(
@@ -68,7 +82,7 @@ impl Waiting for Mailbox {
         deadline: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Interruption<News>> {
-        if let Poll::Ready(end) = lock(&self.slot.0).poll(cx) {
+        if let Poll::Ready(end) = self.slot.poll(cx) {
             return Poll::Ready(Interruption::Delivery(end));
         }
         ready!(self.timer.poll(deadline, cx));
@@ -76,7 +90,7 @@ impl Waiting for Mailbox {
     }
 
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        lock(&self.slot.0).poll_end(cx)
+        self.slot.poll_end(cx)
     }
 }
 

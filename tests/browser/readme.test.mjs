@@ -57,6 +57,7 @@ const ways = {
   plain_script: () => block("## Plain script", "html"),
   jquery: () => `<script src="/jquery.js"></script><script>${block("## jQuery", "js")}</script>`,
   fetch: () => `<script type="module">${block("## fetch", "js")}</script>`,
+  events: () => `<script type="module">${block("## EventSource", "js")}</script>`,
 };
 for (const [name, body] of Object.entries(ways)) {
   test(`page_by_${name}_hears_all_to_the_end`, limit, async (t) => {

@@ -466,7 +466,7 @@ async fn a_preflight_is_a_204_that_allows_get_to_any_origin() {
     assert_eq!(response.status, 204);
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(response.header("access-control-allow-methods"), Some("GET"));
-    let allowed = "accept, cache-control, content-type, pragma";
+    let allowed = "accept, cache-control, content-type, last-event-id, pragma";
     assert_eq!(
         response.header("access-control-allow-headers"),
         Some(allowed)

@@ -31,10 +31,11 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 40] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 41] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
+    ("--stream-life", Some("10m"), Time),
     ("--status-ttl", Some("300s"), Time),
     ("--max-value-bytes", Some("65536"), Number),
     ("--max-body-bytes", Some("8388608"), Number),
@@ -378,6 +379,7 @@ async fn values_in_the_next_argument_are_refused_too_also_negative_ones() {
 async fn values_out_of_range_are_refused_and_the_limits_are_not() {
     let ranges = [
         ("--hold", "1s", "10m", ["999ms", "601s"]),
+        ("--stream-life", "1s", "1day", ["999ms", "86401s"]),
         ("--status-ttl", "1s", "7days", ["0s", "604801s"]),
         ("--status-ttl", "2s", "1day", ["1500ms", "999ms"]),
         ("--threads", "1", "1024", ["0", "1025"]),
@@ -486,7 +488,7 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 29] = [
+    let good: [(&str, &[&str]); 30] = [
         (
             "--public",
             &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"],
@@ -496,6 +498,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
             &["127.0.0.1:0", "0.0.0.0:11001", "unix:/run/i.sock"],
         ),
         ("--hold", &["1s", "2m", "1m 30s"]),
+        ("--stream-life", &["1s", "1h"]),
         ("--status-ttl", &["1s", "7days", "1h"]),
         ("--max-value-bytes", &["1", "65536"]),
         ("--max-body-bytes", &["70000", "1000000000"]),

@@ -56,6 +56,8 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
     for (method, target) in [
         ("GET", "/status/get?key=k"),
         ("OPTIONS", "/status/get?key=k"),
+        ("GET", "/status/events?key=k"),
+        ("OPTIONS", "/status/events?key=k"),
         ("GET", "/holdfast.js"),
         ("GET", "/holdfast.mjs"),
         ("GET", "/demo"),
@@ -91,6 +93,7 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         "/",
         "/status",
         "/status/get/",
+        "/status/events/",
         "/status/get%3Fkey=k",
         "/STATUS/GET",
         "/demo/",

@@ -187,6 +187,58 @@ impl Conn {
         std::mem::take(&mut self.unread)
     }
 
+    /// Reads the head of the next answer. Its body, of whatever form, stays to be read.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    pub async fn read_head(&mut self) -> Response {
+        let head = self.read_until(b"\r\n\r\n").await;
+        Response::parse_head(&head).expect("a whole head").0
+    }
+
+    /// Reads up to the next `end`, which is included.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    pub async fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        let at = |bytes: &[u8]| bytes.windows(end.len()).position(|window| window == end);
+        loop {
+            if let Some(at) = at(&self.unread) {
+                return self.unread.drain(..at + end.len()).collect();
+            }
+            self.fill_in_time().await;
+        }
+    }
+
+    /// Reads this many bytes.
+    ///
+    /// # Panics
+    /// If they do not come in time.
+    pub async fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        while self.unread.len() < length {
+            self.fill_in_time().await;
+        }
+        self.unread.drain(..length).collect()
+    }
+
+    /// Reads what comes next, or returns `None` if the connection ends.
+    ///
+    /// # Panics
+    /// If neither comes in time.
+    pub async fn read_some(&mut self) -> Option<Vec<u8>> {
+        let patience = self.patience;
+        if self.unread.is_empty() && !timeout(patience, self.fill()).await.expect("in time") {
+            return None;
+        }
+        Some(std::mem::take(&mut self.unread))
+    }
+
+    async fn fill_in_time(&mut self) {
+        let patience = self.patience;
+        let filled = timeout(patience, self.fill()).await;
+        assert_eq!(filled, Ok(true), "read so far: {:?}", lossy(&self.unread));
+    }
+
     /// Waits for the close.
     ///
     /// # Panics

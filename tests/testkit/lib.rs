@@ -14,6 +14,7 @@
 mod authority;
 mod clock;
 mod conn;
+mod events;
 mod files;
 mod launch;
 pub mod nginx;
@@ -38,6 +39,7 @@ use tokio::time::{Instant, sleep};
 pub use authority::Authority;
 pub use clock::Clock;
 pub use conn::{Address, Conn, encode, request};
+pub use events::{Event, Events};
 pub use files::many_files;
 pub use launch::{Finished, Launch};
 pub use nginx::Nginx;

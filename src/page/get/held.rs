@@ -259,7 +259,7 @@ fn ended_by(end: End, expires_at: Option<Version>) -> Ended {
 }
 
 /// Returns the outcome of a get whose key the store did not open.
-fn refused(error: StoreError) -> Outcome {
+pub(in crate::page) fn refused(error: StoreError) -> Outcome {
     match error {
         StoreError::Full => Outcome::Busy,
         StoreError::Unavailable(cause) | StoreError::Unknown(cause) => Outcome::Unavailable(cause),

@@ -75,12 +75,12 @@ impl<'a> Params<'a> {
         form.ok_or(BadForm)
     }
 
-    /// Returns the content of the get.
+    /// Returns the key and the version that the page knows already, for an answer that goes on.
     ///
     /// # Errors
-    /// Returns the first mistake in the order key, last, wait. With it comes `last`, unless that
-    /// is wrong itself.
-    pub fn target(&self, hold: Duration) -> Result<Target, (Mistake, Option<Version>)> {
+    /// Returns the first mistake in the order key, last. With it comes `last`, unless that is
+    /// wrong itself.
+    pub fn watched(&self) -> Result<(Key, Version), (Mistake, Option<Version>)> {
         let key = self.key.required().and_then(Key::parse);
         let known = |text| {
             Version::parse(text)
@@ -91,21 +91,31 @@ impl<'a> Params<'a> {
             .last
             .optional()
             .and_then(|last| last.map_or(Ok(Version::NONE), known));
+        match (key, last) {
+            (Ok(key), Ok(last)) => Ok((key, last)),
+            (Err(what), last) => Err((Mistake::new("key", what), last.ok())),
+            (_, Err(what)) => Err((Mistake::new("last", what), None)),
+        }
+    }
+
+    /// Returns the content of the get.
+    ///
+    /// # Errors
+    /// Returns the first mistake in the order key, last, wait. With it comes `last`, unless that
+    /// is wrong itself.
+    pub fn target(&self, hold: Duration) -> Result<Target, (Mistake, Option<Version>)> {
+        let (key, last) = self.watched()?;
         let seconds = |text| parse_wait(text).ok_or(Fault::NotSeconds);
         let wait = self
             .wait
             .optional()
             .and_then(|wait| wait.map_or(Ok(hold), seconds));
-        match (key, last, wait) {
-            (Ok(key), Ok(last), Ok(wait)) => Ok(Target {
-                key,
-                last,
-                wait: shortened(wait, hold),
-            }),
-            (Err(what), last, _) => Err((Mistake::new("key", what), last.ok())),
-            (_, Err(what), _) => Err((Mistake::new("last", what), None)),
-            (_, last, Err(what)) => Err((Mistake::new("wait", what), last.ok())),
-        }
+        let wait = wait.map_err(|what| (Mistake::new("wait", what), Some(last)))?;
+        Ok(Target {
+            key,
+            last,
+            wait: shortened(wait, hold),
+        })
     }
 }
 

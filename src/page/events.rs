@@ -1,0 +1,542 @@
+//! A stream of server-sent events: each newer status of a key, on one connection, for any
+//! `EventSource`.
+//!
+//! A stream is a row of waits ([`crate::wait`]). Each begins with the version that the stream was
+//! given last, so its open finds whatever was set since, and nothing is lost between two waits.
+//! Each renews the lease and the floor of the key, like the next get of a page.
+//!
+//! An `EventSource` gives up for good at any status but 200, and comes again after every end of a
+//! stream. So also the ends that are no status are events, and only mistakes are refused. A
+//! comment now and then shows the browser and the proxies that the stream is alive.
+
+use std::fmt::Write;
+use std::mem::take;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hyper::StatusCode;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::http::origin::Grant;
+use crate::http::response::{NOSNIFF, Response, retry_after_ms};
+use crate::metrics::{DropReason, Limit, StreamEnd};
+use crate::model::key::Key;
+use crate::model::mistake::{Fault, Mistake};
+use crate::model::signing::Admitted;
+use crate::model::status::{Outcome, Seen, Version};
+use crate::net::closing::Course;
+use crate::net::flow::{Ended, Endless, Flow};
+use crate::net::parked::Wakes;
+use crate::page::answer::{self, answer_json, code_of};
+use crate::page::get::params::Params;
+use crate::page::get::{GetHandler, refused};
+use crate::page::script::Form;
+use crate::runtime::clock::millis;
+use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
+use crate::wait::{End, News, Registered, Slot, Waiting};
+use crate::waiters::{Full, Taker};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The longest time without a byte, after which a comment is written. It is below the time after
+/// which proxies and firewalls forget a silent connection.
+const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
+/// A comment: a line that every reader ignores.
+const COMMENT: &[u8] = b":\n\n";
+/// The range of the time after which a browser comes again, in milliseconds.
+const RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
+/// The time after its deadline that a wait gives the store to finish opening its key.
+const OPEN_GRACE: Duration = Duration::from_millis(500);
+
+/// A request for a stream that passed its checks.
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    handler: Arc<GetHandler>,
+    key: Key,
+    /// The version as the page gave it.
+    last: Version,
+    /// Whether `last` is too far ahead of the store's clock, so that it counts as 0.
+    ignores_last: bool,
+    /// When the signed key expires, if the key is one.
+    expires: Option<Instant>,
+    grant: Grant,
+    since: Instant,
+}
+
+/// The words of `last-event-id`: how far a browser had come when its stream broke off.
+#[derive(Debug, PartialEq, Eq)]
+struct Resumed {
+    last: Version,
+    /// Whether the stream had ended for good, so that the browser need not come again.
+    has_ended: bool,
+}
+
+impl Resumed {
+    /// Reads the id of the last event, if the browser sends one.
+    ///
+    /// # Errors
+    /// Fails if its digits are no version that a page may have.
+    fn of(headers: &HeaderMap) -> Result<Option<Self>, Mistake> {
+        let Some(id) = headers.get(LAST_EVENT_ID) else {
+            return Ok(None);
+        };
+        let id = id.as_bytes();
+        let digits = id.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = id.split_at(digits);
+        let last = match str::from_utf8(digits) {
+            Ok("") | Err(_) => Version::NONE,
+            Ok(digits) => Version::parse(digits)
+                .filter(|last| *last <= Version::MAX_LAST)
+                .ok_or(Mistake::new("last-event-id", Fault::NotAVersion))?,
+        };
+        let has_ended = !digits.is_empty() && matches!(rest, b".final" | b".gone");
+        Ok(Some(Self { last, has_ended }))
+    }
+}
+
+impl GetHandler {
+    /// Checks a request for a stream, in the order that docs/contract.md gives.
+    ///
+    /// # Errors
+    /// Returns the answer if there is no stream.
+    pub(crate) fn begin_events(
+        self: &Arc<Self>,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Result<EventStream, Box<Response>> {
+        let grant = self.allow_origin.grant(headers);
+        let json = |outcome: &Outcome, last| {
+            let (waiters, policy) = (self.waiters.len(), &self.resource_policy);
+            let answer = answer::answer(&Form::Json, &grant, outcome, last, waiters, policy);
+            Box::new(answer)
+        };
+        let invalid = |mistake: Mistake, last| {
+            self.metrics.stream_ended(StreamEnd::Invalid);
+            debug!(what = %mistake.what(), "stream refused");
+            json(&Outcome::Invalid(mistake), last)
+        };
+        let (key, last) = Params::parse(query)
+            .watched()
+            .map_err(|(mistake, last)| invalid(mistake, last.unwrap_or_default()))?;
+        let resumed = Resumed::of(headers).map_err(|mistake| invalid(mistake, last))?;
+        let over = || {
+            self.metrics.stream_ended(StreamEnd::Over);
+            Box::new(grant.apply(over()))
+        };
+        let Admitted { id: key, left } = match (self.admit(key), &resumed) {
+            (Ok(admitted), _) => admitted,
+            // The browser would come again for ever.
+            (Err(_), Some(_)) => return Err(over()),
+            (Err(why), None) => {
+                self.metrics.stream_ended(StreamEnd::Gone);
+                self.metrics.key_refused(why);
+                return Err(json(&Outcome::Gone(last), last));
+            }
+        };
+        if resumed.as_ref().is_some_and(|resumed| resumed.has_ended) {
+            return Err(over());
+        }
+        let last = resumed.map_or(last, |resumed| resumed.last.max(last));
+        let since = Instant::now();
+        Ok(EventStream {
+            handler: Arc::clone(self),
+            key,
+            last,
+            ignores_last: !self.may_be_given(last),
+            expires: left.map(|left| since + left),
+            grant,
+            since,
+        })
+    }
+}
+
+impl Endless for EventStream {
+    fn run(self: Box<Self>, mut flow: Flow, mut wakes: Wakes) -> BoxFuture<'static, Ended> {
+        async move {
+            self.handler.metrics.stream_began();
+            let end = self.serve(&mut flow, &mut wakes).await;
+            self.record_end(end.unwrap_or(StreamEnd::Left));
+            match end {
+                Ok(_) => Ended::Whole(flow, wakes),
+                Err(why) => Ended::Broken(why),
+            }
+        }
+        .boxed()
+    }
+
+    fn left(&self) {
+        self.handler.metrics.stream_began();
+        self.record_end(StreamEnd::Left);
+    }
+}
+
+impl EventStream {
+    /// Writes the head, the events and the end. Returns why the stream ended.
+    ///
+    /// # Errors
+    /// Fails if the connection ended first. The error has a reason if the node ended it.
+    async fn serve(
+        &self,
+        flow: &mut Flow,
+        wakes: &mut Wakes,
+    ) -> Result<StreamEnd, Option<DropReason>> {
+        flow.begin(self.grant.apply(head()));
+        flow.push(&retry(rand::random_range(RETRY_MS)));
+        let end = self.follow(flow, wakes).await?;
+        if wakes.stop.stop().state() != Course::Open {
+            // The browser must come again on another connection, so that it reaches another node.
+            flow.close();
+        }
+        flow.end();
+        flow.flush(&mut wakes.timer).await?;
+        Ok(end)
+    }
+
+    /// Writes events until the stream has an end.
+    async fn follow(
+        &self,
+        flow: &mut Flow,
+        wakes: &mut Wakes,
+    ) -> Result<StreamEnd, Option<DropReason>> {
+        let life = self.handler.stream_life;
+        let life_ends = self.since + life.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0));
+        let mut last = if self.ignores_last {
+            Version::NONE
+        } else {
+            self.last
+        };
+        let mut comment_at = next_comment();
+        loop {
+            flow.flush(&mut wakes.timer).await?;
+            let wait = self.wait(flow, wakes, last, life_ends, &mut comment_at);
+            let (outcome, since) = match wait.await {
+                Ok(End::News(News { update, since })) => (update.into(), since),
+                // The next wait finds the status.
+                Ok(End::Answered | End::Abandoned) => continue,
+                Ok(End::Left) => return Err(flow.take_cut()),
+                Ok(End::Stopping) => (Outcome::Retry, None),
+                Ok(End::Refused(error)) => (refused(error), None),
+                Ok(End::Deadline { .. }) if self.has_expired() => (Outcome::Gone(last), None),
+                Ok(End::Deadline {
+                    unopened: Some(cause),
+                }) => (Outcome::Unavailable(cause), None),
+                Ok(End::Deadline { unopened: None }) if life_ends <= Instant::now() => {
+                    flow.push(&retry(rand::random_range(RETRY_MS)));
+                    return Ok(StreamEnd::Life);
+                }
+                Ok(End::Deadline { unopened: None }) => continue,
+                Err(full) => {
+                    self.handler.metrics.limit_hit(match full {
+                        Full::Node => Limit::Waiters,
+                        Full::Key => Limit::WaitersPerKey,
+                    });
+                    (Outcome::Busy, None)
+                }
+            };
+            flow.push(&self.event(&outcome, last));
+            comment_at = next_comment();
+            let end = match outcome {
+                Outcome::Success(status) if !status.is_final => {
+                    last = status.version;
+                    flow.flush(&mut wakes.timer).await?;
+                    if let Some(since) = since {
+                        self.handler.metrics.record_wake(since.elapsed());
+                    }
+                    continue;
+                }
+                Outcome::Success(_) => StreamEnd::Final,
+                Outcome::Gone(_) => StreamEnd::Gone,
+                Outcome::Retry => StreamEnd::Retry,
+                Outcome::Busy => StreamEnd::Busy,
+                Outcome::Unavailable(cause) => {
+                    self.handler.metrics.unavailable(cause);
+                    StreamEnd::Unavailable
+                }
+                Outcome::Timeout | Outcome::Invalid(_) => StreamEnd::Life,
+            };
+            return Ok(end);
+        }
+    }
+
+    /// Waits once for news above `last`, for a hold at most.
+    ///
+    /// # Errors
+    /// [`Full`] if a limit is reached.
+    async fn wait(
+        &self,
+        flow: &mut Flow,
+        wakes: &mut Wakes,
+        last: Version,
+        life_ends: Instant,
+        comment_at: &mut Instant,
+    ) -> Result<End, Full> {
+        let GetHandler {
+            waiters,
+            store,
+            recovery,
+            drain,
+            hold,
+            ..
+        } = &*self.handler;
+        if drain.begun() {
+            // What is there is still told.
+            return Ok(
+                match store
+                    .open(&self.key, Seen::from(last), Duration::ZERO)
+                    .await
+                {
+                    Ok(Some(update)) => End::News(News {
+                        update,
+                        since: None,
+                    }),
+                    _ => End::Stopping,
+                },
+            );
+        }
+        // Shortened at random, so that streams that came together do not open their keys together.
+        let hold = hold.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0));
+        let ends = [Some(life_ends), self.expires].into_iter().flatten();
+        let deadline = ends.fold(Instant::now() + hold, Instant::min);
+        let waiting = StreamWait {
+            slot: Arc::default(),
+            flow,
+            wakes,
+            comment_at,
+        };
+        let registered = Registered::new(waiters, &self.key, last, waiting)?;
+        let opened = registered
+            .open(store, recovery.as_deref(), hold, deadline + OPEN_GRACE)
+            .await;
+        Ok(match opened {
+            Ok(opened) => opened.wait(deadline).await,
+            Err(end) => end,
+        })
+    }
+
+    fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Renders an outcome as an event. `last` is the version that the page knows.
+    fn event(&self, outcome: &Outcome, last: Version) -> Vec<u8> {
+        let code = code_of(outcome);
+        let (name, retry_ms) = match outcome {
+            Outcome::Gone(_) => (Some("gone"), None),
+            Outcome::Retry => (Some("retry"), Some(())),
+            Outcome::Busy => (Some("busy"), Some(())),
+            Outcome::Unavailable(_) => (Some("unavailable"), Some(())),
+            _ => (None, None),
+        };
+        let retry_ms = retry_ms.map(|()| retry_after_ms(self.handler.waiters.len()));
+        let id = match outcome {
+            Outcome::Success(status) if status.is_final => Some((status.version, ".final")),
+            Outcome::Success(status) => Some((status.version, "")),
+            Outcome::Gone(version) => Some((*version, ".gone")),
+            _ => None,
+        };
+        render(
+            id,
+            name,
+            retry_ms,
+            &answer_json(code, outcome, last, retry_ms),
+        )
+    }
+
+    /// Counts and logs the end of the stream.
+    fn record_end(&self, end: StreamEnd) {
+        let lasted = self.since.elapsed();
+        self.handler.metrics.stream_ended(end);
+        self.handler.metrics.stream_left();
+        let (key, lasted_ms) = (self.key.hashed(), millis(lasted));
+        let (end, route) = (end.as_str(), "/status/events");
+        debug!(parent: None, listener = "public", route, %key, end, lasted_ms, "stream ended");
+    }
+}
+
+/// The half of a wait that the stream's task uses.
+struct StreamWait<'a> {
+    slot: Arc<Slot>,
+    flow: &'a mut Flow,
+    wakes: &'a mut Wakes,
+    /// When the next comment is due.
+    comment_at: &'a mut Instant,
+}
+
+impl Waiting for StreamWait<'_> {
+    fn taker(&self) -> Arc<dyn Taker> {
+        Arc::<Slot>::clone(&self.slot)
+    }
+
+    fn allow_answer(&self) -> Option<News> {
+        self.slot.allow_answer()
+    }
+
+    fn poll_interrupted(
+        &mut self,
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption<News>> {
+        if let Poll::Ready(end) = self.slot.poll(cx) {
+            return Poll::Ready(Interruption::Delivery(end));
+        }
+        if self.wakes.stop.poll(cx) != Course::Open {
+            return Poll::Ready(Interruption::Stopping);
+        }
+        loop {
+            if let Poll::Ready(Err(_)) = self.flow.poll_write(cx) {
+                return Poll::Ready(Interruption::Left);
+            }
+            // While a comment is not written, another one would only fill memory.
+            let due = self.flow.cut_at().unwrap_or(*self.comment_at);
+            if self.wakes.timer.poll(due.min(deadline), cx).is_pending() {
+                break;
+            }
+            if deadline <= due {
+                return Poll::Ready(Interruption::Deadline);
+            }
+            if self.flow.cut_at().is_some() {
+                self.flow.note_cut(DropReason::WriteTimeout);
+                return Poll::Ready(Interruption::Left);
+            }
+            self.flow.push(COMMENT);
+            *self.comment_at = next_comment();
+        }
+        self.flow.poll_left(cx).map(|()| Interruption::Left)
+    }
+
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
+        self.slot.poll_end(cx)
+    }
+}
+
+/// Returns when the next comment is due, if nothing is written before.
+fn next_comment() -> Instant {
+    Instant::now() + COMMENT_INTERVAL.mul_f64(1.0 - rand::random_range(0.0..=0.25))
+}
+
+/// Returns the head of a stream, without its rights.
+fn head() -> Response {
+    let mut response = Response::default();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    // nginx then passes on each event at once.
+    let buffering = HeaderName::from_static("x-accel-buffering");
+    headers.insert(buffering, HeaderValue::from_static("no"));
+    response
+}
+
+/// Returns the answer that keeps a browser from coming again.
+fn over() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response
+}
+
+/// Renders the time after which the browser is to come again.
+fn retry(ms: u64) -> Vec<u8> {
+    format!("retry: {ms}\n\n").into_bytes()
+}
+
+/// Renders an event (the HTML standard, 9.2.5). A line end in the JSON begins another `data` line,
+/// which the browser joins by a line feed: white space is as good as any other there.
+fn render(
+    id: Option<(Version, &str)>,
+    name: Option<&str>,
+    retry_ms: Option<u64>,
+    json: &[u8],
+) -> Vec<u8> {
+    let mut text = String::new();
+    let written = (|| {
+        if let Some(ms) = retry_ms {
+            writeln!(text, "retry: {ms}")?;
+        }
+        if let Some((version, suffix)) = id {
+            writeln!(text, "id: {version}{suffix}")?;
+        }
+        if let Some(name) = name {
+            writeln!(text, "event: {name}")?;
+        }
+        std::fmt::Result::Ok(())
+    })();
+    written.expect("a text can be written to");
+    let mut event = take(&mut text).into_bytes();
+    event.reserve(json.len() + 16);
+    let mut rest = json;
+    loop {
+        let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        event.extend_from_slice(b"data: ");
+        event.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
+        event.push(b'\n');
+        let Some(end) = end else { break };
+        let length = if rest[end..].starts_with(b"\r\n") {
+            2
+        } else {
+            1
+        };
+        rest = &rest[end + length..];
+    }
+    event.push(b'\n');
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_the_last_event_says_how_far_a_page_came() {
+        let of = |id: &str| {
+            let id = HeaderValue::from_str(id).expect("a header");
+            Resumed::of(&HeaderMap::from_iter([(LAST_EVENT_ID, id)]))
+        };
+        assert_eq!(Resumed::of(&HeaderMap::new()), Ok(None));
+        for (id, last, has_ended) in [
+            ("", 0, false),
+            ("7", 7, false),
+            ("7.final", 7, true),
+            ("7.gone", 7, true),
+            ("7.finale", 7, false),
+            ("7x", 7, false),
+            (".final", 0, false),
+            ("x7", 0, false),
+        ] {
+            let last = Version::new(last).expect("good");
+            assert_eq!(of(id), Ok(Some(Resumed { last, has_ended })), "{id:?}");
+        }
+        for id in ["9007199254740991", "99999999999999999999.final"] {
+            assert!(of(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn line_ends_in_a_value_begin_another_line_of_data() {
+        let version = Version::new(5).expect("good");
+        let event = render(
+            Some((version, ".final")),
+            None,
+            None,
+            b"{\r\n\"a\":\r1,\n\n2}",
+        );
+        let text = String::from_utf8(event).expect("UTF-8");
+        assert_eq!(
+            text,
+            "id: 5.final\ndata: {\ndata: \"a\":\ndata: 1,\ndata: \ndata: 2}\n\n"
+        );
+        let event = render(None, Some("busy"), Some(300), b"{}");
+        let text = String::from_utf8(event).expect("UTF-8");
+        assert_eq!(text, "retry: 300\nevent: busy\ndata: {}\n\n");
+    }
+}
