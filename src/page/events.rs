@@ -26,7 +26,7 @@ use tracing::debug;
 
 use crate::http::origin::Grant;
 use crate::http::response::{NOSNIFF, Response, retry_after_ms};
-use crate::metrics::{DropReason, Limit, StreamEnd};
+use crate::metrics::{DropReason, StreamEnd};
 use crate::model::key::Key;
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::signing::Admitted;
@@ -35,8 +35,8 @@ use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
 use crate::page::answer::{self, answer_json, code_of};
-use crate::page::get::params::Params;
-use crate::page::get::{GetHandler, refused};
+use crate::page::get::params::{Params, spread};
+use crate::page::get::{GetHandler, OPEN_GRACE, refused};
 use crate::page::script::Form;
 use crate::runtime::clock::millis;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
@@ -51,8 +51,6 @@ const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 const COMMENT: &[u8] = b":\n\n";
 /// The range of the time after which a browser comes again, in milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
-/// The time after its deadline that a wait gives the store to finish opening its key.
-const OPEN_GRACE: Duration = Duration::from_millis(500);
 
 /// A request for a stream that passed its checks.
 #[derive(Debug)]
@@ -204,8 +202,7 @@ impl EventStream {
         flow: &mut Flow,
         wakes: &mut Wakes,
     ) -> Result<StreamEnd, Option<DropReason>> {
-        let life = self.handler.stream_life;
-        let life_ends = self.since + life.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0));
+        let life_ends = self.since + spread(self.handler.stream_life);
         let mut last = if self.ignores_last {
             Version::NONE
         } else {
@@ -232,10 +229,7 @@ impl EventStream {
                 }
                 Ok(End::Deadline { unopened: None }) => continue,
                 Err(full) => {
-                    self.handler.metrics.limit_hit(match full {
-                        Full::Node => Limit::Waiters,
-                        Full::Key => Limit::WaitersPerKey,
-                    });
+                    self.handler.count_full(full);
                     (Outcome::Busy, None)
                 }
             };
@@ -285,7 +279,7 @@ impl EventStream {
             ..
         } = &*self.handler;
         if drain.begun() {
-            // What is there is still told.
+            // A status that the store has is written even in a drain.
             return Ok(
                 match store
                     .open(&self.key, Seen::from(last), Duration::ZERO)
@@ -300,7 +294,7 @@ impl EventStream {
             );
         }
         // Shortened at random, so that streams that came together do not open their keys together.
-        let hold = hold.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0));
+        let hold = spread(*hold);
         let ends = [Some(life_ends), self.expires].into_iter().flatten();
         let deadline = ends.fold(Instant::now() + hold, Instant::min);
         let waiting = StreamWait {

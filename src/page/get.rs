@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tracing::debug;
 
 pub(crate) use self::held::HeldGet;
-pub(super) use self::held::refused;
+pub(super) use self::held::{OPEN_GRACE, refused};
 use self::params::{BadForm, Params, Target};
 use crate::cluster::recovery::Recovery;
 use crate::http::origin::AllowOrigin;
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
-use crate::metrics::{GetEnd, Metrics};
+use crate::metrics::{GetEnd, Limit, Metrics};
 use crate::model::key::Key;
 use crate::model::mistake::Fault;
 use crate::model::signing::{Admitted, KeyRejection, Signing};
@@ -28,7 +28,7 @@ use crate::page::script::Prefix;
 use crate::runtime::clock::{MAX_AHEAD, system_ms};
 use crate::runtime::shutdown::Drain;
 use crate::store::Store;
-use crate::waiters::Waiters;
+use crate::waiters::{Full, Waiters};
 
 /// The parts of the node that gets need.
 #[derive(Debug)]
@@ -123,6 +123,14 @@ impl GetHandler {
                 left: None,
             }),
         }
+    }
+
+    /// Counts a waiter that was not registered because a limit is reached.
+    pub(super) fn count_full(&self, full: Full) {
+        self.metrics.limit_hit(match full {
+            Full::Node => Limit::Waiters,
+            Full::Key => Limit::WaitersPerKey,
+        });
     }
 
     fn refuse_key(&self, why: KeyRejection, response: Response) -> Handling<Response, HeldGet> {

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::GetHandler;
 use crate::http::origin::Grant;
 use crate::http::response::Response;
-use crate::metrics::{GetEnd, Limit};
+use crate::metrics::GetEnd;
 use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Seen, Version};
@@ -25,7 +25,7 @@ use crate::waiters::Full;
 
 /// The time after its deadline that a get gives the store to finish opening its key. So a get
 /// with the shortest wait finds what a get without a wait finds.
-const OPEN_GRACE: Duration = Duration::from_millis(500);
+pub(in crate::page) const OPEN_GRACE: Duration = Duration::from_millis(500);
 
 /// A get that is held, with the little data that its answer needs.
 #[derive(Debug)]
@@ -195,10 +195,7 @@ impl HeldGet {
     }
 
     fn busy(&self, full: Full) -> Ended {
-        self.handler.metrics.limit_hit(match full {
-            Full::Node => Limit::Waiters,
-            Full::Key => Limit::WaitersPerKey,
-        });
+        self.handler.count_full(full);
         Ended::With(Outcome::Busy.into())
     }
 }

@@ -137,11 +137,13 @@ fn parse_wait(text: &str) -> Option<Duration> {
 /// Returns how long a get waits, at most the hold. A wait of the whole hold is shortened by up
 /// to a sixteenth, so that pages that came together do not come again together.
 fn shortened(wait: Duration, hold: Duration) -> Duration {
-    if wait < hold {
-        wait
-    } else {
-        hold.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0))
-    }
+    if wait < hold { wait } else { spread(hold) }
+}
+
+/// Returns a time shortened by up to a sixteenth at random, so that what began together does not
+/// end together.
+pub(in crate::page) fn spread(time: Duration) -> Duration {
+    time.mul_f64(1.0 - rand::random_range(0.0..=1.0 / 16.0))
 }
 
 #[cfg(test)]
