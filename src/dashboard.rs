@@ -98,7 +98,8 @@ struct Connections {
     internal: i64,
 }
 
-/// The answer: the reports of several nodes, and the addresses of those that did not answer.
+/// The answer: the reports of several nodes, the addresses of those that did not answer, and the
+/// ids of those that drained lately.
 #[derive(Serialize)]
 struct Answer {
     code: i32,
@@ -106,6 +107,8 @@ struct Answer {
     nodes: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreachable: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    drained: Vec<String>,
 }
 
 impl Dashboard {
@@ -149,7 +152,7 @@ impl Dashboard {
 
     /// Returns this node's report, with at most `samples` samples.
     pub(crate) fn own(&self, samples: usize) -> Response {
-        answer(vec![self.report(samples)], Vec::new())
+        answer(vec![self.report(samples)], Vec::new(), Vec::new())
     }
 
     /// Returns this node's report and those of its peers, which are asked side by side.
@@ -167,7 +170,7 @@ impl Dashboard {
                 None => unreachable.push(other.node_and_url().1.to_owned()),
             }
         }
-        answer(reports, unreachable)
+        answer(reports, unreachable, self.nodes.drained())
     }
 
     async fn ask(&self, other: &Lease, samples: usize) -> Option<Box<RawValue>> {
@@ -285,7 +288,7 @@ fn report_of(node: &str, answer: &[u8]) -> Option<Box<RawValue>> {
     (needed.node == node).then_some(report)
 }
 
-fn answer(nodes: Vec<Box<RawValue>>, unreachable: Vec<String>) -> Response {
+fn answer(nodes: Vec<Box<RawValue>>, unreachable: Vec<String>, drained: Vec<String>) -> Response {
     let message = code::message(code::SUCCESS);
     json(
         StatusCode::OK,
@@ -294,6 +297,7 @@ fn answer(nodes: Vec<Box<RawValue>>, unreachable: Vec<String>) -> Response {
             message,
             nodes,
             unreachable,
+            drained,
         },
     )
 }

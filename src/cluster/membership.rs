@@ -4,6 +4,7 @@
 
 mod seen;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error};
 
 use self::seen::Seen;
-use crate::model::lease::Lease;
+use crate::model::lease::{Lease, NodeList};
 use crate::runtime::sharded::lock;
 use crate::runtime::shutdown::Drain;
 use crate::store::Shared;
@@ -30,6 +31,11 @@ const MISSED_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const OVERDUE: Duration = MISSED_AFTER.saturating_add(RENEW_INTERVAL);
 /// The most other nodes that a node knows of. There may be more.
 const MAX_OTHERS: usize = 1024;
+
+/// The time for which this node remembers that another one has drained.
+const DRAINED_FOR: Duration = Duration::from_secs(60);
+/// The most drained nodes that this node remembers.
+const MAX_DRAINED: usize = 64;
 
 /// The other nodes.
 #[derive(Debug)]
@@ -51,7 +57,28 @@ struct Listing {
     /// The names of those others that have the address of this node and were seen to renew
     /// their places.
     twins: Vec<String>,
+    /// The names of nodes that took themselves off the list, and when this node noticed it.
+    drained: VecDeque<(String, Instant)>,
     renewed: Option<Spell>,
+}
+
+impl Listing {
+    /// Remembers the nodes that are off the list before their places have ended. A drain takes a
+    /// node off the list so. The place of a node that was killed or hangs ends by itself.
+    fn note_drained(&mut self, before: &[Lease], list: &NodeList) {
+        let is_drained = |node: &&Lease| node.ends > list.now && !is_in(&list.others, &node.name);
+        for node in before.iter().filter(is_drained) {
+            if self.drained.len() == MAX_DRAINED {
+                self.drained.pop_front();
+            }
+            self.drained.push_back((node.name.clone(), Instant::now()));
+        }
+    }
+}
+
+/// Returns whether a node is one of `nodes`.
+fn is_in(nodes: &[Lease], name: &str) -> bool {
+    nodes.iter().any(|other| other.name == name)
 }
 
 /// A span of time in which something succeeded each time it was tried.
@@ -90,6 +117,15 @@ impl Nodes {
     /// reached, nothing newer is known.
     pub(crate) fn others(&self) -> Vec<Lease> {
         lock(&self.last).others.clone()
+    }
+
+    /// Returns the ids of the nodes that were seen to drain within the last minute. Such a node may
+    /// have ended while the list that was last read still names it.
+    pub(crate) fn drained(&self) -> Vec<String> {
+        let last = lock(&self.last);
+        let lately = |(_, at): &&(String, Instant)| at.elapsed() < DRAINED_FOR;
+        let id = |(name, _): &(String, Instant)| name.split_once('@').map(|(id, _)| id.to_owned());
+        last.drained.iter().filter(lately).filter_map(id).collect()
     }
 
     /// Returns the spell in which this node renewed its place. Before the first renewal, it
@@ -147,19 +183,20 @@ impl Nodes {
     }
 
     async fn renew(&self, store: &Shared) {
-        let Ok(mut now) = store.attend(STAY, MAX_OTHERS).await else {
+        let Ok(mut list) = store.attend(STAY, MAX_OTHERS).await else {
             return;
         };
-        now.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        lock(&self.seen).note(&now, Instant::now());
-        let is_in = |nodes: &[Lease], name: &str| nodes.iter().any(|other| other.name == name);
+        list.others.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let now = &list.others;
+        lock(&self.seen).note(now, Instant::now());
         let mut last = lock(&self.last);
         let has_missed = last
             .renewed
             .is_some_and(|renewed| renewed.last.elapsed() > MISSED_AFTER);
         last.renewed = Some(Spell::next(last.renewed, has_missed));
         let before = std::mem::replace(&mut last.others, now.clone());
-        last.twins.retain(|name| is_in(&now, name));
+        last.note_drained(&before, &list);
+        last.twins.retain(|name| is_in(now, name));
         for twin in now.iter().filter(|node| self.is_twin(node, &before)) {
             if !last.twins.contains(&twin.name) {
                 error!(
@@ -173,7 +210,7 @@ impl Nodes {
         for node in now.iter().filter(|node| !is_in(&before, &node.name)) {
             debug!(node = node.name, "a node has joined");
         }
-        for node in before.iter().filter(|node| !is_in(&now, &node.name)) {
+        for node in before.iter().filter(|node| !is_in(now, &node.name)) {
             debug!(node = node.name, "a node has left");
         }
     }

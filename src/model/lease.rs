@@ -41,6 +41,15 @@ impl Lease {
     }
 }
 
+/// The list of the nodes that share a store, as one node reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeList {
+    /// The time at which it was read, in ms since 1970 by the store's clock.
+    pub now: u64,
+    /// The other nodes. The end of a lease is the end of its node's place.
+    pub others: Vec<Lease>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,7 +54,7 @@ use super::{Snapshot, StoreError, Stored};
 use crate::log::Seldom;
 use crate::metrics::{Label, Metrics};
 use crate::model::key::Key;
-use crate::model::lease::Lease;
+use crate::model::lease::NodeList;
 use crate::runtime::clock::{Clock, millis, system_ms};
 use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::lock;
@@ -268,11 +268,7 @@ impl Redis {
     }
 
     /// See [`Shared::attend`](super::Shared::attend).
-    pub(super) async fn attend(
-        &self,
-        stay: Duration,
-        most: usize,
-    ) -> Result<Vec<Lease>, StoreError> {
+    pub(super) async fn attend(&self, stay: Duration, most: usize) -> Result<NodeList, StoreError> {
         let args: [&dyn Argument; 3] = [&self.name, &millis(stay), &most];
         let key = self.key_text(NODES);
         // It takes no permit, so that the node stays on the list even if pages use up all

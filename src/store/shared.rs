@@ -9,7 +9,7 @@ use super::redis::{self, Purpose, Redis};
 use super::{Put, Snapshot, StoreError, Stored, counted, counted_open};
 use crate::metrics::{Metrics, Verb};
 use crate::model::key::Key;
-use crate::model::lease::Lease;
+use crate::model::lease::NodeList;
 use crate::model::status::{Seen, Update};
 use crate::model::write_number::WriteNumber;
 
@@ -209,8 +209,8 @@ impl Shared {
         }
     }
 
-    /// Keeps this node on the list of nodes that share the store, for `stay`. Returns some of the
-    /// other nodes, at most `most`. With `most` 0 it takes this node off the list instead: see
+    /// Keeps this node on the list of nodes that share the store, for `stay`. Returns the list with
+    /// some of the other nodes, at most `most`. With `most` 0 it takes this node off the list instead: see
     /// [`Shared::depart`].
     ///
     /// # Errors
@@ -218,11 +218,7 @@ impl Shared {
     ///
     /// # Cancel safety
     /// If it is dropped, it may have been carried out or not.
-    pub(crate) async fn attend(
-        &self,
-        stay: Duration,
-        most: usize,
-    ) -> Result<Vec<Lease>, StoreError> {
+    pub(crate) async fn attend(&self, stay: Duration, most: usize) -> Result<NodeList, StoreError> {
         let began = Instant::now();
         let others = match self {
             Self::Redis(redis) => Box::pin(redis.attend(stay, most)).await,

@@ -116,15 +116,16 @@
     timer = setTimeout(look, Math.max(0, EVERY - (Date.now() - began)));
   }
 
-  function take({ nodes: reports, unreachable = [] }) {
+  function take({ nodes: reports, unreachable = [], drained = [] }) {
     own = reports[0].node;
     const silent = new Set(unreachable);
     for (const [id, node] of nodes) {
       const was = node.silent;
       node.silent = silent.has(node.report.address);
       if (node.silent || reports.some((report) => report.node === id)) { node.gone = 0; continue; }
-      // A node that drains leaves the list at once. One that hangs or was killed is silent before it leaves the list.
-      if (was) { node.gone = Date.now(); }
+      // A node that hangs or was killed is silent before it leaves the list. One that drains may be silent too, because
+      // it may end before the others read the list again.
+      if (was && !drained.includes(id)) { node.gone = Date.now(); }
       const isReplaced = reports.some((report) => report.address === node.report.address);
       if (!node.gone || isReplaced || Date.now() - node.gone > GONE) { nodes.delete(id); }
     }

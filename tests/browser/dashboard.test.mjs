@@ -144,6 +144,29 @@ test("a_node_that_comes_is_shown_and_one_that_goes_is_not", limit, async (t) => 
   clean(page);
 });
 
+test("a_node_that_drained_is_not_shown_as_gone_although_it_ended_before_the_others_knew", limit, async (t) => {
+  const page = await dashboard(t);
+  const third = await node({ t });
+  await knows(page, 3);
+  // The answer is changed to that of a node which has not read the list of nodes again.
+  let silent = true;
+  await page.route("**/nodes*", async (route) => {
+    const answer = await (await route.fetch()).json();
+    if (silent) {
+      answer.nodes = answer.nodes.filter((report) => report.address !== third.internal);
+      answer.unreachable = [third.internal];
+    }
+    await route.fulfill({ json: answer });
+  });
+  await until("it is silent", async () => (await text(page, "#summary")) === "3 nodes · 1 without an answer");
+  third.terminate();
+  await third.exited;
+  silent = false;
+  await knows(page, 2);
+  await until("all are well", async () => (await text(page, "#summary")) === "2 nodes · all well");
+  clean(page);
+});
+
 test("a_node_that_is_killed_stays_as_gone_until_another_has_its_address", limit, async (t) => {
   const page = await dashboard(t);
   const third = await node({ t });

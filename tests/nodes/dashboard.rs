@@ -38,6 +38,12 @@ async fn nodes_of(node: &Node, query: &str) -> (BTreeMap<String, Value>, Value) 
     (by_id, answer["unreachable"].take())
 }
 
+/// Returns the ids of the nodes that drained lately, as a node reports them.
+async fn drained(node: &Node) -> Value {
+    let response = node.internal("GET", "/nodes?samples=0", &[], b"").await;
+    response.json()["drained"].take()
+}
+
 /// Waits until a node knows exactly the nodes of `expected`, which are ids. Returns their
 /// reports.
 async fn wait_nodes(node: &Node, expected: &[&str]) -> BTreeMap<String, Value> {
@@ -271,6 +277,7 @@ async fn nodes_tell_of_each_other_and_name_who_does_not_answer() {
     };
     eventually(named, "it is named").await;
     wait_nodes(&nodes[0], &all[..2]).await;
+    assert_eq!(drained(&nodes[0]).await, Value::Null);
     nodes[2].signal("CONT").await;
     wait_nodes(&nodes[0], &all).await;
 
@@ -278,6 +285,7 @@ async fn nodes_tell_of_each_other_and_name_who_does_not_answer() {
     nodes[2].terminate().await;
     assert_eq!(redis.hash(LIST).await.len(), 2);
     wait_nodes(&nodes[0], &all[..2]).await;
+    assert_eq!(drained(&nodes[0]).await, json!([ids[2]]));
 
     // Without Redis the last list stays valid. The reports say what is wrong: they have the
     // last errors, without any key.

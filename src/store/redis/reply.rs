@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Value as Reply, from_redis_value};
 use serde_json::value::RawValue;
 
-use crate::model::lease::Lease;
+use crate::model::lease::{Lease, NodeList};
 use crate::model::status::{Status, Update, Value, Version};
 use crate::store::{Known, Snapshot, Stored, StoredBy};
 
@@ -133,8 +133,11 @@ pub(super) fn parse_opened(reply: &[Reply]) -> Option<(u64, Option<Known>)> {
 
 /// Reads which nodes are there: `now, name, its end, ...`.
 #[must_use]
-pub(super) fn parse_nodes(reply: &[Reply]) -> Vec<Lease> {
-    parse_leases(reply.get(1..).unwrap_or_default())
+pub(super) fn parse_nodes(reply: &[Reply]) -> NodeList {
+    NodeList {
+        now: reply.first().and_then(parse_number).unwrap_or_default(),
+        others: parse_leases(reply.get(1..).unwrap_or_default()),
+    }
 }
 
 /// Reads leases: names and ends in turn. Passes over those that are malformed.
