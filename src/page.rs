@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod client_library;
 pub(crate) mod events;
+mod followed;
 pub(crate) mod get;
 mod parked_wait;
 pub mod script;

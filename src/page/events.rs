@@ -1,16 +1,12 @@
 //! A stream of server-sent events: each newer status of a key, on one connection, for any
 //! `EventSource`.
 //!
-//! A stream is a row of waits ([`crate::wait`]). Each begins with the version that the stream was
-//! given last, so its open finds whatever was set since, and nothing is lost between two waits.
-//! Each renews the lease and the floor of the key, like the next get of a page.
+//! A stream follows its key by a row of waits ([`crate::page::followed`]).
 //!
 //! An `EventSource` gives up for good at any status but 200, and comes again after every end of a
 //! stream. So also the ends that are no status are events, and only mistakes are refused. A
 //! comment now and then shows the browser and the proxies that the stream is alive.
 
-use std::fmt::Write;
-use std::mem::take;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,21 +23,21 @@ use tracing::debug;
 use crate::http::origin::Grant;
 use crate::http::response::{NOSNIFF, Response, retry_after_ms};
 use crate::metrics::{DropReason, StreamEnd};
-use crate::model::key::Key;
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::signing::Admitted;
-use crate::model::status::{Outcome, Seen, Version};
+use crate::model::status::{Outcome, Version};
 use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
 use crate::page::answer::{self, answer_json, code_of};
+use crate::page::followed::{Followed, Heard};
+use crate::page::get::GetHandler;
 use crate::page::get::params::{Params, spread};
-use crate::page::get::{GetHandler, OPEN_GRACE, refused};
 use crate::page::script::Form;
 use crate::runtime::clock::millis;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
-use crate::wait::{End, News, Registered, Slot, Waiting};
-use crate::waiters::{Full, Taker};
+use crate::wait::{News, Slot, Waiting};
+use crate::waiters::Taker;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The longest time without a byte, after which a comment is written. It is below the time after
@@ -56,13 +52,7 @@ const RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
 #[derive(Debug)]
 pub(crate) struct EventStream {
     handler: Arc<GetHandler>,
-    key: Key,
-    /// The version as the page gave it.
-    last: Version,
-    /// Whether `last` is too far ahead of the store's clock, so that it counts as 0.
-    ignores_last: bool,
-    /// When the signed key expires, if the key is one.
-    expires: Option<Instant>,
+    followed: Followed,
     grant: Grant,
     since: Instant,
 }
@@ -144,10 +134,7 @@ impl GetHandler {
         let since = Instant::now();
         Ok(EventStream {
             handler: Arc::clone(self),
-            key,
-            last,
-            ignores_last: !self.may_be_given(last),
-            expires: left.map(|left| since + left),
+            followed: Followed::new(self, key, last, left),
             grant,
             since,
         })
@@ -155,7 +142,7 @@ impl GetHandler {
 }
 
 impl Endless for EventStream {
-    fn run(self: Box<Self>, mut flow: Flow, mut wakes: Wakes) -> BoxFuture<'static, Ended> {
+    fn run(mut self: Box<Self>, mut flow: Flow, mut wakes: Wakes) -> BoxFuture<'static, Ended> {
         async move {
             self.handler.metrics.stream_began();
             let end = self.serve(&mut flow, &mut wakes).await;
@@ -180,7 +167,7 @@ impl EventStream {
     /// # Errors
     /// Fails if the connection ended first. The error has a reason if the node ended it.
     async fn serve(
-        &self,
+        &mut self,
         flow: &mut Flow,
         wakes: &mut Wakes,
     ) -> Result<StreamEnd, Option<DropReason>> {
@@ -198,46 +185,35 @@ impl EventStream {
 
     /// Writes events until the stream has an end.
     async fn follow(
-        &self,
+        &mut self,
         flow: &mut Flow,
         wakes: &mut Wakes,
     ) -> Result<StreamEnd, Option<DropReason>> {
         let life_ends = self.since + spread(self.handler.stream_life);
-        let mut last = if self.ignores_last {
-            Version::NONE
-        } else {
-            self.last
-        };
         let mut comment_at = next_comment();
         loop {
             flow.flush(&mut wakes.timer).await?;
-            let wait = self.wait(flow, wakes, last, life_ends, &mut comment_at);
-            let (outcome, since) = match wait.await {
-                Ok(End::News(News { update, since })) => (update.into(), since),
-                // The next wait finds the status.
-                Ok(End::Answered | End::Abandoned) => continue,
-                Ok(End::Left) => return Err(flow.take_cut()),
-                Ok(End::Stopping) => (Outcome::Retry, None),
-                Ok(End::Refused(error)) => (refused(error), None),
-                Ok(End::Deadline { .. }) if self.has_expired() => (Outcome::Gone(last), None),
-                Ok(End::Deadline {
-                    unopened: Some(cause),
-                }) => (Outcome::Unavailable(cause), None),
-                Ok(End::Deadline { unopened: None }) if life_ends <= Instant::now() => {
+            let waiting = StreamWait {
+                slot: Arc::default(),
+                flow,
+                wakes,
+                comment_at: &mut comment_at,
+            };
+            let heard = self.followed.hear(&self.handler, Some(life_ends), waiting);
+            let (outcome, since) = match heard.await {
+                Heard::Said(outcome, since) => (outcome, since),
+                Heard::Left => return Err(flow.take_cut()),
+                Heard::Nothing if life_ends <= Instant::now() => {
                     flow.push(&retry(rand::random_range(RETRY_MS)));
                     return Ok(StreamEnd::Life);
                 }
-                Ok(End::Deadline { unopened: None }) => continue,
-                Err(full) => {
-                    self.handler.count_full(full);
-                    (Outcome::Busy, None)
-                }
+                Heard::Nothing => continue,
             };
-            flow.push(&self.event(&outcome, last));
+            flow.push(&self.event(&outcome));
             comment_at = next_comment();
             let end = match outcome {
                 Outcome::Success(status) if !status.is_final => {
-                    last = status.version;
+                    self.followed.last = status.version;
                     flow.flush(&mut wakes.timer).await?;
                     if let Some(since) = since {
                         self.handler.metrics.record_wake(since.elapsed());
@@ -258,88 +234,28 @@ impl EventStream {
         }
     }
 
-    /// Waits once for news above `last`, for a hold at most.
-    ///
-    /// # Errors
-    /// [`Full`] if a limit is reached.
-    async fn wait(
-        &self,
-        flow: &mut Flow,
-        wakes: &mut Wakes,
-        last: Version,
-        life_ends: Instant,
-        comment_at: &mut Instant,
-    ) -> Result<End, Full> {
-        let GetHandler {
-            waiters,
-            store,
-            recovery,
-            drain,
-            hold,
-            ..
-        } = &*self.handler;
-        if drain.begun() {
-            // A status that the store has is written even in a drain.
-            return Ok(
-                match store
-                    .open(&self.key, Seen::from(last), Duration::ZERO)
-                    .await
-                {
-                    Ok(Some(update)) => End::News(News {
-                        update,
-                        since: None,
-                    }),
-                    _ => End::Stopping,
-                },
-            );
-        }
-        // Shortened at random, so that streams that came together do not open their keys together.
-        let hold = spread(*hold);
-        let ends = [Some(life_ends), self.expires].into_iter().flatten();
-        let deadline = ends.fold(Instant::now() + hold, Instant::min);
-        let waiting = StreamWait {
-            slot: Arc::default(),
-            flow,
-            wakes,
-            comment_at,
+    /// Renders an outcome as an event.
+    fn event(&self, outcome: &Outcome) -> Vec<u8> {
+        let name = match outcome {
+            Outcome::Gone(_) => Some("gone"),
+            Outcome::Retry => Some("retry"),
+            Outcome::Busy => Some("busy"),
+            Outcome::Unavailable(_) => Some("unavailable"),
+            _ => None,
         };
-        let registered = Registered::new(waiters, &self.key, last, waiting)?;
-        let opened = registered
-            .open(store, recovery.as_deref(), hold, deadline + OPEN_GRACE)
-            .await;
-        Ok(match opened {
-            Ok(opened) => opened.wait(deadline).await,
-            Err(end) => end,
-        })
-    }
-
-    fn has_expired(&self) -> bool {
-        self.expires.is_some_and(|at| at <= Instant::now())
-    }
-
-    /// Renders an outcome as an event. `last` is the version that the page knows.
-    fn event(&self, outcome: &Outcome, last: Version) -> Vec<u8> {
-        let code = code_of(outcome);
-        let (name, retry_ms) = match outcome {
-            Outcome::Gone(_) => (Some("gone"), None),
-            Outcome::Retry => (Some("retry"), Some(())),
-            Outcome::Busy => (Some("busy"), Some(())),
-            Outcome::Unavailable(_) => (Some("unavailable"), Some(())),
-            _ => (None, None),
-        };
-        let retry_ms = retry_ms.map(|()| retry_after_ms(self.handler.waiters.len()));
+        let comes_again = matches!(
+            outcome,
+            Outcome::Retry | Outcome::Busy | Outcome::Unavailable(_)
+        );
+        let retry_ms = comes_again.then(|| retry_after_ms(self.handler.waiters.len()));
         let id = match outcome {
             Outcome::Success(status) if status.is_final => Some((status.version, ".final")),
             Outcome::Success(status) => Some((status.version, "")),
             Outcome::Gone(version) => Some((*version, ".gone")),
             _ => None,
         };
-        render(
-            id,
-            name,
-            retry_ms,
-            &answer_json(code, outcome, last, retry_ms),
-        )
+        let json = answer_json(code_of(outcome), outcome, self.followed.last, retry_ms);
+        render(id, name, retry_ms, &json)
     }
 
     /// Counts and logs the end of the stream.
@@ -347,7 +263,7 @@ impl EventStream {
         let lasted = self.since.elapsed();
         self.handler.metrics.stream_ended(end);
         self.handler.metrics.stream_left();
-        let (key, lasted_ms) = (self.key.hashed(), millis(lasted));
+        let (key, lasted_ms) = (self.followed.key.hashed(), millis(lasted));
         let (end, route) = (end.as_str(), "/status/events");
         debug!(parent: None, listener = "public", route, %key, end, lasted_ms, "stream ended");
     }
@@ -452,22 +368,17 @@ fn render(
     retry_ms: Option<u64>,
     json: &[u8],
 ) -> Vec<u8> {
-    let mut text = String::new();
-    let written = (|| {
-        if let Some(ms) = retry_ms {
-            writeln!(text, "retry: {ms}")?;
-        }
-        if let Some((version, suffix)) = id {
-            writeln!(text, "id: {version}{suffix}")?;
-        }
-        if let Some(name) = name {
-            writeln!(text, "event: {name}")?;
-        }
-        std::fmt::Result::Ok(())
-    })();
-    written.expect("a text can be written to");
-    let mut event = take(&mut text).into_bytes();
-    event.reserve(json.len() + 16);
+    let mut event = Vec::with_capacity(json.len() + 64);
+    let mut line = |text: String| event.extend_from_slice(text.as_bytes());
+    if let Some(ms) = retry_ms {
+        line(format!("retry: {ms}\n"));
+    }
+    if let Some((version, suffix)) = id {
+        line(format!("id: {version}{suffix}\n"));
+    }
+    if let Some(name) = name {
+        line(format!("event: {name}\n"));
+    }
     let mut rest = json;
     loop {
         let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
