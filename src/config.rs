@@ -53,6 +53,8 @@ pub struct Settings {
     pub hold: Duration,
     /// The longest time that an event stream lasts.
     pub stream_life: Duration,
+    /// The most keys that a page may watch on one WebSocket.
+    pub max_keys_per_socket: usize,
     pub status_ttl: Duration,
     pub max_value_bytes: usize,
     pub max_body_bytes: usize,
@@ -141,6 +143,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
         internal: reader.value(&INTERNAL),
         hold: reader.value(&HOLD),
         stream_life: reader.value(&STREAM_LIFE),
+        max_keys_per_socket: reader.value(&MAX_KEYS_PER_SOCKET),
         status_ttl: reader.value(&STATUS_TTL),
         max_value_bytes: reader.value(&MAX_VALUE_BYTES),
         max_body_bytes,

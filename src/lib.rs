@@ -17,7 +17,8 @@
 //!    [`runtime::right_to_answer`].
 //!
 //! Then hyper reads the next request of the connection. An event stream ([`page::events`]) waits
-//! again and again instead, and writes each status to its connection ([`net::flow`]).
+//! again and again instead, and writes each status to its connection ([`net::flow`]). So does a
+//! WebSocket ([`page::socket`]) for each of its keys, by messages ([`net::socket`]).
 //!
 //! # The life of a set
 //! [`internal`] routes the request, and [`backend::set`] parses and checks its whole body.

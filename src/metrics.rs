@@ -15,7 +15,8 @@ use self::families::GOOD;
 pub(crate) use self::families::{By, Families};
 pub(crate) use self::labels::labels;
 pub use self::labels::{
-    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, StreamEnd, Verb,
+    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, SocketEnd, StreamEnd,
+    Verb, Wire,
 };
 use self::process::Process;
 use crate::model::cause::Cause;
@@ -71,9 +72,12 @@ pub struct Now {
 pub struct Metrics {
     families: Families,
     gets: By<GetEnd, IntCounter>,
+    statuses: By<Wire, IntCounter>,
     held: Histogram,
     streams: IntGauge,
     streams_ended: By<StreamEnd, IntCounter>,
+    sockets: IntGauge,
+    sockets_ended: By<SocketEnd, IntCounter>,
     keys_refused: By<KeyRejection, IntCounter>,
     sets: By<SetEnd, IntCounter>,
     unavailable: By<Cause, IntCounter>,
@@ -111,6 +115,7 @@ impl Default for Metrics {
         );
         Self {
             gets: all.counters("holdfast_gets_total", "Gets that ended, by outcome.", "outcome"),
+            statuses: all.counters("holdfast_statuses_total", "Statuses that pages were answered with, by wire.", "wire"),
             held: all.histogram(
                 "holdfast_held_seconds",
                 "Seconds from a get to its end, however it ended.",
@@ -118,6 +123,8 @@ impl Default for Metrics {
             ),
             streams: all.gauge("holdfast_streams", "Event streams that are open now."),
             streams_ended: all.counters("holdfast_streams_ended_total", "Event streams that ended, by end.", "end"),
+            sockets: all.gauge("holdfast_sockets", "WebSockets that are open now."),
+            sockets_ended: all.counters("holdfast_sockets_ended_total", "WebSockets that ended, by end.", "end"),
             keys_refused: all.counters("holdfast_keys_refused_total", KEYS_HELP, "reason"),
             sets: all.counters("holdfast_sets_total", "Sets that ended, by result. Each set of an array counts.", "result"),
             unavailable: all.counters("holdfast_unavailable_total", UNAVAILABLE_HELP, "cause"),
@@ -186,6 +193,11 @@ impl Metrics {
         self.gets[end].inc();
     }
 
+    /// Counts a status that a page is answered with.
+    pub(crate) fn status_on(&self, wire: Wire) {
+        self.statuses[wire].inc();
+    }
+
     /// Counts an event stream that ended, or was refused.
     pub(crate) fn stream_ended(&self, end: StreamEnd) {
         self.streams_ended[end].inc();
@@ -199,6 +211,21 @@ impl Metrics {
     /// Counts an event stream as open no more.
     pub(crate) fn stream_left(&self) {
         self.streams.dec();
+    }
+
+    /// Counts a WebSocket that ended, or was refused.
+    pub(crate) fn socket_ended(&self, end: SocketEnd) {
+        self.sockets_ended[end].inc();
+    }
+
+    /// Counts a WebSocket as open.
+    pub(crate) fn socket_began(&self) {
+        self.sockets.inc();
+    }
+
+    /// Counts a WebSocket as open no more.
+    pub(crate) fn socket_left(&self) {
+        self.sockets.dec();
     }
 
     /// Records how long a valid get took to end.

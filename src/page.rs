@@ -8,3 +8,5 @@ mod followed;
 pub(crate) mod get;
 mod parked_wait;
 pub mod script;
+pub mod socket;
+pub(crate) mod socket_limits;

@@ -24,6 +24,7 @@ use crate::page::get::{GetHandler, HeldGet};
 enum Route {
     Get,
     Events,
+    Socket,
     Options(&'static str),
     Library(client_library::Form),
     Demo(demo::Route),
@@ -35,6 +36,7 @@ impl Route {
         match self {
             Self::Get => "/status/get",
             Self::Events => "/status/events",
+            Self::Socket => "/status/ws",
             Self::Options(path) => path,
             Self::Library(form) => form.path(),
             Self::Demo(_) => "/demo",
@@ -63,6 +65,7 @@ impl Public {
         let mut table = vec![
             asked("/status/get", Route::Get),
             asked("/status/events", Route::Events),
+            ("/status/ws", vec![(Method::GET, Route::Socket)]),
         ];
         table.extend(
             client_library::Form::ALL
@@ -115,6 +118,10 @@ impl Public {
                 Ok(stream) => return Handling::Flow(Box::new(stream)),
                 Err(response) => Ok(Either::Left(*response)),
             },
+            Ok(Route::Socket) => match self.gets.begin_socket(query, request.version(), headers) {
+                Ok(socket) => return Handling::Flow(Box::new(socket)),
+                Err(refusal) => Err(refusal),
+            },
             Ok(Route::Options(_)) => {
                 let preflight = headers.contains_key(ORIGIN)
                     && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -165,6 +172,7 @@ mod tests {
     use crate::net::listener::Stream;
     use crate::net::timed::Timeouts;
     use crate::page::script::Prefix;
+    use crate::page::socket_limits::SocketLimits;
     use crate::runtime::shutdown;
     use crate::store::Store;
     use crate::store::memory::{Memory, MemoryLimits};
@@ -191,6 +199,7 @@ mod tests {
             metrics,
             hold: second,
             stream_life: second,
+            sockets: SocketLimits::new(1, 1),
             signing: None,
             callback_prefix: Prefix::default(),
             resource_policy: HeaderValue::from_static("cross-origin"),

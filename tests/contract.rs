@@ -13,6 +13,7 @@ pub(crate) mod library;
 pub(crate) mod params;
 pub(crate) mod sets;
 pub(crate) mod signed_keys;
+mod sockets;
 pub(crate) mod tokens;
 pub(crate) mod unix;
 pub(crate) mod values;

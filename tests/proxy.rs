@@ -9,6 +9,7 @@ mod http2;
 mod limits;
 mod logs;
 mod routes;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::path::Path;

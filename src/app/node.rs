@@ -28,6 +28,7 @@ use crate::net::listener::Address;
 use crate::net::server;
 use crate::net::timed::Timeouts;
 use crate::page::get::GetHandler;
+use crate::page::socket_limits::SocketLimits;
 use crate::runtime::shutdown::Drain;
 use crate::store::memory::MemoryLimits;
 use crate::store::{Shared, Store, StoreOptions};
@@ -148,6 +149,7 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
             stream_life: settings.stream_life,
+            sockets: SocketLimits::new(settings.max_keys_per_socket, settings.max_waiters),
             signing,
             callback_prefix: settings.callback_prefix.clone(),
             resource_policy: settings.resource_policy.clone(),

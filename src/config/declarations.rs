@@ -54,11 +54,12 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 42] = [
+pub(super) const ALL: [&dyn Declared; 43] = [
     &PUBLIC,
     &INTERNAL,
     &HOLD,
     &STREAM_LIFE,
+    &MAX_KEYS_PER_SOCKET,
     &STATUS_TTL,
     &MAX_VALUE_BYTES,
     &MAX_BODY_BYTES,
@@ -128,6 +129,13 @@ pub(super) const STREAM_LIFE: Setting<Duration> = Setting::new(
     "Longest time that an event stream lasts. Its page then comes again by itself",
 )
 .notes("Shortened at random by up to a sixteenth");
+
+pub(super) const MAX_KEYS_PER_SOCKET: Setting<usize> = Setting::new(
+    "max-keys-per-socket",
+    &count(256),
+    Value("32"),
+    "Largest number of keys that a page may watch on one WebSocket",
+);
 
 pub(super) const STATUS_TTL: Setting<Duration> = Setting::new(
     "status-ttl",

@@ -28,6 +28,8 @@ pub enum Refusal {
     /// The browser would show or embed the answer, a page asks for something that only backends
     /// may ask for, or the client called the internal listener by an unknown name.
     Forbidden,
+    /// The route is for WebSockets, and the request is not one of version 13.
+    NoWebSocket,
     /// The bearer token is missing or wrong.
     Unauthorized,
     /// A body longer than this many bytes; the connection ends.
@@ -106,6 +108,7 @@ impl fmt::Display for Refusal {
             Self::Busy | Self::NoRoom => f.write_str("busy"),
             Self::MethodNotAllowed(_) => f.write_str("method not allowed"),
             Self::Forbidden => f.write_str("forbidden"),
+            Self::NoWebSocket => f.write_str("not a WebSocket of version 13"),
             Self::Unauthorized => f.write_str("unauthorized"),
             Self::BodyTooLong(bytes) => write!(f, "body: longer than {bytes} bytes"),
             Self::BodyTooSlow => f.write_str("body: not complete in time"),

@@ -6,7 +6,8 @@ use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
-    HeaderValue, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, REFERRER_POLICY, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use serde::Serialize;
 
@@ -84,6 +85,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::Busy => (StatusCode::TOO_MANY_REQUESTS, false),
         Refusal::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, false),
         Refusal::Forbidden => (StatusCode::FORBIDDEN, false),
+        Refusal::NoWebSocket => (StatusCode::UPGRADE_REQUIRED, false),
         Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, false),
         Refusal::BodyTooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, true),
         Refusal::NoRoom => (StatusCode::INSUFFICIENT_STORAGE, true),
@@ -113,6 +115,12 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
     match refusal {
         Refusal::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        // RFC 9110, 15.5.22, and RFC 6455, 4.4.
+        Refusal::NoWebSocket => {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         Refusal::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, BEARER);

@@ -87,6 +87,37 @@ labels! {
 }
 
 labels! {
+    /// A way on which a page hears a status, as `holdfast_statuses_total` counts it.
+    pub Wire {
+        /// A script that calls a function.
+        Jsonp => "jsonp",
+        /// A script that assigns to a variable.
+        Assignment => "assignment",
+        Json => "json",
+        Events => "events",
+        Socket => "socket",
+    }
+}
+
+labels! {
+    /// The ending of a WebSocket, as `holdfast_sockets_ended_total` counts it.
+    pub SocketEnd {
+        /// The page closed it.
+        Closed => "closed",
+        /// It watched nothing.
+        Empty => "empty",
+        Retry => "retry",
+        Busy => "busy",
+        /// The page broke a rule of the protocol.
+        Wrong => "wrong",
+        /// The client left, or was cut off.
+        Left => "left",
+        /// The request was none for a WebSocket, or came from a foreign page.
+        Invalid => "invalid",
+    }
+}
+
+labels! {
     /// The ending of a set, as `holdfast_sets_total` counts it.
     pub SetEnd {
         Success => "success",
@@ -165,6 +196,10 @@ labels! {
     pub Limit {
         Waiters => "waiters",
         WaitersPerKey => "waiters_per_key",
+        /// Keys of one WebSocket.
+        KeysPerSocket => "keys_per_socket",
+        /// Keys beyond the first of each WebSocket, of all together.
+        SocketKeys => "socket_keys",
         Connections => "connections",
         InternalConnections => "internal_connections",
         /// The system has no descriptor, or no memory, for another connection.

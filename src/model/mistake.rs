@@ -116,6 +116,7 @@ pub enum Fault {
     NotAnObject,
     NotAnId,
     MoreThan(usize),
+    MoreKeys(usize),
     WrongShape { line: usize, column: usize },
     NoCallback,
     WouldBeShown,
@@ -124,6 +125,7 @@ pub enum Fault {
     NotAPress,
     NotALink,
     NotANode,
+    NotANonce,
 }
 
 impl fmt::Display for Fault {
@@ -149,6 +151,7 @@ impl fmt::Display for Fault {
             Self::NotObjects => f.write_str("not an object or an array of objects"),
             Self::NotAnObject => f.write_str("not an object"),
             Self::NotAnId => f.write_str("not an id of 1 to 64 letters, digits, - or _"),
+            Self::MoreKeys(count) => write!(f, "more than {count} keys on one socket"),
             Self::MoreThan(count) => write!(f, "more than {count} objects"),
             Self::NoCallback => f.write_str("no name that may be called or assigned"),
             Self::WouldBeShown => f.write_str("a browser would show the answer"),
@@ -157,6 +160,7 @@ impl fmt::Display for Fault {
             Self::NotAPress => f.write_str("not scan, confirm or refuse"),
             Self::NotALink => f.write_str("not a link that begins with http:// or https://"),
             Self::NotANode => f.write_str("not the name of a node"),
+            Self::NotANonce => f.write_str("not 16 bytes in base64"),
             Self::WrongShape { line, column } => {
                 write!(
                     f,

@@ -284,18 +284,22 @@ where
 /// # Errors
 /// Fails if the connection is at its end. The error has a reason if the node ended the connection
 /// before its client did.
-async fn next_after(ended: flow::Ended) -> Rested {
-    let (flow, wakes) = match ended {
-        flow::Ended::Whole(flow, wakes) => (flow, wakes),
-        flow::Ended::Broken(why) => return Err(why),
-    };
-    let closes = flow.closes();
-    let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
-    if closes {
-        Box::pin(async move { linger(&mut stream).await }).await;
-        return Err(None);
+// Boxed, so that it does not add to the memory of a task while the answer goes on.
+fn next_after(ended: flow::Ended) -> BoxFuture<'static, Rested> {
+    async move {
+        let (flow, wakes) = match ended {
+            flow::Ended::Whole(flow, wakes) => (flow, wakes),
+            flow::Ended::Broken(why) => return Err(why),
+        };
+        let closes = flow.closes();
+        let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
+        if closes {
+            linger(&mut stream).await;
+            return Err(None);
+        }
+        Ok((stream, ahead, wakes))
     }
-    Ok((stream, ahead, wakes))
+    .boxed()
 }
 
 /// Returns why hyper ended a connection, as metrics count it.

@@ -30,7 +30,12 @@ pub(super) fn encode(mut response: Response, exchange: Exchange, is_last: bool) 
         .and_then(|frame| frame.into_data().ok())
         .unwrap_or_default();
     let mut bytes = Vec::with_capacity(512 + body.len());
-    push_head(&mut bytes, &head, exchange, Length::Known(body.len()));
+    push_head(
+        &mut bytes,
+        &head,
+        exchange.is_old,
+        Length::Known(body.len()),
+    );
     bytes.extend_from_slice(&body);
     (bytes, closes)
 }
@@ -45,7 +50,15 @@ pub(super) fn encode_head(mut response: Response, exchange: Exchange) -> Vec<u8>
         Length::Chunked
     };
     let mut bytes = Vec::with_capacity(512);
-    push_head(&mut bytes, &head, exchange, length);
+    push_head(&mut bytes, &head, exchange.is_old, length);
+    bytes
+}
+
+/// Renders the head of a response after which the connection has another protocol.
+pub(super) fn encode_switch(response: Response) -> Vec<u8> {
+    let (head, _) = response.into_parts();
+    let mut bytes = Vec::with_capacity(512);
+    push_head(&mut bytes, &head, false, Length::UntilClose);
     bytes
 }
 
@@ -70,13 +83,9 @@ fn note_end(response: &mut Response, exchange: Exchange, is_last: bool) -> bool 
     closes
 }
 
-fn push_head(bytes: &mut Vec<u8>, head: &Parts, exchange: Exchange, length: Length) {
+fn push_head(bytes: &mut Vec<u8>, head: &Parts, is_old: bool, length: Length) {
     let mut push = |text: &[u8]| bytes.extend_from_slice(text);
-    push(if exchange.is_old {
-        b"HTTP/1.0 "
-    } else {
-        b"HTTP/1.1 "
-    });
+    push(if is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     push(head.status.as_str().as_bytes());
     push(b" ");
     push(

@@ -1,5 +1,6 @@
-//! One connection while its answer goes on: an event stream. hyper does not have it then, as with
-//! a parked connection ([`crate::net::parked`]).
+//! One connection while its answer goes on: an event stream, or a WebSocket
+//! ([`crate::net::socket`]). hyper does not have it then, as with a parked connection
+//! ([`crate::net::parked`]).
 //!
 //! Pieces of the answer are written by the connection's own task, one after the other. Knows no
 //! key and no event.
@@ -7,18 +8,19 @@
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
+use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::http::response::Response;
 use crate::metrics::DropReason;
-use crate::net::encode::{Exchange, encode_head};
+use crate::net::encode::{Exchange, encode_head, encode_switch};
 use crate::net::listener::Stream;
 use crate::net::parked::Wakes;
 use crate::runtime::lazy_timer::Timer;
@@ -29,7 +31,7 @@ pub(crate) trait Endless: Debug + Send {
     ///
     /// # Cancel safety
     /// If it is dropped, the connection closes at once.
-    fn run(self: Box<Self>, flow: Flow, wakes: Wakes) -> BoxFuture<'static, Ended>;
+    fn run(self: Box<Self>, flow: Box<Flow>, wakes: Wakes) -> BoxFuture<'static, Ended>;
 
     /// Records that the client left before the answer began.
     fn left(&self);
@@ -39,7 +41,7 @@ pub(crate) trait Endless: Debug + Send {
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// The connection may have further requests.
-    Whole(Flow, Wakes),
+    Whole(Box<Flow>, Wakes),
     /// The connection is to be closed. The reason, if the node ended it before its client did.
     Broken(Option<DropReason>),
 }
@@ -51,6 +53,7 @@ pub(crate) struct Flow {
     /// The bytes that hyper read after the request.
     ahead: Bytes,
     exchange: Exchange,
+    framing: Framing,
     /// Whether the connection ends with this answer.
     closes: bool,
     /// The time until the reader must take the next bytes.
@@ -64,17 +67,32 @@ pub(crate) struct Flow {
     has_pipelined_bytes: bool,
 }
 
+/// How the pieces of an answer are written.
+#[derive(Clone, Copy, Debug)]
+enum Framing {
+    /// As chunks of HTTP/1.1 (RFC 9112, 7.1).
+    Chunks,
+    /// As they are, until the connection ends.
+    Bytes,
+}
+
 impl Flow {
     pub(crate) fn new(
         stream: Stream,
         ahead: Bytes,
         exchange: Exchange,
         write_timeout: Duration,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // Boxed, because tasks keep a value that they move more than once.
+        Box::new(Self {
             stream,
             ahead,
             exchange,
+            framing: if exchange.is_old {
+                Framing::Bytes
+            } else {
+                Framing::Chunks
+            },
             // An answer of HTTP/1.0 has no chunks, so only the connection's end ends it.
             closes: exchange.is_last || exchange.is_old,
             write_timeout,
@@ -82,7 +100,7 @@ impl Flow {
             cut_at: None,
             cut: None,
             has_pipelined_bytes: false,
-        }
+        })
     }
 
     /// Begins the answer. Its body is not used: the pieces follow.
@@ -91,13 +109,32 @@ impl Flow {
         self.unwritten.extend_from_slice(&head);
     }
 
+    /// Answers that the connection has another protocol from here on, whose bytes are the pieces
+    /// that follow. Returns the bytes of it that were already read.
+    pub(crate) fn switch(&mut self, response: Response) -> Bytes {
+        self.framing = Framing::Bytes;
+        self.closes = true;
+        self.unwritten.extend_from_slice(&encode_switch(response));
+        take(&mut self.ahead)
+    }
+
+    /// Reads bytes of the protocol that the connection has after [`Self::switch`].
+    pub(crate) fn poll_read(
+        &mut self,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        read.map_ok(|()| buffer.filled().len())
+    }
+
     /// Adds a piece to the answer, which [`Self::flush`] writes.
     pub(crate) fn push(&mut self, piece: &[u8]) {
-        if self.exchange.is_old {
+        if matches!(self.framing, Framing::Bytes) {
             self.unwritten.extend_from_slice(piece);
             return;
         }
-        // A chunk of HTTP/1.1 (RFC 9112, 7.1).
         let length = format!("{:x}\r\n", piece.len());
         self.unwritten.reserve(length.len() + piece.len() + 2);
         self.unwritten.extend_from_slice(length.as_bytes());
@@ -107,7 +144,7 @@ impl Flow {
 
     /// Ends the answer. [`Self::flush`] writes the end.
     pub(crate) fn end(&mut self) {
-        if !self.exchange.is_old {
+        if matches!(self.framing, Framing::Chunks) {
             self.unwritten.extend_from_slice(b"0\r\n\r\n");
         }
     }
@@ -158,6 +195,11 @@ impl Flow {
         // An answer waits far longer than it is written, and must not keep the room.
         self.unwritten = Vec::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// Returns whether a part of what was added is not written.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
     }
 
     /// Returns when the connection is to be cut, if something is not written.

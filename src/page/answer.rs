@@ -18,6 +18,7 @@ use crate::http::origin::Grant;
 use crate::http::response::{
     CLOSE, CORP, NOSNIFF, Response, SCRIPT, code, rendered_json, retry_after_ms,
 };
+use crate::model::key::Key;
 use crate::model::status::{Outcome, Value, Version};
 use crate::page::script::Form;
 
@@ -81,6 +82,9 @@ pub(super) fn code_of(outcome: &Outcome) -> i32 {
 /// The object that answers every get: these members in this order.
 #[derive(Serialize)]
 struct Answer<'a> {
+    /// The key, if the page follows several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
     code: i32,
     message: Cow<'a, str>,
     value: Option<&'a Value>,
@@ -98,6 +102,17 @@ pub(super) fn answer_json(
     last: Version,
     retry_after_ms: Option<u64>,
 ) -> Vec<u8> {
+    keyed_json(None, code, outcome, last, retry_after_ms)
+}
+
+/// Renders the same object for a page that follows several keys.
+pub(super) fn keyed_json(
+    key: Option<&Key>,
+    code: i32,
+    outcome: &Outcome,
+    last: Version,
+    retry_after_ms: Option<u64>,
+) -> Vec<u8> {
     let (value, version, is_final) = match outcome {
         Outcome::Success(status) => (Some(&status.value), status.version, status.is_final),
         Outcome::Gone(version) => (None, *version, false),
@@ -108,6 +123,7 @@ pub(super) fn answer_json(
         _ => code::message(code).into(),
     };
     let answer = Answer {
+        key: key.map(Key::as_str),
         code,
         message,
         value,

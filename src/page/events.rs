@@ -22,7 +22,7 @@ use tracing::debug;
 
 use crate::http::origin::Grant;
 use crate::http::response::{NOSNIFF, Response, retry_after_ms};
-use crate::metrics::{DropReason, StreamEnd};
+use crate::metrics::{DropReason, StreamEnd, Wire};
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::signing::Admitted;
 use crate::model::status::{Outcome, Version};
@@ -142,7 +142,11 @@ impl GetHandler {
 }
 
 impl Endless for EventStream {
-    fn run(mut self: Box<Self>, mut flow: Flow, mut wakes: Wakes) -> BoxFuture<'static, Ended> {
+    fn run(
+        mut self: Box<Self>,
+        mut flow: Box<Flow>,
+        mut wakes: Wakes,
+    ) -> BoxFuture<'static, Ended> {
         async move {
             self.handler.metrics.stream_began();
             let end = self.serve(&mut flow, &mut wakes).await;
@@ -199,7 +203,8 @@ impl EventStream {
                 wakes,
                 comment_at: &mut comment_at,
             };
-            let heard = self.followed.hear(&self.handler, Some(life_ends), waiting);
+            let deadline = self.followed.deadline(&self.handler, Some(life_ends));
+            let heard = self.followed.hear(&self.handler, deadline, waiting);
             let (outcome, since) = match heard.await {
                 Heard::Said(outcome, since) => (outcome, since),
                 Heard::Left => return Err(flow.take_cut()),
@@ -210,6 +215,9 @@ impl EventStream {
                 Heard::Nothing => continue,
             };
             flow.push(&self.event(&outcome));
+            if matches!(outcome, Outcome::Success(_)) {
+                self.handler.metrics.status_on(Wire::Events);
+            }
             comment_at = next_comment();
             let end = match outcome {
                 Outcome::Success(status) if !status.is_final => {

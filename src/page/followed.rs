@@ -4,16 +4,16 @@
 //! set since, and nothing is lost between two waits. Each renews the lease and the floor of the
 //! key, like the next get of a page.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::key::Key;
-use crate::model::status::{Outcome, Seen, Version};
+use crate::model::status::{Outcome, Seen, Update, Version};
 use crate::page::get::params::spread;
 use crate::page::get::{GetHandler, OPEN_GRACE, refused};
 use crate::wait::{End, News, Registered, Waiting};
-use crate::waiters::Full;
 
 /// A key, and how far its page has come.
 #[derive(Clone, Debug)]
@@ -57,76 +57,75 @@ impl Followed {
         }
     }
 
-    /// Waits once for news above the version that the page knows: for a hold at most, and not
-    /// beyond `until`.
+    /// Returns when the next wait ends: after a hold at most, and not beyond `until`.
+    pub(super) fn deadline(&self, handler: &GetHandler, until: Option<Instant>) -> Instant {
+        // Shortened at random, so that waits that began together do not open their keys together.
+        let hold = spread(handler.hold);
+        let ends = [until, self.expires].into_iter().flatten();
+        ends.fold(Instant::now() + hold, Instant::min)
+    }
+
+    /// Waits once for news above the version that the page knows, at the latest until `deadline`.
     ///
     /// # Cancel safety
     /// If it is dropped, the waiter leaves the registry.
-    pub(super) async fn hear<W: Waiting>(
-        &self,
-        handler: &GetHandler,
-        until: Option<Instant>,
+    // Not an `async fn`, because that would keep its arguments twice.
+    #[expect(clippy::manual_async_fn, reason = "see above")]
+    pub(super) fn hear<'a, W: Waiting + 'a>(
+        &'a self,
+        handler: &'a GetHandler,
+        deadline: Instant,
         waiting: W,
-    ) -> Heard {
-        let outcome = match self.wait(handler, until, waiting).await {
-            Ok(End::News(News { update, since })) => return Heard::Said(update.into(), since),
-            Ok(End::Left) => return Heard::Left,
-            Ok(End::Deadline { .. }) if self.has_expired() => Outcome::Gone(self.last),
-            // In both of the latter ends, the next wait finds the status.
-            Ok(End::Deadline { unopened: None } | End::Answered | End::Abandoned) => {
-                return Heard::Nothing;
+    ) -> impl Future<Output = Heard> {
+        async move {
+            if handler.drain.begun() {
+                return Box::pin(self.ask_once(handler)).await;
             }
-            Ok(End::Deadline {
-                unopened: Some(cause),
-            }) => Outcome::Unavailable(cause),
-            Ok(End::Stopping) => Outcome::Retry,
-            Ok(End::Refused(error)) => refused(error),
-            Err(full) => {
-                handler.count_full(full);
-                Outcome::Busy
-            }
-        };
+            let registered = match Registered::new(&handler.waiters, &self.key, self.last, waiting)
+            {
+                Ok(registered) => registered,
+                Err(full) => {
+                    handler.count_full(full);
+                    return Heard::Said(Outcome::Busy, None);
+                }
+            };
+            let (store, recovery) = (&handler.store, handler.recovery.as_deref());
+            let hold = deadline.saturating_duration_since(Instant::now());
+            // Boxed, so that it does not add to the memory of a task during its long wait.
+            let opening = Box::pin(registered.open(store, recovery, hold, deadline + OPEN_GRACE));
+            let end = match opening.await {
+                Ok(opened) => opened.wait(deadline).await,
+                Err(end) => end,
+            };
+            self.heard(end)
+        }
+    }
+
+    /// Asks the store once. A status that the store has is written even in a drain.
+    async fn ask_once(&self, handler: &GetHandler) -> Heard {
+        let seen = Seen::from(self.last);
+        let opened = handler.store.open(&self.key, seen, Duration::ZERO).await;
+        let outcome = opened.ok().flatten().map_or(Outcome::Retry, Update::into);
         Heard::Said(outcome, None)
     }
 
-    /// Waits once, as [`Self::hear`] describes.
-    ///
-    /// # Errors
-    /// [`Full`] if a limit is reached.
-    async fn wait<W: Waiting>(
-        &self,
-        handler: &GetHandler,
-        until: Option<Instant>,
-        waiting: W,
-    ) -> Result<End, Full> {
-        let GetHandler {
-            waiters,
-            store,
-            recovery,
-            drain,
-            hold,
-            ..
-        } = handler;
-        if drain.begun() {
-            // A status that the store has is written even in a drain.
-            let seen = Seen::from(self.last);
-            let opened = Box::pin(store.open(&self.key, seen, Duration::ZERO)).await;
-            return Ok(opened.ok().flatten().map_or(End::Stopping, |update| {
-                let since = None;
-                End::News(News { update, since })
-            }));
-        }
-        // Shortened at random, so that waits that began together do not open their keys together.
-        let hold = spread(*hold);
-        let ends = [until, self.expires].into_iter().flatten();
-        let deadline = ends.fold(Instant::now() + hold, Instant::min);
-        let registered = Registered::new(waiters, &self.key, self.last, waiting)?;
-        // Boxed, so that it does not add to the memory of a task during its long wait.
-        let opened = registered.open(store, recovery.as_deref(), hold, deadline + OPEN_GRACE);
-        Ok(match Box::pin(opened).await {
-            Ok(opened) => opened.wait(deadline).await,
-            Err(end) => end,
-        })
+    /// Returns what the end of a wait means to the page.
+    fn heard(&self, end: End) -> Heard {
+        let outcome = match end {
+            End::News(News { update, since }) => return Heard::Said(update.into(), since),
+            End::Left => return Heard::Left,
+            End::Deadline { .. } if self.has_expired() => Outcome::Gone(self.last),
+            // After the latter two, the next wait finds the status.
+            End::Deadline { unopened: None } | End::Answered | End::Abandoned => {
+                return Heard::Nothing;
+            }
+            End::Deadline {
+                unopened: Some(cause),
+            } => Outcome::Unavailable(cause),
+            End::Stopping => Outcome::Retry,
+            End::Refused(error) => refused(error),
+        };
+        Heard::Said(outcome, None)
     }
 
     fn has_expired(&self) -> bool {

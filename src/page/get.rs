@@ -25,6 +25,7 @@ use crate::model::status::{Outcome, Version};
 use crate::net::connection::Handling;
 use crate::page::answer;
 use crate::page::script::Prefix;
+use crate::page::socket_limits::SocketLimits;
 use crate::runtime::clock::{MAX_AHEAD, system_ms};
 use crate::runtime::shutdown::Drain;
 use crate::store::Store;
@@ -42,6 +43,7 @@ pub(crate) struct GetHandler {
     pub(crate) hold: Duration,
     /// The longest life of a stream.
     pub(crate) stream_life: Duration,
+    pub(crate) sockets: SocketLimits,
     /// The check of keys' signatures, if keys have to be signed.
     pub(crate) signing: Option<Arc<Signing>>,
     /// The beginning that names of callbacks and variables must have.

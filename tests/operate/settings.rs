@@ -31,11 +31,12 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 41] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 42] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
     ("--stream-life", Some("10m"), Time),
+    ("--max-keys-per-socket", Some("32"), Number),
     ("--status-ttl", Some("300s"), Time),
     ("--max-value-bytes", Some("65536"), Number),
     ("--max-body-bytes", Some("8388608"), Number),
@@ -383,6 +384,7 @@ async fn values_out_of_range_are_refused_and_the_limits_are_not() {
         ("--status-ttl", "1s", "7days", ["0s", "604801s"]),
         ("--status-ttl", "2s", "1day", ["1500ms", "999ms"]),
         ("--threads", "1", "1024", ["0", "1025"]),
+        ("--max-keys-per-socket", "1", "256", ["0", "257"]),
     ];
     for (flag, least, most, bad) in ranges {
         for good in [least, most] {
@@ -488,7 +490,7 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 30] = [
+    let good: [(&str, &[&str]); 31] = [
         (
             "--public",
             &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"],
@@ -499,6 +501,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
         ),
         ("--hold", &["1s", "2m", "1m 30s"]),
         ("--stream-life", &["1s", "1h"]),
+        ("--max-keys-per-socket", &["1", "256"]),
         ("--status-ttl", &["1s", "7days", "1h"]),
         ("--max-value-bytes", &["1", "65536"]),
         ("--max-body-bytes", &["70000", "1000000000"]),

@@ -239,6 +239,15 @@ impl Conn {
         assert_eq!(filled, Ok(true), "read so far: {:?}", lossy(&self.unread));
     }
 
+    /// Waits for the next byte. Returns whether the connection ends before it.
+    ///
+    /// # Panics
+    /// If neither comes in time.
+    pub async fn is_at_end(&mut self) -> bool {
+        let patience = self.patience;
+        self.unread.is_empty() && !timeout(patience, self.fill()).await.expect("in time")
+    }
+
     /// Waits for the close.
     ///
     /// # Panics

@@ -29,6 +29,7 @@ mod resp;
 mod response;
 mod scratch;
 mod sentinel;
+mod socket;
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -53,6 +54,7 @@ pub use resp::{Reply, Resp};
 pub use response::Response;
 pub use scratch::Scratch;
 pub use sentinel::{MAX_ELECTION, Sentinels};
+pub use socket::{Frame, Socket, UPGRADE, masked};
 
 /// The time that the harness waits for anything before the test fails: far more than a loaded
 /// machine needs.

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::GetHandler;
 use crate::http::origin::Grant;
 use crate::http::response::Response;
-use crate::metrics::GetEnd;
+use crate::metrics::{GetEnd, Wire};
 use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Seen, Version};
@@ -120,6 +120,9 @@ impl Request for HeldGet {
             Outcome::Invalid(_) => GetEnd::Invalid,
             Outcome::Unavailable(_) => GetEnd::Unavailable,
         };
+        if matches!(outcome, Outcome::Success(_)) {
+            self.handler.metrics.status_on(wire(&self.form));
+        }
         let cause = match outcome {
             Outcome::Unavailable(cause) => Some(*cause),
             _ => None,
@@ -253,6 +256,15 @@ fn ended_by(end: End, expires_at: Option<Version>) -> Ended {
         (End::Refused(error), _) => refused(error),
     };
     Ended::With(outcome.into())
+}
+
+/// Returns the wire of an answer in this form.
+fn wire(form: &Form) -> Wire {
+    match form {
+        Form::Jsonp(_) => Wire::Jsonp,
+        Form::Assignment(_) => Wire::Assignment,
+        Form::Json => Wire::Json,
+    }
 }
 
 /// Returns the outcome of a get whose key the store did not open.

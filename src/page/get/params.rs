@@ -60,6 +60,12 @@ impl<'a> Params<'a> {
         self.callback != Given::Missing || self.assign != Given::Missing
     }
 
+    /// Returns whether the page names a key, valid or not.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.key != Given::Missing
+    }
+
     /// Returns the form in which the page wants its answer.
     ///
     /// # Errors

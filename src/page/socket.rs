@@ -1,0 +1,580 @@
+//! A WebSocket of a page: one connection on which the page follows several keys, by small JSON
+//! messages. docs/contract.md has the messages and the close codes.
+//!
+//! Each key is followed as by an event stream ([`crate::page::followed`]). A socket writes one
+//! message at a time. While the page does not read, its keys wait: they are heard again from the
+//! version that was written last, so the page then gets the newest status of each.
+//!
+//! A page cannot read the HTTP status of a socket that is refused. So only a request that is no
+//! WebSocket's, or is one of a foreign page, is refused. A key that is wrong, or not good, is
+//! answered by a message.
+
+mod handshake;
+pub mod message;
+
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hyper::Version as HttpVersion;
+use hyper::header::HeaderMap;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use self::message::{BadMessage, Command};
+use crate::http::refusal::Refusal;
+use crate::http::response::{Response, retry_after_ms};
+use crate::metrics::{DropReason, Limit, SocketEnd, Wire};
+use crate::model::key::Key;
+use crate::model::mistake::{Fault, Mistake};
+use crate::model::status::{Outcome, Version};
+use crate::net::closing::Course;
+use crate::net::flow::{Ended, Endless, Flow};
+use crate::net::parked::Wakes;
+use crate::net::socket::{CloseCode, Event, Socket};
+use crate::page::answer::{code_of, keyed_json};
+use crate::page::followed::{Followed, Heard};
+use crate::page::get::params::Params;
+use crate::page::get::{GetHandler, OPEN_GRACE};
+use crate::runtime::clock::millis;
+use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
+use crate::wait::{News, Slot, Waiting};
+use crate::waiters::Taker;
+
+/// The time that a page has to watch a key, when its socket watches none.
+const EMPTY_FOR: Duration = Duration::from_secs(5);
+/// The messages of a page that are taken in a second, pings and pongs included. A page may send
+/// some more at once, so that it can watch as many keys as it may.
+const MESSAGES_PER_SECOND: f64 = 20.0;
+
+/// A request for a socket that passed its checks.
+#[derive(Debug)]
+pub(crate) struct PageSocket {
+    handler: Arc<GetHandler>,
+    /// The answer that accepts it.
+    response: Response,
+    /// What the query asks for.
+    first: Option<Result<Command, BadMessage>>,
+    since: Instant,
+}
+
+impl GetHandler {
+    /// Checks a request for a socket.
+    ///
+    /// # Errors
+    /// Returns the reason if there is no socket.
+    pub(crate) fn begin_socket(
+        self: &Arc<Self>,
+        query: &str,
+        version: HttpVersion,
+        headers: &HeaderMap,
+    ) -> Result<PageSocket, Refusal> {
+        let response = handshake::accept(version, headers, &self.allow_origin)
+            .inspect_err(|_| self.metrics.socket_ended(SocketEnd::Invalid))?;
+        let params = Params::parse(query);
+        let first = params.has_key().then(|| match params.watched() {
+            Ok((key, last)) => Ok(Command::Watch(key, last)),
+            Err((mistake, _)) => Err(BadMessage::Member(mistake, None)),
+        });
+        Ok(PageSocket {
+            handler: Arc::clone(self),
+            response,
+            first,
+            since: Instant::now(),
+        })
+    }
+}
+
+impl Endless for PageSocket {
+    fn run(self: Box<Self>, flow: Box<Flow>, mut wakes: Wakes) -> BoxFuture<'static, Ended> {
+        async move {
+            let Self {
+                handler,
+                response,
+                first,
+                since,
+            } = *self;
+            handler.metrics.socket_began();
+            let mut socket = Socket::accept(flow, response);
+            let mut session = Session::new(handler);
+            let mut done = first.map_or(Ok(()), |first| session.obey(first, &mut socket));
+            let closing = loop {
+                match done {
+                    Ok(()) => done = session.step(&mut socket, &mut wakes).await,
+                    Err(closing) => break closing,
+                }
+            };
+            record_end(&session.handler, closing.end, since);
+            drop(session);
+            if let Some((code, reason)) = closing.says {
+                socket.close(code, &reason);
+            }
+            let mut flow = socket.into_flow();
+            if closing.end == SocketEnd::Left {
+                return Ended::Broken(closing.drops);
+            }
+            match flow.flush(&mut wakes.timer).await {
+                Ok(()) => Ended::Whole(flow, wakes),
+                Err(why) => Ended::Broken(why),
+            }
+        }
+        .boxed()
+    }
+
+    fn left(&self) {
+        self.handler.metrics.socket_began();
+        record_end(&self.handler, SocketEnd::Left, self.since);
+    }
+}
+
+/// Counts and logs the end of a socket.
+fn record_end(handler: &GetHandler, end: SocketEnd, since: Instant) {
+    handler.metrics.socket_ended(end);
+    handler.metrics.socket_left();
+    let lasted_ms = millis(since.elapsed());
+    let (end, route) = (end.as_str(), "/status/ws");
+    debug!(parent: None, listener = "public", route, end, lasted_ms, "socket ended");
+}
+
+/// The end of a socket.
+#[derive(Debug)]
+struct Closing {
+    end: SocketEnd,
+    /// The close that the page is sent. `None` if it sent one itself, or left.
+    says: Option<(CloseCode, String)>,
+    /// The reason why the node ends the connection at once.
+    drops: Option<DropReason>,
+}
+
+impl Closing {
+    fn with(end: SocketEnd, code: CloseCode, reason: impl Into<String>) -> Self {
+        Self {
+            end,
+            says: Some((code, reason.into())),
+            drops: None,
+        }
+    }
+
+    fn without_close(end: SocketEnd, drops: Option<DropReason>) -> Self {
+        let says = None;
+        Self { end, says, drops }
+    }
+}
+
+/// One key that a page follows on its socket.
+struct Watch {
+    /// The key as the page gave it, which is longer than what is followed if keys are signed.
+    name: Key,
+    followed: Followed,
+    /// Whether it takes one of the further keys of all sockets.
+    is_further: bool,
+    /// When the present wait ends.
+    deadline: Instant,
+    hears: BoxFuture<'static, Heard>,
+}
+
+impl Watch {
+    /// Returns when the watch must be polled again. A wait whose key is still being opened goes on
+    /// for a moment.
+    fn due(&self, now: Instant) -> Instant {
+        if self.deadline > now {
+            self.deadline
+        } else {
+            self.deadline + OPEN_GRACE
+        }
+    }
+
+    /// Waits for further news, after a pause if there is one.
+    fn wait(&mut self, handler: &Arc<GetHandler>, pause: Option<Duration>) {
+        let deadline = self.followed.deadline(handler, None) + pause.unwrap_or_default();
+        let (handler, followed) = (Arc::clone(handler), self.followed.clone());
+        let is_further = self.is_further;
+        self.deadline = deadline;
+        self.hears = async move {
+            if let Some(pause) = pause {
+                Box::pin(sleep(pause)).await;
+            }
+            let permit = is_further.then(|| handler.sockets.further_keys.try_acquire());
+            if let Some(Err(_)) = permit {
+                handler.metrics.limit_hit(Limit::SocketKeys);
+                return Heard::Said(Outcome::Busy, None);
+            }
+            followed
+                .hear(&handler, deadline, SocketWait::default())
+                .await
+        }
+        .boxed();
+    }
+}
+
+/// The half of a wait that a socket's task uses. It has no timer: the socket has one for all its
+/// keys ([`Watch::due`]).
+#[derive(Debug, Default)]
+struct SocketWait(Arc<Slot>);
+
+impl Waiting for SocketWait {
+    fn taker(&self) -> Arc<dyn Taker> {
+        Arc::<Slot>::clone(&self.0)
+    }
+
+    fn allow_answer(&self) -> Option<News> {
+        self.0.allow_answer()
+    }
+
+    fn poll_interrupted(
+        &mut self,
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption<News>> {
+        match self.0.poll(cx) {
+            Poll::Ready(end) => Poll::Ready(Interruption::Delivery(end)),
+            Poll::Pending if deadline <= Instant::now() => Poll::Ready(Interruption::Deadline),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
+        self.0.poll_end(cx)
+    }
+}
+
+/// An accepted socket, and the keys that its page follows on it.
+struct Session {
+    handler: Arc<GetHandler>,
+    watches: Vec<Watch>,
+    /// The place of the watch that has its turn first.
+    turn: usize,
+    allowance: Allowance,
+    /// When the socket closes because it watches nothing.
+    empty_until: Option<Instant>,
+    /// When the sets were accepted whose statuses are being written.
+    written: Vec<Instant>,
+}
+
+/// Something that a session has to act on.
+enum Step {
+    Socket(Event),
+    Heard(usize, Heard),
+    Draining,
+}
+
+impl Session {
+    fn new(handler: Arc<GetHandler>) -> Self {
+        Self {
+            allowance: Allowance::new(handler.sockets.max_keys),
+            handler,
+            watches: Vec::new(),
+            turn: 0,
+            empty_until: Some(Instant::now() + EMPTY_FOR),
+            written: Vec::new(),
+        }
+    }
+
+    /// Waits for something to do, and does it.
+    ///
+    /// # Errors
+    /// Returns the end of the socket, if it has one.
+    async fn step(&mut self, socket: &mut Socket, wakes: &mut Wakes) -> Result<(), Closing> {
+        match poll_fn(|cx| self.poll(socket, wakes, cx)).await {
+            Step::Socket(event) => self.received(event, socket),
+            Step::Heard(at, heard) => self.heard(at, heard, socket),
+            Step::Draining => Err(self.drained(socket)),
+        }
+    }
+
+    /// Becomes ready when there is something to do.
+    fn poll(&mut self, socket: &mut Socket, wakes: &mut Wakes, cx: &mut Context<'_>) -> Poll<Step> {
+        match socket.poll(self.due(), &mut wakes.timer, cx) {
+            // A watch is due.
+            Poll::Ready(Event::Due) if self.empty_until.is_none() => {}
+            Poll::Ready(event) => return Poll::Ready(Step::Socket(event)),
+            Poll::Pending => {}
+        }
+        // The next message is written only when the page has taken the one before it.
+        if socket.is_writing() {
+            return Poll::Pending;
+        }
+        for since in self.written.drain(..) {
+            self.handler.metrics.record_wake(since.elapsed());
+        }
+        if wakes.stop.poll(cx) != Course::Open {
+            return Poll::Ready(Step::Draining);
+        }
+        let count = self.watches.len();
+        for offset in 0..count {
+            let at = (self.turn + offset) % count;
+            if let Poll::Ready(heard) = self.watches[at].hears.poll_unpin(cx) {
+                // A key with many statuses must not keep the others waiting.
+                self.turn = at + 1;
+                return Poll::Ready(Step::Heard(at, heard));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns the next time at which something ends.
+    fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let dues = self.watches.iter().map(|watch| watch.due(now));
+        dues.chain(self.empty_until).min()
+    }
+
+    /// Acts on an event of the socket.
+    ///
+    /// # Errors
+    /// Returns the end of the socket, if it has one.
+    fn received(&mut self, event: Event, socket: &mut Socket) -> Result<(), Closing> {
+        match event {
+            Event::Left(why) => return Err(Closing::without_close(SocketEnd::Left, why)),
+            Event::Closed => return Err(Closing::without_close(SocketEnd::Closed, None)),
+            Event::Wrong(code, reason) => return Err(wrong(code, reason)),
+            Event::Due => {
+                let reason = "nothing is watched";
+                return Err(Closing::with(SocketEnd::Empty, CloseCode::Normal, reason));
+            }
+            Event::Text(_) | Event::Binary | Event::Control => {}
+        }
+        if !self.allowance.take() {
+            return Err(wrong(CloseCode::Policy, "too many messages"));
+        }
+        match event {
+            Event::Text(text) => self.obey(Command::parse(&text), socket),
+            Event::Binary => Err(wrong(CloseCode::Unsupported, "message: not text")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries out what the page asks for.
+    ///
+    /// # Errors
+    /// Returns the end of the socket if the message is not understood.
+    fn obey(
+        &mut self,
+        command: Result<Command, BadMessage>,
+        socket: &mut Socket,
+    ) -> Result<(), Closing> {
+        match command {
+            Ok(Command::Watch(name, last)) => self.watch(name, last, socket),
+            Ok(Command::Unwatch(name)) => {
+                if let Some(at) = self.place(&name) {
+                    self.remove(at);
+                }
+            }
+            Err(BadMessage::Member(mistake, key)) => {
+                self.say(
+                    key.as_ref(),
+                    &Outcome::Invalid(mistake),
+                    Version::NONE,
+                    None,
+                    socket,
+                );
+            }
+            Err(BadMessage::NotAnObject) => {
+                return Err(wrong(CloseCode::Invalid, "message: not a JSON object"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to follow a key, or follows it from another version on.
+    fn watch(&mut self, name: Key, last: Version, socket: &mut Socket) {
+        let place = self.place(&name);
+        let max = self.handler.sockets.max_keys;
+        if place.is_none() && self.watches.len() >= max {
+            self.handler.metrics.limit_hit(Limit::KeysPerSocket);
+            let outcome = Outcome::Invalid(Mistake::new("watch", Fault::MoreKeys(max)));
+            return self.say(Some(&name), &outcome, last, None, socket);
+        }
+        let admitted = match self.handler.admit(name.clone()) {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                self.handler.metrics.key_refused(why);
+                if let Some(at) = place {
+                    self.remove(at);
+                }
+                return self.say(Some(&name), &Outcome::Gone(last), last, None, socket);
+            }
+        };
+        let followed = Followed::new(&self.handler, admitted.id, last, admitted.left);
+        let is_further = match place {
+            Some(at) => self.watches[at].is_further,
+            None => self.watches.iter().any(|watch| !watch.is_further),
+        };
+        let mut watch = Watch {
+            name,
+            followed,
+            is_further,
+            deadline: Instant::now(),
+            hears: pending().boxed(),
+        };
+        watch.wait(&self.handler, None);
+        self.empty_until = None;
+        match place {
+            Some(at) => self.watches[at] = watch,
+            None => {
+                if self.watches.is_empty() {
+                    // Most sockets have one key, and a vector's first growth would make room for
+                    // four.
+                    self.watches.reserve_exact(1);
+                }
+                self.watches.push(watch);
+            }
+        }
+    }
+
+    /// Acts on the end of one wait.
+    ///
+    /// # Errors
+    /// Returns the end of the socket, if it has one.
+    fn heard(&mut self, at: usize, heard: Heard, socket: &mut Socket) -> Result<(), Closing> {
+        let (outcome, since) = match heard {
+            Heard::Said(Outcome::Retry, _) => return Err(self.drained(socket)),
+            Heard::Said(outcome, since) => (outcome, since),
+            Heard::Nothing | Heard::Left => {
+                self.watches[at].wait(&self.handler, None);
+                return Ok(());
+            }
+        };
+        let retry_ms = match &outcome {
+            Outcome::Busy if self.watches.len() == 1 => {
+                return Err(Closing::with(
+                    SocketEnd::Busy,
+                    CloseCode::Again,
+                    self.retry_reason(),
+                ));
+            }
+            Outcome::Unavailable(cause) => {
+                self.handler.metrics.unavailable(*cause);
+                Some(self.retry_ms())
+            }
+            Outcome::Busy => Some(self.retry_ms()),
+            _ => None,
+        };
+        self.written.extend(since);
+        self.say_of(at, &outcome, retry_ms, socket);
+        match outcome {
+            Outcome::Success(status) if !status.is_final => {
+                self.watches[at].followed.last = status.version;
+                self.watches[at].wait(&self.handler, None);
+            }
+            Outcome::Success(_) | Outcome::Gone(_) => self.remove(at),
+            _ => self.watches[at].wait(&self.handler, retry_ms.map(Duration::from_millis)),
+        }
+        Ok(())
+    }
+
+    /// Ends the socket because the node drains. First sends the statuses that have already come.
+    fn drained(&mut self, socket: &mut Socket) -> Closing {
+        for at in 0..self.watches.len() {
+            let heard = (&mut self.watches[at].hears).now_or_never();
+            if let Some(Heard::Said(outcome @ (Outcome::Success(_) | Outcome::Gone(_)), _)) = heard
+            {
+                self.say_of(at, &outcome, None, socket);
+            }
+        }
+        Closing::with(SocketEnd::Retry, CloseCode::Away, self.retry_reason())
+    }
+
+    fn retry_ms(&self) -> u64 {
+        retry_after_ms(self.handler.waiters.len())
+    }
+
+    /// Returns the reason of a close after which the page is to come again.
+    fn retry_reason(&self) -> String {
+        format!("retry_after_ms={}", self.retry_ms())
+    }
+
+    fn place(&self, name: &Key) -> Option<usize> {
+        self.watches.iter().position(|watch| watch.name == *name)
+    }
+
+    /// Ends a watch.
+    fn remove(&mut self, at: usize) {
+        self.watches.remove(at);
+        if self.watches.is_empty() {
+            self.empty_until = Some(Instant::now() + EMPTY_FOR);
+        }
+    }
+
+    /// Sends the outcome of a watch.
+    fn say_of(&self, at: usize, outcome: &Outcome, retry_ms: Option<u64>, socket: &mut Socket) {
+        let watch = &self.watches[at];
+        if matches!(outcome, Outcome::Success(_)) {
+            self.handler.metrics.status_on(Wire::Socket);
+        }
+        self.say(
+            Some(&watch.name),
+            outcome,
+            watch.followed.last,
+            retry_ms,
+            socket,
+        );
+    }
+
+    fn say(
+        &self,
+        key: Option<&Key>,
+        outcome: &Outcome,
+        last: Version,
+        retry_ms: Option<u64>,
+        socket: &mut Socket,
+    ) {
+        socket.send(keyed_json(key, code_of(outcome), outcome, last, retry_ms));
+    }
+}
+
+/// Returns the end of a socket whose page has broken a rule.
+fn wrong(code: CloseCode, reason: &str) -> Closing {
+    Closing::with(SocketEnd::Wrong, code, reason)
+}
+
+/// The messages that a page may still send now.
+#[derive(Debug)]
+struct Allowance {
+    left: f64,
+    most: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(max_keys: usize) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "the setting is a small number")]
+        let most = MESSAGES_PER_SECOND + max_keys as f64;
+        Self {
+            left: most,
+            most,
+            at: Instant::now(),
+        }
+    }
+
+    /// Takes one message. Returns whether it is allowed.
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let earned = (now - self.at).as_secs_f64() * MESSAGES_PER_SECOND;
+        (self.left, self.at) = ((self.left + earned).min(self.most) - 1.0, now);
+        self.left >= 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_may_send_twenty_messages_a_second_and_one_for_each_key_at_once() {
+        let mut allowance = Allowance::new(32);
+        for _ in 0..52 {
+            assert!(allowance.take());
+        }
+        assert!(!allowance.take());
+        let mut allowance = Allowance::new(0);
+        for _ in 0..20 {
+            assert!(allowance.take());
+        }
+        tokio::time::advance(Duration::from_millis(101)).await;
+        assert!(allowance.take() && allowance.take() && !allowance.take());
+    }
+}
