@@ -16,6 +16,7 @@ mod judge;
 mod record;
 mod schedule;
 mod stage;
+mod wires;
 
 use std::time::Duration;
 

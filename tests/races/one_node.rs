@@ -9,6 +9,7 @@
 pub(crate) mod clients;
 mod endings;
 mod many;
+mod wires;
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::record::{Answer, Log, Outcome, Page, Record, Time};
+use super::wires::{Listening, Wire};
 use super::{KEYS, PAGES_PER_KEY};
 use holdfast_testkit::{Conn, Response, now_ms, request};
 
@@ -128,6 +129,13 @@ impl Clients {
         while !self.are_pages_over.load(Ordering::Relaxed) {
             let last = self.lasts[page.key][page.which].load(Ordering::Relaxed);
             let wait = Duration::from_millis(rand::random_range(100..1000));
+            // Each time the page may hear in another way.
+            if let Some(wire) =
+                [None, Some(Wire::Events), Some(Wire::Socket)][rand::random_range(0..3)]
+            {
+                self.listen(page, wire, last, wait).await;
+                continue;
+            }
             // Sometimes use the connection of the last get.
             let used = conn.take().filter(|_| rand::random());
             let (answer, rest) = self.ask(page, self.any_node(), used, last, wait).await;
@@ -137,6 +145,33 @@ impl Clients {
             } else if answer != Answer::Nothing(-1) {
                 sleep(Duration::from_millis(50)).await;
             }
+        }
+    }
+
+    /// Hears of statuses on one connection, as long as one comes within `wait`. Logs each as the
+    /// answer to a get with the version before it.
+    async fn listen(&self, page: Page, wire: Wire, mut last: u64, wait: Duration) {
+        let mut get = self.log.number();
+        self.log.write(Record::Asked { get, page, last });
+        let answer = async {
+            let conn = connect(self.places[self.any_node()][0]).await?;
+            Some(Listening::begin(conn, wire, &name(page.key), last).await)
+        };
+        let Some(mut listening) = answer.await else {
+            let answer = Answer::Broken;
+            self.log.write(Record::Answered { get, answer });
+            return sleep(Duration::from_millis(50)).await;
+        };
+        loop {
+            let answer = listening.next(wait).await;
+            self.log.write(Record::Answered { get, answer });
+            let Answer::Status { version, .. } = answer else {
+                return;
+            };
+            self.lasts[page.key][page.which].fetch_max(version, Ordering::Relaxed);
+            last = version;
+            get = self.log.number();
+            self.log.write(Record::Asked { get, page, last });
         }
     }
 

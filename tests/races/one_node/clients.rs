@@ -83,7 +83,7 @@ impl Answer {
 /// A key, and the node that it is raced on.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    public: Address,
+    pub(crate) public: Address,
     internal: Address,
     pid: u32,
     pub(crate) key: String,
