@@ -3,12 +3,12 @@
 
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { browser, limit, open, packages, program, screenshots, shell, start, until } from "./harness.mjs";
+import { browser, limit, open, packages, program, screenshots, until } from "./harness.mjs";
+import { redis as server } from "./redis.mjs";
 
 const axe = readFileSync(`${packages}axe-core/axe.min.js`, "utf8");
 const sizes = { desktop: { width: 1280, height: 900 }, phone: { width: 390, height: 844 } };
@@ -29,26 +29,6 @@ before(async () => {
   setInterval(lie, 2000).unref();
   [one, other, lonely] = await Promise.all([node(), node(), node({ args: ["--redis-prefix", "lonely:"] }), lie()]);
 });
-
-/** Returns a port on which nobody listens. */
-function free() {
-  return new Promise((resolve) => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-}
-
-/** Starts a Redis for this file. Returns its URL and a function that sends it commands. */
-async function server() {
-  const port = await free();
-  const args = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(String);
-  const { ready } = start({ command: "redis-server", args, stdio: "ignore" });
-  const command = (...words) => shell(`redis-cli -p ${port} ${words.map((word) => `'${word}'`).join(" ")}`);
-  await ready("it answers", () => command("PING").then((answer) => /PONG/.test(answer), () => false), () => "");
-  return { url: `redis://127.0.0.1:${port}`, command };
-}
 
 /** Starts a node over that Redis. */
 function node({ t, args = [] } = {}) {

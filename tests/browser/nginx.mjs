@@ -2,25 +2,18 @@
 
 import { execFile } from "node:child_process";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { start } from "./harness.mjs";
+import { freePort } from "./redis.mjs";
 
 const run = promisify(execFile);
 
 /** The name in the certificate, and in `server_name`. */
 export const NAME = "push.example.com";
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** Replaces texts in a file. Fails if the file does not contain one of them. */
 async function change(path, changes) {
@@ -32,8 +25,11 @@ async function change(path, changes) {
   await writeFile(path, text);
 }
 
-/** Starts nginx in front of the node with this public address, and returns its `host:port`. It ends with the test. */
-export async function nginx(t, node) {
+/**
+ * Starts nginx in front of one or two nodes with these public addresses, and returns its `host:port`. It ends with the
+ * test.
+ */
+export async function nginx(t, ...nodes) {
   const directory = await mkdtemp(join(tmpdir(), "holdfast-nginx-"));
   const address = `127.0.0.1:${await freePort()}`;
   await cp(fileURLToPath(new URL("../../nginx", import.meta.url)), directory, { recursive: true });
@@ -47,8 +43,8 @@ export async function nginx(t, node) {
     ["worker_processes auto;", "worker_processes 1;"],
   ]);
   await change(join(directory, "nodes.conf"), [
-    ["server 127.0.0.1:11000 ", `server ${new URL(node).host} `],
-    ["server 127.0.0.1:11010 max_fails=0;", ""],
+    ["server 127.0.0.1:11000 ", `server ${new URL(nodes[0]).host} `],
+    ["server 127.0.0.1:11010 ", `server ${new URL(nodes.at(-1)).host} `],
     ["server 127.0.0.1:11020 max_fails=0;", ""],
   ]);
   await run("openssl", [
