@@ -14,7 +14,7 @@ help: ## list the targets
 build: ## build the release binary, target/release/holdfast
 	cargo build --release --locked
 
-web: needs ## make src/web/holdfast.min.js from src/web/holdfast.js
+web: needs ## make the served files of the library from src/web/holdfast.js
 	node tests/browser/minify.mjs
 
 deps: ## install the missing programs and packages that the tests need (apt-get, npm ci)

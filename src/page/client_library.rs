@@ -1,5 +1,6 @@
-//! `holdfast.js`, the library that pages may use, as a script or as a module, plain or in gzip.
-//! Its source is `web/holdfast.js`, from which `make web` makes the served file.
+//! `holdfast.js`, the library that pages may use, as a script or as a module, plain or in gzip;
+//! and `holdfast-script.js`, the smaller part of it that uses script polls only. The source of
+//! both is `web/holdfast.js`, from which `make web` makes the served files.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -18,11 +19,18 @@ use hyper::header::{
 use crate::http::content_coding::accepts_gzip;
 use crate::http::response::{CORP, NOSNIFF, Response, SCRIPT};
 
-const FILE: &str = include_str!("../web/holdfast.min.js");
-const MODULE: &str = concat!(
-    include_str!("../web/holdfast.min.js"),
-    "export var watch=holdfast.watch,once=holdfast.once;export default holdfast;\n"
-);
+/// Returns a served file of the library, as a script or with the exports of a module.
+macro_rules! served {
+    ($name:literal) => {
+        include_str!(concat!("../web/", $name, ".min.js"))
+    };
+    ($name:literal, module) => {
+        concat!(
+            served!($name),
+            "export var watch=holdfast.watch,once=holdfast.once;export default holdfast;\n"
+        )
+    };
+}
 
 /// The way in which a page loads the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,23 +39,36 @@ pub(crate) enum Form {
     Script,
     /// `import`.
     Module,
+    /// A script that uses script polls only.
+    SmallScript,
+    /// A module that uses script polls only.
+    SmallModule,
 }
 
 impl Form {
-    pub(crate) const ALL: [Self; 2] = [Self::Script, Self::Module];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Script,
+        Self::Module,
+        Self::SmallScript,
+        Self::SmallModule,
+    ];
 
     /// Returns the path of the file.
     pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::Script => "/holdfast.js",
             Self::Module => "/holdfast.mjs",
+            Self::SmallScript => "/holdfast-script.js",
+            Self::SmallModule => "/holdfast-script.mjs",
         }
     }
 
     const fn text(self) -> &'static str {
         match self {
-            Self::Script => FILE,
-            Self::Module => MODULE,
+            Self::Script => served!("holdfast"),
+            Self::Module => served!("holdfast", module),
+            Self::SmallScript => served!("holdfast-script"),
+            Self::SmallModule => served!("holdfast-script", module),
         }
     }
 
@@ -64,7 +85,7 @@ impl Form {
 
     /// Returns the file, plain or in gzip. Both are made once, when they are first asked for.
     fn file(self, in_gzip: bool) -> &'static File {
-        type Files = LazyLock<[File; 2]>;
+        type Files = LazyLock<[File; Form::ALL.len()]>;
         static PLAIN: Files = LazyLock::new(|| Form::ALL.map(|form| plain(form.text())));
         static GZIP: Files = LazyLock::new(|| Form::ALL.map(|form| compress(form.text())));
         let files = if in_gzip { &GZIP } else { &PLAIN };

@@ -8,7 +8,7 @@ export as namespace holdfast;
 /** Any JSON value. */
 export type Value = null | boolean | number | string | Value[] | { [member: string]: Value };
 
-/** The server's answer to a poll. */
+/** What the server says: the answer to a poll, or what comes through a stream or a socket. */
 export interface Answer<V = Value> {
   /** 0: a status; -1: timeout; -2: retry; -3: busy; -4: gone; -5: the request is wrong; -6: unavailable. */
   code: number;
@@ -22,6 +22,8 @@ export interface Answer<V = Value> {
   final: boolean;
   /** Milliseconds to wait before the next poll, if `code` is -2, -3 or -6. */
   retry_after_ms?: number;
+  /** The key, if it came through a socket. */
+  key?: string;
 }
 
 /** An answer with a status. */
@@ -39,6 +41,19 @@ export interface Status<V = Value> extends Answer<V> {
  * - `stopped`: after `stop()`, after the final status, after `ongone` or `onerror`.
  */
 export type State = "waiting" | "retrying" | "offline" | "stopped";
+
+/**
+ * The way in which a watch hears:
+ *
+ * - `script`: one script after another, each held until there is a status. It needs least: no CORS, no proxy that knows
+ *   streams or sockets, no modern browser;
+ * - `events`: a stream of server-sent events, one request for many statuses;
+ * - `socket`: a WebSocket that all such watches of the page with the same `base` share;
+ * - `auto`: the same as `script`, until `use` says otherwise.
+ *
+ * A watch goes on by scripts if a stream or a socket does not get through.
+ */
+export type Transport = "auto" | "script" | "events" | "socket";
 
 export interface Options<V = Value> {
   /** Gets each status once, in the order of the versions. Older ones may be left out if there is a newer one. */
@@ -60,7 +75,11 @@ export interface Options<V = Value> {
    * reported at once.
    */
   last?: number;
-  /** The seconds that the server may hold a poll. 25 by default. With 0 the page asks once a second (short polling). */
+  /** The way in which the watch hears. `auto` by default. holdfast-script.js has scripts only, and ignores it. */
+  transport?: Transport;
+  /**
+   * The seconds that the server may hold a script. 25 by default. With 0 the page asks once a second (short polling).
+   */
   wait?: number;
   /**
    * The seconds after which the watch stops with `onerror("given up")`, even if statuses have come. If the machine
@@ -73,8 +92,13 @@ export interface Options<V = Value> {
 
 /** A running watch. */
 export interface Watch {
-  /** Ends the watch: nothing more is reported. The server holds the poll until it is answered or the page is left. */
+  /** Ends the watch: nothing more is reported. The server holds a script until it is answered or the page is left. */
   stop(): void;
+  /**
+   * Changes to another transport, from the newest status that was reported. No status is lost or reported twice.
+   * holdfast-script.js does not have this function.
+   */
+  use(transport: Transport): void;
   /** The current state. */
   readonly state: State;
   /** The version of the newest status that was reported. Before the first one, the option `last`. */

@@ -66,7 +66,8 @@ export async function proxy(t, upstream) {
     self.mostAtOnce = Math.max(self.mostAtOnce, count(1));
     let asked;
     const answer = new Promise((resolve, reject) => {
-      asked = request(upstream + url, async (response) => resolve({ status: response.statusCode, headers: response.headers, body: await buffer(response) }));
+      const whole = async (response) => ({ status: response.statusCode, headers: response.headers, body: await buffer(response) });
+      asked = request(upstream + url, (response) => whole(response).then(resolve, reject));
       asked.on("error", reject).end();
     });
     answer.catch(() => {}).then(() => count(-1));

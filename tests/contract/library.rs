@@ -1,11 +1,19 @@
-//! `holdfast.js` and `holdfast.mjs` as files: their headers, their caching, their forms in gzip.
+//! `holdfast.js` and its other forms as files: their headers, their caching, their forms in gzip.
 //! Their work is tested in a browser.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
 
 use holdfast_testkit::{Conn, Node, Response, request};
+
+const FORMS: [&str; 4] = [
+    "/holdfast.js",
+    "/holdfast.mjs",
+    "/holdfast-script.js",
+    "/holdfast-script.mjs",
+];
 
 /// Returns a file of the library as a client with this `accept-encoding` gets it.
 pub(crate) async fn library(node: &Node, target: &str, accepts: &str) -> Response {
@@ -23,7 +31,7 @@ async fn the_library_is_served_as_a_script_and_as_a_module_to_every_origin() {
     ])
     .await;
     let mut bodies = Vec::new();
-    for target in ["/holdfast.js", "/holdfast.mjs", "/holdfast.js?v=1"] {
+    for target in FORMS.into_iter().chain(["/holdfast.js?v=1"]) {
         let response = node
             .public("GET", target, &[("origin", "https://other.example.com")])
             .await;
@@ -41,12 +49,15 @@ async fn the_library_is_served_as_a_script_and_as_a_module_to_every_origin() {
         assert_eq!(response.header("content-encoding"), None, "{target}");
         bodies.push(response.text().to_owned());
     }
-    assert_eq!(
-        bodies[1],
-        bodies[0].clone()
-            + "export var watch=holdfast.watch,once=holdfast.once;export default holdfast;\n"
-    );
-    assert_eq!(bodies[2], bodies[0]);
+    for script in [0, 2] {
+        assert_eq!(
+            bodies[script + 1],
+            bodies[script].clone()
+                + "export var watch=holdfast.watch,once=holdfast.once;export default holdfast;\n"
+        );
+    }
+    assert!(bodies[2].len() < bodies[0].len());
+    assert_eq!(bodies[4], bodies[0]);
 }
 
 #[tokio::test]
@@ -54,7 +65,7 @@ async fn a_browser_that_has_the_library_is_told_that_it_is_the_same() {
     let node = Node::start(&[]).await;
     let mut conn = Conn::open(&node.public).await;
     let mut etags = Vec::new();
-    for target in ["/holdfast.js", "/holdfast.mjs"] {
+    for target in FORMS {
         let etag = conn
             .ask(request("GET", target, &[], b""))
             .await
@@ -85,7 +96,8 @@ async fn a_browser_that_has_the_library_is_told_that_it_is_the_same() {
         }
         etags.push(etag);
     }
-    assert_ne!(etags[0], etags[1]);
+    let distinct: BTreeSet<_> = etags.iter().collect();
+    assert_eq!(distinct.len(), FORMS.len(), "{etags:?}");
     // Another node of the same build has the same tag.
     assert_eq!(
         Node::start(&[])
@@ -100,7 +112,7 @@ async fn a_browser_that_has_the_library_is_told_that_it_is_the_same() {
 #[tokio::test]
 async fn the_library_is_compressed_for_clients_that_accept_gzip_and_for_no_others() {
     let node = Node::start(&[]).await;
-    for target in ["/holdfast.js", "/holdfast.mjs"] {
+    for target in FORMS {
         let plain = node.get(target).await;
         for accepts in ["gzip, deflate, br, zstd", "*", "GZip;q=0.1"] {
             let response = library(&node, target, accepts).await;
@@ -194,7 +206,7 @@ async fn no_other_answer_is_compressed() {
 #[tokio::test]
 async fn the_library_has_one_method() {
     let node = Node::start(&[]).await;
-    for target in ["/holdfast.js", "/holdfast.mjs"] {
+    for target in FORMS {
         let response = node.public("POST", target, &[]).await;
         assert_eq!(
             (response.status, response.header("allow")),

@@ -187,23 +187,34 @@ async fn the_codes_are_those_of_the_program_with_their_messages_and_http_statuse
 #[tokio::test]
 async fn the_library_is_as_long_as_stated() {
     let node = Node::start(&[]).await;
-    let length = async |accepts| {
-        let response = library(&node, "/holdfast.js", accepts).await;
+    let length = async |file, accepts| {
+        let response = library(&node, file, accepts).await;
         assert_eq!(
             response.header("content-length"),
             Some(&*response.body.len().to_string())
         );
         format!("{:.1} KB", response.body.len() as f64 / 1000.0)
     };
-    let (gzip, plain) = (length("gzip").await, length("identity").await);
+    let lengths = async |file| (length(file, "gzip").await, length(file, "identity").await);
+    let (gzip, plain) = lengths("/holdfast.js").await;
+    let (small_gzip, small_plain) = lengths("/holdfast-script.js").await;
     for (document, stated) in [
         (
             "docs/page.md",
             format!("a script of {gzip} ({plain} if the browser does not accept gzip)"),
         ),
         (
+            "docs/page.md",
+            format!("which has {small_gzip} ({small_plain})"),
+        ),
+        ("docs/page.md", format!("They have {small_gzip} in")),
+        (
             "CHANGELOG.md",
             format!("a library of {gzip} in gzip for pages"),
+        ),
+        (
+            "CHANGELOG.md",
+            format!("are the {small_gzip} of scripts alone"),
         ),
     ] {
         assert!(

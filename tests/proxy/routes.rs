@@ -61,6 +61,8 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         ("GET", "/status/ws?key=k"),
         ("GET", "/holdfast.js"),
         ("GET", "/holdfast.mjs"),
+        ("GET", "/holdfast-script.js"),
+        ("GET", "/holdfast-script.mjs"),
         ("GET", "/demo"),
         ("GET", "/demo/demo.css"),
         ("POST", "/demo/code"),
@@ -102,6 +104,7 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         "/demo/a/b",
         "/demox",
         "/holdfast_js",
+        "/holdfast-events.js",
     ];
     let around = [
         "/status/get/../set",
@@ -137,6 +140,7 @@ async fn other_methods_are_answered_405_with_those_that_are_allowed() {
         ),
         ("/holdfast.js", &["POST", "OPTIONS"], "GET"),
         ("/holdfast.mjs", &["POST", "OPTIONS"], "GET"),
+        ("/holdfast-script.js", &["POST", "OPTIONS"], "GET"),
         ("/demo", &["PUT", "OPTIONS"], "GET, POST"),
     ] {
         for method in methods {

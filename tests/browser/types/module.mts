@@ -1,7 +1,7 @@
 // TypeScript of a page that imports holdfast.mjs from the URL where it is served. `paths` in tsconfig.json maps that
 // URL to the types.
 
-import holdfast, { once, watch, type Answer, type Options, type State, type Value, type Watch } from "https://push.example.com/holdfast.mjs";
+import holdfast, { once, watch, type Answer, type Options, type State, type Transport, type Value, type Watch } from "https://push.example.com/holdfast.mjs";
 
 type Login = { state: "scanned" } | { state: "confirmed"; ticket: string };
 
@@ -14,6 +14,8 @@ const options: Options<Login> = {
 };
 const watching: Watch = watch("", "key", options);
 const state: State = watching.state;
+const transport: Transport = "auto";
+watching.use(transport);
 const any: Value = [null, true, 1, "s", { a: [] }];
 console.log(state, any);
 

@@ -2,6 +2,7 @@
 
 const watching = holdfast.watch("https://push.example.com", "key", {
   last: 0,
+  transport: "socket",
   wait: 25,
   giveUpAfter: 300,
   nonce: "n",
@@ -19,8 +20,11 @@ const watching = holdfast.watch("https://push.example.com", "key", {
 });
 const last: number = watching.last;
 console.log(last, watching.state === "stopped");
+watching.use("events");
 watching.stop();
 
+// @ts-expect-error: there is no such transport.
+holdfast.watch("https://push.example.com", "key", { transport: "sockets" });
 // @ts-expect-error: a listener with a wrong name is an error.
 holdfast.watch("https://push.example.com", "key", { onStatus() {} });
 // @ts-expect-error: a key is a string.
