@@ -35,7 +35,7 @@
       expires = Date.now() + answer.expires_in_ms;
       showCode();
       show(calm);
-      watch = holdfast.watch('', key, { onstatus: heard, ongone: renew, onerror: failed, onstate: changed });
+      watch = holdfast.watch('', key, { transport: way(), onstatus: heard, ongone: renew, onerror: failed, onstate: changed });
       ticking = setInterval(tick, 500);
       tick();
     });
@@ -67,6 +67,8 @@
   }
 
   function failed(message) { end('failed', words('failed', words.cut(message, SHOWN)), 'newCode'); }
+
+  function way() { return document.querySelector('[name="way"]:checked').value; }
 
   function stop() {
     if (watch) { watch.stop(); }
@@ -162,6 +164,9 @@
   byId('aside').hidden = false;
   byId('panel').open = matchMedia('(min-width: 60rem)').matches;    // not on a phone, where the login comes first
   byId('copy').onclick = copy;
+  Array.prototype.forEach.call(document.querySelectorAll('[name="way"]'), function (choice) {
+    choice.onchange = function () { if (watch) { watch.use(way()); } };
+  });
   // Also offered after a scan, because the phone may have lost its connection.
   byId('again').onclick = byId('other').onclick = function () {
     stop();

@@ -125,6 +125,34 @@ test("wire_shows_each_poll_and_each_script_as_it_came", limit, async (t) => {
   assert.deepEqual([await leftovers(page), page.complaints], [[0, 0], []]);
 });
 
+for (const [way, route] of [["events", "/status/events"], ["socket", "/status/ws"]]) {
+  test(`switch_to_${way}_goes_on_from_the_same_version_and_shows_what_passes`, limit, async (t) => {
+    const page = await screen(t);
+    const id = idOf(await link(page));
+    await page.check(`[name="way"][value="${way}"]`);
+    const first = page.locator("#wire li").first();
+    await until("it asks by the new way", async () => (await first.locator(".asked").textContent()).includes(route));
+    await until("the program answers", async () => (await first.locator(".answered").count()) > 0);
+    await holdfast.set(id, `{"state":"scanned"}`);
+    await is(page, "scanned");
+    await page.screenshot({ path: `${screenshots}way-${way}.png` });
+    await holdfast.set(id, `{"state":"confirmed","user":"Zoë"}`, `,"final":true`);
+    await is(page, "confirmed");
+    const shown = (await first.locator(".answered").allTextContents()).join("");
+    for (const state of ["scanned", "confirmed"]) assert.ok(shown.includes(`"value":{"state":"${state}"`), shown);
+    await until("it has ended", async () => (await first.locator(".ended").count()) === 1);
+    // The bytes are those that are shown.
+    const sent = await first.locator(".asked, .sent").allTextContents();
+    const bytes = Buffer.byteLength([...sent, shown].join(""));
+    assert.equal(await text(page, `#bytes-${way}`), `${bytes} B`);
+    // The next code is waited for in the same way.
+    await page.click("#again");
+    await is(page, "waiting");
+    await until("it asks by the same way", async () => (await first.locator(".asked").textContent()).includes(route));
+    assert.deepEqual(page.complaints, []);
+  });
+}
+
 test("line_as_shown_signs_in_from_a_terminal", limit, async (t) => {
   const page = await screen(t, { permissions: ["clipboard-read", "clipboard-write"] });
   await page.focus("#copy");
