@@ -363,6 +363,7 @@ impl Session {
                     self.remove(at);
                 }
             }
+            Ok(Command::Check) => socket.send(b"{}".to_vec()),
             Err(BadMessage::Member(mistake, key)) => {
                 self.say(
                     key.as_ref(),

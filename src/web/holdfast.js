@@ -159,8 +159,8 @@ var holdfast = (function () {
       isProbed = false;
       socket.polls.forEach(function (poll) {
         poll.alive();
-        // Without a key comes the answer to `{}`, or a mistake that may be that of any poll.
-        if (answer.key ? answer.key === poll.key : answer.message !== 'watch: missing') { poll.settle(answer, true); }
+        // Without a key comes the answer `{}`, or a mistake that may be that of any poll.
+        if (answer.key ? answer.key === poll.key : answer.code) { poll.settle(answer, true); }
       });
     };
     web.onclose = function (event) {

@@ -239,7 +239,7 @@ async fn a_mistake_in_a_message_is_named_and_the_socket_goes_on() {
     };
     mistake(&mut socket, Value::Null, "key: not printable ASCII").await;
     for (text, key, message) in [
-        ("{}", Value::Null, "watch: missing"),
+        (r#"{"last":5}"#, Value::Null, "watch: missing"),
         (r#"{"watch":7}"#, Value::Null, "watch: not a string"),
         (
             r#"{"watch":"k","last":"x"}"#,
@@ -256,6 +256,9 @@ async fn a_mistake_in_a_message_is_named_and_the_socket_goes_on() {
         socket.send(text).await;
         mistake(&mut socket, key, message).await;
     }
+    // An empty message is no mistake.
+    socket.send("{}").await;
+    assert_eq!(socket.message().await, json!({}));
     for key in ["a", "b", "a"] {
         socket.watch(key, 0).await;
     }

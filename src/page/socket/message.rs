@@ -17,6 +17,8 @@ pub enum Command {
     Watch(Key, Version),
     /// The page no longer wants to hear of a key.
     Unwatch(Key),
+    /// The page wants to know whether the socket is alive.
+    Check,
 }
 
 /// The error of a message that is not understood.
@@ -40,6 +42,9 @@ impl Command {
             .values()
             .map_err(|mistake| BadMessage::Member(mistake, None))?;
         let wrong = |mistake| BadMessage::Member(mistake, None);
+        if [watch, unwatch, last].iter().all(Option::is_none) {
+            return Ok(Self::Check);
+        }
         if let (Some(unwatch), None) = (unwatch, watch) {
             let key = named("unwatch", key(unwatch)).map_err(wrong)?;
             return match last {
@@ -85,6 +90,7 @@ mod tests {
                 Command::Watch(key(), version(7)),
             ),
             (r#"{"unwatch":"k/1"}"#, Command::Unwatch(key())),
+            (" { } ", Command::Check),
         ] {
             assert_eq!(Command::parse(text), Ok(command), "{text}");
         }
@@ -96,7 +102,7 @@ mod tests {
     #[test]
     fn a_bad_member_is_named_and_with_it_the_key_if_that_is_known() {
         for (text, mistake, has_key) in [
-            ("{}", "watch: missing", false),
+            (r#"{"last":5}"#, "watch: missing", false),
             (r#"{"watch":1}"#, "watch: not a string", false),
             (r#"{"watch":""}"#, "watch: empty", false),
             (
