@@ -88,7 +88,9 @@ pub mod app;
 #[doc(hidden)]
 pub mod fuzzed {
     pub use crate::cluster::peers::parse_count;
+    pub use crate::net::socket::frames::{CloseCode, Frames, MAX_MESSAGE_BYTES, Received};
     pub use crate::page::get::params::{BadForm, Params, Target};
+    pub use crate::page::socket::message::{BadMessage, Command};
     pub use crate::store::redis::reply::{
         Late, Written, parse_known, parse_snapshot, parse_written,
     };

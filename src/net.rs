@@ -8,5 +8,5 @@ pub(crate) mod flow;
 pub mod listener;
 pub(crate) mod parked;
 pub(crate) mod server;
-pub(crate) mod socket;
+pub mod socket;
 pub(crate) mod timed;

@@ -1,13 +1,14 @@
 //! A WebSocket (RFC 6455) on a connection whose upgrade is answered. Reads and writes whole
 //! messages, pings a silent client, and notices when the client is gone. Knows no key.
 //!
-//! tungstenite parses the client's frames and answers pings and closes. It does no I/O: its bytes
-//! come from the flow and go to the flow. Messages are framed without tungstenite's own buffer,
-//! because that buffer would keep the room of the longest message.
+//! tungstenite reads the client's frames ([`frames`]). Messages are framed without tungstenite's
+//! own buffer, because that buffer would keep the room of the longest message.
 //!
 //! # Bounds
 //! Nothing is read while something waits to be written. So a client that does not read cannot make
 //! the node collect answers, and is cut off after the flow's time limit.
+
+pub mod frames;
 
 use std::io::{self, Read, Write};
 use std::task::{Context, Poll};
@@ -15,22 +16,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tungstenite::error::{CapacityError, ProtocolError};
+use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
-use tungstenite::protocol::frame::{CloseFrame, Frame, Utf8Bytes};
-use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
-pub(crate) use tungstenite::protocol::frame::coding::CloseCode;
-
+use self::frames::{CloseCode, Frames, Received};
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::flow::Flow;
 use crate::runtime::lazy_timer::Timer;
 
-/// The longest message of a client.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024;
-/// The room for bytes of the client that a socket always keeps. A longer message takes more.
-const READ_BUFFER_BYTES: usize = 64;
 /// The time without a byte of the client after which it is sent a ping, and the time after the
 /// ping after which it counts as gone.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -39,7 +33,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Socket {
     flow: Box<Flow>,
-    context: WebSocketContext,
+    frames: Frames,
     /// When the client's silence has lasted too long.
     silent_at: Instant,
     /// Whether the client was sent a ping and has sent nothing since.
@@ -49,17 +43,9 @@ pub(crate) struct Socket {
 /// An event of a socket.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Text(Utf8Bytes),
-    /// A message that is no text.
-    Binary,
-    /// A ping, which was answered, or a pong.
-    Control,
-    /// The client has closed the socket, and was answered.
-    Closed,
-    /// The client has broken a rule, for which the standard has this code.
-    Wrong(CloseCode, &'static str),
-    /// The connection ended. The reason, if the node ends it.
-    Left(Option<DropReason>),
+    Received(Received),
+    /// The node ends the connection, for this reason.
+    Cut(DropReason),
     /// The time has come that was given.
     Due,
 }
@@ -68,18 +54,9 @@ impl Socket {
     /// Answers the upgrade with `response`.
     pub(crate) fn accept(mut flow: Box<Flow>, response: Response) -> Self {
         let ahead = flow.switch(response);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
         Self {
             flow,
-            context: WebSocketContext::from_partially_read(
-                ahead.into(),
-                Role::Server,
-                Some(config),
-            ),
+            frames: Frames::new(ahead.into()),
             silent_at: Instant::now() + silence(),
             is_pinged: false,
         }
@@ -103,15 +80,15 @@ impl Socket {
         loop {
             match self.flow.poll_write(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Left(None)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Received(Received::Ended)),
                 Poll::Pending => {
                     let cut_at = self.flow.cut_at().expect("something is not written");
                     let cut = timer.poll(cut_at, cx);
-                    return cut.map(|()| Event::Left(Some(DropReason::WriteTimeout)));
+                    return cut.map(|()| Event::Cut(DropReason::WriteTimeout));
                 }
             }
-            if let Poll::Ready(event) = self.poll_read(cx) {
-                return Poll::Ready(event);
+            if let Some(received) = self.read(cx) {
+                return Poll::Ready(Event::Received(received));
             }
             if self.is_writing() {
                 continue;
@@ -124,7 +101,7 @@ impl Socket {
                 return Poll::Ready(Event::Due);
             }
             if self.is_pinged {
-                return Poll::Ready(Event::Left(Some(DropReason::IdleTimeout)));
+                return Poll::Ready(Event::Cut(DropReason::IdleTimeout));
             }
             self.push(Frame::ping(Bytes::new()));
             self.is_pinged = true;
@@ -132,47 +109,18 @@ impl Socket {
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Option<Received> {
         let mut pipe = Pipe {
             flow: &mut self.flow,
             cx: Some(cx),
             has_read: false,
         };
-        let read = self.context.read(&mut pipe);
+        let received = self.frames.read(&mut pipe);
         if pipe.has_read {
             self.is_pinged = false;
             self.silent_at = Instant::now() + silence();
         }
-        Poll::Ready(match read {
-            Ok(Message::Text(text)) => Event::Text(text),
-            Ok(Message::Binary(_)) => Event::Binary,
-            Ok(Message::Ping(_)) => {
-                self.flush();
-                Event::Control
-            }
-            Ok(Message::Pong(_) | Message::Frame(_)) => Event::Control,
-            Ok(Message::Close(_)) => {
-                self.flush();
-                Event::Closed
-            }
-            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Poll::Pending;
-            }
-            Err(error) => {
-                wrong(&error).map_or(Event::Left(None), |(code, why)| Event::Wrong(code, why))
-            }
-        })
-    }
-
-    /// Has tungstenite write its own answers to the client's frames.
-    fn flush(&mut self) {
-        let mut pipe = Pipe {
-            flow: &mut self.flow,
-            cx: None,
-            has_read: false,
-        };
-        // After the answer to a close, this is an error: the socket is closed.
-        let _ = self.context.flush(&mut pipe);
+        received
     }
 
     /// Sends a message.
@@ -188,15 +136,12 @@ impl Socket {
 
     /// Sends a close, after which nothing may be sent.
     pub(crate) fn close(&mut self, code: CloseCode, reason: &str) {
-        let reason = reason.into();
         let mut pipe = Pipe {
             flow: &mut self.flow,
             cx: None,
             has_read: false,
         };
-        let _ = self
-            .context
-            .close(&mut pipe, Some(CloseFrame { code, reason }));
+        self.frames.close(code, reason, &mut pipe);
     }
 
     /// Returns the flow, which ends with what is not yet written.
@@ -209,20 +154,6 @@ impl Socket {
 /// that clients that came together are not sent pings together.
 fn silence() -> Duration {
     SILENCE.mul_f64(1.0 - rand::random_range(0.0..=0.25))
-}
-
-/// Returns the code for a client that has broken a rule, and the rule. `None` if the connection
-/// ended instead.
-fn wrong(error: &tungstenite::Error) -> Option<(CloseCode, &'static str)> {
-    match error {
-        tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-            Some((CloseCode::Size, "message: too long"))
-        }
-        tungstenite::Error::Utf8(_) => Some((CloseCode::Invalid, "message: not UTF-8")),
-        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        tungstenite::Error::Protocol(_) => Some((CloseCode::Protocol, "frame: wrong")),
-        _ => None,
-    }
 }
 
 /// The flow as tungstenite reads and writes it. All bytes are taken, because [`Socket::poll`]

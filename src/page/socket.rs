@@ -34,7 +34,8 @@ use crate::model::status::{Outcome, Version};
 use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
-use crate::net::socket::{CloseCode, Event, Socket};
+use crate::net::socket::frames::{CloseCode, Received};
+use crate::net::socket::{Event, Socket};
 use crate::page::answer::{code_of, keyed_json};
 use crate::page::followed::{Followed, Heard};
 use crate::page::get::params::Params;
@@ -327,23 +328,22 @@ impl Session {
     /// # Errors
     /// Returns the end of the socket, if it has one.
     fn received(&mut self, event: Event, socket: &mut Socket) -> Result<(), Closing> {
-        match event {
-            Event::Left(why) => return Err(Closing::without_close(SocketEnd::Left, why)),
-            Event::Closed => return Err(Closing::without_close(SocketEnd::Closed, None)),
-            Event::Wrong(code, reason) => return Err(wrong(code, reason)),
+        let received = match event {
+            Event::Received(received) => received,
+            Event::Cut(why) => return Err(Closing::without_close(SocketEnd::Left, Some(why))),
             Event::Due => {
                 let reason = "nothing is watched";
                 return Err(Closing::with(SocketEnd::Empty, CloseCode::Normal, reason));
             }
-            Event::Text(_) | Event::Binary | Event::Control => {}
-        }
-        if !self.allowance.take() {
-            return Err(wrong(CloseCode::Policy, "too many messages"));
-        }
-        match event {
-            Event::Text(text) => self.obey(Command::parse(&text), socket),
-            Event::Binary => Err(wrong(CloseCode::Unsupported, "message: not text")),
-            _ => Ok(()),
+        };
+        match received {
+            Received::Ended => Err(Closing::without_close(SocketEnd::Left, None)),
+            Received::Closed => Err(Closing::without_close(SocketEnd::Closed, None)),
+            Received::Wrong(code, reason) => Err(wrong(code, reason)),
+            _ if !self.allowance.take() => Err(wrong(CloseCode::Policy, "too many messages")),
+            Received::Text(text) => self.obey(Command::parse(&text), socket),
+            Received::Binary => Err(wrong(CloseCode::Unsupported, "message: not text")),
+            Received::Control => Ok(()),
         }
     }
 
