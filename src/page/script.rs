@@ -84,27 +84,10 @@ impl Form {
     /// Writes `json` into `out` in this form.
     pub fn render(&self, json: &[u8], out: &mut Vec<u8>) {
         match self {
-            Self::Jsonp(callback) => {
-                out.extend_from_slice(b"/**/");
-                if let Some(root) = callback.root() {
-                    out.extend_from_slice(b"typeof ");
-                    out.extend_from_slice(root.as_bytes());
-                    out.extend_from_slice(b"!==\"undefined\"&&");
-                }
-                out.extend_from_slice(b"typeof ");
-                out.extend_from_slice(callback.0.as_bytes());
-                out.extend_from_slice(b"===\"function\"&&");
-                out.extend_from_slice(callback.0.as_bytes());
-                out.push(b'(');
-                push_as_script(json, out);
-                out.extend_from_slice(b");");
-            }
+            Self::Jsonp(callback) => callback.push_call(out, |out| push_as_script(json, out)),
             Self::Assignment(variable) => {
-                out.extend_from_slice(b"/**/window.");
-                out.extend_from_slice(variable.0.as_bytes());
-                out.push(b'=');
-                push_as_script(json, out);
-                out.push(b';');
+                out.extend_from_slice(b"/**/");
+                variable.push_assignment(json, out);
             }
             Self::Json => out.extend_from_slice(json),
         }
@@ -133,6 +116,24 @@ impl Callback {
     fn root(&self) -> Option<&str> {
         let (first, _) = self.0.split_once('.')?;
         Some(first.split_once('[').map_or(first, |(root, _)| root))
+    }
+
+    /// Writes a call of the function, if it is there. `arguments` writes what stands in the
+    /// brackets.
+    pub(super) fn push_call(&self, out: &mut Vec<u8>, arguments: impl FnOnce(&mut Vec<u8>)) {
+        out.extend_from_slice(b"/**/");
+        if let Some(root) = self.root() {
+            out.extend_from_slice(b"typeof ");
+            out.extend_from_slice(root.as_bytes());
+            out.extend_from_slice(b"!==\"undefined\"&&");
+        }
+        out.extend_from_slice(b"typeof ");
+        out.extend_from_slice(self.0.as_bytes());
+        out.extend_from_slice(b"===\"function\"&&");
+        out.extend_from_slice(self.0.as_bytes());
+        out.push(b'(');
+        arguments(out);
+        out.extend_from_slice(b");");
     }
 }
 
@@ -176,6 +177,15 @@ impl Variable {
             && name != "location";
         good.then(|| Self(name.into()))
     }
+
+    /// Writes an assignment of this JSON.
+    pub(super) fn push_assignment(&self, json: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"window.");
+        out.extend_from_slice(self.0.as_bytes());
+        out.push(b'=');
+        push_as_script(json, out);
+        out.push(b';');
+    }
 }
 
 /// Returns the identifier of one segment of a callback, if only indexes follow it.
@@ -208,7 +218,7 @@ fn is_identifier(text: &str) -> bool {
 /// Two things differ. Before ES2019, U+2028 and U+2029 end a line inside a string. And in an
 /// object literal a member named `__proto__` sets the prototype, and two of them are a syntax
 /// error. The computed name `["__proto__"]` makes it a plain member.
-fn push_as_script(json: &[u8], out: &mut Vec<u8>) {
+pub(super) fn push_as_script(json: &[u8], out: &mut Vec<u8>) {
     // Without these bytes nothing differs: U+2028 and U+2029 begin with E2, and `__proto__` is
     // written with `_` or an escape. Most values have none. `fold` never stops early, so many
     // bytes are looked at at once.
