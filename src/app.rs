@@ -153,7 +153,11 @@ pub async fn run(
         let writer = Arc::clone(&writer);
         Demo::new(&internal_address, asks_token, &addresses, writer, signing)
     });
-    let answers = Public::new(node.gets(&settings, signing.clone()), demo);
+    let answers = Public::new(
+        node.gets(&settings, signing.clone()),
+        settings.wires.clone(),
+        demo,
+    );
     let options = node.options(
         &settings,
         PUBLIC,

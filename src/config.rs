@@ -18,6 +18,7 @@ mod value_kind;
 
 use std::ffi::OsString;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::log::LogFormat;
 use crate::model::signing::Secrets;
 use crate::net::listener::Address;
 use crate::page::script::Prefix;
+use crate::page::wire::Template;
 use crate::store::redis::RedisOptions;
 
 /// The descriptors that connections cannot have: those of the standard streams, the runtime,
@@ -76,6 +78,7 @@ pub struct Settings {
     pub allow_origin: AllowOrigin,
     pub callback_prefix: Prefix,
     pub resource_policy: HeaderValue,
+    pub wires: Vec<Arc<Template>>,
     pub redis: Option<RedisOptions>,
     pub resend: Duration,
     pub advertise: Option<Address>,
@@ -165,6 +168,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
         allow_origin: allow_origin(reader),
         callback_prefix: reader.optional(&CALLBACK_PREFIX).unwrap_or_default(),
         resource_policy: HeaderValue::from_static(reader.value(&RESOURCE_POLICY)),
+        wires: reader.list(&WIRE),
         redis: redis::read(reader, max_waiters),
         resend: reader.value(&RESEND),
         advertise: reader.optional(&ADVERTISE),

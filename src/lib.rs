@@ -36,6 +36,10 @@
 //! With `--demo`, [`demo`] serves a demo: a login by QR code. The files that browsers get are in
 //! `src/web/`.
 //!
+//! # Wires of other services
+//! With `--wire`, a get may have the path and the parameters of another service's poll. A template
+//! ([`page::wire`]) says how each of its ends is answered.
+//!
 //! # Several nodes
 //! Several nodes share a Redis ([`store::Shared`], [`store::redis`]). It keeps the statuses, a
 //! lease of each node for each key that the node waits for, and the list of nodes
@@ -91,6 +95,7 @@ pub mod fuzzed {
     pub use crate::net::socket::frames::{CloseCode, Frames, MAX_MESSAGE_BYTES, Received};
     pub use crate::page::get::params::{BadForm, Params, Target};
     pub use crate::page::socket::message::{BadMessage, Command};
+    pub use crate::page::wire::{Asked, LastIs, Template};
     pub use crate::store::redis::reply::{
         Late, Written, parse_known, parse_snapshot, parse_written,
     };

@@ -10,3 +10,4 @@ mod parked_wait;
 pub mod script;
 pub mod socket;
 pub(crate) mod socket_limits;
+pub(crate) mod wire;

@@ -19,12 +19,15 @@ use crate::http::router::Router;
 use crate::net::connection::Handling;
 use crate::page::client_library;
 use crate::page::get::{GetHandler, HeldGet};
+use crate::page::wire::Template;
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
     Get,
     Events,
     Socket,
+    /// The place of a template in the list, and its path.
+    Wire(usize, &'static str),
     Options(&'static str),
     Library(client_library::Form),
     Demo(demo::Route),
@@ -37,7 +40,7 @@ impl Route {
             Self::Get => "/status/get",
             Self::Events => "/status/events",
             Self::Socket => "/status/ws",
-            Self::Options(path) => path,
+            Self::Wire(_, path) | Self::Options(path) => path,
             Self::Library(form) => form.path(),
             Self::Demo(_) => "/demo",
         }
@@ -53,38 +56,21 @@ pub(crate) type Answer = Either<Ready<Response>, BoxFuture<'static, Response>>;
 pub(crate) struct Public {
     routes: Router<Route>,
     gets: Arc<GetHandler>,
+    wires: Vec<Arc<Template>>,
     demo: Option<Demo>,
 }
 
 impl Public {
-    pub(crate) fn new(gets: Arc<GetHandler>, demo: Option<Demo>) -> Arc<Self> {
-        let asked = |path, route| {
-            let options = Route::Options(path);
-            (path, vec![(Method::GET, route), (Method::OPTIONS, options)])
-        };
-        let mut table = vec![
-            asked("/status/get", Route::Get),
-            asked("/status/events", Route::Events),
-            ("/status/ws", vec![(Method::GET, Route::Socket)]),
-        ];
-        table.extend(
-            client_library::Form::ALL
-                .map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])),
-        );
-        if demo.is_some() {
-            table.extend(demo::Route::table().into_iter().map(|(path, methods)| {
-                (
-                    path,
-                    methods
-                        .into_iter()
-                        .map(|(method, route)| (method, Route::Demo(route)))
-                        .collect(),
-                )
-            }));
-        }
+    /// Makes the handler. `wires` are templates whose paths are not those of other routes.
+    pub(crate) fn new(
+        gets: Arc<GetHandler>,
+        wires: Vec<Arc<Template>>,
+        demo: Option<Demo>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            routes: Router::new(table),
+            routes: Router::new(table(&wires, demo.is_some())),
             gets,
+            wires,
             demo,
         })
     }
@@ -109,11 +95,17 @@ impl Public {
             routed.as_ref().map_or("none", |route| route.path()),
         );
         let answered = match routed {
-            Ok(Route::Get) => match self.gets.begin(query, headers) {
-                Handling::Answer(response) => Ok(Either::Left(response)),
-                Handling::Park(get) => return Handling::Park(get),
-                Handling::Flow(stream) => return Handling::Flow(stream),
-            },
+            Ok(route @ (Route::Get | Route::Wire(..))) => {
+                let begun = match route {
+                    Route::Wire(at, _) => self.gets.begin_wire(&self.wires[at], query, headers),
+                    _ => self.gets.begin(query, headers),
+                };
+                match begun {
+                    Handling::Answer(response) => Ok(Either::Left(response)),
+                    Handling::Park(get) => return Handling::Park(get),
+                    Handling::Flow(stream) => return Handling::Flow(stream),
+                }
+            }
             Ok(Route::Events) => match self.gets.begin_events(query, headers) {
                 Ok(stream) => return Handling::Flow(Box::new(stream)),
                 Err(response) => Ok(Either::Left(*response)),
@@ -155,6 +147,40 @@ impl Public {
         let (route, _) = self.routes.find(request.method(), request.uri().path())?;
         Ok(route)
     }
+}
+
+/// Returns the routes: each path, with its methods.
+fn table(wires: &[Arc<Template>], has_demo: bool) -> Vec<(&'static str, Vec<(Method, Route)>)> {
+    let asked = |path, route| {
+        let options = Route::Options(path);
+        (path, vec![(Method::GET, route), (Method::OPTIONS, options)])
+    };
+    let mut table = vec![
+        asked("/status/get", Route::Get),
+        asked("/status/events", Route::Events),
+        ("/status/ws", vec![(Method::GET, Route::Socket)]),
+    ];
+    table.extend(wires.iter().enumerate().map(|(at, wire)| {
+        // Leaked once: routes and logs need it until the process ends.
+        let path = wire.path().to_owned().leak();
+        asked(path, Route::Wire(at, path))
+    }));
+    table.extend(
+        client_library::Form::ALL
+            .map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])),
+    );
+    if has_demo {
+        table.extend(demo::Route::table().into_iter().map(|(path, methods)| {
+            (
+                path,
+                methods
+                    .into_iter()
+                    .map(|(method, route)| (method, Route::Demo(route)))
+                    .collect(),
+            )
+        }));
+    }
+    table
 }
 
 #[cfg(test)]
@@ -207,6 +233,18 @@ mod tests {
         })
     }
 
+    #[test]
+    fn no_template_has_a_path_of_ours() {
+        let template = include_str!("../deploy/wires/wechat-web.json");
+        let own = table(&[], true);
+        assert!(own.len() > 6, "{}", own.len());
+        for (path, _) in own {
+            let with_path = template.replace("/cgi-bin/mmwebwx-bin/login", path);
+            let mistake = Template::parse(&with_path).expect_err(path);
+            assert!(mistake.contains("holdfast's own"), "{mistake}");
+        }
+    }
+
     /// The task is what each held get costs, besides its socket, its timer and its place among
     /// the waiters. A new wait in a connection must put the data that it seldom needs on the
     /// heap.
@@ -219,7 +257,7 @@ mod tests {
             idle: second,
             write: second,
         };
-        let public = Public::new(gets(), None);
+        let public = Public::new(gets(), Vec::new(), None);
         let handler = move |request: Request| public.answer(&request);
         let shared = Shared {
             handler,

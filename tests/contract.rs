@@ -18,3 +18,4 @@ pub(crate) mod tokens;
 pub(crate) mod unix;
 pub(crate) mod values;
 pub(crate) mod versions;
+mod wires;

@@ -1,11 +1,12 @@
 //! The rules for settings that are each valid, but may not go together.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::declarations::{
     ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, INTERNAL, INTERNAL_TOKEN_FILE,
-    INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES, PUBLIC,
+    INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES, PUBLIC, WIRE,
 };
 use super::reader::SettingReader;
 use super::setting::Effect;
@@ -41,6 +42,13 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
         let mistake =
             "other nodes do not reach a unix socket: give --advertise http://host:port too";
         reader.refuse_together(&[&INTERNAL, &ADVERTISE], mistake);
+    }
+    let mut paths = BTreeSet::new();
+    for wire in &settings.wires {
+        if !paths.insert(wire.path()) {
+            let mistake = format!("two templates have the path {}", wire.path());
+            reader.refuse_together(&[&WIRE], &mistake);
+        }
     }
     // Only an address is checked here. A name is resolved and checked at the start.
     let is_public = matches!(&settings.internal, Address::Tcp(address)

@@ -5,6 +5,7 @@
 //! [`Settings`](super::Settings).
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
@@ -19,6 +20,7 @@ use crate::model::signing::Secrets;
 use crate::model::status::MAX_TTL_SECONDS;
 use crate::net::listener::Address;
 use crate::page::script::Prefix;
+use crate::page::wire::Template;
 use crate::store::redis::Target;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,7 +56,7 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 43] = [
+pub(super) const ALL: [&dyn Declared; 44] = [
     &PUBLIC,
     &INTERNAL,
     &HOLD,
@@ -80,6 +82,7 @@ pub(super) const ALL: [&dyn Declared; 43] = [
     &ALLOW_ORIGIN,
     &CALLBACK_PREFIX,
     &RESOURCE_POLICY,
+    &WIRE,
     &REDIS,
     &REDIS_FILE,
     &REDIS_PREFIX,
@@ -317,6 +320,16 @@ pub(super) const RESOURCE_POLICY: Setting<&str> = Setting::new(
     Value("cross-origin"),
     "Cross-Origin-Resource-Policy of scripts",
 );
+
+pub(super) const WIRE: Setting<Arc<Template>> = Setting::new(
+    "wire",
+    &Content(|text| Template::parse(text).map(Arc::new)),
+    Unset,
+    "File with a template of another service's wire, in JSON. Pages written for that service then \
+     wait here. Repeatable",
+)
+.shape(Shape::List)
+.notes("See [Wires of other services](wires.md)");
 
 pub(super) const REDIS: Setting<Target> = Setting::new(
     "redis",

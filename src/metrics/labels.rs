@@ -96,6 +96,8 @@ labels! {
         Json => "json",
         Events => "events",
         Socket => "socket",
+        /// A script of a template (`--wire`).
+        Template => "template",
     }
 }
 

@@ -54,6 +54,12 @@ impl Version {
         }
     }
 
+    /// Parses a version that a page may say it knows: see [`Version::MAX_LAST`].
+    #[must_use]
+    pub fn parse_last(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|last| *last <= Self::MAX_LAST)
+    }
+
     /// Returns the version after this one, or `None` if this is the last.
     #[must_use]
     pub const fn next(self) -> Option<Self> {

@@ -74,6 +74,12 @@ pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
     /// Makes the answer, and records that the request ended with it. Called once.
     fn answer(&self, outcome: &Self::Outcome) -> Response;
 
+    /// Returns whether this news answers the request. Otherwise the task gets the news, and waits on.
+    /// It is called only for a delivery that may answer.
+    fn is_answered_by(&self, _news: &Self::News) -> bool {
+        true
+    }
+
     /// Records that the answer was made at `at` and the socket could be written to. The socket may
     /// have taken only a part of the answer yet, or nothing.
     fn written(&self, _outcome: &Self::Outcome, _at: Instant) {}
@@ -213,9 +219,16 @@ impl<R: Request> Parked<R> {
         drop(self.write(&mut lock(&self.state), outcome));
     }
 
-    /// Takes the news of a delivery. Writes the answer at once if `at_once` is true and a
-    /// delivery may answer. Otherwise keeps the news for the task.
+    /// Lets the request wait once more, behind news that did not answer it. It must not be registered
+    /// as a waiter during the call.
+    pub(crate) fn wait_again(&self) {
+        lock(&self.state).right.begin_again();
+    }
+
+    /// Takes the news of a delivery. Writes the answer at once if `at_once` is true, a delivery may
+    /// answer, and the news answers the request. Otherwise keeps the news for the task.
     pub(crate) fn take_news(&self, news: R::News, at_once: bool) {
+        let at_once = at_once && self.request.is_answered_by(&news);
         let mut state = lock(&self.state);
         let task = match state.right.deliver(news, at_once) {
             NextStep::Answer(news) => self.write(&mut state, &news.into()),

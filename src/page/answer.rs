@@ -21,6 +21,7 @@ use crate::http::response::{
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Value, Version};
 use crate::page::script::Form;
+use crate::page::wire::Asked;
 
 /// Renders the outcome of a get in the form that the page wants. `grant` is the page's right to
 /// read a JSON answer.
@@ -62,6 +63,22 @@ pub(crate) fn answer(
     }
     if *form == Form::Json {
         response = grant.apply(response);
+    }
+    response
+}
+
+/// Renders the outcome of a get as the script of a template.
+pub(crate) fn templated(
+    asked: &Asked,
+    outcome: &Outcome,
+    last: Version,
+    policy: &HeaderValue,
+) -> Response {
+    let script = asked.render(outcome, last);
+    let mut response = script_response(StatusCode::OK, script, policy);
+    if *outcome == Outcome::Retry {
+        // As in `answer`.
+        response.headers_mut().insert(CONNECTION, CLOSE);
     }
     response
 }

@@ -2,6 +2,8 @@
 
 mod held;
 pub(crate) mod params;
+mod templated;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +15,14 @@ use tracing::debug;
 pub(crate) use self::held::HeldGet;
 pub(super) use self::held::{OPEN_GRACE, refused};
 use self::params::{BadForm, Params, Target};
+use self::wanted::Wanted;
 use crate::cluster::recovery::Recovery;
-use crate::http::origin::AllowOrigin;
+use crate::http::origin::{AllowOrigin, Grant};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
 use crate::metrics::{GetEnd, Limit, Metrics};
 use crate::model::key::Key;
-use crate::model::mistake::Fault;
+use crate::model::mistake::{Fault, Mistake};
 use crate::model::signing::{Admitted, KeyRejection, Signing};
 use crate::model::status::{Outcome, Version};
 use crate::net::connection::Handling;
@@ -74,11 +77,21 @@ impl GetHandler {
             }
             Ok(form) => form,
         };
+        self.hold(Wanted::Plain(form), grant, params.target(self.hold))
+    }
+
+    /// Checks the content of a request, which is answered in this form. A get that passes is held.
+    fn hold(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        grant: Grant,
+        target: Result<Target, (Mistake, Option<Version>)>,
+    ) -> Handling<Response, HeldGet> {
         let answer = |outcome: &Outcome, last| {
             let (waiters, policy) = (self.waiters.len(), &self.resource_policy);
-            answer::answer(&form, &grant, outcome, last, waiters, policy)
+            wanted.answer(&grant, outcome, last, waiters, policy)
         };
-        let Target { key, last, wait } = match params.target(self.hold) {
+        let Target { key, last, wait } = match target {
             Ok(target) => target,
             Err((mistake, last)) => {
                 let what = mistake.what();
@@ -102,7 +115,7 @@ impl GetHandler {
                     ignores_last,
                     wait_ms,
                     ends_with_key,
-                    form,
+                    wanted,
                     grant,
                     since,
                 })

@@ -99,6 +99,13 @@ impl<N, A> RightToAnswer<N, A> {
         None
     }
 
+    /// Begins another wait, whose key is being opened, because the news of the last one was no answer.
+    /// The caller has the news, and nobody else can answer until it is registered again.
+    pub(crate) fn begin_again(&mut self) {
+        debug_assert!(!matches!(self.phase, Phase::Answered(_)), "answered once");
+        self.phase = Phase::Opening(None);
+    }
+
     /// Takes the news of a delivery. If the key is open and `at_once` is true, the delivery is
     /// to answer. Otherwise the news is kept for the task.
     pub(crate) fn deliver(&mut self, news: N, at_once: bool) -> NextStep<N> {

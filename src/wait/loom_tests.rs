@@ -25,9 +25,9 @@ impl OneKey {
         gone(*version)
     }
 
-    fn open(&self) -> Option<Update> {
+    fn open(&self, seen: Version) -> Option<Update> {
         let version = *lock(&self.0);
-        (version > 0).then(|| gone(version))
+        (version > seen.get()).then(|| gone(version))
     }
 }
 
@@ -69,6 +69,8 @@ type Answer = Option<u64>;
 struct Desk {
     right: Mutex<RightToAnswer<News, ()>>,
     delivers: Delivers,
+    /// The greatest version that is no answer. Behind it, the request waits on.
+    known: u64,
     answers: Record<Vec<Answer>>,
 }
 
@@ -92,7 +94,8 @@ impl Taker for Desk {
             since,
         };
         let mut right = lock(&self.right);
-        let at_once = at_once && self.delivers != Delivers::News;
+        let is_answer = update.version().get() > self.known;
+        let at_once = at_once && is_answer && self.delivers != Delivers::News;
         let task = match right.deliver(news, at_once) {
             NextStep::Answer(news) => {
                 self.answer(&mut right, Some(news.update.version().get()));
@@ -156,6 +159,8 @@ struct Run {
     sets: usize,
     delivers: Delivers,
     ends: Ends,
+    /// See [`Desk::known`].
+    known: u64,
     /// Whether the store does not answer at once.
     is_slow: bool,
 }
@@ -176,6 +181,7 @@ impl Run {
             // has to ask for it.
             right: Mutex::new(RightToAnswer::new(self.ends == Ends::Never)),
             delivers: self.delivers,
+            known: self.known,
             answers: Record::default(),
         });
         let sets: Vec<_> = (0..self.sets)
@@ -209,12 +215,33 @@ impl Run {
         self.judge(&end, &note(&desk.answers), found, &delivered);
     }
 
-    /// Waits to the end. Also returns the version that the store had when the key was opened.
+    /// Waits to the end. Also returns the version that the store had when the key was opened for
+    /// the last time.
     fn wait(self, waiters: &Arc<Waiters>, store: &OneKey, desk: Arc<Desk>) -> (End, u64) {
-        let ends = self.ends;
-        let page = Page { desk, ends };
-        let registered = Registered::new(waiters, &key(), Version::NONE, page).expect("room");
-        let (mut found, mut is_slow) = (0, self.is_slow);
+        let (mut seen, mut is_slow) = (Version::NONE, self.is_slow);
+        loop {
+            let (end, found) = self.wait_once(waiters, store, &desk, seen, is_slow);
+            match &end {
+                End::News(news) if news.update.version().get() <= self.known => {
+                    lock(&desk.right).begin_again();
+                    (seen, is_slow) = (news.update.version(), false);
+                }
+                _ => return (end, found),
+            }
+        }
+    }
+
+    fn wait_once(
+        self,
+        waiters: &Arc<Waiters>,
+        store: &OneKey,
+        desk: &Arc<Desk>,
+        seen: Version,
+        mut is_slow: bool,
+    ) -> (End, u64) {
+        let (desk, ends) = (Arc::clone(desk), self.ends);
+        let registered = Registered::new(waiters, &key(), seen, Page { desk, ends }).expect("room");
+        let mut found = 0;
         let open = async {
             poll_fn(|cx| {
                 if !std::mem::take(&mut is_slow) {
@@ -224,7 +251,7 @@ impl Run {
                 Poll::Pending
             })
             .await;
-            let update = store.open();
+            let update = store.open(seen);
             found = update.as_ref().map_or(0, |update| update.version().get());
             (1, Ok(update))
         };
@@ -240,7 +267,8 @@ impl Run {
 
     fn judge(self, end: &End, answers: &[Answer], found: u64, delivered: &[u64]) {
         let case = format!("{self:?} {end:?} {answers:?} {found} {delivered:?}");
-        assert!(delivered.len() <= 1, "no second delivery takes it: {case}");
+        let waits = usize::from(self.known > 0) + 1;
+        assert!(delivered.len() <= waits, "each takes it once: {case}");
         if *end == End::Left {
             assert!(answers.is_empty(), "who left is not answered: {case}");
             return;
@@ -253,10 +281,12 @@ impl Run {
             "older than what was found: {case}"
         );
         if self.delivers != Delivers::Nothing
-            && let [version] = delivered
+            && let Some(version) = delivered.iter().max()
+            && *version > self.known
         {
             assert!(*answer >= Some(*version), "a delivery is lost: {case}");
         }
+        assert!(answer.is_none_or(|version| version > self.known), "{case}");
         let has_news = answer.is_some();
         match self.ends {
             Ends::Never if self.delivers == Delivers::Nothing => {
@@ -270,6 +300,11 @@ impl Run {
 
 /// Checks all ways of a delivery with this end.
 fn check(sets: usize, ends: Ends) {
+    check_known(sets, ends, 0);
+}
+
+/// Checks all ways of a delivery with this end, if the versions up to `known` are no answers.
+fn check_known(sets: usize, ends: Ends, known: u64) {
     for delivers in [
         Delivers::Answer,
         Delivers::News,
@@ -281,6 +316,7 @@ fn check(sets: usize, ends: Ends) {
                 sets,
                 delivers,
                 ends,
+                known,
                 is_slow,
             };
             run.check();
@@ -316,4 +352,19 @@ fn loom_a_set_during_a_drain_brings_one_answer() {
 #[test]
 fn loom_two_sets_at_the_deadline_bring_one_answer() {
     check(2, Ends::Deadline);
+}
+
+#[test]
+fn loom_a_set_behind_one_that_is_no_answer_brings_one_answer() {
+    check_known(2, Ends::Never, 1);
+}
+
+#[test]
+fn loom_a_set_that_is_no_answer_is_none_at_the_deadline() {
+    check_known(1, Ends::Deadline, 1);
+}
+
+#[test]
+fn loom_two_sets_of_which_one_is_no_answer_bring_one_answer_at_the_deadline() {
+    check_known(2, Ends::Deadline, 1);
 }

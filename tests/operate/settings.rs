@@ -31,7 +31,7 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 42] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 43] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
@@ -69,6 +69,7 @@ const SETTINGS: [(&str, Option<&str>, Kind); 42] = [
     ("--allow-origin", Some("*"), Origin),
     ("--callback-prefix", Some("nothing"), Callback),
     ("--resource-policy", Some("cross-origin"), Choice),
+    ("--wire", None, File),
     ("--redis", None, Redis),
     ("--redis-file", None, File),
     ("--redis-prefix", Some("holdfast:1:"), Prefix),
@@ -398,7 +399,7 @@ async fn values_out_of_range_are_refused_and_the_limits_are_not() {
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused() {
-    let contradictions: [(&[&str], &str); 8] = [
+    let contradictions: [(&[&str], &str); 9] = [
         (&["--drain-quiet", "11s"], "--drain-quiet"),
         (
             &["--max-value-bytes", "10", "--max-body-bytes", "9"],
@@ -431,6 +432,15 @@ async fn settings_that_contradict_each_other_are_refused() {
         (
             &["--allow-origin", "*", "--allow-origin", "https://a.example"],
             "--allow-origin",
+        ),
+        (
+            &[
+                "--wire",
+                "deploy/wires/wechat-web.json",
+                "--wire",
+                "deploy/wires/wechat-web.json",
+            ],
+            "--wire",
         ),
     ];
     for (args, named) in contradictions {
@@ -490,7 +500,7 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 31] = [
+    let good: [(&str, &[&str]); 32] = [
         (
             "--public",
             &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"],
@@ -533,6 +543,13 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
         (
             "--resource-policy",
             &["cross-origin", "same-site", "same-origin"],
+        ),
+        (
+            "--wire",
+            &[
+                "deploy/wires/wechat-open.json",
+                "deploy/wires/wechat-web.json,deploy/wires/wechat-open.json",
+            ],
         ),
         ("--internal-token-file", &[&tokens]),
         (

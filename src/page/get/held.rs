@@ -1,5 +1,10 @@
 //! A held get: how it waits, and how its outcome is answered. It is parked
 //! ([`crate::net::parked`]): it waits outside of hyper, and a delivery may write its answer.
+//!
+//! A page with a template ([`crate::page::wire`]) may know a status although its version is new.
+//! Such a status is no answer. The get then waits once more, from that version on, until the same
+//! deadline. So the proof in [`crate::wait`] holds for each of its waits, and whatever is set between
+//! two of them is found by the open of the second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +13,15 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::GetHandler;
+use super::wanted::Wanted;
 use crate::http::origin::Grant;
 use crate::http::response::Response;
-use crate::metrics::{GetEnd, Wire};
+use crate::metrics::GetEnd;
 use crate::model::cause::Cause;
 use crate::model::key::Key;
-use crate::model::status::{Outcome, Seen, Version};
+use crate::model::status::{Outcome, Seen, Update, Version};
 use crate::net::parked::{Parked, Request, Wakes};
-use crate::page::answer;
 use crate::page::parked_wait::ParkedWait;
-use crate::page::script::Form;
 use crate::runtime::clock::millis;
 use crate::store::StoreError;
 use crate::wait::{End, News, Opened, Registered};
@@ -40,7 +44,7 @@ pub(crate) struct HeldGet {
     pub(super) wait_ms: u32,
     /// Whether its wait ends because its key expires.
     pub(super) ends_with_key: bool,
-    pub(super) form: Form,
+    pub(super) wanted: Wanted,
     pub(super) grant: Grant,
     pub(super) since: Instant,
 }
@@ -94,17 +98,30 @@ impl Request for HeldGet {
         async move {
             // The short steps are boxed, so that they do not add to the memory of a task during
             // its long wait.
-            let ended = match Box::pin(open(parked, wakes)).await {
-                Ok(opened) => {
-                    let end = opened.wait(parked.request.deadline()).await;
-                    parked.request.ended_by(end)
+            let mut seen = parked.request.seen();
+            loop {
+                let ended = match Box::pin(open(parked, wakes, seen)).await {
+                    Ok(opened) => {
+                        let end = opened.wait(parked.request.deadline()).await;
+                        parked.request.ended_by(end)
+                    }
+                    Err(ended) => ended,
+                };
+                match ended {
+                    Ended::With(answer) => match parked.request.known(&answer.outcome) {
+                        // The next wait begins with this version, so its open finds whatever was
+                        // set since.
+                        Some(version) => {
+                            parked.wait_again();
+                            seen = version;
+                            continue;
+                        }
+                        None => parked.answer(&answer),
+                    },
+                    Ended::Answered => {}
+                    Ended::Left => parked.request.left(),
                 }
-                Err(ended) => ended,
-            };
-            match ended {
-                Ended::With(answer) => parked.answer(&answer),
-                Ended::Answered => {}
-                Ended::Left => parked.request.left(),
+                return;
             }
         }
     }
@@ -121,7 +138,7 @@ impl Request for HeldGet {
             Outcome::Unavailable(_) => GetEnd::Unavailable,
         };
         if matches!(outcome, Outcome::Success(_)) {
-            self.handler.metrics.status_on(wire(&self.form));
+            self.handler.metrics.status_on(self.wanted.wire());
         }
         let cause = match outcome {
             Outcome::Unavailable(cause) => Some(*cause),
@@ -129,7 +146,15 @@ impl Request for HeldGet {
         };
         self.record_end(end, cause);
         let (waiters, policy) = (self.handler.waiters.len(), &self.handler.resource_policy);
-        answer::answer(&self.form, &self.grant, outcome, self.last, waiters, policy)
+        self.wanted
+            .answer(&self.grant, outcome, self.last, waiters, policy)
+    }
+
+    fn is_answered_by(&self, news: &News) -> bool {
+        match &news.update {
+            Update::Status(status) => !self.wanted.knows(status),
+            Update::Gone(_) => true,
+        }
     }
 
     fn written(&self, answer: &Answer, at: Instant) {
@@ -149,11 +174,11 @@ impl Request for HeldGet {
 
 impl HeldGet {
     /// Asks the store once, for a get that does not wait.
-    async fn ask_once(&self, parked: &Parked<Self>) -> Ended {
+    async fn ask_once(&self, parked: &Parked<Self>, seen: Version) -> Ended {
         let GetHandler { store, drain, .. } = &*self.handler;
         let opened = tokio::select! {
             biased;
-            opened = store.open(&self.key, Seen::from(self.seen()), Duration::ZERO) => opened,
+            opened = store.open(&self.key, Seen::from(seen), Duration::ZERO) => opened,
             () = parked.left() => return Ended::Left,
         };
         let outcome = match opened {
@@ -175,7 +200,7 @@ impl HeldGet {
         }
         let cause = cause.map(Cause::as_str);
         let (key, held_ms) = (self.key.hashed(), millis(held));
-        let (outcome, route) = (end.as_str(), "/status/get");
+        let (outcome, route) = (end.as_str(), self.wanted.route());
         // In no span: the current one may be that of the set that ended the get.
         debug!(parent: None, listener = "public", route, %key, outcome, cause, held_ms, "get ended");
     }
@@ -186,6 +211,14 @@ impl HeldGet {
             Version::NONE
         } else {
             self.last
+        }
+    }
+
+    /// Returns the version of a status that the page knows already, although the version is new.
+    fn known(&self, outcome: &Outcome) -> Option<Version> {
+        match outcome {
+            Outcome::Success(status) if self.wanted.knows(status) => Some(status.version),
+            _ => None,
         }
     }
 
@@ -203,11 +236,12 @@ impl HeldGet {
     }
 }
 
-/// Registers a get and opens its key: see [`crate::wait`]. Returns the wait if there is something
-/// to wait for, otherwise the outcome.
+/// Registers a get that knows its key up to version `seen`, and opens the key: see
+/// [`crate::wait`]. Returns the wait if there is something to wait for, otherwise the outcome.
 async fn open<'a>(
     parked: &'a Arc<Parked<HeldGet>>,
     wakes: &'a mut Wakes,
+    seen: Version,
 ) -> Result<Opened<ParkedWait<'a, HeldGet>>, Ended> {
     let get = &parked.request;
     let GetHandler {
@@ -218,11 +252,11 @@ async fn open<'a>(
         ..
     } = &*get.handler;
     if get.wait_ms == 0 || drain.begun() {
-        return Err(get.ask_once(parked).await);
+        return Err(get.ask_once(parked, seen).await);
     }
     let waiting = ParkedWait { parked, wakes };
     let registered =
-        Registered::new(waiters, &get.key, get.seen(), waiting).map_err(|full| get.busy(full))?;
+        Registered::new(waiters, &get.key, seen, waiting).map_err(|full| get.busy(full))?;
     // A get that ends because its key expires has no grace.
     let until = if get.ends_with_key {
         get.deadline()
@@ -258,15 +292,6 @@ fn ended_by(end: End, expires_at: Option<Version>) -> Ended {
     Ended::With(outcome.into())
 }
 
-/// Returns the wire of an answer in this form.
-fn wire(form: &Form) -> Wire {
-    match form {
-        Form::Jsonp(_) => Wire::Jsonp,
-        Form::Assignment(_) => Wire::Assignment,
-        Form::Json => Wire::Json,
-    }
-}
-
 /// Returns the outcome of a get whose key the store did not open.
 pub(in crate::page) fn refused(error: StoreError) -> Outcome {
     match error {
@@ -279,7 +304,6 @@ pub(in crate::page) fn refused(error: StoreError) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::status::Update;
 
     #[test]
     fn each_end_of_a_wait_has_its_outcome() {

@@ -88,11 +88,7 @@ impl<'a> Params<'a> {
     /// wrong itself.
     pub fn watched(&self) -> Result<(Key, Version), (Mistake, Option<Version>)> {
         let key = self.key.required().and_then(Key::parse);
-        let known = |text| {
-            Version::parse(text)
-                .filter(|last| *last <= Version::MAX_LAST)
-                .ok_or(Fault::NotAVersion)
-        };
+        let known = |text| Version::parse_last(text).ok_or(Fault::NotAVersion);
         let last = self
             .last
             .optional()
