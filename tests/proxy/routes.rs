@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use holdfast_testkit::nginx::NAME;
+use holdfast_testkit::nginx::Site;
 use holdfast_testkit::{Address, Conn, Nginx, Node, request};
 
 /// A server in place of a node. It keeps each head that comes, and answers 200 without a body.
@@ -285,4 +286,46 @@ async fn the_longest_request_line_that_a_node_takes_passes() {
             "{version}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_get_through_a_template_passes_by_its_own_location_only() {
+    let node = Node::start(&["--wire", "deploy/wires/wechat-open.json"]).await;
+    let target = "/connect/l/qrconnect?uuid=k&last=404";
+    let off = Nginx::start([&node.public]).await;
+    assert_eq!(off.get(target).await.status, 404);
+    let site = Site::new("nodes.conf").nodes([&node.public]);
+    let on = [
+        "location = /connect/l/qrconnect {",
+        "    if ($request_method",
+        "    include holdfast/proxy.conf;",
+        "}",
+    ]
+    .into_iter()
+    .fold(site, |site, line| {
+        let commented = format!("        # {line}");
+        site.change(&commented, &commented.replace("# ", ""))
+    });
+    let on = on.start().await;
+    for version in ["--http2", "--http1.1"] {
+        node.set_ok("k", r#"{"state":"scanned"}"#).await;
+        let url = format!("https://{NAME}{target}");
+        let mut curl = on.curl(&[version, &url]);
+        let held = tokio::spawn(async move { curl.output().await.unwrap() });
+        node.wait_key_waiters("k", 1).await;
+        node.set_ok("k", r#"{"state":"done","code":"c"}"#).await;
+        let output = held.await.unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "window.wx_errcode=405;window.wx_code=\"c\";"
+        );
+    }
+    for method in ["POST", "HEAD"] {
+        let mut page = on.open().await;
+        page.conn.send(request(method, target, &[], b"")).await;
+        let response = page.conn.read_head_response().await;
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), Some("GET, OPTIONS"), "{method}");
+    }
+    assert_eq!(on.get("/connect/l/qrconnect/").await.status, 404);
 }
