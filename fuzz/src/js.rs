@@ -10,14 +10,31 @@ use super::json::Json;
 /// The effect of a script.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Statement<'a> {
-    /// `typeof NAME GUARD&&` for each guard, in order, then `NAME(ARGUMENT);`.
+    /// `typeof NAME GUARD&&` for each guard, in order, then `NAME(ARGUMENTS);`.
     Call {
         guards: Vec<(&'a str, &'a str)>,
         name: &'a str,
-        argument: Json,
+        arguments: Vec<Json>,
     },
     /// `window.NAME=VALUE;`.
     Assignment { name: &'a str, value: Json },
+}
+
+/// Reads a script that answers through a template: assignments, or one call. Returns `None` if it is
+/// anything else.
+pub(crate) fn parse_templated(script: &str) -> Option<Vec<Statement<'_>>> {
+    if script.starts_with("/**/") {
+        return parse(script).map(|call| vec![call]);
+    }
+    let mut reader = Reader { rest: script };
+    let mut statements = Vec::new();
+    while !reader.rest.is_empty() {
+        match reader.statement()? {
+            assignment @ Statement::Assignment { .. } => statements.push(assignment),
+            Statement::Call { .. } => return None,
+        }
+    }
+    Some(statements)
 }
 
 /// Reads a script to its end. Returns `None` if it is anything else.
@@ -52,12 +69,17 @@ impl<'a> Reader<'a> {
             return Some(Statement::Assignment { name, value });
         }
         self.take("(")?;
-        let argument = self.value()?;
-        self.take(");")?;
+        let mut arguments = Vec::new();
+        while self.take(");").is_none() {
+            if !arguments.is_empty() {
+                self.take(",")?;
+            }
+            arguments.push(self.value()?);
+        }
         Some(Statement::Call {
             guards,
             name,
-            argument,
+            arguments,
         })
     }
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 /// How deep a value may nest.
 const MAX_LEVELS: usize = 64;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Json {
     /// A number, `null`, `true` or `false`, as it is written.
     Word(String),

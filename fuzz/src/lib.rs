@@ -17,5 +17,6 @@ pub mod query;
 pub mod redis_reply;
 pub mod script;
 pub mod set_body;
+pub mod wire;
 
 pub use grammar::RESERVED;

@@ -41,7 +41,7 @@ pub fn check(input: &[u8]) {
         None => Statement::Call {
             guards: guards(name),
             name,
-            argument: tree,
+            arguments: vec![tree],
         },
     };
     assert_eq!(parse(script), Some(expected), "{script}");
@@ -57,7 +57,7 @@ fn form(name: &str) -> Option<Form> {
 
 /// Returns the guards of a call. If the name has several parts, the first must exist. The
 /// called name must be a function.
-fn guards(name: &str) -> Vec<(&str, &str)> {
+pub(crate) fn guards(name: &str) -> Vec<(&str, &str)> {
     let root = name.split(['.', '[']).next().filter(|_| name.contains('.'));
     let root = root.map(|root| (root, "!==\"undefined\""));
     root.into_iter()

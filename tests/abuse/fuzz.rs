@@ -62,6 +62,11 @@ fn what_redis_answers_is_a_status_of_ours_or_refused() {
 }
 
 #[test]
+fn a_template_makes_only_the_assignments_and_calls_that_stand_in_it() {
+    replay("wire", checks::wire::check);
+}
+
+#[test]
 fn each_target_has_a_corpus_and_a_test() {
     let sorted = |folder: &str, suffix: &str| {
         let names = fs::read_dir(root().join(folder))
