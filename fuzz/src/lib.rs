@@ -17,6 +17,8 @@ pub mod query;
 pub mod redis_reply;
 pub mod script;
 pub mod set_body;
+pub mod socket_frames;
+pub mod socket_message;
 pub mod wire;
 
 pub use grammar::RESERVED;

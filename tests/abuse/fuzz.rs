@@ -47,6 +47,16 @@ fn bodies_of_sets_are_read_as_readme_says() {
 }
 
 #[test]
+fn messages_of_sockets_are_read_as_the_contract_says() {
+    replay("socket_message", checks::socket_message::check);
+}
+
+#[test]
+fn frames_of_sockets_are_read_as_the_standard_says() {
+    replay("socket_frames", checks::socket_frames::check);
+}
+
+#[test]
 fn bodies_from_other_nodes_are_read_as_readme_says() {
     replay("channel_body", checks::channel_body::check);
 }
