@@ -17,6 +17,15 @@ pub(crate) struct Args {
         value_name = "NAME"
     )]
     pub(crate) scenario: Vec<ScenarioName>,
+    /// How pages hear of a status: each scenario is run by each of these wires. With events and
+    /// socket a page stays connected over its statuses. hyper and floor know only script
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "script",
+        value_name = "NAME"
+    )]
+    pub(crate) wire: Vec<WireName>,
     /// What to compare with; repeatable [default: nchan, or nothing where --vs is given]
     #[arg(long, value_name = "NAME")]
     pub(crate) peer: Vec<PeerName>,
@@ -35,10 +44,10 @@ pub(crate) struct Args {
     /// How often subject and peers are measured in turn
     #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
     pub(crate) pairs: Option<usize>,
-    /// Gets held at once in hold and storm
+    /// Gets, streams or sockets held at once in hold and storm
     #[arg(long, value_parser = at_least_one::<usize>, value_name = "COUNT")]
     pub(crate) waiters: Option<usize>,
-    /// Gets held at once in cycle and paced
+    /// Gets, streams or sockets held at once in cycle and paced
     #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 1000, value_name = "COUNT")]
     pub(crate) outstanding: usize,
     /// Connections that set, each with one set under way
@@ -80,6 +89,17 @@ pub(crate) enum ScenarioName {
     Cluster,
     Proxied,
     ProxiedTls,
+}
+
+/// The name of a way to hear of a status in `--wire`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WireName {
+    /// A get for each status, which is held until there is one
+    Script,
+    /// A stream of server-sent events
+    Events,
+    /// A WebSocket
+    Socket,
 }
 
 /// The name of a peer in `--peer`.

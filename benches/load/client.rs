@@ -16,7 +16,10 @@ use mio::{Events, Poll, Token};
 use rustls::ClientConfig;
 
 mod conn;
+mod events;
 mod http;
+mod reader;
+mod socket;
 mod tally;
 mod timer;
 mod tls;
@@ -25,10 +28,12 @@ pub(crate) use http::Response;
 pub(crate) use tally::Tally;
 pub(crate) use tls::trusting;
 
+use crate::args::WireName;
 use crate::server::Server;
 use crate::wire::{Wire, key};
 use crate::{Outcome, interrupt, stats};
 use conn::{Conn, Got};
+use reader::Reader;
 use timer::Timer;
 use tls::Tls;
 
@@ -41,10 +46,12 @@ const SOURCES: usize = 16;
 
 const TIMER: Token = Token(usize::MAX - 1);
 
-/// A page: one connection that asks again and again for one key.
+/// A page: one connection that asks again and again for one key, or listens to it on one stream
+/// or socket.
 #[derive(Debug, Default)]
 struct Page {
     conn: Option<Conn>,
+    reader: Reader,
     /// The text that its next get sends to be answered only with something newer.
     resume: Vec<u8>,
     expected: Option<Expected>,
@@ -85,7 +92,7 @@ pub(crate) struct Client {
     free: VecDeque<usize>,
     next: u64,
     timer: Option<Timer>,
-    /// Whether a page asks again when it is answered.
+    /// Whether a page asks again when it is answered. One on a stream or a socket never does.
     pub(crate) asks_again: bool,
     /// The pages whose set was confirmed and answered since this was last emptied.
     pub(crate) done: Vec<usize>,
@@ -137,6 +144,7 @@ impl Client {
     /// Opens a page's connection and asks. The page's earlier connection is dropped.
     pub(crate) fn open(&mut self, page: usize) -> Outcome<()> {
         self.pages[page].conn = None;
+        self.pages[page].reader = Reader::new(self.wire.name());
         let source = Ipv4Addr::new(127, 0, 0, 2 + (page % SOURCES) as u8);
         let tls = self.tls.as_ref().map(Tls::new).transpose()?;
         let conn = Conn::open(
@@ -245,6 +253,7 @@ impl Client {
     fn page_event(&mut self, at: usize, readable: bool, closed: bool) -> Outcome<()> {
         let Page {
             conn: Some(conn),
+            reader,
             resume,
             expected,
         } = &mut self.pages[at]
@@ -256,32 +265,34 @@ impl Client {
             return Ok(());
         }
         let (tally, latencies, wire) = (&mut self.tally, &mut self.latencies, self.wire);
-        let got = conn.read(&mut self.buffer, |response| {
-            let open = expected
-                .as_mut()
-                .filter(|expected| expected.answered.is_none());
-            let Some(expected) = open else {
-                return tally.unasked(response);
-            };
-            let latency = expected.start.elapsed();
-            match wire.answer(response, expected.n, resume) {
-                Ok(version) => expected.answered = Some(version),
-                Err(what) => {
-                    tally.wrong(&what);
-                    expected.answered = Some(0);
+        let got = conn.read_by(&mut self.buffer, |bytes| {
+            reader.take(bytes, |response| {
+                let open = expected
+                    .as_mut()
+                    .filter(|expected| expected.answered.is_none());
+                let Some(expected) = open else {
+                    return tally.unasked(response);
+                };
+                let latency = expected.start.elapsed();
+                match wire.answer(response, &key(at), expected.n, resume) {
+                    Ok(version) => expected.answered = Some(version),
+                    Err(what) => {
+                        tally.wrong(&what);
+                        expected.answered = Some(0);
+                    }
                 }
-            }
-            if response.more {
-                tally.unasked(response);
-            }
-            tally.answered(latency);
-            *latencies += u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+                if response.more {
+                    tally.unasked(response);
+                }
+                tally.answered(latency);
+                *latencies += u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+            })
         });
         match got.map_err(|error| broken("a page", &error))? {
             Got::Nothing => {}
             Got::End => return Err("the server closed the connection of a page".into()),
             Got::Answer => {
-                if self.asks_again {
+                if self.asks_again && self.wire.name() == WireName::Script {
                     self.ask(at)?;
                 }
                 self.settle(at);

@@ -5,7 +5,7 @@
 #[derive(Debug)]
 pub(crate) struct Figure {
     /// The last word of the scenarios that have it. It is the same for `cycle`, `cluster cycle`
-    /// and `proxied cycle`.
+    /// and `events cycle`.
     kind: &'static str,
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
@@ -150,10 +150,13 @@ pub(crate) fn bars(scenario: &str, name: &str, single: bool) -> Vec<Bar> {
     match (scenario, name) {
         (_, "bad") => vec![Bar::AtMost(0.0)],
         ("hold", "memory_bytes") => vec![Bar::AtMost(1600.0), Bar::Ratio(1.0 / 6.0)],
+        ("events hold", "memory_bytes") => vec![Bar::Ratio(1.0 / 5.0)],
+        ("socket hold", "memory_bytes") => vec![Bar::Ratio(1.0 / 4.0)],
         ("hold", "given_back") => vec![Bar::AtLeast(0.8)],
         ("hold", "connect_cpu_us") => vec![Bar::Ratio(1.25)],
         ("cycle", "cycle_cpu_us") => vec![Bar::Ratio(0.4)],
         ("paced", "cycle_cpu_us") => vec![Bar::Ratio(if single { 0.45 } else { 0.6 })],
+        ("events paced" | "socket paced", "cycle_cpu_us") => vec![Bar::Ratio(0.6)],
         ("paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(0.75)],
         ("cluster cycle" | "cluster paced", "cycle_cpu_us") => vec![Bar::Ratio(0.4)],
         ("cluster paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(1.0)],

@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
-use args::{Args, PeerName};
+use args::{Args, PeerName, ScenarioName, Sizes, WireName};
 use deployed::{deployed, enter_workspace};
 use report::Report;
 use server::Subject;
@@ -99,28 +100,39 @@ fn measure(args: &Args) -> Outcome<Report> {
         .collect();
     let mut report = Report::new(names, args.threads == Some(1), args.quick);
     report.versions = versions(&subjects)?;
+    report.notes = server::notes(&subjects, &args.wire);
     for name in args.scenarios() {
-        for pair in 0..sizes.pairs {
-            for subject in subjects
-                .iter()
-                .filter(|subject| subject.can(scenario::kind(name)))
-            {
-                eprintln!(
-                    "{name:?}, pair {} of {}: {}",
-                    pair + 1,
-                    sizes.pairs,
-                    subject.name()
-                );
-                for (scenario, sample) in scenario::run(name, subject, &sizes)? {
-                    report.add(scenario, pair, subject.name(), sample);
-                }
-                // The report is written after each run, so that it exists if the rest is
-                // interrupted.
-                report.write(&args.json)?;
+        for wire in &args.wire {
+            for pair in 0..sizes.pairs {
+                eprintln!("{name:?} by {wire:?}, pair {} of {}", pair + 1, sizes.pairs);
+                let step = (name, *wire, pair);
+                measure_pair(step, &subjects, &sizes, &mut report, &args.json)?;
             }
         }
     }
     Ok(report)
+}
+
+/// Runs one scenario by one wire on each server in turn.
+fn measure_pair(
+    (name, wire, pair): (ScenarioName, WireName, usize),
+    subjects: &[Subject],
+    sizes: &Sizes,
+    report: &mut Report,
+    json: &Path,
+) -> Outcome<()> {
+    let able = subjects
+        .iter()
+        .filter(|subject| subject.can(scenario::kind(name), wire));
+    for subject in able {
+        eprintln!("  {}", subject.name());
+        for (scenario, sample) in scenario::run(name, wire, subject, sizes)? {
+            report.add(&scenario, pair, subject.name(), sample);
+        }
+        // The report is written after each run, so that it exists if the rest is interrupted.
+        report.write(json)?;
+    }
+    Ok(())
 }
 
 /// Returns the servers to measure, the subject first.

@@ -20,6 +20,9 @@ pub(crate) struct Report {
     pub(crate) command: Vec<String>,
     machine: Machine,
     pub(crate) versions: BTreeMap<String, String>,
+    /// How the servers differ in what they do, for readers.
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
     /// The servers. The first is the subject, the others are its peers.
     pub(crate) servers: Vec<String>,
     /// Whether the subject runs on one thread. Then another bar applies.
@@ -89,6 +92,7 @@ impl Report {
                 cpu_time_from: machine::cpu_source().to_owned(),
             },
             versions: BTreeMap::new(),
+            notes: Vec::new(),
             servers,
             single,
             quick,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::args::{MOST_PROXIED, ScenarioName, Sizes};
+use crate::args::{MOST_PROXIED, ScenarioName, Sizes, WireName};
 use crate::client::{Client, LOST, Tally};
 use crate::server::{Kind, Server, Setup, Subject};
 use crate::{Outcome, interrupt};
@@ -46,15 +46,35 @@ pub(crate) fn kind(name: ScenarioName) -> Kind {
     }
 }
 
-/// Runs one scenario, each of its parts on a new server.
+/// Runs one scenario by one wire, each of its parts on a new server. Returns the samples by the
+/// names of the parts in the report.
 pub(crate) fn run(
     name: ScenarioName,
+    wire: WireName,
+    subject: &Subject,
+    sizes: &Sizes,
+) -> Outcome<Vec<(String, Sample)>> {
+    let by = match wire {
+        WireName::Script => "",
+        WireName::Events => "events ",
+        WireName::Socket => "socket ",
+    };
+    let parts = run_parts(name, wire, subject, sizes)?.into_iter();
+    Ok(parts
+        .map(|(part, sample)| (format!("{by}{part}"), sample))
+        .collect())
+}
+
+fn run_parts(
+    name: ScenarioName,
+    wire: WireName,
     subject: &Subject,
     sizes: &Sizes,
 ) -> Outcome<Vec<(&'static str, Sample)>> {
     let start = || {
         subject.start(Setup {
             kind: kind(name),
+            wire,
             kept_seconds: 300,
         })
     };
@@ -63,6 +83,7 @@ pub(crate) fn run(
     let start_brief = || {
         subject.start(Setup {
             kind: kind(name),
+            wire,
             kept_seconds: 20,
         })
     };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use holdfast_testkit::{Address, Conn, Nginx, Node, Redis, Scratch, nginx, request};
 use rustls::ClientConfig;
 
+use crate::args::WireName;
 use crate::blocking::wait;
 use crate::client::trusting;
 use crate::wire::Wire;
@@ -40,6 +41,8 @@ pub(crate) enum Subject {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
+    /// How its pages hear of a status.
+    pub(crate) wire: WireName,
     /// How long a status is kept.
     pub(crate) kept_seconds: u32,
 }
@@ -115,9 +118,10 @@ impl Subject {
         }
     }
 
-    /// Returns whether it can be set up in this way.
-    pub(crate) fn can(&self, kind: Kind) -> bool {
-        !matches!(self, Self::Hyper | Self::Floor) || kind == Kind::Single
+    /// Returns whether it can be set up in this way, and knows this wire.
+    pub(crate) fn can(&self, kind: Kind, wire: WireName) -> bool {
+        !matches!(self, Self::Hyper | Self::Floor)
+            || (kind == Kind::Single && wire == WireName::Script)
     }
 
     /// Starts it, and waits until it answers.
@@ -125,7 +129,11 @@ impl Subject {
     /// # Errors
     /// If it does not answer, or if a program that it needs is missing.
     pub(crate) fn start(&self, setup: Setup) -> Outcome<Server> {
-        let Setup { kind, kept_seconds } = setup;
+        let Setup {
+            kind,
+            wire,
+            kept_seconds,
+        } = setup;
         match (self, kind) {
             (
                 Self::Holdfast {
@@ -135,11 +143,13 @@ impl Subject {
             ) => holdfast::Launch {
                 program,
                 threads: *threads,
+                wire,
                 kept_seconds,
             }
             .server(kind),
             (Self::Nchan { workers }, _) => nchan::Launch {
                 workers: *workers,
+                wire,
                 kept_seconds,
             }
             .server(kind),
@@ -227,6 +237,18 @@ fn first_line(command: &mut Command) -> Outcome<String> {
         .next()
         .unwrap_or_default()
         .to_owned())
+}
+
+/// Returns notes for the report: how peers are set up, and how they differ by these wires.
+pub(crate) fn notes(subjects: &[Subject], wires: &[WireName]) -> Vec<String> {
+    if subjects
+        .iter()
+        .any(|subject| matches!(subject, Subject::Nchan { .. }))
+    {
+        nchan::notes(wires)
+    } else {
+        Vec::new()
+    }
 }
 
 /// Returns the versions of the installed programs, for the report. Missing programs are left

@@ -10,6 +10,9 @@ pub(crate) fn table(report: &Report) -> String {
     for (name, version) in &report.versions {
         let _ = writeln!(text, "{name}: {version}");
     }
+    for note in &report.notes {
+        let _ = writeln!(text, "{note}");
+    }
     let mut scenario = "";
     for line in &report.summary {
         if line.scenario != scenario {

@@ -4,6 +4,7 @@
 //! All implementations send the same few headers, so that no server has more to parse than
 //! another.
 
+use crate::args::WireName;
 use crate::client::Response;
 
 mod hold;
@@ -38,20 +39,30 @@ pub(crate) struct Receipt {
     pub(crate) version: u64,
 }
 
-/// One kind of server.
+/// One kind of server, and one way in which its pages hear of a status.
 pub(crate) trait Wire: Sync {
-    /// Appends a page's get. `resume` is what [`Wire::answer`] left, or empty.
+    /// Returns how pages hear of a status.
+    fn name(&self) -> WireName;
+
+    /// Appends a page's get, or its request for a stream or a socket. `resume` is what [`Wire::answer`] left, or empty.
     fn ask(&self, out: &mut Vec<u8>, key: &Key, resume: &[u8]);
 
     /// Appends a set of `key` to the value `{"s":n}`.
     fn set(&self, out: &mut Vec<u8>, key: &Key, n: u64);
 
-    /// Checks the answer to a page whose key was set to `n`. Writes to `resume` what the page's
+    /// Checks the answer to a page whose key was set to `n`. On a stream, the answer's body is an
+    /// event without its empty line; on a socket, a message. Writes to `resume` what the page's
     /// next get needs, and returns the version in the answer.
     ///
     /// # Errors
     /// With what is wrong with the answer.
-    fn answer(&self, response: &Response<'_>, n: u64, resume: &mut Vec<u8>) -> Result<u64, String>;
+    fn answer(
+        &self,
+        response: &Response<'_>,
+        key: &Key,
+        n: u64,
+        resume: &mut Vec<u8>,
+    ) -> Result<u64, String>;
 
     /// Checks the receipt of a set.
     ///
@@ -64,6 +75,22 @@ pub(crate) trait Wire: Sync {
 
     /// Returns how many gets the server holds, from the body at that path.
     fn held(&self, body: &str) -> Option<u64>;
+}
+
+/// The headers of a request for a stream.
+const EVENTS_HEADERS: &[u8] = b"accept: text/event-stream\r\n";
+
+/// The headers of a request for a WebSocket, with the key of the handshake in RFC 6455, 1.3.
+const SOCKET_HEADERS: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Returns the headers that a page sends on a wire, besides `host`.
+fn page_headers(wire: WireName) -> &'static [u8] {
+    match wire {
+        WireName::Script => b"",
+        WireName::Events => EVENTS_HEADERS,
+        WireName::Socket => SOCKET_HEADERS,
+    }
 }
 
 /// Appends a number in decimal.

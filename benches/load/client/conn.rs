@@ -20,6 +20,16 @@ pub(crate) enum Got {
     End,
 }
 
+/// What was taken out of the bytes that have come.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The number of bytes from the beginning that are not needed any more.
+    pub(crate) bytes: usize,
+    pub(crate) answers: usize,
+    /// The bytes to send to the server at once.
+    pub(crate) reply: Vec<u8>,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -102,13 +112,23 @@ impl Conn {
     }
 
     /// Reads, and passes an answer to `take` when it is complete. `buffer` is scratch space.
-    ///
-    /// Epoll is edge-triggered, so everything must be read. On Linux, a read that does not fill
-    /// the buffer has read everything (epoll(7)).
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         take: impl FnOnce(&Response<'_>),
+    ) -> io::Result<Got> {
+        self.read_by(buffer, |bytes| take_answer(bytes, take))
+    }
+
+    /// Reads, and passes the bytes that have come and were not taken yet to `take`. `buffer` is
+    /// scratch space.
+    ///
+    /// Epoll is edge-triggered, so everything must be read. On Linux, a read that does not fill
+    /// the buffer has read everything (epoll(7)).
+    pub(crate) fn read_by(
+        &mut self,
+        buffer: &mut [u8],
+        take: impl FnOnce(&[u8]) -> Result<Taken, String>,
     ) -> io::Result<Got> {
         let read = match &mut self.tls {
             Some(tls) => tls.read(&mut self.stream, buffer),
@@ -131,15 +151,33 @@ impl Conn {
             self.unread.extend_from_slice(come);
             &self.unread
         };
-        if http::parse(bytes, take).map_err(io::Error::other)? {
-            self.unread = Vec::new();
-            return Ok(Got::Answer);
-        }
+        let taken = take(bytes).map_err(io::Error::other)?;
         if self.unread.is_empty() {
-            self.unread.extend_from_slice(come);
+            self.unread.extend_from_slice(&come[taken.bytes..]);
+        } else if taken.bytes == self.unread.len() {
+            self.unread = Vec::new();
+        } else {
+            self.unread.drain(..taken.bytes);
         }
-        Ok(Got::Nothing)
+        if !taken.reply.is_empty() {
+            self.send(&taken.reply)?;
+        }
+        if taken.answers == 0 {
+            Ok(Got::Nothing)
+        } else {
+            Ok(Got::Answer)
+        }
     }
+}
+
+/// Passes the answer in `bytes` to `take` if it is complete.
+pub(super) fn take_answer(bytes: &[u8], take: impl FnOnce(&Response<'_>)) -> Result<Taken, String> {
+    let mut taken = Taken::default();
+    if http::parse(bytes, take)? {
+        taken.answers = 1;
+        taken.bytes = bytes.len();
+    }
+    Ok(taken)
 }
 
 fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {

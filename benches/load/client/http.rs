@@ -3,13 +3,13 @@
 use httparse::{EMPTY_HEADER, Header, Status};
 
 /// More headers than any of the servers sends.
-const MOST_HEADERS: usize = 32;
+pub(super) const MOST_HEADERS: usize = 32;
 
-/// A complete answer.
+/// A complete answer, or an event of a stream or a message of a socket, as if it were one.
 #[derive(Debug)]
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
-    headers: &'a [Header<'a>],
+    pub(super) headers: &'a [Header<'a>],
     pub(crate) body: &'a [u8],
     /// Whether more bytes follow it. None should: nobody asks again before the answer has come.
     pub(crate) more: bool,

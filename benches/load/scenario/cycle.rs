@@ -1,6 +1,7 @@
 //! A fixed number of gets waits. The key of the get that waits longest is set, and its page is
-//! answered and asks again on the same connection. Sets are made as fast as the server can
-//! (*saturated*), or at a fixed rate (*paced*).
+//! answered and asks again on the same connection. A page on a stream or a socket asks once, and
+//! listens on after each status. Sets are made as fast as the server can (*saturated*), or at a
+//! fixed rate (*paced*).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! Many gets that wait and do nothing. Measures what it costs to accept them, to keep them and
-//! to answer each once, and how much memory is given back when their pages leave.
+//! Many gets, streams or sockets that wait and do nothing. Measures what it costs to accept
+//! them, to keep them and to answer each once, and how much memory is given back when their
+//! pages leave.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ use holdfast_testkit::{Launch as Start, Node, Redis, Scratch, free_address};
 
 use super::{Kind, Program, Server, proxy};
 use crate::Outcome;
+use crate::args::WireName;
 use crate::blocking::wait;
 use crate::wire::Holdfast;
 
@@ -14,6 +15,7 @@ use crate::wire::Holdfast;
 pub(super) struct Launch<'a> {
     pub(super) program: &'a Path,
     pub(super) threads: Option<usize>,
+    pub(super) wire: WireName,
     pub(super) kept_seconds: u32,
 }
 
@@ -24,7 +26,11 @@ impl Launch<'_> {
                 let node = self.start(&[]);
                 let addresses = [&node.public, &node.internal, &node.internal];
                 let addresses = addresses.map(|address| address.tcp());
-                Ok(Server::new(&Holdfast, addresses, vec![Program::Node(node)]))
+                Ok(Server::new(
+                    Holdfast::by(self.wire),
+                    addresses,
+                    vec![Program::Node(node)],
+                ))
             }
             Kind::Cluster => Ok(self.cluster()),
             Kind::Proxied => self.proxied(false),
@@ -43,7 +49,7 @@ impl Launch<'_> {
             Program::Node(second),
             Program::Redis(redis),
         ];
-        Server::new(&Holdfast, addresses, programs)
+        Server::new(Holdfast::by(self.wire), addresses, programs)
     }
 
     /// Starts a node behind nginx. nginx reaches it by a Unix socket, because both are on one
@@ -55,7 +61,7 @@ impl Launch<'_> {
         let internal = node.internal.tcp();
         let (addresses, trusted) = ([nginx.address, internal, internal], nginx.trusted());
         let programs = vec![Program::Nginx(nginx), Program::Node(node)];
-        let mut server = Server::new(&Holdfast, addresses, programs);
+        let mut server = Server::new(Holdfast::by(self.wire), addresses, programs);
         server._scratch = Some(scratch);
         if tls {
             server.with_tls(Path::new(&trusted))

@@ -12,6 +12,7 @@ use holdfast_testkit::{
 
 use super::{Kind, Program, Server, first_line};
 use crate::Outcome;
+use crate::args::WireName;
 use crate::blocking::wait;
 use crate::wire::{Nchan, number_of_line};
 
@@ -27,6 +28,7 @@ const MODULES: [&str; 2] = [
 /// The settings that differ between runs.
 pub(super) struct Launch {
     pub(super) workers: usize,
+    pub(super) wire: WireName,
     pub(super) kept_seconds: u32,
 }
 
@@ -44,7 +46,11 @@ impl Launch {
             Kind::Single | Kind::Proxied => {
                 let nginx = self.start(&Extras::default())?;
                 let addresses = [nginx.address; 3];
-                Ok(Server::new(&Nchan, addresses, vec![Program::Nginx(nginx)]))
+                Ok(Server::new(
+                    Nchan::by(self.wire),
+                    addresses,
+                    vec![Program::Nginx(nginx)],
+                ))
             }
             Kind::ProxiedTls => {
                 let authority = wait(Authority::new());
@@ -55,7 +61,7 @@ impl Launch {
                 };
                 let nginx = self.start(&extras)?;
                 let addresses = [pages, nginx.address, nginx.address];
-                Server::new(&Nchan, addresses, vec![Program::Nginx(nginx)])
+                Server::new(Nchan::by(self.wire), addresses, vec![Program::Nginx(nginx)])
                     .with_tls(Path::new(&authority.path()))
             }
             Kind::Cluster => self.cluster(),
@@ -75,7 +81,7 @@ impl Launch {
             Program::Nginx(second),
             Program::Redis(redis),
         ];
-        Ok(Server::new(&Nchan, addresses, programs))
+        Ok(Server::new(Nchan::by(self.wire), addresses, programs))
     }
 
     /// Starts one nginx, and waits until it can use its Redis.
@@ -98,6 +104,7 @@ impl Launch {
             .replace("@connections@", &(open_files - 100).to_string())
             .replace("@kept@", &format!("{}s", self.kept_seconds))
             .replace("@listen@", &address.to_string())
+            .replace("@subscriber@", subscriber(self.wire))
             .replace("@tls@", &extras.tls.map(tls).unwrap_or_default())
             .replace(
                 "@redis_upstream@",
@@ -120,6 +127,35 @@ impl Launch {
         }
         Ok(nginx)
     }
+}
+
+/// Returns nchan's name for a wire.
+fn subscriber(wire: WireName) -> &'static str {
+    match wire {
+        WireName::Script => "longpoll",
+        WireName::Events => "eventsource",
+        WireName::Socket => "websocket",
+    }
+}
+
+/// Returns what a reader of the report must know to judge whether the comparison is fair.
+pub(super) fn notes(wires: &[WireName]) -> Vec<String> {
+    const SETTINGS: &str = "nchan keeps one status for each key, for as long as holdfast; it writes no access log, \
+                            keeps connections, and spreads them evenly over its workers (benches/load/nchan.conf)";
+    const EVENTS: &str = "events: nchan sends the id and the value alone, without chunks. holdfast also sends a \
+                          comment after 15 s without a byte; nchan by default sends none";
+    const SOCKET: &str = "socket: nchan sends the value alone, without key or version, as it does by default. \
+                          holdfast also pings a page that was silent for 20 s; nchan by default does not";
+    let of_wire = |wire| match wire {
+        WireName::Script => None,
+        WireName::Events => Some(EVENTS),
+        WireName::Socket => Some(SOCKET),
+    };
+    let by_wire = wires.iter().copied().filter_map(of_wire);
+    std::iter::once(SETTINGS)
+        .chain(by_wire)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn module() -> Outcome<PathBuf> {

@@ -1,6 +1,7 @@
 //! The wire of this program's own servers, which answer a constant.
 
 use super::{Key, Receipt, Wire, push_number, push_post, shown};
+use crate::args::WireName;
 use crate::client::Response;
 
 /// The answer to each get. It is as long as an answer of holdfast, but constant.
@@ -11,6 +12,10 @@ pub(crate) const ANSWER: &[u8] =
 pub(crate) struct Hold;
 
 impl Wire for Hold {
+    fn name(&self) -> WireName {
+        WireName::Script
+    }
+
     fn ask(&self, out: &mut Vec<u8>, key: &Key, _resume: &[u8]) {
         out.extend_from_slice(b"GET /get?");
         out.extend_from_slice(key);
@@ -26,6 +31,7 @@ impl Wire for Hold {
     fn answer(
         &self,
         response: &Response<'_>,
+        _key: &Key,
         _n: u64,
         _resume: &mut Vec<u8>,
     ) -> Result<u64, String> {
