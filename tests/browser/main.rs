@@ -1,7 +1,8 @@
 //! Runs the browser tests in Node, on the program that cargo has built. Arguments choose the files:
 //! `cargo test --test browser -- demo` runs `demo.test.mjs`.
 
-use std::fs::read_dir;
+use std::cmp::Reverse;
+use std::fs::{metadata, read_dir};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,7 +24,8 @@ fn main() {
         .filter(is_chosen)
         .collect();
     assert!(!files.is_empty(), "no such files: {chosen:?}");
-    files.sort();
+    // The longest file first: at the end, it would run alone.
+    files.sort_by_key(|path| Reverse(metadata(path).map_or(0, |file| file.len())));
     // By their names, because the meaning of a folder differs between versions of Node.
     let error = Command::new("node")
         .arg("--test")
