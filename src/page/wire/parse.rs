@@ -160,8 +160,9 @@ impl TryFrom<String> for OwnPath {
                     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'~')
                 })
         };
-        let mut segments = path.split('/');
-        if path.len() > MAX_PATH_BYTES || segments.next() != Some("") || !segments.all(is_segment) {
+        let segments = path.strip_prefix('/');
+        let is_path = segments.is_some_and(|segments| segments.split('/').all(is_segment));
+        if path.len() > MAX_PATH_BYTES || !is_path {
             return Err(format!(
                 "the path {path:?} is not up to {MAX_PATH_BYTES} bytes of segments as /a/b, of \
                  letters, digits and characters of _-.~"

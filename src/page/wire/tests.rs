@@ -274,6 +274,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
             vec![("/path", json!("poll"))],
             "the path \"poll\" is not up to 128 bytes",
         ),
+        (vec![("/path", json!(""))], "the path \"\" is not"),
         (vec![("/path", json!("/"))], "the path \"/\" is not"),
         (vec![("/path", json!("/a/"))], "the path \"/a/\" is not"),
         (
