@@ -57,7 +57,7 @@ struct Listing {
     /// The names of those others that have the address of this node and were seen to renew
     /// their places.
     twins: Vec<String>,
-    /// The names of nodes that took themselves off the list, and when this node noticed it.
+    /// The ids of nodes that took themselves off the list, and when this node noticed it.
     drained: VecDeque<(String, Instant)>,
     renewed: Option<Spell>,
 }
@@ -71,7 +71,8 @@ impl Listing {
             if self.drained.len() == MAX_DRAINED {
                 self.drained.pop_front();
             }
-            self.drained.push_back((node.name.clone(), Instant::now()));
+            let (id, _) = node.node_and_url();
+            self.drained.push_back((id.to_owned(), Instant::now()));
         }
     }
 }
@@ -124,8 +125,8 @@ impl Nodes {
     pub(crate) fn drained(&self) -> Vec<String> {
         let last = lock(&self.last);
         let lately = |(_, at): &&(String, Instant)| at.elapsed() < DRAINED_FOR;
-        let id = |(name, _): &(String, Instant)| name.split_once('@').map(|(id, _)| id.to_owned());
-        last.drained.iter().filter(lately).filter_map(id).collect()
+        let recent = last.drained.iter().filter(lately);
+        recent.map(|(id, _)| id.clone()).collect()
     }
 
     /// Returns the spell in which this node renewed its place. Before the first renewal, it

@@ -2,7 +2,7 @@
 
 use hyper::Version;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 
 use crate::http::refusal::Refusal;
@@ -108,6 +108,15 @@ pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
         }
         _ => Err(Refusal::UnknownCoding),
     }
+}
+
+/// Returns whether a header, which is a list, has an element, in any case.
+// By hand: the headers crate ignores all fields if one of them has a byte that is no text, and
+// takes quotes for the beginning of a string.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
+    let fields = headers.get_all(name).iter();
+    let mut elements = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+    elements.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(element))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
-use crate::http::head::Request;
+use crate::http::head::{Request, lists};
 use crate::http::response::Response;
 use crate::metrics::{DropReason, Limit, Metrics};
 use crate::net::closing::{Course, Stop, Watch};
@@ -322,18 +322,8 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
 }
 
 /// Returns how a connection goes on after a request (RFC 9112, 9.3).
-// By hand: the headers crate ignores all fields if one of them has a byte that is no text, and
-// takes quotes for the beginning of a string.
 fn exchange(version: Version, headers: &HeaderMap) -> Exchange {
-    let says = |option: &[u8]| {
-        let options = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
-        options
-            .map(<[u8]>::trim_ascii)
-            .any(|said| said.eq_ignore_ascii_case(option))
-    };
+    let says = |option| lists(headers, &CONNECTION, option);
     let is_old = version == Version::HTTP_10;
     Exchange {
         is_old,

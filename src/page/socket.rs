@@ -57,7 +57,7 @@ pub(crate) struct PageSocket {
     handler: Arc<GetHandler>,
     /// The answer that accepts it.
     response: Response,
-    /// What the query asks for.
+    /// The watch that the query asks for, or its mistake.
     first: Option<Result<Command, BadMessage>>,
     since: Instant,
 }

@@ -8,6 +8,7 @@ use hyper::header::{
 use hyper::{StatusCode, Version};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
+use crate::http::head::lists;
 use crate::http::origin::{AllowOrigin, Grant};
 use crate::http::refusal::Refusal;
 use crate::http::response::Response;
@@ -70,13 +71,6 @@ fn accept_key(key: &[u8]) -> HeaderValue {
     digest.update(SUFFIX);
     let proof = BASE64.encode(digest.finish().as_ref());
     HeaderValue::try_from(proof).expect("base64 is ASCII")
-}
-
-/// Returns whether a header, which is a list, has an element, in any case.
-fn lists(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
-    let fields = headers.get_all(name).iter();
-    let mut elements = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
-    elements.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(element))
 }
 
 #[cfg(test)]
