@@ -30,6 +30,12 @@
 //! first. If a delivery has already taken it out of the registry, the waiter waits for the end of
 //! that delivery, which decides how the wait ends.
 //!
+//! # Waiters that stay
+//! A page that follows a key on one connection would open it again for each status. Instead its
+//! waiter stays in the registry while it gets news, and one open serves for the whole wait: each
+//! put after that open finds the waiter, as above. If the waiter leaves, and the registry noted that it
+//! knows a newer version than it has heard of, it waits for the delivery of that version.
+//!
 //! `make loom` tries all orders of the steps of these rules.
 
 mod mailbox;
@@ -68,7 +74,7 @@ pub(crate) trait Waiting: Send {
     fn taker(&self) -> Arc<dyn Taker>;
 
     /// Notes that the key is open: from here on a delivery may answer. Returns the news that was
-    /// delivered before, if there was any.
+    /// delivered before, if there was any and it ends the wait.
     fn allow_answer(&self) -> Option<News>;
 
     /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
@@ -82,6 +88,38 @@ pub(crate) trait Waiting: Send {
 
     /// Becomes ready when the delivery that has taken the waiter out of the registry has ended.
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>>;
+
+    /// Returns the version that the waiter has heard of, if it stays in the registry while it gets
+    /// news.
+    fn heard(&self) -> Option<Version> {
+        None
+    }
+}
+
+impl<W: Waiting> Waiting for &mut W {
+    fn taker(&self) -> Arc<dyn Taker> {
+        W::taker(self)
+    }
+
+    fn allow_answer(&self) -> Option<News> {
+        W::allow_answer(self)
+    }
+
+    fn poll_interrupted(
+        &mut self,
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption<News>> {
+        W::poll_interrupted(self, deadline, cx)
+    }
+
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
+        W::poll_delivery_end(self, cx)
+    }
+
+    fn heard(&self) -> Option<Version> {
+        W::heard(self)
+    }
 }
 
 /// The end of a wait.
@@ -220,6 +258,30 @@ impl<W: Waiting> Registered<W> {
 }
 
 impl<W: Waiting> Opened<W> {
+    /// Becomes ready when something interrupts the wait, at the latest at `deadline`. If that is
+    /// news for a waiter that stays in the registry, the wait goes on. Otherwise it must be ended by
+    /// [`Self::end`].
+    pub(crate) fn poll_interrupted(
+        &mut self,
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption<News>> {
+        self.place.waiting.poll_interrupted(deadline, cx)
+    }
+
+    /// Returns the half of the wait that its task uses.
+    pub(crate) fn waiting(&mut self) -> &mut W {
+        &mut self.place.waiting
+    }
+
+    /// Returns how a wait ends that was interrupted.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the waiter leaves the registry.
+    pub(crate) fn end(self, interruption: Interruption<News>) -> impl Future<Output = End> {
+        self.place.end(interruption, self.cause)
+    }
+
     /// Waits until the end, at the latest until `deadline`.
     ///
     /// # Cancel safety
@@ -289,10 +351,21 @@ impl<W: Waiting> Place<W> {
     /// there would be no other answer.
     async fn leave(self) -> Result<bool, DeliveryEnd<News>> {
         let Self { waiting, waiter } = self;
-        match waiter.leave() {
+        let left = match waiting.heard() {
+            None => waiter.leave(),
+            Some(heard) => waiter.leave_after(heard),
+        };
+        match left {
             Left::Opened => Ok(true),
             Left::Unopened => Ok(false),
             Left::Taken => Err(poll_fn(|cx| waiting.poll_delivery_end(cx)).await),
+            Left::Behind(version) => loop {
+                match poll_fn(|cx| waiting.poll_delivery_end(cx)).await {
+                    // The news of an earlier delivery.
+                    DeliveryEnd::Handed(news) if news.update.version() < version => {}
+                    end => return Err(end),
+                }
+            },
         }
     }
 }

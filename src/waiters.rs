@@ -4,7 +4,8 @@
 //! It is sharded by key. A lock is held only for a look-up, and never while a waiter is woken. Each
 //! waiter that is registered is removed exactly once: by the delivery that takes it out, or by
 //! itself when it leaves or is dropped, whichever comes first. So the registry is empty once all
-//! gets have ended.
+//! gets have ended. The waiter of a page that goes on to follow its key is not taken out by a
+//! delivery: it stays, and is noted to know the delivered version.
 
 mod open_state;
 
@@ -26,25 +27,34 @@ use crate::runtime::sync::{AtomicU64, AtomicUsize, Mutex, lock};
 /// themselves, on all cores.
 const AT_ONCE: usize = 16;
 
-/// The receiver of the update that ends a wait.
+/// The receiver of the update that a waiter waits for.
 pub trait Taker: Debug + Send + Sync {
-    /// Takes the update. It is called at most once, by the delivery that took the waiter out of the
-    /// registry, and no lock of the registry is held during the call. For `since` see
-    /// [`Waiters::deliver_since`]. If `at_once` is false, it must be quick.
+    /// Takes the update. It is called once by each delivery that took the waiter out of the
+    /// registry or, if the waiter stays, noted that it knows the update. No lock of the registry is
+    /// held during the call. For `since` see [`Waiters::deliver_since`]. If `at_once` is false, it
+    /// must be quick.
     fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool);
 
-    /// Ends the wait without an update, because the delivery that took the waiter out of the
-    /// registry panicked. It may follow a call of [`deliver`] that did not return.
+    /// Ends the wait without an update, because the delivery that was to call [`deliver`]
+    /// panicked. It may follow a call of [`deliver`] that did not return.
     ///
     /// [`deliver`]: Self::deliver
     fn abandon(&self);
+
+    /// Returns whether the waiter stays in the registry for further updates. Deliveries may then
+    /// overtake each other between the registry and [`deliver`].
+    ///
+    /// [`deliver`]: Self::deliver
+    fn stays(&self) -> bool {
+        false
+    }
 }
 
-/// A waiter that was taken out of the registry. It must get the update or be abandoned, because
-/// nobody else will answer it. Dropping it abandons it.
-struct Removed(Option<Arc<dyn Taker>>);
+/// A waiter that a delivery owes its update to. It must get the update or be abandoned, because
+/// no other delivery will bring it. Dropping it abandons it.
+struct Owed(Option<Arc<dyn Taker>>);
 
-impl Removed {
+impl Owed {
     fn give(mut self, update: &Update, since: Option<Instant>, at_once: bool) {
         if let Some(taker) = &self.0 {
             taker.deliver(update, since, at_once);
@@ -53,7 +63,7 @@ impl Removed {
     }
 }
 
-impl Drop for Removed {
+impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(taker) = &self.0 {
             taker.abandon();
@@ -205,8 +215,20 @@ impl Waiters {
         let Some(waiters) = shard.get_mut(key) else {
             return 0;
         };
-        let removed = waiters.extract_if(.., |held| held.last < version);
-        let removed: Vec<_> = removed.map(|held| Removed(Some(held.taker))).collect();
+        let mut staying = Vec::new();
+        let leaves = |held: &mut Entry| {
+            if held.last >= version {
+                return false;
+            }
+            let stays = held.taker.stays();
+            if stays {
+                held.last = version;
+                staying.push(Owed(Some(Arc::clone(&held.taker))));
+            }
+            !stays
+        };
+        let removed = waiters.extract_if(.., leaves);
+        let removed: Vec<_> = removed.map(|held| Owed(Some(held.taker))).collect();
         let is_empty = waiters.is_empty();
         if is_empty {
             remove_key(&mut shard, key);
@@ -215,10 +237,13 @@ impl Waiters {
         if is_empty {
             self.note_emptied(key);
         }
-        let count = removed.len();
-        self.held.fetch_sub(count, Ordering::Relaxed);
+        self.held.fetch_sub(removed.len(), Ordering::Relaxed);
+        let count = removed.len() + staying.len();
         for (index, waiter) in removed.into_iter().enumerate() {
             waiter.give(update, since, index < AT_ONCE);
+        }
+        for waiter in staying {
+            waiter.give(update, since, false);
         }
         count
     }
@@ -342,9 +367,8 @@ impl Waiters {
         });
     }
 
-    /// Removes one waiter. Returns the epoch in which its key was opened, or `None` if the
-    /// waiter was not there.
-    fn remove(&self, key: &Key, id: u64) -> Option<u64> {
+    /// Removes one waiter. Returns it, or `None` if it was not there.
+    fn remove(&self, key: &Key, id: u64) -> Option<Entry> {
         let mut shard = self.by_key.lock(key);
         let waiters = shard.get_mut(key)?;
         let at = waiters.iter().position(|held| held.id == id)?;
@@ -358,7 +382,7 @@ impl Waiters {
             self.note_emptied(key);
         }
         self.held.fetch_sub(1, Ordering::Relaxed);
-        Some(removed.opened.epoch())
+        Some(removed)
     }
 }
 
@@ -393,8 +417,15 @@ impl Waiter {
 
     /// Ends the wait for another reason than an update.
     pub fn leave(self) -> Left {
+        self.leave_after(Version::MAX)
+    }
+
+    /// Ends the wait of a waiter that stayed for further updates. `heard` is the version that it
+    /// knows.
+    pub(crate) fn leave_after(self, heard: Version) -> Left {
         match self.registry.remove(&self.key, self.id) {
-            Some(0) => Left::Unopened,
+            Some(entry) if entry.last > heard => Left::Behind(entry.last),
+            Some(entry) if entry.opened.epoch() == 0 => Left::Unopened,
             Some(_) => Left::Opened,
             None => Left::Taken,
         }
@@ -412,6 +443,9 @@ pub enum Left {
     /// A delivery was faster, and counts this waiter as delivered. Its taker has the update or will
     /// get it, or is abandoned if that delivery panics.
     Taken,
+    /// As with [`Left::Taken`], for a waiter that stayed: its taker has the update with this version
+    /// or will get it.
+    Behind(Version),
 }
 
 impl Drop for Waiter {

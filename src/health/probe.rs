@@ -143,7 +143,7 @@ impl Probe {
         // a waiter that knows the status under it, so it is then opened once more.
         for _ in 0..2 {
             let seen = *last;
-            let registered = Registered::own(&self.waiters, key, seen, Mailbox::default());
+            let registered = Registered::own(&self.waiters, key, seen, Mailbox::new(seen));
             let opened = within(self.store.open_own(key, seen.into(), PROBE_HOLD));
             let open = async {
                 let opened = opened.await;

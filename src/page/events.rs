@@ -1,12 +1,15 @@
 //! A stream of server-sent events: each newer status of a key, on one connection, for any
 //! `EventSource`.
 //!
-//! A stream follows its key by a row of waits ([`crate::page::followed`]).
+//! A stream follows its key by a row of waits ([`crate::page::followed`]), each of which may bring
+//! many statuses.
 //!
 //! An `EventSource` gives up for good at any status but 200, and comes again after every end of a
 //! stream. So also the ends that are no status are events, and only mistakes are refused. A
 //! comment now and then shows the browser and the proxies that the stream is alive.
 
+use std::future::poll_fn;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,7 +28,7 @@ use crate::http::response::{NOSNIFF, Response, retry_after_ms};
 use crate::metrics::{DropReason, StreamEnd, Wire};
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::signing::Admitted;
-use crate::model::status::{Outcome, Version};
+use crate::model::status::{Outcome, Update, Version};
 use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
@@ -36,7 +39,7 @@ use crate::page::get::params::{Params, spread};
 use crate::page::script::Form;
 use crate::runtime::clock::millis;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
-use crate::wait::{News, Slot, Waiting};
+use crate::wait::{News, Opened, Slot, Waiting};
 use crate::waiters::Taker;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -176,8 +179,15 @@ impl EventStream {
         wakes: &mut Wakes,
     ) -> Result<StreamEnd, Option<DropReason>> {
         flow.begin(self.grant.apply(head()));
-        flow.push(&retry(rand::random_range(RETRY_MS)));
-        let end = self.follow(flow, wakes).await?;
+        push_retry(flow, rand::random_range(RETRY_MS));
+        let mut line = Line {
+            slot: Slot::new(self.followed.last),
+            flow,
+            wakes,
+            comment_at: next_comment(),
+        };
+        let end = self.follow(&mut line).await?;
+        let Line { flow, wakes, .. } = line;
         if wakes.stop.stop().state() != Course::Open {
             // The browser must come again on another connection, so that it reaches another node.
             flow.close();
@@ -188,44 +198,31 @@ impl EventStream {
     }
 
     /// Writes events until the stream has an end.
-    async fn follow(
-        &mut self,
-        flow: &mut Flow,
-        wakes: &mut Wakes,
-    ) -> Result<StreamEnd, Option<DropReason>> {
+    async fn follow(&mut self, line: &mut Line<'_>) -> Result<StreamEnd, Option<DropReason>> {
         let life_ends = self.since + spread(self.handler.stream_life);
-        let mut comment_at = next_comment();
         loop {
-            flow.flush(&mut wakes.timer).await?;
-            let waiting = StreamWait {
-                slot: Arc::default(),
-                flow,
-                wakes,
-                comment_at: &mut comment_at,
-            };
+            line.flush().await?;
+            line.slot = Slot::new(self.followed.last);
             let deadline = self.followed.deadline(&self.handler, Some(life_ends));
-            let heard = self.followed.hear(&self.handler, deadline, waiting);
-            let (outcome, since) = match heard.await {
+            // Boxed, so that it does not add to the memory of a stream during its long wait.
+            let begin = Box::pin(self.followed.begin(&self.handler, deadline, &mut *line));
+            let heard = match begin.await {
+                Ok(opened) => self.hear(opened, deadline).await?,
+                Err(heard) => heard,
+            };
+            let (outcome, since) = match heard {
                 Heard::Said(outcome, since) => (outcome, since),
-                Heard::Left => return Err(flow.take_cut()),
+                Heard::Left => return Err(line.flow.take_cut()),
                 Heard::Nothing if life_ends <= Instant::now() => {
-                    flow.push(&retry(rand::random_range(RETRY_MS)));
+                    push_retry(line.flow, rand::random_range(RETRY_MS));
                     return Ok(StreamEnd::Life);
                 }
                 Heard::Nothing => continue,
             };
-            flow.push(&self.event(&outcome));
-            if matches!(outcome, Outcome::Success(_)) {
-                self.handler.metrics.status_on(Wire::Events);
-            }
-            comment_at = next_comment();
+            self.push_event(&outcome, line);
             let end = match outcome {
                 Outcome::Success(status) if !status.is_final => {
-                    self.followed.last = status.version;
-                    flow.flush(&mut wakes.timer).await?;
-                    if let Some(since) = since {
-                        self.handler.metrics.record_wake(since.elapsed());
-                    }
+                    self.written(status.version, since, line).await?;
                     continue;
                 }
                 Outcome::Success(_) => StreamEnd::Final,
@@ -242,8 +239,51 @@ impl EventStream {
         }
     }
 
-    /// Renders an outcome as an event.
-    fn event(&self, outcome: &Outcome) -> Vec<u8> {
+    /// Writes the statuses that come during one wait. Returns how the wait ended.
+    ///
+    /// # Errors
+    /// Fails like [`Self::serve`].
+    async fn hear(
+        &mut self,
+        mut opened: Opened<&mut Line<'_>>,
+        deadline: Instant,
+    ) -> Result<Heard, Option<DropReason>> {
+        loop {
+            let interruption = poll_fn(|cx| opened.poll_interrupted(deadline, cx)).await;
+            let (status, since) = match interruption {
+                Interruption::Delivery(DeliveryEnd::Handed(News {
+                    update: Update::Status(status),
+                    since,
+                })) if !status.is_final => (status, since),
+                // Boxed as above.
+                end => return Ok(Box::pin(self.followed.end(opened, end)).await),
+            };
+            let (version, line) = (status.version, opened.waiting());
+            self.push_event(&Outcome::Success(status), line);
+            self.written(version, since, line).await?;
+        }
+    }
+
+    /// Writes a status that was added, and records that the page has it.
+    async fn written(
+        &mut self,
+        version: Version,
+        since: Option<Instant>,
+        line: &mut Line<'_>,
+    ) -> Result<(), Option<DropReason>> {
+        self.followed.last = version;
+        line.flush().await?;
+        if let Some(since) = since {
+            self.handler.metrics.record_wake(since.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Adds an outcome to the stream as an event.
+    fn push_event(&self, outcome: &Outcome, line: &mut Line<'_>) {
+        if matches!(outcome, Outcome::Success(_)) {
+            self.handler.metrics.status_on(Wire::Events);
+        }
         let name = match outcome {
             Outcome::Gone(_) => Some("gone"),
             Outcome::Retry => Some("retry"),
@@ -263,7 +303,8 @@ impl EventStream {
             _ => None,
         };
         let json = answer_json(code_of(outcome), outcome, self.followed.last, retry_ms);
-        render(id, name, retry_ms, &json)
+        line.flow.push(&render(id, name, retry_ms, &json));
+        line.comment_at = next_comment();
     }
 
     /// Counts and logs the end of the stream.
@@ -277,16 +318,23 @@ impl EventStream {
     }
 }
 
-/// The half of a wait that the stream's task uses.
-struct StreamWait<'a> {
+/// The connection of a stream, and the half of each of its waits that its task uses.
+struct Line<'a> {
     slot: Arc<Slot>,
     flow: &'a mut Flow,
     wakes: &'a mut Wakes,
     /// When the next comment is due.
-    comment_at: &'a mut Instant,
+    comment_at: Instant,
 }
 
-impl Waiting for StreamWait<'_> {
+impl Line<'_> {
+    /// Writes all that was added. See [`Flow::flush`].
+    async fn flush(&mut self) -> Result<(), Option<DropReason>> {
+        self.flow.flush(&mut self.wakes.timer).await
+    }
+}
+
+impl Waiting for Line<'_> {
     fn taker(&self) -> Arc<dyn Taker> {
         Arc::<Slot>::clone(&self.slot)
     }
@@ -311,7 +359,7 @@ impl Waiting for StreamWait<'_> {
                 return Poll::Ready(Interruption::Left);
             }
             // While a comment is not written, another one would only fill memory.
-            let due = self.flow.cut_at().unwrap_or(*self.comment_at);
+            let due = self.flow.cut_at().unwrap_or(self.comment_at);
             if self.wakes.timer.poll(due.min(deadline), cx).is_pending() {
                 break;
             }
@@ -323,13 +371,17 @@ impl Waiting for StreamWait<'_> {
                 return Poll::Ready(Interruption::Left);
             }
             self.flow.push(COMMENT);
-            *self.comment_at = next_comment();
+            self.comment_at = next_comment();
         }
         self.flow.poll_left(cx).map(|()| Interruption::Left)
     }
 
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
         self.slot.poll_end(cx)
+    }
+
+    fn heard(&self) -> Option<Version> {
+        Some(self.slot.heard())
     }
 }
 
@@ -363,9 +415,9 @@ fn over() -> Response {
     response
 }
 
-/// Renders the time after which the browser is to come again.
-fn retry(ms: u64) -> Vec<u8> {
-    format!("retry: {ms}\n\n").into_bytes()
+/// Adds the time after which the browser is to come again.
+fn push_retry(flow: &mut Flow, ms: u64) {
+    flow.push(format!("retry: {ms}\n\n").as_bytes());
 }
 
 /// Renders an event (the HTML standard, 9.2.5). A line end in the JSON begins another `data` line,
@@ -377,16 +429,19 @@ fn render(
     json: &[u8],
 ) -> Vec<u8> {
     let mut event = Vec::with_capacity(json.len() + 64);
-    let mut line = |text: String| event.extend_from_slice(text.as_bytes());
-    if let Some(ms) = retry_ms {
-        line(format!("retry: {ms}\n"));
-    }
-    if let Some((version, suffix)) = id {
-        line(format!("id: {version}{suffix}\n"));
-    }
-    if let Some(name) = name {
-        line(format!("event: {name}\n"));
-    }
+    let mut lines = || -> io::Result<()> {
+        if let Some(ms) = retry_ms {
+            writeln!(event, "retry: {ms}")?;
+        }
+        if let Some((version, suffix)) = id {
+            writeln!(event, "id: {version}{suffix}")?;
+        }
+        if let Some(name) = name {
+            writeln!(event, "event: {name}")?;
+        }
+        Ok(())
+    };
+    lines().expect("a vector takes all");
     let mut rest = json;
     loop {
         let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));

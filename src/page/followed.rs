@@ -1,10 +1,10 @@
 //! A key that a page follows on one connection: a row of waits ([`crate::wait`]).
 //!
-//! Each wait begins with the version that the page was given last, so its open finds whatever was
-//! set since, and nothing is lost between two waits. Each renews the lease and the floor of the
-//! key, like the next get of a page.
+//! During a wait the page may be given many statuses, because its waiter stays registered. After
+//! a hold the next wait begins, with the version that the page was given last. So its open finds
+//! whatever was set since, nothing is lost between two waits, and each renews the lease and the
+//! floor of the key, like the next get of a page.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,7 +13,8 @@ use crate::model::key::Key;
 use crate::model::status::{Outcome, Seen, Update, Version};
 use crate::page::get::params::spread;
 use crate::page::get::{GetHandler, OPEN_GRACE, refused};
-use crate::wait::{End, News, Registered, Waiting};
+use crate::runtime::right_to_answer::Interruption;
+use crate::wait::{End, News, Opened, Registered, Waiting};
 
 /// A key, and how far its page has come.
 #[derive(Clone, Debug)]
@@ -65,40 +66,46 @@ impl Followed {
         ends.fold(Instant::now() + hold, Instant::min)
     }
 
-    /// Waits once for news above the version that the page knows, at the latest until `deadline`.
+    /// Begins a wait for news above the version that the page knows, which ends at `deadline` at
+    /// the latest. Returns the wait if there is nothing new yet.
+    ///
+    /// # Errors
+    /// Returns the end of the wait if it has ended already.
     ///
     /// # Cancel safety
     /// If it is dropped, the waiter leaves the registry.
-    // Not an `async fn`, because that would keep its arguments twice.
-    #[expect(clippy::manual_async_fn, reason = "see above")]
-    pub(super) fn hear<'a, W: Waiting + 'a>(
-        &'a self,
-        handler: &'a GetHandler,
+    pub(super) async fn begin<W: Waiting>(
+        &self,
+        handler: &GetHandler,
         deadline: Instant,
         waiting: W,
-    ) -> impl Future<Output = Heard> {
-        async move {
-            if handler.drain.begun() {
-                return Box::pin(self.ask_once(handler)).await;
-            }
-            let registered = match Registered::new(&handler.waiters, &self.key, self.last, waiting)
-            {
-                Ok(registered) => registered,
-                Err(full) => {
-                    handler.count_full(full);
-                    return Heard::Said(Outcome::Busy, None);
-                }
-            };
-            let (store, recovery) = (&handler.store, handler.recovery.as_deref());
-            let hold = deadline.saturating_duration_since(Instant::now());
-            // Boxed, so that it does not add to the memory of a task during its long wait.
-            let opening = Box::pin(registered.open(store, recovery, hold, deadline + OPEN_GRACE));
-            let end = match opening.await {
-                Ok(opened) => opened.wait(deadline).await,
-                Err(end) => end,
-            };
-            self.heard(end)
+    ) -> Result<Opened<W>, Heard> {
+        if handler.drain.begun() {
+            return Err(self.ask_once(handler).await);
         }
+        let registered = match Registered::new(&handler.waiters, &self.key, self.last, waiting) {
+            Ok(registered) => registered,
+            Err(full) => {
+                handler.count_full(full);
+                return Err(Heard::Said(Outcome::Busy, None));
+            }
+        };
+        let (store, recovery) = (&handler.store, handler.recovery.as_deref());
+        let hold = deadline.saturating_duration_since(Instant::now());
+        let opening = registered.open(store, recovery, hold, deadline + OPEN_GRACE);
+        opening.await.map_err(|end| self.heard(end))
+    }
+
+    /// Ends a wait that was interrupted.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the waiter leaves the registry.
+    pub(super) async fn end<W: Waiting>(
+        &self,
+        opened: Opened<W>,
+        interruption: Interruption<News>,
+    ) -> Heard {
+        self.heard(opened.end(interruption).await)
     }
 
     /// Asks the store once. A status that the store has is written even in a drain.

@@ -12,15 +12,17 @@
 mod handshake;
 pub mod message;
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
+use std::mem::replace;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::Version as HttpVersion;
 use hyper::header::HeaderMap;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
@@ -42,7 +44,7 @@ use crate::page::get::params::Params;
 use crate::page::get::{GetHandler, OPEN_GRACE};
 use crate::runtime::clock::millis;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
-use crate::wait::{News, Slot, Waiting};
+use crate::wait::{News, Opened, Slot, Waiting};
 use crate::waiters::Taker;
 
 /// The time that a page has to watch a key, when its socket watches none.
@@ -174,7 +176,19 @@ struct Watch {
     is_further: bool,
     /// When the present wait ends.
     deadline: Instant,
-    hears: BoxFuture<'static, Heard>,
+    hearing: Hearing,
+}
+
+/// How far the present wait of a watch is.
+enum Hearing {
+    /// The key is being opened, or a pause goes on before.
+    Begins(BoxFuture<'static, Result<Opened<SocketWait>, Heard>>),
+    /// The key is open. Statuses may come.
+    Opened(Opened<SocketWait>),
+    /// The wait was interrupted.
+    Ends(BoxFuture<'static, Heard>),
+    /// The end of the wait was heard.
+    Over,
 }
 
 impl Watch {
@@ -188,41 +202,86 @@ impl Watch {
         }
     }
 
-    /// Waits for further news, after a pause if there is one.
+    /// Begins to wait for further news, after a pause if there is one.
     fn wait(&mut self, handler: &Arc<GetHandler>, pause: Option<Duration>) {
         let deadline = self.followed.deadline(handler, None) + pause.unwrap_or_default();
         let (handler, followed) = (Arc::clone(handler), self.followed.clone());
         let is_further = self.is_further;
         self.deadline = deadline;
-        self.hears = async move {
+        let begins = async move {
             if let Some(pause) = pause {
-                Box::pin(sleep(pause)).await;
+                sleep(pause).await;
             }
-            let permit = is_further.then(|| handler.sockets.further_keys.try_acquire());
-            if let Some(Err(_)) = permit {
+            let further_keys = Arc::clone(&handler.sockets.further_keys);
+            let permit = is_further.then(|| further_keys.try_acquire_owned());
+            let Ok(permit) = permit.transpose() else {
                 handler.metrics.limit_hit(Limit::SocketKeys);
-                return Heard::Said(Outcome::Busy, None);
-            }
-            followed
-                .hear(&handler, deadline, SocketWait::default())
-                .await
+                return Err(Heard::Said(Outcome::Busy, None));
+            };
+            let waiting = SocketWait {
+                slot: Slot::new(followed.last),
+                _permit: permit,
+            };
+            followed.begin(&handler, deadline, waiting).await
+        };
+        self.hearing = Hearing::Begins(begins.boxed());
+    }
+
+    /// Becomes ready when there is news, or when the wait has ended. If [`Self::goes_on`] is false
+    /// then, the caller must call [`Self::wait`] before the next poll.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        loop {
+            self.hearing = match &mut self.hearing {
+                Hearing::Begins(begins) => match ready!(begins.poll_unpin(cx)) {
+                    Ok(opened) => Hearing::Opened(opened),
+                    Err(heard) => {
+                        self.hearing = Hearing::Over;
+                        return Poll::Ready(heard);
+                    }
+                },
+                Hearing::Opened(opened) => {
+                    let interruption = ready!(opened.poll_interrupted(self.deadline, cx));
+                    if let Interruption::Delivery(DeliveryEnd::Handed(news)) = interruption {
+                        return Poll::Ready(Heard::Said(news.update.into(), news.since));
+                    }
+                    let Hearing::Opened(opened) = replace(&mut self.hearing, Hearing::Over) else {
+                        unreachable!("it was opened");
+                    };
+                    let followed = self.followed.clone();
+                    let ends = async move { followed.end(opened, interruption).await };
+                    Hearing::Ends(ends.boxed())
+                }
+                Hearing::Ends(ends) => {
+                    let heard = ready!(ends.poll_unpin(cx));
+                    self.hearing = Hearing::Over;
+                    return Poll::Ready(heard);
+                }
+                Hearing::Over => return Poll::Pending,
+            };
         }
-        .boxed();
+    }
+
+    /// Returns whether the wait goes on after the news that was heard.
+    fn goes_on(&self) -> bool {
+        matches!(self.hearing, Hearing::Opened(_))
     }
 }
 
 /// The half of a wait that a socket's task uses. It has no timer: the socket has one for all its
 /// keys ([`Watch::due`]).
-#[derive(Debug, Default)]
-struct SocketWait(Arc<Slot>);
+struct SocketWait {
+    slot: Arc<Slot>,
+    /// The permit of a further key, for as long as it is waited for.
+    _permit: Option<OwnedSemaphorePermit>,
+}
 
 impl Waiting for SocketWait {
     fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.0)
+        Arc::<Slot>::clone(&self.slot)
     }
 
     fn allow_answer(&self) -> Option<News> {
-        self.0.allow_answer()
+        self.slot.allow_answer()
     }
 
     fn poll_interrupted(
@@ -230,7 +289,7 @@ impl Waiting for SocketWait {
         deadline: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Interruption<News>> {
-        match self.0.poll(cx) {
+        match self.slot.poll(cx) {
             Poll::Ready(end) => Poll::Ready(Interruption::Delivery(end)),
             Poll::Pending if deadline <= Instant::now() => Poll::Ready(Interruption::Deadline),
             Poll::Pending => Poll::Pending,
@@ -238,7 +297,11 @@ impl Waiting for SocketWait {
     }
 
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.0.poll_end(cx)
+        self.slot.poll_end(cx)
+    }
+
+    fn heard(&self) -> Option<Version> {
+        Some(self.slot.heard())
     }
 }
 
@@ -307,7 +370,7 @@ impl Session {
         let count = self.watches.len();
         for offset in 0..count {
             let at = (self.turn + offset) % count;
-            if let Poll::Ready(heard) = self.watches[at].hears.poll_unpin(cx) {
+            if let Poll::Ready(heard) = self.watches[at].poll(cx) {
                 // A key with many statuses must not keep the others waiting.
                 self.turn = at + 1;
                 return Poll::Ready(Step::Heard(at, heard));
@@ -409,7 +472,7 @@ impl Session {
             followed,
             is_further,
             deadline: Instant::now(),
-            hears: pending().boxed(),
+            hearing: Hearing::Over,
         };
         watch.wait(&self.handler, None);
         self.empty_until = None;
@@ -458,8 +521,11 @@ impl Session {
         self.say_of(at, &outcome, retry_ms, socket);
         match outcome {
             Outcome::Success(status) if !status.is_final => {
-                self.watches[at].followed.last = status.version;
-                self.watches[at].wait(&self.handler, None);
+                let watch = &mut self.watches[at];
+                watch.followed.last = status.version;
+                if !watch.goes_on() {
+                    watch.wait(&self.handler, None);
+                }
             }
             Outcome::Success(_) | Outcome::Gone(_) => self.remove(at),
             _ => self.watches[at].wait(&self.handler, retry_ms.map(Duration::from_millis)),
@@ -470,7 +536,7 @@ impl Session {
     /// Ends the socket because the node drains. First sends the statuses that have already come.
     fn drained(&mut self, socket: &mut Socket) -> Closing {
         for at in 0..self.watches.len() {
-            let heard = (&mut self.watches[at].hears).now_or_never();
+            let heard = poll_fn(|cx| self.watches[at].poll(cx)).now_or_never();
             if let Some(Heard::Said(outcome @ (Outcome::Success(_) | Outcome::Gone(_)), _)) = heard
             {
                 self.say_of(at, &outcome, None, socket);

@@ -1,5 +1,7 @@
 //! The limits of pages' WebSockets ([`crate::page::socket`]).
 
+use std::sync::Arc;
+
 use tokio::sync::Semaphore;
 
 /// The limits of pages' sockets.
@@ -9,7 +11,7 @@ pub(crate) struct SocketLimits {
     pub(crate) max_keys: usize,
     /// The keys beyond the first of each socket that may still be waited for, on all sockets
     /// together.
-    pub(crate) further_keys: Semaphore,
+    pub(crate) further_keys: Arc<Semaphore>,
 }
 
 impl SocketLimits {
@@ -19,7 +21,7 @@ impl SocketLimits {
         let further = (max_waiters / 4).min(Semaphore::MAX_PERMITS);
         Self {
             max_keys,
-            further_keys: Semaphore::new(further),
+            further_keys: Arc::new(Semaphore::new(further)),
         }
     }
 }

@@ -1,70 +1,147 @@
-//! A wait without a connection: a delivery leaves its news in a mailbox, and the task that waits
-//! takes it out.
+//! A wait without a connection: deliveries leave their news in a slot, and the task that waits
+//! takes the newest out. The waiter stays in the registry meanwhile.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::Instant;
 
 use super::{News, Waiting};
-use crate::model::status::Update;
+use crate::model::status::{Update, Version};
 use crate::runtime::lazy_timer::Timer;
-use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
+use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::runtime::sync::{Mutex, lock};
 use crate::waiters::Taker;
 
-/// The side of a mailbox on which its task waits.
-#[derive(Debug, Default)]
+/// A wait that only news or its deadline ends.
+#[derive(Debug)]
 pub(crate) struct Mailbox {
     slot: Arc<Slot>,
     timer: Timer,
 }
 
-/// The side of a mailbox to which news is delivered.
-#[derive(Debug)]
-pub(crate) struct Slot(Mutex<RightToAnswer<News, Infallible>>);
-
-impl Default for Slot {
-    fn default() -> Self {
-        Self(Mutex::new(RightToAnswer::new(false)))
+impl Mailbox {
+    /// Returns the wait of a task that knows version `heard`.
+    pub(crate) fn new(heard: Version) -> Self {
+        Self {
+            slot: Slot::new(heard),
+            timer: Timer::default(),
+        }
     }
 }
 
+/// The place of the newest news that the task has not taken out.
+#[derive(Debug)]
+pub(crate) struct Slot(Mutex<Content>);
+
+#[derive(Debug)]
+struct Content {
+    /// The version that the task knows.
+    heard: Version,
+    /// Boxed, because most waiters have none.
+    news: Option<Box<News>>,
+    /// Whether the key is open, so that news interrupts the wait.
+    is_open: bool,
+    /// Whether a delivery panicked.
+    is_abandoned: bool,
+    task: Option<Waker>,
+}
+
 impl Slot {
-    /// See [`Waiting::allow_answer`].
-    pub(crate) fn allow_answer(&self) -> Option<News> {
-        lock(&self.0).allow_answer()
+    /// Returns the slot of a task that knows version `heard`.
+    pub(crate) fn new(heard: Version) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Content {
+            heard,
+            news: None,
+            is_open: false,
+            is_abandoned: false,
+            task: None,
+        })))
     }
 
-    /// Becomes ready when news was delivered, or its delivery has failed.
+    /// See [`Waiting::allow_answer`]. News that was delivered before interrupts the wait, as the
+    /// waiter stays.
+    pub(crate) fn allow_answer(&self) -> Option<News> {
+        lock(&self.0).is_open = true;
+        None
+    }
+
+    /// Becomes ready when there is news and the key is open, or when a delivery has failed.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
-        lock(&self.0).poll(cx)
+        let mut content = lock(&self.0);
+        let takes = content.is_open;
+        content.poll(takes, cx)
     }
 
     /// See [`Waiting::poll_delivery_end`].
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
-        lock(&self.0).poll_end(cx)
+        lock(&self.0).poll(true, cx)
+    }
+
+    /// See [`Waiting::heard`].
+    pub(crate) fn heard(&self) -> Version {
+        lock(&self.0).heard
+    }
+}
+
+impl Content {
+    fn take(&mut self) -> Option<News> {
+        let news = *self.news.take()?;
+        self.heard = news.update.version();
+        Some(news)
+    }
+
+    fn poll(&mut self, takes: bool, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
+        if takes && let Some(news) = self.take() {
+            return Poll::Ready(DeliveryEnd::Handed(news));
+        }
+        if self.is_abandoned {
+            return Poll::Ready(DeliveryEnd::Abandoned);
+        }
+        match &mut self.task {
+            Some(task) => task.clone_from(cx.waker()),
+            task => *task = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Returns the version of the newest news, whether the task has taken it or not.
+    fn newest(&self) -> Version {
+        let kept = self.news.as_ref().map(|news| news.update.version());
+        kept.unwrap_or(self.heard)
     }
 }
 
 impl Taker for Slot {
     fn deliver(&self, update: &Update, since: Option<Instant>, _at_once: bool) {
-        let news = News {
+        let mut content = lock(&self.0);
+        // A newer one may have overtaken it.
+        if update.version() <= content.newest() {
+            return;
+        }
+        content.news = Some(Box::new(News {
             update: update.clone(),
             since,
-        };
-        let step = lock(&self.0).deliver(news, false);
-        if let NextStep::Wake(Some(task)) = step {
+        }));
+        let task = content.task.take();
+        drop(content);
+        if let Some(task) = task {
             task.wake();
         }
     }
 
     fn abandon(&self) {
-        let task = lock(&self.0).abandon();
+        let mut content = lock(&self.0);
+        content.is_abandoned = true;
+        let task = content.task.take();
+        drop(content);
         if let Some(task) = task {
             task.wake();
         }
+    }
+
+    fn stays(&self) -> bool {
+        true
     }
 }
 
@@ -92,6 +169,10 @@ impl Waiting for Mailbox {
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
         self.slot.poll_end(cx)
     }
+
+    fn heard(&self) -> Option<Version> {
+        Some(self.slot.heard())
+    }
 }
 
 #[cfg(test)]
@@ -102,8 +183,7 @@ mod tests {
     use super::*;
     use crate::model::cause::Cause;
     use crate::model::key::Key;
-    use crate::model::status::Version;
-    use crate::wait::{End, Registered};
+    use crate::wait::{End, Opened, Registered};
     use crate::waiters::Waiters;
 
     fn update() -> Update {
@@ -118,7 +198,8 @@ mod tests {
     async fn a_task_without_a_connection_gets_the_update_or_waits_until_the_deadline() {
         // Nobody but the node itself may wait.
         let waiters = Waiters::new(0, 0);
-        let register = || Registered::own(&waiters, &key(), Version::NONE, Mailbox::default());
+        let register =
+            || Registered::own(&waiters, &key(), Version::NONE, Mailbox::new(Version::NONE));
         let deadline = Instant::now() + Duration::from_secs(1);
         let opened = || ready((1, Ok(None)));
         for is_delivered in [true, false] {
@@ -144,6 +225,53 @@ mod tests {
                 unopened: Some(Cause::Late)
             })
         );
+        assert!(waiters.is_empty());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn one_wait_brings_many_updates_and_skips_those_that_were_overtaken() {
+        let waiters = Waiters::new(1, 1);
+        let gone = |version| Update::Gone(Version::new(version).expect("good"));
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mailbox = Mailbox::new(Version::NONE);
+        let slot = Arc::clone(&mailbox.slot);
+        let registered = Registered::new(&waiters, &key(), Version::NONE, mailbox).expect("room");
+        let opened = registered.open_by(ready((1, Ok(None))), || (), deadline);
+        let mut opened = opened.await.expect("open");
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut hear = |opened: &mut Opened<Mailbox>| match opened.poll_interrupted(deadline, cx) {
+            Poll::Ready(Interruption::Delivery(DeliveryEnd::Handed(news))) => {
+                Some(news.update.version().get())
+            }
+            _ => None,
+        };
+        assert_eq!(waiters.deliver(&key(), &gone(1)), 1);
+        assert_eq!((hear(&mut opened), hear(&mut opened)), (Some(1), None));
+        // Only the newest of two is heard, whichever comes first.
+        for version in [2, 3] {
+            assert_eq!(waiters.deliver(&key(), &gone(version)), 1);
+        }
+        assert_eq!((hear(&mut opened), hear(&mut opened)), (Some(3), None));
+        slot.deliver(&gone(2), None, false);
+        assert_eq!(hear(&mut opened), None);
+        // One that comes while the waiter leaves is heard.
+        assert_eq!(waiters.deliver(&key(), &gone(4)), 1);
+        let end = opened.end(Interruption::Deadline).await;
+        let (update, since) = (gone(4), None);
+        assert_eq!(end, End::News(News { update, since }));
+        assert!(waiters.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_if_a_delivery_to_it_fails() {
+        let waiters = Waiters::new(1, 1);
+        let mailbox = Mailbox::new(Version::NONE);
+        let slot = Arc::clone(&mailbox.slot);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let registered = Registered::new(&waiters, &key(), Version::NONE, mailbox).expect("room");
+        let opened = registered.open_by(ready((1, Ok(None))), || (), deadline);
+        let opened = opened.await.expect("open");
+        slot.abandon();
+        assert_eq!(opened.wait(deadline).await, End::Abandoned);
         assert!(waiters.is_empty());
     }
 }

@@ -43,6 +43,24 @@ impl Taker for Broken {
     }
 }
 
+/// A taker whose waiter stays in the registry.
+#[derive(Debug, Default)]
+struct Stays(Taken);
+
+impl Taker for Stays {
+    fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
+        self.0.deliver(update, since, at_once);
+    }
+
+    fn abandon(&self) {
+        self.0.abandon();
+    }
+
+    fn stays(&self) -> bool {
+        true
+    }
+}
+
 impl Taker for Taken {
     fn deliver(&self, update: &Update, _: Option<Instant>, at_once: bool) {
         lock(&self.0).push((update.clone(), at_once));
@@ -105,6 +123,35 @@ fn an_update_is_given_to_those_that_know_less() {
     assert_eq!(other.leave(), Left::Unopened);
     assert_eq!((waiters.len(), waiters.keys()), (0, 0));
     assert!(lock(&two.0).is_empty() && lock(&three.0).is_empty());
+}
+
+#[test]
+fn a_waiter_that_stays_gets_each_newer_update_and_keeps_its_place() {
+    let waiters = Waiters::new(10, 10);
+    let taken = Arc::<Stays>::default();
+    let register = || {
+        waiters
+            .register(&key("a"), version(4), taken.clone())
+            .expect("room")
+    };
+    let stays = register();
+    stays.note_opened(1);
+    let counts = [4, 5, 5, 7, 6].map(|version| waiters.deliver(&key("a"), &gone(version)));
+    assert_eq!(counts, [0, 1, 0, 1, 0]);
+    assert_eq!(*lock(&taken.0.0), [(gone(5), false), (gone(7), false)]);
+    assert_eq!((waiters.len(), waiters.count(&key("a"))), (1, 1));
+    assert!(waiters.unopened(1).is_empty(), "it is still open");
+    let reopens = waiters.unopened_of(&key("a"), 2).expect("in another epoch");
+    assert_eq!(reopens.seen, Seen::from(version(7)));
+    assert_eq!(stays.leave_after(version(7)), Left::Opened);
+
+    // A delivery that the waiter has not heard of yet comes before its leaving.
+    let behind = register();
+    assert_eq!(waiters.deliver(&key("a"), &gone(5)), 1);
+    assert_eq!(behind.leave_after(version(4)), Left::Behind(version(5)));
+    let unopened = register();
+    assert_eq!(unopened.leave_after(version(4)), Left::Unopened);
+    assert_eq!((waiters.len(), waiters.keys()), (0, 0));
 }
 
 #[test]

@@ -271,6 +271,30 @@ async fn what_was_set_while_a_status_was_written_is_told_next_and_never_backward
 }
 
 #[tokio::test]
+async fn one_open_of_a_key_serves_for_all_statuses_of_a_hold() {
+    let redis = Redis::start(&[]).await;
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut events = Events::open(&node, "key=k", &[]).await;
+    node.wait_key_waiters("k", 1).await;
+    let opens = async || {
+        node.metric(r#"holdfast_store_calls_total{verb="open",result="ok"}"#)
+            .await
+    };
+    let before = opens().await;
+    for value in 1..=50 {
+        let set = node.set(&format!(r#"{{"key":"k","value":{value}}}"#)).await;
+        // The page waits all the time, also while a status is written to it.
+        assert_eq!(set.json()["delivered"], 1, "{set:?}");
+        check_status(&events.event().await, &json!(value), set.version(), false);
+    }
+    // The health check opens its own key every few seconds.
+    let more = opens().await - before;
+    assert!(more < 20.0, "{more} opens for 50 statuses");
+    drop(events);
+    node.quiet().await;
+}
+
+#[tokio::test]
 async fn a_reader_that_does_not_read_is_cut_and_one_that_reads_again_gets_the_newest() {
     let args = ["--write-timeout", "5s", "--max-value-bytes", "4000000"];
     let node = Node::start(&args).await;

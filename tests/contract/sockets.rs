@@ -68,6 +68,37 @@ async fn a_socket_tells_each_newer_status_of_each_of_its_keys() {
 }
 
 #[tokio::test]
+async fn one_open_of_a_key_serves_for_all_statuses_of_a_hold() {
+    let redis = Redis::start(&[]).await;
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut socket = Socket::open(&node, "key=a").await;
+    socket.watch("b", 0).await;
+    for key in ["a", "b"] {
+        node.wait_key_waiters(key, 1).await;
+    }
+    let opens = async || {
+        node.metric(r#"holdfast_store_calls_total{verb="open",result="ok"}"#)
+            .await
+    };
+    let before = opens().await;
+    for value in 1..=50 {
+        let key = if value % 2 == 0 { "a" } else { "b" };
+        let set = node
+            .set(&format!(r#"{{"key":"{key}","value":{value}}}"#))
+            .await;
+        // The page waits all the time, also while a status is written to it.
+        assert_eq!(set.json()["delivered"], 1, "{set:?}");
+        let expected = status(key, &json!(value), set.version(), false);
+        assert_eq!(socket.message().await, expected);
+    }
+    // The health check opens its own key every few seconds.
+    let more = opens().await - before;
+    assert!(more < 20.0, "{more} opens for 50 statuses");
+    drop(socket);
+    node.quiet().await;
+}
+
+#[tokio::test]
 async fn the_bytes_are_those_of_the_standard() {
     let node = Node::start(&["--max-value-bytes", "100000"]).await;
     let version = node.set_ok("k", "\"v\"").await;
