@@ -2,31 +2,32 @@
 //! messages. docs/contract.md has the messages and the close codes.
 //!
 //! Each key is followed as by an event stream ([`crate::page::followed`]). A socket writes one
-//! message at a time. While the page does not read, its keys wait: they are heard again from the
-//! version that was written last, so the page then gets the newest status of each.
+//! message at a time. While the page does not read, the newest status of each key is kept for it.
 //!
 //! A page cannot read the HTTP status of a socket that is refused. So only a request that is no
 //! WebSocket's, or is one of a foreign page, is refused. A key that is wrong, or not good, is
 //! answered by a message.
 
+mod allowance;
 mod handshake;
 pub mod message;
+mod watch;
 
 use std::future::poll_fn;
-use std::mem::replace;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::Version as HttpVersion;
 use hyper::header::HeaderMap;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::debug;
 
+use self::allowance::Allowance;
 use self::message::{BadMessage, Command};
+use self::watch::Watch;
 use crate::http::refusal::Refusal;
 use crate::http::response::{Response, retry_after_ms};
 use crate::metrics::{DropReason, Limit, SocketEnd, Wire};
@@ -40,18 +41,12 @@ use crate::net::socket::frames::{CloseCode, Received};
 use crate::net::socket::{Event, Socket};
 use crate::page::answer::{code_of, keyed_json};
 use crate::page::followed::{Followed, Heard};
+use crate::page::get::GetHandler;
 use crate::page::get::params::Params;
-use crate::page::get::{GetHandler, OPEN_GRACE};
 use crate::runtime::clock::millis;
-use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
-use crate::wait::{News, Opened, Slot, Waiting};
-use crate::waiters::Taker;
 
 /// The time that a page has to watch a key, when its socket watches none.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
-/// The messages of a page that are taken in a second, pings and pongs included. A page may send
-/// some more at once, so that it can watch as many keys as it may.
-const MESSAGES_PER_SECOND: f64 = 20.0;
 
 /// A request for a socket that passed its checks.
 #[derive(Debug)]
@@ -164,144 +159,6 @@ impl Closing {
     fn without_close(end: SocketEnd, drops: Option<DropReason>) -> Self {
         let says = None;
         Self { end, says, drops }
-    }
-}
-
-/// One key that a page follows on its socket.
-struct Watch {
-    /// The key as the page gave it, which is longer than what is followed if keys are signed.
-    name: Key,
-    followed: Followed,
-    /// Whether it takes one of the further keys of all sockets.
-    is_further: bool,
-    /// When the present wait ends.
-    deadline: Instant,
-    hearing: Hearing,
-}
-
-/// How far the present wait of a watch is.
-enum Hearing {
-    /// The key is being opened, or a pause goes on before.
-    Begins(BoxFuture<'static, Result<Opened<SocketWait>, Heard>>),
-    /// The key is open. Statuses may come.
-    Opened(Opened<SocketWait>),
-    /// The wait was interrupted.
-    Ends(BoxFuture<'static, Heard>),
-    /// The end of the wait was heard.
-    Over,
-}
-
-impl Watch {
-    /// Returns when the watch must be polled again. A wait whose key is still being opened goes on
-    /// for a moment.
-    fn due(&self, now: Instant) -> Instant {
-        if self.deadline > now {
-            self.deadline
-        } else {
-            self.deadline + OPEN_GRACE
-        }
-    }
-
-    /// Begins to wait for further news, after a pause if there is one.
-    fn wait(&mut self, handler: &Arc<GetHandler>, pause: Option<Duration>) {
-        let deadline = self.followed.deadline(handler, None) + pause.unwrap_or_default();
-        let (handler, followed) = (Arc::clone(handler), self.followed.clone());
-        let is_further = self.is_further;
-        self.deadline = deadline;
-        let begins = async move {
-            if let Some(pause) = pause {
-                sleep(pause).await;
-            }
-            let further_keys = Arc::clone(&handler.sockets.further_keys);
-            let permit = is_further.then(|| further_keys.try_acquire_owned());
-            let Ok(permit) = permit.transpose() else {
-                handler.metrics.limit_hit(Limit::SocketKeys);
-                return Err(Heard::Said(Outcome::Busy, None));
-            };
-            let waiting = SocketWait {
-                slot: Slot::new(followed.last),
-                _permit: permit,
-            };
-            followed.begin(&handler, deadline, waiting).await
-        };
-        self.hearing = Hearing::Begins(begins.boxed());
-    }
-
-    /// Becomes ready when there is news, or when the wait has ended. If [`Self::goes_on`] is false
-    /// then, the caller must call [`Self::wait`] before the next poll.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        loop {
-            self.hearing = match &mut self.hearing {
-                Hearing::Begins(begins) => match ready!(begins.poll_unpin(cx)) {
-                    Ok(opened) => Hearing::Opened(opened),
-                    Err(heard) => {
-                        self.hearing = Hearing::Over;
-                        return Poll::Ready(heard);
-                    }
-                },
-                Hearing::Opened(opened) => {
-                    let interruption = ready!(opened.poll_interrupted(self.deadline, cx));
-                    if let Interruption::Delivery(DeliveryEnd::Handed(news)) = interruption {
-                        return Poll::Ready(Heard::Said(news.update.into(), news.since));
-                    }
-                    let Hearing::Opened(opened) = replace(&mut self.hearing, Hearing::Over) else {
-                        unreachable!("it was opened");
-                    };
-                    let followed = self.followed.clone();
-                    let ends = async move { followed.end(opened, interruption).await };
-                    Hearing::Ends(ends.boxed())
-                }
-                Hearing::Ends(ends) => {
-                    let heard = ready!(ends.poll_unpin(cx));
-                    self.hearing = Hearing::Over;
-                    return Poll::Ready(heard);
-                }
-                Hearing::Over => return Poll::Pending,
-            };
-        }
-    }
-
-    /// Returns whether the wait goes on after the news that was heard.
-    fn goes_on(&self) -> bool {
-        matches!(self.hearing, Hearing::Opened(_))
-    }
-}
-
-/// The half of a wait that a socket's task uses. It has no timer: the socket has one for all its
-/// keys ([`Watch::due`]).
-struct SocketWait {
-    slot: Arc<Slot>,
-    /// The permit of a further key, for as long as it is waited for.
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Waiting for SocketWait {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
-
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
-    }
-
-    fn poll_interrupted(
-        &mut self,
-        deadline: Instant,
-        cx: &mut Context<'_>,
-    ) -> Poll<Interruption<News>> {
-        match self.slot.poll(cx) {
-            Poll::Ready(end) => Poll::Ready(Interruption::Delivery(end)),
-            Poll::Pending if deadline <= Instant::now() => Poll::Ready(Interruption::Deadline),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
     }
 }
 
@@ -467,14 +324,7 @@ impl Session {
             Some(at) => self.watches[at].is_further,
             None => self.watches.iter().any(|watch| !watch.is_further),
         };
-        let mut watch = Watch {
-            name,
-            followed,
-            is_further,
-            deadline: Instant::now(),
-            hearing: Hearing::Over,
-        };
-        watch.wait(&self.handler, None);
+        let watch = Watch::begin(&self.handler, name, followed, is_further);
         self.empty_until = None;
         match place {
             Some(at) => self.watches[at] = watch,
@@ -596,52 +446,4 @@ impl Session {
 /// Returns the end of a socket whose page has broken a rule.
 fn wrong(code: CloseCode, reason: &str) -> Closing {
     Closing::with(SocketEnd::Wrong, code, reason)
-}
-
-/// The messages that a page may still send now.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    most: f64,
-    at: Instant,
-}
-
-impl Allowance {
-    fn new(max_keys: usize) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "the setting is a small number")]
-        let most = MESSAGES_PER_SECOND + max_keys as f64;
-        Self {
-            left: most,
-            most,
-            at: Instant::now(),
-        }
-    }
-
-    /// Takes one message. Returns whether it is allowed.
-    fn take(&mut self) -> bool {
-        let now = Instant::now();
-        let earned = (now - self.at).as_secs_f64() * MESSAGES_PER_SECOND;
-        (self.left, self.at) = ((self.left + earned).min(self.most) - 1.0, now);
-        self.left >= 0.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_page_may_send_twenty_messages_a_second_and_one_for_each_key_at_once() {
-        let mut allowance = Allowance::new(32);
-        for _ in 0..52 {
-            assert!(allowance.take());
-        }
-        assert!(!allowance.take());
-        let mut allowance = Allowance::new(0);
-        for _ in 0..20 {
-            assert!(allowance.take());
-        }
-        tokio::time::advance(Duration::from_millis(101)).await;
-        assert!(allowance.take() && allowance.take() && !allowance.take());
-    }
 }
