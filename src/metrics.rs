@@ -198,6 +198,16 @@ impl Metrics {
         self.statuses[wire].inc();
     }
 
+    /// Returns how many event streams are open.
+    pub(crate) fn open_streams(&self) -> i64 {
+        self.streams.get()
+    }
+
+    /// Returns how many WebSockets are open.
+    pub(crate) fn open_sockets(&self) -> i64 {
+        self.sockets.get()
+    }
+
     /// Counts an event stream that ended, or was refused.
     pub(crate) fn stream_ended(&self, end: StreamEnd) {
         self.streams_ended[end].inc();

@@ -197,6 +197,13 @@
     return [mark(connected, 'Redis', 'no Redis')];
   }
 
+  // A node of an earlier version has no streams and sockets.
+  function wires({ streams, sockets }) {
+    const open = [['stream', streams], ['socket', sockets]].filter(([, count]) => count);
+    const words = open.map(([word, count]) => `${number(count)} ${word}${count === 1 ? '' : 's'}`);
+    return words.length ? [el('span', 'note', words.join(' · '))] : [];
+  }
+
   const columns = [
     ['Node', '', (node) => [
       el('span', `dot n${node.colour}`), el('span', 'mono', host(node.report.address)),
@@ -206,7 +213,7 @@
     ['Ready', '', ({ report }) => [mark(report.ready, 'ready', 'not ready')]],
     ['Path', '', ({ report }) => [mark(report.path, 'whole', 'broken'), ...why(report)]],
     ['Store', '', ({ report }) => store(report.store)],
-    ['Waiters', 'number', ({ report }) => [number(report.waiters)]],
+    ['Waiters', 'number', ({ report }) => [number(report.waiters), ...wires(report)]],
     ['Keys', 'number', ({ report }) => [number(report.keys)]],
     ['Connections', 'number', ({ report }) => [number(report.connections.public + report.connections.internal)]],
     ['Gets/s', 'number', (node) => [rate(last(node).gets_per_s)]],

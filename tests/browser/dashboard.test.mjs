@@ -102,6 +102,12 @@ test("numbers_and_lines_move_while_gets_and_sets_happen", limit, async (t) => {
   await until("each node has counted its waiters", async () => (await drawn()).every(moved));
   await one.set("moves-a", `1`);
   await until("sets and gets are counted", async () => parseFloat(await cell(page, one, "Sets/s")) > 0 || parseFloat(await text(page, "figure:has-text('Sets') .now")) > 0);
+  const streams = new AbortController();
+  t.after(() => streams.abort());
+  const stream = new URL("/status/events?key=moves-stream", one.get({ key: "k" }));
+  await fetch(stream, { signal: streams.signal });
+  await until("a stream is told apart", async () => (await cell(page, one, "Waiters")) === "11 stream");
+  streams.abort();
   leave.forEach((go) => go());
   await until("they are gone", async () => (await text(page, "figure:has-text('Waiters') .now")) === "0");
   const lines = await drawn();

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::settle;
 use crate::contract::channel::node_id;
 use crate::contract::sets::check;
-use holdfast_testkit::{Conn, Launch, Node, Nodes, Redis, Scratch, eventually, request};
+use holdfast_testkit::{
+    Conn, Events, Launch, Node, Nodes, Redis, Scratch, Socket, eventually, request,
+};
 
 /// The key of the list of all nodes in Redis.
 const LIST: &str = "holdfast:1:all nodes";
@@ -69,6 +71,9 @@ async fn a_node_alone_tells_of_itself() {
         .await;
     let id = node_id(&node).await;
     let _held = node.hold("key=held").await;
+    let _stream = Events::open(&node, "key=held", &[]).await;
+    let _socket = Socket::open(&node, "key=held").await;
+    node.wait_waiters(3).await;
     node.set_ok("other", "1").await;
     let told = async || {
         let (nodes, _) = nodes_of(&node, "").await;
@@ -87,7 +92,7 @@ async fn a_node_alone_tells_of_itself() {
     let mut report = nodes.remove(&id).expect("its own");
     let fixed = json!({
         "node": id, "address": format!("http://{}", node.internal), "version": env!("CARGO_PKG_VERSION"),
-        "ready": true, "path": true, "waiters": 1, "keys": 1,
+        "ready": true, "path": true, "waiters": 3, "keys": 1, "streams": 1, "sockets": 1,
     });
     for (name, value) in fixed.as_object().expect("an object") {
         assert_eq!(report[name], *value, "{name}");
@@ -95,7 +100,7 @@ async fn a_node_alone_tells_of_itself() {
     // Besides the test's own connection, there may be one of the node to itself.
     let connections = &report["connections"];
     assert!(
-        connections["public"] == 1 && connections["internal"].as_u64() >= Some(1),
+        connections["public"] == 3 && connections["internal"].as_u64() >= Some(1),
         "{connections}"
     );
     assert!(
@@ -124,7 +129,7 @@ async fn a_node_alone_tells_of_itself() {
     let last = samples.last().expect("two");
     assert_eq!(
         (&last["waiters"], &last["keys"]),
-        (&json!(1), &json!(1)),
+        (&json!(3), &json!(1)),
         "{last}"
     );
     assert!(
