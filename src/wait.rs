@@ -1,5 +1,6 @@
 //! The one way to wait for news of a key: register, *then* open the key, *then* wait. Gets, event
-//! streams and the health probe use it, each through its own [`Waiting`]. It knows no HTTP and no connection.
+//! streams, WebSockets and the health probe use it, each through its own [`Waiting`]. It knows no
+//! HTTP and no connection.
 //!
 //! The types keep the order: only a [`Registered`] waiter can open its key, and only an
 //! [`Opened`] one can wait.
@@ -33,8 +34,8 @@
 //! # Waiters that stay
 //! A page that follows a key on one connection would open it again for each status. Instead its
 //! waiter stays in the registry while it gets news, and one open serves for the whole wait: each
-//! put after that open finds the waiter, as above. If the waiter leaves, and the registry noted that it
-//! knows a newer version than it has heard of, it waits for the delivery of that version.
+//! put after that open finds the waiter, as above. If the waiter leaves, and the registry noted
+//! that it knows a newer version than it has heard of, it waits for the delivery of that version.
 //!
 //! `make loom` tries all orders of the steps of these rules.
 

@@ -128,8 +128,8 @@ impl Waiters {
         })
     }
 
-    /// Registers one get that knows the key up to version `last`. The first newer update is
-    /// delivered to `taker`.
+    /// Registers one waiter that knows the key up to version `last`. The first newer update is
+    /// delivered to `taker`, or every newer one if the waiter [stays](Taker::stays).
     ///
     /// # Errors
     /// [`Full`] if a limit is reached. Then nothing is registered.

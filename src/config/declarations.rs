@@ -129,7 +129,7 @@ pub(super) const STREAM_LIFE: Setting<Duration> = Setting::new(
     "stream-life",
     &Time(SECOND..=Duration::from_secs(86_400)),
     Value("10m"),
-    "Longest time that an event stream lasts. Its page then comes again by itself",
+    "Longest time that an event stream lasts. The browser then reconnects by itself",
 )
 .notes("Shortened at random by up to a sixteenth");
 
@@ -204,14 +204,14 @@ pub(super) const MAX_WAITERS: Setting<usize> = Setting::new(
     "max-waiters",
     &COUNT,
     Computed("the connections less a tenth"),
-    "Largest number of held gets. Beyond it, gets are answered busy (-3)",
+    "Largest number of waiters: held gets, event streams and watched keys of WebSockets. Beyond it, pages are answered busy (-3)",
 );
 
 pub(super) const MAX_WAITERS_PER_KEY: Setting<usize> = Setting::new(
     "max-waiters-per-key",
     &COUNT,
     Value("1000"),
-    "Largest number of held gets of one key. Beyond it, gets are answered busy (-3)",
+    "Largest number of waiters of one key. Beyond it, pages are answered busy (-3)",
 )
 .notes("The gets of this node are counted, not those of others");
 
@@ -287,7 +287,7 @@ pub(super) const ALLOW_ORIGIN: Setting<HeaderValue> = Setting::new(
         parse: texts::parse_origin,
     },
     Value("*"),
-    "Origins whose pages may read JSON answers, or `*` for all. Repeatable",
+    "Origins whose pages may read JSON answers and event streams, and open WebSockets, or `*` for all. Repeatable",
 )
 .shape(Shape::List);
 

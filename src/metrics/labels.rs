@@ -81,7 +81,7 @@ labels! {
         /// The client left, or was cut off.
         Left => "left",
         Invalid => "invalid",
-        /// The browser came again after an end for good, and was answered 204.
+        /// The browser reconnected after an end for good, and was answered 204.
         Over => "over",
     }
 }

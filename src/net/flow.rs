@@ -63,7 +63,8 @@ pub(crate) struct Flow {
     cut_at: Option<Instant>,
     /// The reason why the node cuts the connection, if it does.
     cut: Option<DropReason>,
-    /// Whether the socket has bytes after the request that the runtime was asked to forget.
+    /// Whether the runtime was asked to forget that the socket has unread bytes. It must then be
+    /// rearmed.
     has_pipelined_bytes: bool,
 }
 
@@ -155,7 +156,7 @@ impl Flow {
     /// Fails if the connection broke. The error has a reason if the reader took too long.
     ///
     /// # Cancel safety
-    /// If it is dropped, a part is written.
+    /// If it is dropped, some of the bytes may have been written.
     pub(crate) async fn flush(&mut self, timer: &mut Timer) -> Result<(), Option<DropReason>> {
         poll_fn(|cx| {
             if let Poll::Ready(written) = self.poll_write(cx) {
@@ -192,7 +193,7 @@ impl Flow {
                 }
             }
         }
-        // An answer waits far longer than it is written, and must not keep the room.
+        // Frees the room, because a stream is idle most of the time.
         self.unwritten = Vec::new();
         Poll::Ready(Ok(()))
     }

@@ -25,8 +25,8 @@ use crate::metrics::DropReason;
 use crate::net::flow::Flow;
 use crate::runtime::lazy_timer::Timer;
 
-/// The time without a byte of the client after which it is sent a ping, and the time after the
-/// ping after which it counts as gone.
+/// A client that sends nothing for this long is sent a ping. After the same time again without a
+/// byte it is cut off.
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// A WebSocket.
@@ -156,8 +156,8 @@ fn silence() -> Duration {
     SILENCE.mul_f64(1.0 - rand::random_range(0.0..=0.25))
 }
 
-/// The flow as tungstenite reads and writes it. All bytes are taken, because [`Socket::poll`]
-/// writes them before it reads again.
+/// Lets tungstenite read from and write to the flow. A write never blocks, because
+/// [`Socket::poll`] writes the bytes before it reads again.
 struct Pipe<'a, 'b, 'c> {
     flow: &'a mut Flow,
     /// Without it nothing is read.

@@ -4,9 +4,10 @@
 //! A stream follows its key by a row of waits ([`crate::page::followed`]), each of which may bring
 //! many statuses.
 //!
-//! An `EventSource` gives up for good at any status but 200, and comes again after every end of a
-//! stream. So also the ends that are no status are events, and only mistakes are refused. A
-//! comment now and then shows the browser and the proxies that the stream is alive.
+//! An `EventSource` gives up for good at any status but 200, and reconnects after every end of a
+//! stream. So a deletion, a drain and a limit are events. Only a mistake (400), a key that is not
+//! good (410) and a stream that had ended for good (204) have another status. A comment now and
+//! then shows the browser and the proxies that the stream is alive.
 
 use std::future::poll_fn;
 use std::io::{self, Write};
@@ -48,7 +49,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 /// A comment: a line that every reader ignores.
 const COMMENT: &[u8] = b":\n\n";
-/// The range of the time after which a browser comes again, in milliseconds.
+/// The range of the time after which a browser reconnects, in milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
 
 /// A request for a stream that passed its checks.
@@ -60,11 +61,11 @@ pub(crate) struct EventStream {
     since: Instant,
 }
 
-/// The words of `last-event-id`: how far a browser had come when its stream broke off.
+/// The content of `last-event-id`: the last event that a browser had when its stream broke off.
 #[derive(Debug, PartialEq, Eq)]
 struct Resumed {
     last: Version,
-    /// Whether the stream had ended for good, so that the browser need not come again.
+    /// Whether the stream had ended for good, so that the browser need not reconnect.
     has_ended: bool,
 }
 
@@ -122,7 +123,7 @@ impl GetHandler {
         };
         let Admitted { id: key, left } = match (self.admit(key), &resumed) {
             (Ok(admitted), _) => admitted,
-            // The browser would come again for ever.
+            // The browser would reconnect for ever.
             (Err(_), Some(_)) => return Err(over()),
             (Err(why), None) => {
                 self.metrics.stream_ended(StreamEnd::Gone);
@@ -180,16 +181,16 @@ impl EventStream {
     ) -> Result<StreamEnd, Option<DropReason>> {
         flow.begin(self.grant.apply(head()));
         push_retry(flow, rand::random_range(RETRY_MS));
-        let mut line = Line {
+        let mut line = StreamWait {
             slot: Slot::new(self.followed.last),
             flow,
             wakes,
             comment_at: next_comment(),
         };
         let end = self.follow(&mut line).await?;
-        let Line { flow, wakes, .. } = line;
+        let StreamWait { flow, wakes, .. } = line;
         if wakes.stop.stop().state() != Course::Open {
-            // The browser must come again on another connection, so that it reaches another node.
+            // The browser must reconnect on another connection, so that it reaches another node.
             flow.close();
         }
         flow.end();
@@ -198,7 +199,7 @@ impl EventStream {
     }
 
     /// Writes events until the stream has an end.
-    async fn follow(&mut self, line: &mut Line<'_>) -> Result<StreamEnd, Option<DropReason>> {
+    async fn follow(&mut self, line: &mut StreamWait<'_>) -> Result<StreamEnd, Option<DropReason>> {
         let life_ends = self.since + spread(self.handler.stream_life);
         loop {
             line.flush().await?;
@@ -233,7 +234,7 @@ impl EventStream {
                     self.handler.metrics.unavailable(cause);
                     StreamEnd::Unavailable
                 }
-                Outcome::Timeout | Outcome::Invalid(_) => StreamEnd::Life,
+                Outcome::Timeout | Outcome::Invalid(_) => unreachable!("no wait ends so"),
             };
             return Ok(end);
         }
@@ -245,7 +246,7 @@ impl EventStream {
     /// Fails like [`Self::serve`].
     async fn hear(
         &mut self,
-        mut opened: Opened<&mut Line<'_>>,
+        mut opened: Opened<&mut StreamWait<'_>>,
         deadline: Instant,
     ) -> Result<Heard, Option<DropReason>> {
         loop {
@@ -269,7 +270,7 @@ impl EventStream {
         &mut self,
         version: Version,
         since: Option<Instant>,
-        line: &mut Line<'_>,
+        line: &mut StreamWait<'_>,
     ) -> Result<(), Option<DropReason>> {
         self.followed.last = version;
         line.flush().await?;
@@ -280,7 +281,7 @@ impl EventStream {
     }
 
     /// Adds an outcome to the stream as an event.
-    fn push_event(&self, outcome: &Outcome, line: &mut Line<'_>) {
+    fn push_event(&self, outcome: &Outcome, line: &mut StreamWait<'_>) {
         if matches!(outcome, Outcome::Success(_)) {
             self.handler.metrics.status_on(Wire::Events);
         }
@@ -319,7 +320,7 @@ impl EventStream {
 }
 
 /// The connection of a stream, and the half of each of its waits that its task uses.
-struct Line<'a> {
+struct StreamWait<'a> {
     slot: Arc<Slot>,
     flow: &'a mut Flow,
     wakes: &'a mut Wakes,
@@ -327,14 +328,14 @@ struct Line<'a> {
     comment_at: Instant,
 }
 
-impl Line<'_> {
+impl StreamWait<'_> {
     /// Writes all that was added. See [`Flow::flush`].
     async fn flush(&mut self) -> Result<(), Option<DropReason>> {
         self.flow.flush(&mut self.wakes.timer).await
     }
 }
 
-impl Waiting for Line<'_> {
+impl Waiting for StreamWait<'_> {
     fn taker(&self) -> Arc<dyn Taker> {
         Arc::<Slot>::clone(&self.slot)
     }
@@ -406,7 +407,7 @@ fn head() -> Response {
     response
 }
 
-/// Returns the answer that keeps a browser from coming again.
+/// Returns the answer that keeps a browser from reconnecting.
 fn over() -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -415,7 +416,7 @@ fn over() -> Response {
     response
 }
 
-/// Adds the time after which the browser is to come again.
+/// Adds the time after which the browser is to reconnect.
 fn push_retry(flow: &mut Flow, ms: u64) {
     flow.push(format!("retry: {ms}\n\n").as_bytes());
 }

@@ -1,9 +1,10 @@
 //! A key that a page follows on one connection: a row of waits ([`crate::wait`]).
 //!
 //! During a wait the page may be given many statuses, because its waiter stays registered. After
-//! a hold the next wait begins, with the version that the page was given last. So its open finds
-//! whatever was set since, nothing is lost between two waits, and each renews the lease and the
-//! floor of the key, like the next get of a page.
+//! a hold the next wait begins, with the version that the page was given last. The open
+//! of that wait finds whatever was set since, so nothing is lost between two waits. Each open also
+//! renews the lease of the node, and keeps the next version above the page's, like the next get of
+//! a page.
 
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ pub(super) struct Followed {
 /// The end of one wait of a page that goes on to follow its key.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// The page is to be given this. With a status comes when its set was accepted, if a delivery
-    /// brought it and that is known.
+    /// The page is to be sent this outcome. The time is when the set of a status was accepted, if
+    /// that is known.
     Said(Outcome, Option<Instant>),
     /// There is nothing new. The page waits again.
     Nothing,
@@ -122,7 +123,7 @@ impl Followed {
             End::News(News { update, since }) => return Heard::Said(update.into(), since),
             End::Left => return Heard::Left,
             End::Deadline { .. } if self.has_expired() => Outcome::Gone(self.last),
-            // After the latter two, the next wait finds the status.
+            // After `Answered` and `Abandoned`, the next wait finds the status.
             End::Deadline { unopened: None } | End::Answered | End::Abandoned => {
                 return Heard::Nothing;
             }

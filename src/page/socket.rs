@@ -4,8 +4,8 @@
 //! Each key is followed as by an event stream ([`crate::page::followed`]). A socket writes one
 //! message at a time. While the page does not read, the newest status of each key is kept for it.
 //!
-//! A page cannot read the HTTP status of a socket that is refused. So only a request that is no
-//! WebSocket's, or is one of a foreign page, is refused. A key that is wrong, or not good, is
+//! A page cannot read the HTTP status of a socket that is refused. So a request is
+//! refused only if it is not a valid WebSocket request, or if its origin is not allowed. A key that is wrong, or not good, is
 //! answered by a message.
 
 mod allowance;
@@ -45,7 +45,7 @@ use crate::page::get::GetHandler;
 use crate::page::get::params::Params;
 use crate::runtime::clock::millis;
 
-/// The time that a page has to watch a key, when its socket watches none.
+/// A socket that watches nothing is closed after this time.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
 
 /// A request for a socket that passed its checks.
@@ -171,7 +171,7 @@ struct Session {
     allowance: Allowance,
     /// When the socket closes because it watches nothing.
     empty_until: Option<Instant>,
-    /// When the sets were accepted whose statuses are being written.
+    /// For each status that is being written, when its set was accepted.
     written: Vec<Instant>,
 }
 
@@ -399,7 +399,7 @@ impl Session {
         retry_after_ms(self.handler.waiters.len())
     }
 
-    /// Returns the reason of a close after which the page is to come again.
+    /// Returns the reason of a close after which the page is to reconnect.
     fn retry_reason(&self) -> String {
         format!("retry_after_ms={}", self.retry_ms())
     }

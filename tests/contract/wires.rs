@@ -468,7 +468,7 @@ async fn a_bad_template_is_a_mistake_that_names_the_file_and_the_place() {
         ),
         (
             with("/value/cases/1/is", json!("scanned")),
-            "value.cases: \"scanned\" stands twice",
+            "value.cases: two cases have \"is\": \"scanned\"",
         ),
         ("{".into(), "EOF while parsing an object at line 1 column 1"),
     ]

@@ -1,10 +1,10 @@
 //! A held get: how it waits, and how its outcome is answered. It is parked
 //! ([`crate::net::parked`]): it waits outside of hyper, and a delivery may write its answer.
 //!
-//! A page with a template ([`crate::page::wire`]) may know a status although its version is new.
-//! Such a status is no answer. The get then waits once more, from that version on, until the same
-//! deadline. So the proof in [`crate::wait`] holds for each of its waits, and whatever is set between
-//! two of them is found by the open of the second.
+//! A page with a template ([`crate::page::wire`]) may know the *code* of a status whose version is
+//! new. Such a status does not end the get. It waits once more, from that version on, until the
+//! same deadline. So the proof in [`crate::wait`] holds for each of its waits, and whatever is set
+//! between two of them is found by the open of the second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ use crate::store::StoreError;
 use crate::wait::{End, News, Opened, Registered};
 use crate::waiters::Full;
 
-/// The time after its deadline that a get gives the store to finish opening its key. So a get
-/// with the shortest wait finds what a get without a wait finds.
+/// The time after its deadline that a get gives the store to finish opening its key. So even
+/// a get with a very short wait finds a status that is stored.
 pub(in crate::page) const OPEN_GRACE: Duration = Duration::from_millis(500);
 
 /// A get that is held, with the little data that its answer needs.
@@ -269,10 +269,10 @@ async fn open<'a>(
     opened.map_err(|end| get.ended_by(end))
 }
 
-/// Returns how the end of a wait ends its get. `expires_at` is the page's version if the wait ends
-/// because its key expires.
-fn ended_by(end: End, expires_at: Option<Version>) -> Ended {
-    let outcome = match (end, expires_at) {
+/// Returns how the end of a wait ends its get. `last_if_key_expires` is the page's version, if
+/// the wait ends because its key expires.
+fn ended_by(end: End, last_if_key_expires: Option<Version>) -> Ended {
+    let outcome = match (end, last_if_key_expires) {
         (End::News(news), _) => return Ended::With(news.into()),
         (End::Answered, _) => return Ended::Answered,
         (End::Left, _) => return Ended::Left,

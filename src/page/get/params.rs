@@ -1,5 +1,5 @@
-//! The parameters of a get. Each is checked by its own type, in the order that docs/contract.md gives.
-//! Pure, but for the random number by which holds differ.
+//! The parameters of a get. Each is checked by its own type, in the order that docs/contract.md
+//! gives. Pure, except that it shortens holds at random.
 
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ fn parse_wait(text: &str) -> Option<Duration> {
 }
 
 /// Returns how long a get waits, at most the hold. A wait of the whole hold is shortened by up
-/// to a sixteenth, so that pages that came together do not come again together.
+/// to a sixteenth, so that pages that came together do not ask again together.
 fn shortened(wait: Duration, hold: Duration) -> Duration {
     if wait < hold { wait } else { spread(hold) }
 }

@@ -69,8 +69,8 @@ impl<'a> TemplateParams<'a> {
 }
 
 impl GetHandler {
-    /// Checks a request through a template, in the order callback, key, last. A get that passes is
-    /// held.
+    /// Checks a request through a template, in the order sec-fetch-dest, callback, key, last. A get
+    /// that passes is held.
     pub(crate) fn begin_wire(
         self: &Arc<Self>,
         wire: &Arc<Template>,

@@ -21,19 +21,20 @@ use crate::waiters::Taker;
 
 /// One key that a page follows on its socket.
 pub(super) struct Watch {
-    /// The key as the page gave it, which is longer than what is followed if keys are signed.
+    /// The key as the page gave it. If keys are signed, it is the whole signed key, and the followed
+    /// key only its id.
     pub(super) name: Key,
     pub(super) followed: Followed,
     /// Whether it takes one of the further keys of all sockets.
     pub(super) is_further: bool,
     /// When the present wait ends.
     deadline: Instant,
-    hearing: Hearing,
+    state: WaitState,
 }
 
 /// How far the present wait of a watch is.
-enum Hearing {
-    /// The key is being opened, or a pause goes on before.
+enum WaitState {
+    /// The key is being opened, or the pause before that goes on.
     Begins(BoxFuture<'static, Result<Opened<SocketWait>, Heard>>),
     /// The key is open. Statuses may come.
     Opened(Opened<SocketWait>),
@@ -56,7 +57,7 @@ impl Watch {
             followed,
             is_further,
             deadline: Instant::now(),
-            hearing: Hearing::Over,
+            state: WaitState::Over,
         };
         watch.wait(handler, None);
         watch
@@ -94,46 +95,47 @@ impl Watch {
             };
             followed.begin(&handler, deadline, waiting).await
         };
-        self.hearing = Hearing::Begins(begins.boxed());
+        self.state = WaitState::Begins(begins.boxed());
     }
 
     /// Becomes ready when there is news, or when the wait has ended. If [`Self::goes_on`] is false
     /// then, the caller must call [`Self::wait`] before the next poll.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {
-            self.hearing = match &mut self.hearing {
-                Hearing::Begins(begins) => match ready!(begins.poll_unpin(cx)) {
-                    Ok(opened) => Hearing::Opened(opened),
+            self.state = match &mut self.state {
+                WaitState::Begins(begins) => match ready!(begins.poll_unpin(cx)) {
+                    Ok(opened) => WaitState::Opened(opened),
                     Err(heard) => {
-                        self.hearing = Hearing::Over;
+                        self.state = WaitState::Over;
                         return Poll::Ready(heard);
                     }
                 },
-                Hearing::Opened(opened) => {
+                WaitState::Opened(opened) => {
                     let interruption = ready!(opened.poll_interrupted(self.deadline, cx));
                     if let Interruption::Delivery(DeliveryEnd::Handed(news)) = interruption {
                         return Poll::Ready(Heard::Said(news.update.into(), news.since));
                     }
-                    let Hearing::Opened(opened) = replace(&mut self.hearing, Hearing::Over) else {
+                    let WaitState::Opened(opened) = replace(&mut self.state, WaitState::Over)
+                    else {
                         unreachable!("it was opened");
                     };
                     let followed = self.followed.clone();
                     let ends = async move { followed.end(opened, interruption).await };
-                    Hearing::Ends(ends.boxed())
+                    WaitState::Ends(ends.boxed())
                 }
-                Hearing::Ends(ends) => {
+                WaitState::Ends(ends) => {
                     let heard = ready!(ends.poll_unpin(cx));
-                    self.hearing = Hearing::Over;
+                    self.state = WaitState::Over;
                     return Poll::Ready(heard);
                 }
-                Hearing::Over => return Poll::Pending,
+                WaitState::Over => return Poll::Pending,
             };
         }
     }
 
     /// Returns whether the wait goes on after the news that was heard.
     pub(super) fn goes_on(&self) -> bool {
-        matches!(self.hearing, Hearing::Opened(_))
+        matches!(self.state, WaitState::Opened(_))
     }
 }
 

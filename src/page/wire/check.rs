@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{LastIs, MAX_CASES, MAX_VALUES, Part, Script, Template};
 
 impl Template {
-    /// Checks what no member shows alone.
+    /// Checks the rules that concern several members.
     ///
     /// # Errors
     /// Returns the first mistake, as a text for people.
@@ -17,13 +17,15 @@ impl Template {
             last.map(|last| &last.parameter),
         ];
         if let Some(twice) = doubled(parameters.into_iter().flatten()) {
-            return Err(format!("the parameter {twice:?} has two meanings"));
+            return Err(format!(
+                "the parameter {twice:?} is named by two of key, callback and last"
+            ));
         }
         if self.cases.len() > MAX_CASES {
             return Err(format!("value.cases: more than {MAX_CASES}"));
         }
         if let Some(twice) = doubled(self.cases.iter().map(|(is, _)| is)) {
-            return Err(format!("value.cases: {twice:?} stands twice"));
+            return Err(format!("value.cases: two cases have \"is\": {twice:?}"));
         }
         for (place, script, is_of_a_status) in self.scripts() {
             self.check_script(script, is_of_a_status)
@@ -69,7 +71,7 @@ impl Template {
             return Err(format!("more than {MAX_VALUES} values"));
         }
         if has_value && !is_of_a_status {
-            return Err("only a status has a value and members".into());
+            return Err("`member` and {\"answer\":\"value\"} are allowed only in `value`".into());
         }
         Ok(())
     }
@@ -78,7 +80,7 @@ impl Template {
         let is_called =
             |(_, script, _): (_, &Script, _)| matches!(script, Script::Call { name: None, .. });
         if self.callback.is_some() && !self.scripts().any(is_called) {
-            return Err("callback: no call is without a name, so nothing calls it".into());
+            return Err("callback: every call has a name, so this parameter is never used".into());
         }
         Ok(())
     }

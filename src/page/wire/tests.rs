@@ -326,7 +326,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/last", json!({"parameter": "id", "is": "version"}))],
-            "the parameter \"id\" has two meanings",
+            "the parameter \"id\" is named by two of key, callback and last",
         ),
         (vec![("/last", last("code"))], "last: no case has a `code`"),
         (
@@ -346,7 +346,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
                 ("/last", last("code")),
                 ("/value/cases", json!([case("a", "1"), case("a", "2")])),
             ],
-            "value.cases: \"a\" stands twice",
+            "value.cases: two cases have \"is\": \"a\"",
         ),
         (
             vec![("/value/cases", json!(cases))],
@@ -396,15 +396,15 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/callback", json!("cb"))],
-            "callback: no call is without a name",
+            "callback: every call has a name",
         ),
         (
             vec![("/waiting", argument(json!({"member": "a"})))],
-            "waiting: only a status has a value and members",
+            "waiting: `member` and {\"answer\":\"value\"} are allowed only in `value`",
         ),
         (
             vec![("/busy", argument(json!([{"answer": "value"}])))],
-            "busy: only a status has a value",
+            "busy: `member` and {\"answer\":\"value\"}",
         ),
         (
             vec![("/gone", argument(json!(many)))],
