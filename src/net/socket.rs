@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use self::frames::{CloseCode, Frames, Received};
+use self::frames::{CloseCode, Frames, MAX_MESSAGE_BYTES, Received};
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::flow::Flow;
@@ -28,6 +28,10 @@ use crate::runtime::lazy_timer::Timer;
 /// A client that sends nothing for this long is sent a ping. After the same time again without a
 /// byte it is cut off.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// The most bytes of a client between two messages. A message may come in many fragments, and
+/// without this limit empty ones could come for ever.
+const MAX_UNFINISHED_BYTES: usize = 3 * MAX_MESSAGE_BYTES;
 
 /// A WebSocket.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct Socket {
     silent_at: Instant,
     /// Whether the client was sent a ping and has sent nothing since.
     is_pinged: bool,
+    /// The bytes that were read since the last message.
+    unfinished: usize,
 }
 
 /// An event of a socket.
@@ -59,6 +65,7 @@ impl Socket {
             frames: Frames::new(ahead.into()),
             silent_at: Instant::now() + silence(),
             is_pinged: false,
+            unfinished: 0,
         }
     }
 
@@ -110,15 +117,23 @@ impl Socket {
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Option<Received> {
+        let before = self.unfinished;
         let mut pipe = Pipe {
             flow: &mut self.flow,
             cx: Some(cx),
-            has_read: false,
+            unfinished: before,
         };
         let received = self.frames.read(&mut pipe);
-        if pipe.has_read {
+        self.unfinished = pipe.unfinished;
+        if self.unfinished > before {
             self.is_pinged = false;
             self.silent_at = Instant::now() + silence();
+        }
+        if self.unfinished > MAX_UNFINISHED_BYTES {
+            return Some(Received::Wrong(CloseCode::Size, "message: too long"));
+        }
+        if received.is_some() {
+            self.unfinished = 0;
         }
         received
     }
@@ -139,7 +154,7 @@ impl Socket {
         let mut pipe = Pipe {
             flow: &mut self.flow,
             cx: None,
-            has_read: false,
+            unfinished: 0,
         };
         self.frames.close(code, reason, &mut pipe);
     }
@@ -162,19 +177,22 @@ struct Pipe<'a, 'b, 'c> {
     flow: &'a mut Flow,
     /// Without it nothing is read.
     cx: Option<&'b mut Context<'c>>,
-    /// Whether the client has sent bytes.
-    has_read: bool,
+    /// See [`Socket::unfinished`].
+    unfinished: usize,
 }
 
 impl Read for Pipe<'_, '_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.unfinished > MAX_UNFINISHED_BYTES {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let read = self
             .cx
             .as_deref_mut()
             .map(|cx| self.flow.poll_read(buffer, cx));
         match read {
             Some(Poll::Ready(read)) => {
-                self.has_read |= read.as_ref().is_ok_and(|&bytes| bytes > 0);
+                self.unfinished += read.as_ref().map_or(0, |&bytes| bytes);
                 read
             }
             Some(Poll::Pending) | None => Err(io::ErrorKind::WouldBlock.into()),

@@ -203,6 +203,10 @@ impl EventStream {
         let life_ends = self.since + spread(self.handler.stream_life);
         loop {
             line.flush().await?;
+            if life_ends <= Instant::now() {
+                push_retry(line.flow, rand::random_range(RETRY_MS));
+                return Ok(StreamEnd::Life);
+            }
             line.slot = Slot::new(self.followed.last);
             let deadline = self.followed.deadline(&self.handler, Some(life_ends));
             // Boxed, so that it does not add to the memory of a stream during its long wait.
@@ -214,10 +218,6 @@ impl EventStream {
             let (outcome, since) = match heard {
                 Heard::Said(outcome, since) => (outcome, since),
                 Heard::Left => return Err(line.flow.take_cut()),
-                Heard::Nothing if life_ends <= Instant::now() => {
-                    push_retry(line.flow, rand::random_range(RETRY_MS));
-                    return Ok(StreamEnd::Life);
-                }
                 Heard::Nothing => continue,
             };
             self.push_event(&outcome, line);
@@ -349,11 +349,15 @@ impl Waiting for StreamWait<'_> {
         deadline: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Interruption<News>> {
-        if let Poll::Ready(end) = self.slot.poll(cx) {
-            return Poll::Ready(Interruption::Delivery(end));
-        }
+        // Both before the news: a key with very many statuses must not outlive its end.
         if self.wakes.stop.poll(cx) != Course::Open {
             return Poll::Ready(Interruption::Stopping);
+        }
+        if deadline <= Instant::now() {
+            return Poll::Ready(Interruption::Deadline);
+        }
+        if let Poll::Ready(end) = self.slot.poll(cx) {
+            return Poll::Ready(Interruption::Delivery(end));
         }
         loop {
             if let Poll::Ready(Err(_)) = self.flow.poll_write(cx) {

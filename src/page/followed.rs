@@ -81,8 +81,11 @@ impl Followed {
         deadline: Instant,
         waiting: W,
     ) -> Result<Opened<W>, Heard> {
+        if self.has_expired() {
+            return Err(Heard::Said(Outcome::Gone(self.last), None));
+        }
         if handler.drain.begun() {
-            return Err(self.ask_once(handler).await);
+            return Err(self.ask_once(handler, Outcome::Retry).await);
         }
         let registered = match Registered::new(&handler.waiters, &self.key, self.last, waiting) {
             Ok(registered) => registered,
@@ -109,11 +112,15 @@ impl Followed {
         self.heard(opened.end(interruption).await)
     }
 
-    /// Asks the store once. A status that the store has is written even in a drain.
-    async fn ask_once(&self, handler: &GetHandler) -> Heard {
+    /// Asks the store once, without a wait. A status that the store has is written even in a drain,
+    /// or if there is no room for another waiter. Returns `otherwise` if there is none.
+    pub(super) async fn ask_once(&self, handler: &GetHandler, otherwise: Outcome) -> Heard {
+        if self.has_expired() {
+            return Heard::Said(Outcome::Gone(self.last), None);
+        }
         let seen = Seen::from(self.last);
         let opened = handler.store.open(&self.key, seen, Duration::ZERO).await;
-        let outcome = opened.ok().flatten().map_or(Outcome::Retry, Update::into);
+        let outcome = opened.ok().flatten().map_or(otherwise, Update::into);
         Heard::Said(outcome, None)
     }
 

@@ -216,24 +216,43 @@ impl Session {
         }
         // The next message is written only when the page has taken the one before it.
         if socket.is_writing() {
+            self.watches.iter_mut().for_each(|watch| watch.advance(cx));
             return Poll::Pending;
         }
         for since in self.written.drain(..) {
             self.handler.metrics.record_wake(since.elapsed());
         }
         if wakes.stop.poll(cx) != Course::Open {
-            return Poll::Ready(Step::Draining);
+            return self.poll_drained(cx);
         }
         let count = self.watches.len();
         for offset in 0..count {
             let at = (self.turn + offset) % count;
-            if let Poll::Ready(heard) = self.watches[at].poll(cx) {
+            if let Poll::Ready(heard) = self.watches[at].poll(&self.handler, cx) {
                 // A key with many statuses must not keep the others waiting.
                 self.turn = at + 1;
                 return Poll::Ready(Step::Heard(at, heard));
             }
         }
         Poll::Pending
+    }
+
+    /// Becomes ready when the socket may end in a drain. A key that is just being opened may have a
+    /// status, which the page is sent before.
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut begins = false;
+        for (at, watch) in self.watches.iter_mut().enumerate() {
+            watch.advance(cx);
+            if let Some(heard) = watch.take_end() {
+                return Poll::Ready(Step::Heard(at, heard));
+            }
+            begins |= watch.begins();
+        }
+        if begins {
+            Poll::Pending
+        } else {
+            Poll::Ready(Step::Draining)
+        }
     }
 
     /// Returns the next time at which something ends.
@@ -348,7 +367,7 @@ impl Session {
             Heard::Said(Outcome::Retry, _) => return Err(self.drained(socket)),
             Heard::Said(outcome, since) => (outcome, since),
             Heard::Nothing | Heard::Left => {
-                self.watches[at].wait(&self.handler, None);
+                self.watches[at].wait(&self.handler);
                 return Ok(());
             }
         };
@@ -364,7 +383,11 @@ impl Session {
                 self.handler.metrics.unavailable(*cause);
                 Some(self.retry_ms())
             }
-            Outcome::Busy => Some(self.retry_ms()),
+            // The page is told once, and not at each attempt.
+            Outcome::Busy => match self.watches[at].refused(&self.handler) {
+                Some(pause) => Some(millis(pause)),
+                None => return Ok(()),
+            },
             _ => None,
         };
         self.written.extend(since);
@@ -374,11 +397,12 @@ impl Session {
                 let watch = &mut self.watches[at];
                 watch.followed.last = status.version;
                 if !watch.goes_on() {
-                    watch.wait(&self.handler, None);
+                    watch.wait(&self.handler);
                 }
             }
             Outcome::Success(_) | Outcome::Gone(_) => self.remove(at),
-            _ => self.watches[at].wait(&self.handler, retry_ms.map(Duration::from_millis)),
+            Outcome::Busy => {}
+            _ => self.watches[at].pause(Duration::from_millis(retry_ms.unwrap_or_default())),
         }
         Ok(())
     }
@@ -386,7 +410,7 @@ impl Session {
     /// Ends the socket because the node drains. First sends the statuses that have already come.
     fn drained(&mut self, socket: &mut Socket) -> Closing {
         for at in 0..self.watches.len() {
-            let heard = poll_fn(|cx| self.watches[at].poll(cx)).now_or_never();
+            let heard = poll_fn(|cx| self.watches[at].poll(&self.handler, cx)).now_or_never();
             if let Some(Heard::Said(outcome @ (Outcome::Success(_) | Outcome::Gone(_)), _)) = heard
             {
                 self.say_of(at, &outcome, None, socket);
@@ -411,6 +435,11 @@ impl Session {
     /// Ends a watch.
     fn remove(&mut self, at: usize) {
         self.watches.remove(at);
+        if self.watches.iter().all(|watch| watch.is_further)
+            && let Some(first) = self.watches.first_mut()
+        {
+            first.become_first();
+        }
         if self.watches.is_empty() {
             self.empty_until = Some(Instant::now() + EMPTY_FOR);
         }

@@ -280,7 +280,7 @@ async fn a_mistake_in_a_message_is_named_and_the_socket_goes_on() {
         (
             r#"{"watch":"k","wait":1}"#,
             Value::Null,
-            "wait: unknown member",
+            "message: unknown member",
         ),
         (r#"{"unwatch":""}"#, Value::Null, "unwatch: empty"),
     ] {
@@ -436,6 +436,69 @@ async fn further_keys_of_all_sockets_leave_room_for_the_first_ones() {
 }
 
 #[tokio::test]
+async fn a_key_without_room_is_refused_once_and_its_statuses_are_heard_all_the_same() {
+    let node = Node::start(&["--max-waiters", "8", "--hold", "2s"]).await;
+    let mut socket = Socket::open(&node, "key=1").await;
+    for key in ["2", "3", "4"] {
+        socket.watch(key, 0).await;
+    }
+    let busy = socket.message().await;
+    assert_eq!((&busy["key"], &busy["code"]), (&json!("4"), &json!(-3)));
+    assert!(busy["retry_after_ms"].as_u64() >= Some(100), "{busy}");
+    // The key is looked at now and then, and the page hears no other refusal.
+    for value in 1..=3 {
+        let version = node.set_ok("4", &value.to_string()).await;
+        let message = socket.message().await;
+        assert_eq!(message, status("4", &json!(value), version, false));
+    }
+    // The first key has a place of its own, so the next one in line gets it.
+    node.wait_waiters(3).await;
+    socket.send(r#"{"unwatch":"1"}"#).await;
+    node.wait_key_waiters("4", 1).await;
+    // So does a key that is the only one left.
+    for key in ["2", "3"] {
+        socket.send(&format!(r#"{{"unwatch":"{key}"}}"#)).await;
+    }
+    let mut other = Socket::open(&node, "key=5").await;
+    for key in ["6", "7"] {
+        other.watch(key, 0).await;
+        node.wait_key_waiters(key, 1).await;
+    }
+    let version = node.set_ok("4", "4").await;
+    let message = socket.message().await;
+    assert_eq!(message, status("4", &json!(4), version, false));
+}
+
+#[tokio::test]
+async fn a_page_that_does_not_read_keeps_no_permit_of_redis() {
+    let redis = Redis::start(&[]).await;
+    let args = [
+        "--redis",
+        &redis.url(),
+        "--write-timeout",
+        "60s",
+        "--max-value-bytes",
+        "4000000",
+    ];
+    let node = Node::start(&args).await;
+    let big = format!("\"{}\"", "x".repeat(3_900_000));
+    node.set_ok("big", &big).await;
+    let mut socket = Socket::open(&node, "").await;
+    // All at once, so that all keys are being opened when the first one is written.
+    let watches = ["big".to_owned()]
+        .into_iter()
+        .chain((0..30).map(|key| key.to_string()));
+    let watches = watches.map(|key| masked(0x81, json!({"watch": key}).to_string().as_bytes()));
+    socket.conn.send(watches.collect::<Vec<_>>().concat()).await;
+    node.wait_waiters(31).await;
+    let idle = async || node.metric("holdfast_redis_commands_in_flight").await == 0.0;
+    eventually(idle, "all keys are open").await;
+    node.set_ok("7", "1").await;
+    assert_eq!(socket.message().await["key"], "big");
+    assert_eq!(socket.message().await["key"], "7");
+}
+
+#[tokio::test]
 async fn a_status_that_came_just_before_a_drain_is_written_before_the_close() {
     let node = Node::start(&["--drain-quiet", "10s", "--drain-grace", "20s"]).await;
     let mut socket = Socket::open(&node, "key=k").await;
@@ -444,6 +507,21 @@ async fn a_status_that_came_just_before_a_drain_is_written_before_the_close() {
     node.signal("TERM").await;
     assert_eq!(socket.message().await["version"], version);
     assert_eq!(socket.closed().await.0, 1001);
+}
+
+#[tokio::test]
+async fn a_node_that_drains_sends_a_status_that_is_stored_before_the_close() {
+    let node = Node::start(&["--drain-quiet", "10s", "--drain-grace", "20s"]).await;
+    let version = node.set_ok("k", "1").await;
+    let mut held = Socket::open(&node, &format!("key=k&last={version}")).await;
+    node.wait_key_waiters("k", 1).await;
+    node.signal("TERM").await;
+    assert_eq!(held.closed().await.0, 1001);
+    let mut socket = Socket::open(&node, "key=k").await;
+    assert_eq!(socket.message().await["version"], version);
+    assert_eq!(socket.closed().await.0, 1001);
+    let mut knows = Socket::open(&node, &format!("key=k&last={version}")).await;
+    assert_eq!(knows.closed().await.0, 1001);
 }
 
 #[tokio::test]
@@ -582,6 +660,54 @@ async fn a_signed_key_is_named_as_the_page_gave_it_and_ends_when_it_expires() {
             (&json!(key), &json!(-4), &json!(5))
         );
     }
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn a_signed_key_that_expires_while_there_is_no_room_is_gone() {
+    let scratch = Scratch::new();
+    let file = scratch.file("secrets", "0123456789abcdef0123456789abcdef");
+    let args = ["--key-secret-file", &file, "--max-waiters-per-key", "1"];
+    let node = Launch::new(&args).start().await;
+    let headers = [("content-type", "application/json")];
+    let issue = async |body: &str| {
+        let issued = node
+            .internal("POST", "/keys", &headers, body.as_bytes())
+            .await;
+        issued.json()["key"].as_str().expect("a key").to_owned()
+    };
+    let lasting = issue(r#"{"id":"k","ttl":600}"#).await;
+    let held = Socket::open(&node, &format!("key={lasting}")).await;
+    node.wait_key_waiters("k", 1).await;
+    let other = issue(r#"{"id":"other","ttl":600}"#).await;
+    let expiring = issue(r#"{"id":"k","ttl":2}"#).await;
+    let mut socket = Socket::open(&node, &format!("key={other}")).await;
+    socket.watch(&expiring, 0).await;
+    let busy = socket.message().await;
+    assert_eq!(
+        (&busy["key"], &busy["code"]),
+        (&json!(expiring), &json!(-3))
+    );
+    let gone = socket.message().await;
+    assert_eq!(
+        (&gone["key"], &gone["code"]),
+        (&json!(expiring), &json!(-4))
+    );
+    // There is room now, and a status, but not for the expired key.
+    drop(held);
+    node.set_ok("k", "1").await;
+    node.set_ok("other", "2").await;
+    assert_eq!(socket.message().await["value"], 2);
+}
+
+#[tokio::test]
+async fn fragments_without_an_end_are_a_message_that_is_too_long() {
+    let node = Node::start(&[]).await;
+    let mut socket = Socket::open(&node, "key=k").await;
+    socket.conn.send(masked(0x01, b"")).await;
+    let fragments = masked(0x00, b"").repeat(5_000);
+    let _ = socket.conn.try_send(fragments).await;
+    assert_eq!(socket.closed().await, (1009, "message: too long".into()));
     node.quiet().await;
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::races::one_node::clients::stir;
 use holdfast_testkit::{
-    Conn, Launch, Node, Nodes, Redis, Response, Scratch, ahead, long, now_ms, project_file, request,
+    Conn, Launch, Node, Nodes, Proxy, Redis, Response, Scratch, Weather, ahead, long, now_ms,
+    project_file, request,
 };
 
 const OPEN: &str = "deploy/wires/wechat-open.json";
@@ -399,6 +400,37 @@ async fn a_template_waits_with_signed_keys() {
     check(&held.read_response().await, &open_script(402, ""));
     assert!((1_000..9_000).contains(&(now_ms() - since)));
     node.quiet().await;
+}
+
+#[tokio::test]
+async fn known_statuses_do_not_keep_a_get_beyond_its_hold_even_if_redis_is_slow() {
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into()).await;
+    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let node = start(&["--redis", &url, "--hold", "2s"]).await;
+    proxy.set(Weather::Delay(Duration::from_millis(100)));
+    node.set_ok("k", SCANNED).await;
+    let sets = async {
+        loop {
+            let sets = (0..4).map(|_| node.set_ok("k", SCANNED));
+            join_all(sets).await;
+        }
+    };
+    let gets = async {
+        for _ in 0..3 {
+            let answer = node.get(&open("k", "&last=404")).await;
+            check(&answer, OPEN_WAITING);
+            assert_eq!(
+                node.metric(r#"holdfast_gets_total{outcome="unavailable"}"#)
+                    .await,
+                0.0
+            );
+        }
+    };
+    tokio::select! {
+        () = sets => {}
+        () = gets => {}
+    }
 }
 
 #[tokio::test]

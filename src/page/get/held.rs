@@ -109,6 +109,9 @@ impl Request for HeldGet {
                 };
                 match ended {
                     Ended::With(answer) => match parked.request.known(&answer.outcome) {
+                        Some(_) if parked.request.deadline() <= Instant::now() => {
+                            parked.answer(&Outcome::Timeout.into());
+                        }
                         // The next wait begins with this version, so its open finds whatever was
                         // set since.
                         Some(version) => {

@@ -40,7 +40,7 @@ impl Command {
             .map_err(|_| BadMessage::NotAnObject)?;
         let [watch, unwatch, last] = members
             .values()
-            .map_err(|mistake| BadMessage::Member(mistake, None))?;
+            .map_err(|mistake| BadMessage::Member(without_name(mistake), None))?;
         let wrong = |mistake| BadMessage::Member(mistake, None);
         if [watch, unwatch, last].iter().all(Option::is_none) {
             return Ok(Self::Check);
@@ -68,6 +68,15 @@ impl Command {
             Ok(last) => Ok(Self::Watch(key, last)),
             Err(mistake) => Err(BadMessage::Member(mistake, Some(key))),
         }
+    }
+}
+
+/// Returns the mistake without the name of an unknown member, because no answer to a page repeats
+/// what the page sent.
+fn without_name(mistake: Mistake) -> Mistake {
+    match mistake.what() {
+        Fault::UnknownMember => Mistake::new("message", Fault::UnknownMember),
+        _ => mistake,
     }
 }
 
@@ -124,7 +133,11 @@ mod tests {
             ),
             (r#"{"unwatch":"k","last":5}"#, "last: unknown member", true),
             (r#"{"watch":"k","watch":"k"}"#, "watch: given twice", false),
-            (r#"{"watch":"k","wait":5}"#, "wait: unknown member", false),
+            (
+                r#"{"watch":"k","wait":5}"#,
+                "message: unknown member",
+                false,
+            ),
         ] {
             let Err(BadMessage::Member(said, key)) = Command::parse(text) else {
                 panic!("{text}");
