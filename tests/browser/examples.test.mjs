@@ -8,7 +8,7 @@ import { after, before, test } from "node:test";
 import { browser, example, examples, html, limit, open, packages, program, site, tab, until } from "./harness.mjs";
 import { textOf } from "./qr.mjs";
 
-const pageOf = (name) => () => [html, readFileSync(examples + name, "utf8").replaceAll("http://127.0.0.1:11000", holdfast.public)];
+const pageOf = (name, { public: base } = holdfast) => [html, readFileSync(examples + name, "utf8").replaceAll("http://127.0.0.1:11000", base)];
 
 // The commands by the language of the backend.
 const commands = {
@@ -20,6 +20,8 @@ const start = (language, { env, ...more } = {}) =>
 
 // `holdfast` serves the pages that wait for any key. `signing` serves the logins, which use signed keys.
 let chromium, holdfast, signing, other;
+const names = ["plain", "jquery", "events", "socket"];
+const pages = Object.fromEntries(names.map((name) => [`/${name}.html`, () => pageOf(`${name}.html`)]));
 const directory = mkdtempSync(`${tmpdir()}/holdfast-examples-`);
 const secrets = `${directory}/key-secret`;
 writeFileSync(secrets, "the-first-secret-signs-as-holdfast-has-it\nanother-secret-that-verifies-as-well-as-it\n");
@@ -27,7 +29,7 @@ after(() => rmSync(directory, { recursive: true }));
 const logins = {};
 before(async () => {
   [chromium, holdfast, signing, other] = await Promise.all([
-    browser(), program(), program({ args: ["--key-secret-file", secrets] }), site({ "/plain.html": pageOf("plain.html"), "/jquery.html": pageOf("jquery.html") }),
+    browser(), program(), program({ args: ["--key-secret-file", secrets] }), site(pages),
   ]);
   for (const language of Object.keys(commands)) logins[language] = await start(language);
 });
@@ -51,7 +53,7 @@ async function waiting(t, name, key) {
   return page;
 }
 
-for (const name of ["plain", "jquery"]) {
+for (const name of names) {
   test(`${name}_page_shows_each_status_in_order_and_ends_at_the_final_one`, limit, async (t) => {
     const page = await waiting(t, `${name}.html`, `${name}-order`);
     await shows(page, "#key", `${name}-order`);
@@ -76,6 +78,61 @@ for (const name of ["plain", "jquery"]) {
     assert.deepEqual(page.complaints, []);
   });
 }
+
+test("socket_page_hears_of_two_keys_until_both_are_over", limit, async (t) => {
+  const context = await chromium.newContext();
+  t.after(() => context.close());
+  const page = await tab(context, `${other.origin}/socket.html?key=socket-a&key=socket-b`);
+  await holdfast.waiters(2);
+  await holdfast.set("socket-b", `"b"`);
+  await until("it is shown", async () => (await page.locator("#statuses li").count()) === 1);
+  await holdfast.set("socket-a", `"a"`, `,"final":true`);
+  await holdfast.waiters(1);
+  await holdfast.forget("socket-b");
+  await shows(page, "#state", "gone");
+  await holdfast.waiters(0);
+  assert.deepEqual(await page.locator("#statuses li").allTextContents(), [`socket-b: "b"`, `socket-a: "a"`]);
+  assert.deepEqual(page.complaints, []);
+});
+
+test("events_page_begins_again_after_a_proxy_answered_502", limit, async (t) => {
+  // A browser gives up an EventSource at such an answer. The first two requests get one.
+  const context = await chromium.newContext();
+  t.after(() => context.close());
+  let refused = 0;
+  await context.route("**/status/events?*", (route) => (refused < 2 ? (refused++, route.fulfill({ status: 502 })) : route.continue()));
+  const page = await tab(context, `${other.origin}/events.html?key=events-502`);
+  await shows(page, "#state", "retrying");
+  await holdfast.waiters(1);
+  await holdfast.set("events-502", `"one"`, `,"final":true`);
+  await shows(page, "#state", "final");
+  assert.equal(refused, 2);
+});
+
+test("socket_page_connects_again_after_a_drain_and_after_a_kill", limit, async (t) => {
+  const first = await program({ t });
+  const context = await chromium.newContext();
+  t.after(() => context.close());
+  pages["/socket-again.html"] = pageOf("socket.html", first);
+  const page = await tab(context, `${other.origin}/socket-again.html?key=socket-again`);
+  const statuses = (count) => until(`${count} statuses are shown`, async () => (await page.locator("#statuses li").count()) === count);
+  await first.waiters(1);
+  await first.set("socket-again", `1`);
+  await statuses(1);
+  first.terminate();
+  await first.exited;
+  const second = await program({ t, args: first.listeners });
+  await second.waiters(1);
+  await second.set("socket-again", `2`);
+  await statuses(2);
+  await second.kill();
+  const third = await program({ t, args: first.listeners });
+  await third.waiters(1);
+  await third.set("socket-again", `3`, `,"final":true`);
+  await shows(page, "#state", "final");
+  assert.deepEqual(await page.locator("#statuses li").allTextContents(), ["1", "2", "3"]);
+  await third.waiters(0);
+});
 
 // --- the sign-in -----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ function block(heading, language) {
   assert.ok(section, `no document has ${heading}`);
   const code = section.split("```" + language + "\n")[1]?.split("```\n")[0];
   assert.ok(code, `${heading} has no ${language}`);
-  return code.replaceAll("http://127.0.0.1:11000", holdfast.public);
+  return code.replaceAll("http://127.0.0.1:11000", holdfast.public).replaceAll("//127.0.0.1:11000", `//${new URL(holdfast.public).host}`);
 }
 
 /** Opens a page with this body. `page.said` has the lines that it wrote on the console. */
@@ -66,6 +66,21 @@ for (const [name, body] of Object.entries(ways)) {
     await hears(page);
   });
 }
+
+test("page_by_socket_hears_of_both_keys_to_the_end", limit, async (t) => {
+  const code = block("## WebSocket", "js");
+  assert.ok(code.trimEnd().split("\n").length <= 30, "docs/page.md shows at most 30 lines");
+  const page = await page_with(t, "/socket", `<script type="module">${code}</script>`);
+  await said(page, `["demo","before"]`);
+  await holdfast.waiters(2);
+  await holdfast.set("demo-2", `"one"`);
+  await said(page, `["demo-2","one"]`);
+  await holdfast.set("demo", `"two"`, `,"final":true`);
+  await holdfast.waiters(1);
+  await holdfast.forget("demo-2");
+  await holdfast.waiters(0);
+  assert.deepEqual(page.complaints, []);
+});
 
 test("first_page_of_the_readme_shows_the_status", limit, async (t) => {
   const page = await page_with(t, "/first", block("### The first page", "html"));
