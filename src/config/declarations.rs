@@ -283,7 +283,7 @@ pub(super) const ALLOW_ORIGIN: Setting<HeaderValue> = Setting::new(
     "allow-origin",
     &Text {
         unit: "origin",
-        range: "`https://host`, `https://host:port` or `*`",
+        range: "`https://host`, `http://host:port` or `*`",
         parse: texts::parse_origin,
     },
     Value("*"),

@@ -26,10 +26,10 @@ use tracing::debug;
 
 use crate::http::origin::Grant;
 use crate::http::response::{NOSNIFF, Response, retry_after_ms};
-use crate::metrics::{DropReason, StreamEnd, Wire};
+use crate::metrics::{DropReason, Metrics, StreamEnd, Wire};
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::signing::Admitted;
-use crate::model::status::{Outcome, Update, Version};
+use crate::model::status::{Outcome, Status, Update, Version};
 use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
@@ -186,6 +186,8 @@ impl EventStream {
             flow,
             wakes,
             comment_at: next_comment(),
+            since: None,
+            metrics: Arc::clone(&self.handler.metrics),
         };
         let end = self.follow(&mut line).await?;
         let StreamWait { flow, wakes, .. } = line;
@@ -212,7 +214,7 @@ impl EventStream {
             // Boxed, so that it does not add to the memory of a stream during its long wait.
             let begin = Box::pin(self.followed.begin(&self.handler, deadline, &mut *line));
             let heard = match begin.await {
-                Ok(opened) => self.hear(opened, deadline).await?,
+                Ok(opened) => self.hear(opened, deadline).await,
                 Err(heard) => heard,
             };
             let (outcome, since) = match heard {
@@ -220,12 +222,15 @@ impl EventStream {
                 Heard::Left => return Err(line.flow.take_cut()),
                 Heard::Nothing => continue,
             };
-            self.push_event(&outcome, line);
-            let end = match outcome {
+            let outcome = match outcome {
                 Outcome::Success(status) if !status.is_final => {
-                    self.written(status.version, since, line).await?;
+                    self.push_status(status, since, line);
                     continue;
                 }
+                outcome => outcome,
+            };
+            self.push_event(&outcome, line);
+            let end = match outcome {
                 Outcome::Success(_) => StreamEnd::Final,
                 Outcome::Gone(_) => StreamEnd::Gone,
                 Outcome::Retry => StreamEnd::Retry,
@@ -241,14 +246,7 @@ impl EventStream {
     }
 
     /// Writes the statuses that come during one wait. Returns how the wait ended.
-    ///
-    /// # Errors
-    /// Fails like [`Self::serve`].
-    async fn hear(
-        &mut self,
-        mut opened: Opened<&mut StreamWait<'_>>,
-        deadline: Instant,
-    ) -> Result<Heard, Option<DropReason>> {
+    async fn hear(&mut self, mut opened: Opened<&mut StreamWait<'_>>, deadline: Instant) -> Heard {
         loop {
             let interruption = poll_fn(|cx| opened.poll_interrupted(deadline, cx)).await;
             let (status, since) = match interruption {
@@ -257,27 +255,18 @@ impl EventStream {
                     since,
                 })) if !status.is_final => (status, since),
                 // Boxed as above.
-                end => return Ok(Box::pin(self.followed.end(opened, end)).await),
+                end => return Box::pin(self.followed.end(opened, end)).await,
             };
-            let (version, line) = (status.version, opened.waiting());
-            self.push_event(&Outcome::Success(status), line);
-            self.written(version, since, line).await?;
+            self.push_status(status, since, opened.waiting());
         }
     }
 
-    /// Writes a status that was added, and records that the page has it.
-    async fn written(
-        &mut self,
-        version: Version,
-        since: Option<Instant>,
-        line: &mut StreamWait<'_>,
-    ) -> Result<(), Option<DropReason>> {
+    /// Adds a status, after which the stream goes on, as an event.
+    fn push_status(&mut self, status: Status, since: Option<Instant>, line: &mut StreamWait<'_>) {
+        let version = status.version;
+        self.push_event(&Outcome::Success(status), line);
         self.followed.last = version;
-        line.flush().await?;
-        if let Some(since) = since {
-            self.handler.metrics.record_wake(since.elapsed());
-        }
-        Ok(())
+        line.since = since;
     }
 
     /// Adds an outcome to the stream as an event.
@@ -326,12 +315,24 @@ struct StreamWait<'a> {
     wakes: &'a mut Wakes,
     /// When the next comment is due.
     comment_at: Instant,
+    /// When the set of the status that is being written was accepted, if that is known.
+    since: Option<Instant>,
+    metrics: Arc<Metrics>,
 }
 
 impl StreamWait<'_> {
     /// Writes all that was added. See [`Flow::flush`].
     async fn flush(&mut self) -> Result<(), Option<DropReason>> {
-        self.flow.flush(&mut self.wakes.timer).await
+        self.flow.flush(&mut self.wakes.timer).await?;
+        self.record_written();
+        Ok(())
+    }
+
+    /// Records that a status was written.
+    fn record_written(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.metrics.record_wake(since.elapsed());
+        }
     }
 }
 
@@ -356,12 +357,17 @@ impl Waiting for StreamWait<'_> {
         if deadline <= Instant::now() {
             return Poll::Ready(Interruption::Deadline);
         }
-        if let Poll::Ready(end) = self.slot.poll(cx) {
-            return Poll::Ready(Interruption::Delivery(end));
-        }
         loop {
-            if let Poll::Ready(Err(_)) = self.flow.poll_write(cx) {
-                return Poll::Ready(Interruption::Left);
+            match self.flow.poll_write(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.record_written();
+                    // Only now: if the reader is slow, it gets the newest status next.
+                    if let Poll::Ready(end) = self.slot.poll(cx) {
+                        return Poll::Ready(Interruption::Delivery(end));
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Interruption::Left),
+                Poll::Pending => {}
             }
             // While a comment is not written, another one would only fill memory.
             let due = self.flow.cut_at().unwrap_or(self.comment_at);
