@@ -138,8 +138,8 @@ var holdfast = (function () {
       isProbed = true;
     }
 
-    // Closes the socket, and settles the polls that are left.
-    function shut(answer) {
+    // Closes the socket, and settles the polls that are left: with `code`, if the server gave a reason.
+    function shut(code, pause) {
       var left = socket.polls;
       socket.polls = [];
       sockets = sockets.filter(function (one) { return one !== socket; });
@@ -147,7 +147,11 @@ var holdfast = (function () {
       // Browsers complain if a socket is closed before it is open.
       web.onopen = function () { web.close(); };
       if (web.readyState) { web.close(); }
-      left.forEach(function (poll) { poll.settle(answer); });
+      left.forEach(function (poll) {
+        poll.settle(code && {
+          code: code, message: code < -2 ? 'busy' : 'retry', value: null, version: poll.watch.last, final: false, retry_after_ms: pause
+        });
+      });
     }
 
     web.onopen = function () {
@@ -164,9 +168,8 @@ var holdfast = (function () {
       });
     };
     web.onclose = function (event) {
-      var code = { 1001: -2, 1013: -3 }[event.code];
       // The reason is `retry_after_ms=N`.
-      shut(code && { code: code, message: '', value: null, version: 0, final: false, retry_after_ms: +event.reason.slice(15) });
+      shut({ 1001: -2, 1013: -3 }[event.code], +event.reason.slice(15));
     };
     return socket;
   }

@@ -158,6 +158,29 @@ for (const transport of ALL) {
     await hears(page, full, "second");
   });
 
+  for (const [what, code, message] of [["drains", -2, "retry"], ["is_full", -3, "busy"]]) {
+    test(`${transport}_gets_the_whole_answer_of_a_node_that_${what}`, limit, async (t) => {
+      const node = await program({ t, args: ["--max-waiters", "1", "--drain-quiet", "100ms"] });
+      const page = await started(t, node);
+      const isFull = code === -3;
+      if (isFull) {
+        await watch(page, node.public, "holds", {}, "holds");
+        await node.waiters(1);
+      }
+      await page.evaluate(({ base, transport }) => {
+        window.answers = [];
+        holdfast.watch(base, "k", { transport, last: 7, onstate: (state, answer) => answer && answers.push(answer) });
+      }, { base: node.public, transport });
+      if (!isFull) {
+        await node.waiters(1);
+        node.terminate();
+      }
+      const { key, retry_after_ms, ...rest } = await until("an answer", () => page.evaluate(() => answers[0]));
+      assert.deepEqual(rest, { code, message, value: null, version: 7, final: false });
+      assert.ok(retry_after_ms >= 100, `${retry_after_ms} ms`);
+    });
+  }
+
   test(`${transport}_reports_a_store_that_is_out_of_reach_until_it_is_back`, limit, async (t) => {
     const store = await redis({ t });
     const node = await program({ t, args: ["--redis", store.url, "--hold", "2s"] });
