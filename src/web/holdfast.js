@@ -192,7 +192,7 @@ var holdfast = (function () {
     var wire;           // the stream or the socket that the page has asked for, if any
     var told;           // the last state that was passed to `onstate`
     var isTrouble;      // the last poll did not show that all is well; a full or draining server is no trouble
-    var isFull;         // the server of the last poll had no room for one more waiter
+    var isFull;         // the server of the last poll was full or draining: the next poll may be refused at once, too
     var failures = 0;   // polls that failed since the last status or the last answer to a held poll
     var strikes = 0;    // wires in a row that brought nothing, although scripts got through. -1: the last script did not
     var poll;           // the last poll, if it is one of the wire
@@ -301,7 +301,7 @@ var holdfast = (function () {
       schedule(giveUpPoll, MARGIN);
     }
 
-    // Runs if a server that was full has not answered for a while. It has room now, and holds the poll.
+    // Runs if a server that was full or draining has not answered for a while. It holds the poll, so all is well.
     function held() {
       isTrouble = isFull = false;
       if (tell('waiting')) { schedule(WIRES && poll ? check : giveUpPoll, limit - PACE); }
@@ -343,8 +343,9 @@ var holdfast = (function () {
         if (delay <= 0) { return ask(); }
       } else {
         // A node that is full (-3) or drains (-2) is no trouble: the next poll may be held without a check before it.
-        isFull = code === -3;
-        isTrouble = !isFull && code !== -2;
+        // But only when it has been held for a while, all is well.
+        isFull = code === -3 || code === -2;
+        isTrouble = !isFull;
         if (!(code < 0)) {
           // A failed script gives no reason. The pauses grow, and are random, so that pages that lost their server at
           // the same moment do not all return at the same moment.

@@ -123,6 +123,21 @@ for (const transport of ALL) {
     await hears(page, young, key, ["before"]);
   });
 
+  test(`${transport}_says_once_that_a_server_drains`, limit, async (t) => {
+    const node = await program({ t, args: ["--drain-quiet", "5s"] });
+    const between = await relay(t, node.public);
+    const page = await started(t, node);
+    await watch(page, between.url, "drains", { transport });
+    await node.waiters(1);
+    node.terminate();
+    await node.exited;
+    const { states } = await watched(page);
+    assert.deepEqual(states.slice(0, 2), [["waiting"], ["retrying", -2]]);
+    assert.ok(between.asked.length > 3, `${between.asked}`);
+    // On a busy machine an answer may take a second, and then its poll seems to be held.
+    assert.ok(states.length <= 4, JSON.stringify(states));
+  });
+
   test(`${transport}_finds_a_killed_server_when_it_comes_back`, limit, async (t) => {
     const old = await program({ t });
     const page = await started(t, old);
