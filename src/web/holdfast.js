@@ -23,7 +23,7 @@ var holdfast = (function () {
   var MAX_TEXT = 1e6;         // characters of one stream, which the browser keeps until the stream ends
   var MAX_KEYS = 32;          // keys of one socket
 
-  var EVENTS = ['online', 'offline', 'pageshow', 'visibilitychange'].concat(WIRES ? 'pagehide' : []);
+  var EVENTS = WIRES ? ['online', 'offline', 'pageshow', 'visibilitychange', 'pagehide'] : ['online', 'offline', 'pageshow', 'visibilitychange'];
 
   // The ways to wait, by the names of the option `transport`. A wire gets the address of the server and a poll:
   // its `key` and `watch`, `alive()`, which the wire calls at each sign of life, and `settle(answer, goesOn)`. When the
@@ -194,7 +194,9 @@ var holdfast = (function () {
     var isTrouble;      // the last poll did not show that all is well; a full or draining server is no trouble
     var isFull;         // the server of the last poll was full or draining: the next poll may be refused at once, too
     var failures = 0;   // polls that failed since the last status or the last answer to a held poll
-    var strikes = 0;    // wires in a row that brought nothing, although scripts got through. -1: the last script did not
+    var strikes = 0;    // wires in a row that brought nothing, although scripts got through. -1: no script ever did.
+                        // 4: at least one brought nothing, and a script failed since: stay with scripts until one is held
+    var isScripted;     // a script got through
     var poll;           // the last poll, if it is one of the wire
     var isHeard;        // it has given a sign of life
     var asked;          // when the last poll began
@@ -237,8 +239,8 @@ var holdfast = (function () {
     function ask() {
       if (!isTrouble && !isFull && !tell('waiting')) { return; }
 
-      // After two strikes the watch stays with scripts. After trouble a script shows whether the server is there. If it
-      // gets no answer either, try the wire again: the page may allow no scripts of the server.
+      // After two strikes the watch stays with scripts. After trouble a script shows whether the server is there. If no
+      // script has ever got an answer, try the wire too: the page may allow no scripts of the server.
       poll = WIRES && wire && strikes < (isTrouble ? 0 : 2) && { key: key, watch: handle, settle: settle, end: nothing, alive: alive };
       limit = (WIRES && poll ? HOLD : +wait || 0) * 1000 + MARGIN;
       isBrief = !(WIRES && poll) && (isTrouble || !isLoaded());
@@ -251,7 +253,7 @@ var holdfast = (function () {
 
       // Only the first call counts, because a proxy may send an answer twice. The function is removed when the poll is
       // over. The script of a later answer checks whether there is a function, and then calls none.
-      window[name] = function (given) { answer = answer || given; };
+      window[name] = function (given) { isScripted = answer = answer || given; };
       end = function () {
         delete window[name];
         end = script.onload = script.onerror = null;
@@ -335,7 +337,10 @@ var holdfast = (function () {
 
       if (isNews || code === -1) {
         isTrouble = isFull = false;
-        if (isNews || !isBrief) { failures = 0; }
+        if (isNews || !isBrief) {
+          failures = 0;
+          if (WIRES) { strikes %= 3; }    // try a wire once more that brought nothing before an outage
+        }
         if (WIRES && goesOn) { return tell('waiting'); }
         // Ask again at once, unless that is too often. A timer of 0 ms would not do: browsers delay the timers of
         // hidden pages.
@@ -351,7 +356,7 @@ var holdfast = (function () {
           // the same moment do not all return at the same moment.
           failures += 1;
           if (WIRES) {
-            strikes = !poll ? -1 : isHeard ? 0 : Date.now() - asked < FIRST ? strikes + 1 : 2;
+            strikes = !poll ? isScripted ? strikes && 4 : -1 : isHeard ? 0 : Date.now() - asked < FIRST ? strikes + 1 : 2;
           }
           delay = 500 + Math.random() * (Math.min(MAX_PAUSE, 1000 * Math.pow(2, failures)) - 500);
         }

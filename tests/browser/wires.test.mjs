@@ -331,6 +331,31 @@ for (const transport of WIRES) {
     assert.ok(page.sockets.length <= 2);
   });
 
+  test(`${transport}_that_a_proxy_refuses_is_not_asked_during_an_outage_and_tried_once_behind_it`, limit, async (t) => {
+    const between = await proxy(t, holdfast.public);
+    between.refusesWires = true;
+    const page = await started(t);
+    await page.evaluate(() => (Math.random = () => 0));    // each pause is the shortest possible
+    const key = `outage-${transport}`;
+    const isHeld = () => between.polls.at(-1)?.wait === "25" && between.underWay(key) === 1;
+    const refused = () => between.paths.filter((path) => path === ROUTES[transport]).length;
+    await watch(page, between.url, key, { transport });
+    await until("a script is held", isHeld);
+    assert.equal(refused(), 2);
+    const { length } = between.paths;
+    // The held script and the next four get no answer.
+    between.spoil.push("bad_gateway");
+    between.plan.push(...Array(4).fill("bad_gateway"));
+    await holdfast.set(key, `"meanwhile"`);
+    assert.deepEqual(await values(page, 1), ["meanwhile"]);
+    assert.deepEqual(between.paths.slice(length, length + 5), Array(5).fill(ROUTES.script));
+    await until("the wire is tried, and a script is held", () => refused() > 2 && isHeld());
+    assert.equal(refused(), 3);
+    await holdfast.set(key, `"last"`, `,"final":true`);
+    await state(page, "stopped");
+    assert.deepEqual(await values(page, 2), ["meanwhile", "last"]);
+  });
+
   test(`${transport}_whose_open_connection_brings_nothing_falls_back_to_scripts`, limit, async (t) => {
     const between = await relay(t, holdfast.public);
     const page = await started(t);
