@@ -96,7 +96,7 @@ export interface Watch {
   stop(): void;
   /**
    * Changes to another transport, from the newest status that was reported. No status is lost or reported twice.
-   * holdfast-script.js does not have this function.
+   * holdfast-script.js has scripts only: there, this function does nothing.
    */
   use(transport: Transport): void;
   /** The current state. */

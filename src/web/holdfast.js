@@ -186,8 +186,7 @@ var holdfast = (function () {
     var url = base + '/status/get?key=' + encodeURIComponent(key) + '&callback=';
     // Read it now, because the page may remove its scripts later.
     var nonce = options.nonce || (document.querySelector('script[nonce]') || options).nonce;
-    var handle = { state: 'waiting', last: options.last || 0, stop: stop };
-    if (WIRES) { handle.use = use; }
+    var handle = { state: 'waiting', last: options.last || 0, stop: stop, use: WIRES ? use : nothing };
 
     var wire;           // the stream or the socket that the page has asked for, if any
     var told;           // the last state that was passed to `onstate`
