@@ -23,7 +23,9 @@ var holdfast = (function () {
   var MAX_TEXT = 1e6;         // characters of one stream, which the browser keeps until the stream ends
   var MAX_KEYS = 32;          // keys of one socket
 
-  var EVENTS = WIRES ? ['online', 'offline', 'pageshow', 'visibilitychange', 'pagehide'] : ['online', 'offline', 'pageshow', 'visibilitychange'];
+  var EVENTS = WIRES
+    ? ['online', 'offline', 'pageshow', 'visibilitychange', 'pagehide']
+    : ['online', 'offline', 'pageshow', 'visibilitychange'];
 
   // The ways to wait, by the names of the option `transport`. A wire gets the address of the server and a poll:
   // its `key` and `watch`, `alive()`, which the wire calls at each sign of life, and `settle(answer, goesOn)`. When the
@@ -149,7 +151,12 @@ var holdfast = (function () {
       if (web.readyState) { web.close(); }
       left.forEach(function (poll) {
         poll.settle(code && {
-          code: code, message: code < -2 ? 'busy' : 'retry', value: null, version: poll.watch.last, final: false, retry_after_ms: pause
+          code: code,
+          message: code < -2 ? 'busy' : 'retry',
+          value: null,
+          version: poll.watch.last,
+          final: false,
+          retry_after_ms: pause
         });
       });
     }
@@ -194,7 +201,7 @@ var holdfast = (function () {
     var isFull;         // the server of the last poll was full or draining: the next poll may be refused at once, too
     var failures = 0;   // polls that failed since the last status or the last answer to a held poll
     var strikes = 0;    // wires in a row that brought nothing, although scripts got through. -1: no script ever did.
-                        // 4: at least one brought nothing, and a script failed since: stay with scripts until one is held
+                        // 4: one or two brought nothing, and a script failed since: stay with scripts until one is held
     var isScripted;     // a script got through
     var poll;           // the last poll, if it is one of the wire
     var isHeard;        // it has given a sign of life
