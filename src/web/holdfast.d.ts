@@ -96,7 +96,10 @@ export interface Watch {
   stop(): void;
   /**
    * Changes to another transport, from the newest status that was reported. No status is lost or reported twice.
-   * holdfast-script.js does not have this function.
+   * holdfast-script.js has scripts only: there, this function does nothing.
+   *
+   * A script that was under way is not heard any more, but the server holds it until it is answered. Until then it
+   * counts as a waiter, and over HTTP/1.1 it takes one of the connections that the browser opens to one host.
    */
   use(transport: Transport): void;
   /** The current state. */

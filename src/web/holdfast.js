@@ -23,7 +23,9 @@ var holdfast = (function () {
   var MAX_TEXT = 1e6;         // characters of one stream, which the browser keeps until the stream ends
   var MAX_KEYS = 32;          // keys of one socket
 
-  var EVENTS = ['online', 'offline', 'pageshow', 'visibilitychange'].concat(WIRES ? 'pagehide' : []);
+  var EVENTS = WIRES
+    ? ['online', 'offline', 'pageshow', 'visibilitychange', 'pagehide']
+    : ['online', 'offline', 'pageshow', 'visibilitychange'];
 
   // The ways to wait, by the names of the option `transport`. A wire gets the address of the server and a poll:
   // its `key` and `watch`, `alive()`, which the wire calls at each sign of life, and `settle(answer, goesOn)`. When the
@@ -138,8 +140,8 @@ var holdfast = (function () {
       isProbed = true;
     }
 
-    // Closes the socket, and settles the polls that are left.
-    function shut(answer) {
+    // Closes the socket, and settles the polls that are left: with `code`, if the server gave a reason.
+    function shut(code, pause) {
       var left = socket.polls;
       socket.polls = [];
       sockets = sockets.filter(function (one) { return one !== socket; });
@@ -147,7 +149,16 @@ var holdfast = (function () {
       // Browsers complain if a socket is closed before it is open.
       web.onopen = function () { web.close(); };
       if (web.readyState) { web.close(); }
-      left.forEach(function (poll) { poll.settle(answer); });
+      left.forEach(function (poll) {
+        poll.settle(code && {
+          code: code,
+          message: code < -2 ? 'busy' : 'retry',
+          value: null,
+          version: poll.watch.last,
+          final: false,
+          retry_after_ms: pause
+        });
+      });
     }
 
     web.onopen = function () {
@@ -164,9 +175,8 @@ var holdfast = (function () {
       });
     };
     web.onclose = function (event) {
-      var code = { 1001: -2, 1013: -3 }[event.code];
       // The reason is `retry_after_ms=N`.
-      shut(code && { code: code, message: '', value: null, version: 0, final: false, retry_after_ms: +event.reason.slice(15) });
+      shut({ 1001: -2, 1013: -3 }[event.code], +event.reason.slice(15));
     };
     return socket;
   }
@@ -183,15 +193,16 @@ var holdfast = (function () {
     var url = base + '/status/get?key=' + encodeURIComponent(key) + '&callback=';
     // Read it now, because the page may remove its scripts later.
     var nonce = options.nonce || (document.querySelector('script[nonce]') || options).nonce;
-    var handle = { state: 'waiting', last: options.last || 0, stop: stop };
-    if (WIRES) { handle.use = use; }
+    var handle = { state: 'waiting', last: options.last || 0, stop: stop, use: WIRES ? use : nothing };
 
     var wire;           // the stream or the socket that the page has asked for, if any
     var told;           // the last state that was passed to `onstate`
     var isTrouble;      // the last poll did not show that all is well; a full or draining server is no trouble
-    var isFull;         // the server of the last poll had no room for one more waiter
+    var isFull;         // the server of the last poll was full or draining: the next poll may be refused at once, too
     var failures = 0;   // polls that failed since the last status or the last answer to a held poll
-    var strikes = 0;    // wires in a row that brought nothing, although scripts got through. -1: the last script did not
+    var strikes = 0;    // wires in a row that brought nothing, although scripts got through. -1: no script ever did.
+                        // 4: one or two brought nothing, and a script failed since: stay with scripts until one is held
+    var isScripted;     // a script got through
     var poll;           // the last poll, if it is one of the wire
     var isHeard;        // it has given a sign of life
     var asked;          // when the last poll began
@@ -234,8 +245,8 @@ var holdfast = (function () {
     function ask() {
       if (!isTrouble && !isFull && !tell('waiting')) { return; }
 
-      // After two strikes the watch stays with scripts. After trouble a script shows whether the server is there. If it
-      // gets no answer either, try the wire again: the page may allow no scripts of the server.
+      // After two strikes the watch stays with scripts. After trouble a script shows whether the server is there. If no
+      // script has ever got an answer, try the wire too: the page may allow no scripts of the server.
       poll = WIRES && wire && strikes < (isTrouble ? 0 : 2) && { key: key, watch: handle, settle: settle, end: nothing, alive: alive };
       limit = (WIRES && poll ? HOLD : +wait || 0) * 1000 + MARGIN;
       isBrief = !(WIRES && poll) && (isTrouble || !isLoaded());
@@ -248,7 +259,7 @@ var holdfast = (function () {
 
       // Only the first call counts, because a proxy may send an answer twice. The function is removed when the poll is
       // over. The script of a later answer checks whether there is a function, and then calls none.
-      window[name] = function (given) { answer = answer || given; };
+      window[name] = function (given) { isScripted = answer = answer || given; };
       end = function () {
         delete window[name];
         end = script.onload = script.onerror = null;
@@ -298,7 +309,7 @@ var holdfast = (function () {
       schedule(giveUpPoll, MARGIN);
     }
 
-    // Runs if a server that was full has not answered for a while. It has room now, and holds the poll.
+    // Runs if a server that was full or draining has not answered for a while. It holds the poll, so all is well.
     function held() {
       isTrouble = isFull = false;
       if (tell('waiting')) { schedule(WIRES && poll ? check : giveUpPoll, limit - PACE); }
@@ -332,7 +343,10 @@ var holdfast = (function () {
 
       if (isNews || code === -1) {
         isTrouble = isFull = false;
-        if (isNews || !isBrief) { failures = 0; }
+        if (isNews || !isBrief) {
+          failures = 0;
+          if (WIRES) { strikes %= 3; }    // try a wire once more that brought nothing before an outage
+        }
         if (WIRES && goesOn) { return tell('waiting'); }
         // Ask again at once, unless that is too often. A timer of 0 ms would not do: browsers delay the timers of
         // hidden pages.
@@ -340,14 +354,15 @@ var holdfast = (function () {
         if (delay <= 0) { return ask(); }
       } else {
         // A node that is full (-3) or drains (-2) is no trouble: the next poll may be held without a check before it.
-        isFull = code === -3;
-        isTrouble = !isFull && code !== -2;
+        // But only when it has been held for a while, all is well.
+        isFull = code === -3 || code === -2;
+        isTrouble = !isFull;
         if (!(code < 0)) {
           // A failed script gives no reason. The pauses grow, and are random, so that pages that lost their server at
           // the same moment do not all return at the same moment.
           failures += 1;
           if (WIRES) {
-            strikes = !poll ? -1 : isHeard ? 0 : Date.now() - asked < FIRST ? strikes + 1 : 2;
+            strikes = !poll ? isScripted ? strikes && 4 : -1 : isHeard ? 0 : Date.now() - asked < FIRST ? strikes + 1 : 2;
           }
           delay = 500 + Math.random() * (Math.min(MAX_PAUSE, 1000 * Math.pow(2, failures)) - 500);
         }

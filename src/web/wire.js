@@ -57,6 +57,12 @@
     item.held.textContent = words('later', words.seconds(Date.now() - item.began));
   }
 
+  // Says that the page does not wait for a script any more, which the server still holds.
+  function left(item) {
+    item.held.className = 'ended';
+    item.held.textContent = words('left');
+  }
+
   // Adds what came or went on a stream or a socket.
   function passed(item, way, name, text) {
     line(item, name, text);
@@ -113,6 +119,8 @@
         original(given);
       };
     }
+    // The library removes a script also when it has come. If it has not called the page's function, `answered` says why.
+    script.removed = function () { if (!answer) { left(item); } };
     script.addEventListener('load', function () {
       if (!answer) { return answered(words('silent')); }
       body = '/**/typeof ' + name + '==="function"&&' + name + '(' + JSON.stringify(answer) + ');';
@@ -140,6 +148,9 @@
     changes.forEach(function (change) {
       Array.prototype.forEach.call(change.addedNodes, function (node) {
         if (node.nodeName === 'SCRIPT' && /\/status\/get\?/.test(node.getAttribute('src'))) { show(node); }
+      });
+      Array.prototype.forEach.call(change.removedNodes, function (node) {
+        if (node.removed) { node.removed(); }
       });
     });
   }).observe(document.head, { childList: true });

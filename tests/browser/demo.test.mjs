@@ -133,8 +133,16 @@ for (const [way, route] of [["events", "/status/events"], ["socket", "/status/ws
     const first = page.locator("#wire li").first();
     await until("it asks by the new way", async () => (await first.locator(".asked").textContent()).includes(route));
     await until("the program answers", async () => (await first.locator(".answered").count()) > 0);
+    // The page has left the script, which the program holds.
+    const left = page.locator("#wire li").nth(1);
+    assert.equal(await left.locator(".held").count(), 0);
+    assert.equal(await text(left, ".ended"), "left by the page; the server holds it until it has an answer");
+    const [label, note] = await Promise.all([".ways label >> nth=2", "#way-note"].map((at) => page.locator(at).boundingBox()));
+    assert.ok(note.y - label.y - label.height >= 6, "the note has a distance from the choices");
     await holdfast.set(id, `{"state":"scanned"}`);
     await is(page, "scanned");
+    await until("the script has come", async () => /^\d+\.\d s later$/.test(await text(left, ".ended")));
+    assert.match(await text(left, ".answered"), /^It came after the page had stopped listening/);
     await page.screenshot({ path: `${screenshots}way-${way}.png` });
     await holdfast.set(id, `{"state":"confirmed","user":"Zoë"}`, `,"final":true`);
     await is(page, "confirmed");

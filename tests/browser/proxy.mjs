@@ -39,6 +39,10 @@ export async function proxy(t, upstream) {
     plan: [],
     /** The misdeeds for the next answers of the program, also for polls that are held already. */
     spoil: [],
+    /** Whether streams and sockets are refused with a 502. */
+    refusesWires: false,
+    /** The path of each request that came, without its parameters. */
+    paths: [],
     /** The headers of each poll. */
     headers: [],
     /** Returns a misdeed that answers the newest poll with these members, in place of the program's answer. */
@@ -75,6 +79,8 @@ export async function proxy(t, upstream) {
   }
 
   const server = createServer((incoming, response) => {
+    self.paths.push(incoming.url.split("?")[0]);
+    if (self.refusesWires && self.paths.at(-1) !== "/status/get") return misdeeds.bad_gateway(response);
     const { answer, asked } = ask(incoming.url);
     response.on("close", () => asked.destroy());
     response.on("error", () => {});

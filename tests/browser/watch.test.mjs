@@ -171,6 +171,7 @@ test("server_that_leaves_is_no_trouble_and_the_next_poll_is_held", limit, async 
   await until("the next is held", () => between.polls.length > 1 && between.underWay("leaves") === 1);
   // No poll with `wait=0` is sent before it.
   assert.deepEqual(between.polls.map((poll) => poll.wait), ["25", "25"]);
+  await state(page, "waiting");
   assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying", -2], ["waiting"]]);
 });
 
