@@ -113,7 +113,7 @@ impl Followed {
     }
 
     /// Asks the store once, without a wait. A status that the store has is written even in a drain,
-    /// or if there is no room for another waiter. Returns `otherwise` if there is none.
+    /// or if a socket has no room for another key. Returns `otherwise` if there is none.
     pub(super) async fn ask_once(&self, handler: &GetHandler, otherwise: Outcome) -> Heard {
         if self.has_expired() {
             return Heard::Said(Outcome::Gone(self.last), None);
@@ -127,9 +127,10 @@ impl Followed {
     /// Returns what the end of a wait means to the page.
     fn heard(&self, end: End) -> Heard {
         let outcome = match end {
-            End::News(News { update, since }) => return Heard::Said(update.into(), since),
             End::Left => return Heard::Left,
-            End::Deadline { .. } if self.has_expired() => Outcome::Gone(self.last),
+            // Before the news: the page may have been slow, and the status set after the key expired.
+            End::News(_) | End::Deadline { .. } if self.has_expired() => Outcome::Gone(self.last),
+            End::News(News { update, since }) => return Heard::Said(update.into(), since),
             // After `Answered` and `Abandoned`, the next wait finds the status.
             End::Deadline { unopened: None } | End::Answered | End::Abandoned => {
                 return Heard::Nothing;

@@ -208,12 +208,28 @@ impl Session {
 
     /// Becomes ready when there is something to do.
     fn poll(&mut self, socket: &mut Socket, wakes: &mut Wakes, cx: &mut Context<'_>) -> Poll<Step> {
-        match socket.poll(self.due(), &mut wakes.timer, cx) {
-            // A watch is due.
-            Poll::Ready(Event::Due) if self.empty_until.is_none() => {}
-            Poll::Ready(event) => return Poll::Ready(Step::Socket(event)),
-            Poll::Pending => {}
+        loop {
+            let is_due = match socket.poll(self.due(), &mut wakes.timer, cx) {
+                // A watch is due.
+                Poll::Ready(Event::Due) if self.empty_until.is_none() => true,
+                Poll::Ready(event) => return Poll::Ready(Step::Socket(event)),
+                Poll::Pending => false,
+            };
+            let polled = self.poll_watches(socket, wakes, cx);
+            // The timer has fired, so it must be set again.
+            if polled.is_ready() || !is_due {
+                return polled;
+            }
         }
+    }
+
+    /// Becomes ready when a watch has something to say, or the node drains.
+    fn poll_watches(
+        &mut self,
+        socket: &Socket,
+        wakes: &mut Wakes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Step> {
         // The next message is written only when the page has taken the one before it.
         if socket.is_writing() {
             self.watches.iter_mut().for_each(|watch| watch.advance(cx));
@@ -242,6 +258,7 @@ impl Session {
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let mut begins = false;
         for (at, watch) in self.watches.iter_mut().enumerate() {
+            watch.end_pause();
             watch.advance(cx);
             if let Some(heard) = watch.take_end() {
                 return Poll::Ready(Step::Heard(at, heard));
@@ -258,7 +275,7 @@ impl Session {
     /// Returns the next time at which something ends.
     fn due(&self) -> Option<Instant> {
         let now = Instant::now();
-        let dues = self.watches.iter().map(|watch| watch.due(now));
+        let dues = self.watches.iter().filter_map(|watch| watch.due(now));
         dues.chain(self.empty_until).min()
     }
 

@@ -701,6 +701,40 @@ async fn a_signed_key_that_expires_while_there_is_no_room_is_gone() {
 }
 
 #[tokio::test]
+async fn a_signed_key_that_was_refused_first_expires_in_its_time() {
+    let scratch = Scratch::new();
+    let file = scratch.file("secrets", "0123456789abcdef0123456789abcdef");
+    let args = ["--key-secret-file", &file, "--max-waiters-per-key", "1"];
+    let node = Launch::new(&args).start().await;
+    let headers = [("content-type", "application/json")];
+    let issue = async |body: &str| {
+        let issued = node
+            .internal("POST", "/keys", &headers, body.as_bytes())
+            .await;
+        issued.json()["key"].as_str().expect("a key").to_owned()
+    };
+    let lasting = issue(r#"{"id":"k","ttl":600}"#).await;
+    let held = Socket::open(&node, &format!("key={lasting}")).await;
+    node.wait_key_waiters("k", 1).await;
+    let other = issue(r#"{"id":"other","ttl":600}"#).await;
+    let expiring = issue(r#"{"id":"k","ttl":5}"#).await;
+    let mut socket = Socket::open(&node, &format!("key={other}")).await;
+    socket.watch(&expiring, 0).await;
+    let busy = socket.message().await;
+    assert_eq!(
+        (&busy["key"], &busy["code"]),
+        (&json!(expiring), &json!(-3))
+    );
+    drop(held);
+    // Nothing else happens on this socket until then.
+    let gone = socket.message().await;
+    assert_eq!(
+        (&gone["key"], &gone["code"]),
+        (&json!(expiring), &json!(-4))
+    );
+}
+
+#[tokio::test]
 async fn fragments_without_an_end_are_a_message_that_is_too_long() {
     let node = Node::start(&[]).await;
     let mut socket = Socket::open(&node, "key=k").await;

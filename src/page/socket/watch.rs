@@ -72,13 +72,16 @@ impl Watch {
         watch
     }
 
-    /// Returns when the watch must be polled again. A wait whose key is still being opened goes on
-    /// for a moment.
-    pub(super) fn due(&self, now: Instant) -> Instant {
+    /// Returns when the watch must be polled again, if it does not wake its task by itself. A wait
+    /// whose key is still being opened goes on for a moment.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         match self.state {
-            WaitState::Pauses(until) => until,
-            _ if self.deadline > now => self.deadline,
-            _ => self.deadline + OPEN_GRACE,
+            WaitState::Pauses(until) => Some(until),
+            WaitState::Opened(_) => Some(self.deadline),
+            WaitState::Begins(_) => [self.deadline, self.deadline + OPEN_GRACE]
+                .into_iter()
+                .find(|due| *due > now),
+            WaitState::Ends(_) | WaitState::Ended(_) | WaitState::Over => None,
         }
     }
 
@@ -180,6 +183,13 @@ impl Watch {
                 self.state = state;
                 None
             }
+        }
+    }
+
+    /// Ends a pause without a further wait, because the socket is about to end.
+    pub(super) fn end_pause(&mut self) {
+        if matches!(self.state, WaitState::Pauses(_)) {
+            self.state = WaitState::Over;
         }
     }
 
