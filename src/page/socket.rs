@@ -216,8 +216,10 @@ impl Session {
                 Poll::Pending => false,
             };
             let polled = self.poll_watches(socket, wakes, cx);
-            // The timer has fired, so it must be set again.
-            if polled.is_ready() || !is_due {
+            // The timer has fired, so it must be set again. In a drain the socket waits only for keys
+            // that are being opened, which wake the task, and a watch may stay due.
+            let is_open = wakes.stop.stop().state() == Course::Open;
+            if polled.is_ready() || !is_due || !is_open {
                 return polled;
             }
         }
@@ -258,7 +260,6 @@ impl Session {
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let mut begins = false;
         for (at, watch) in self.watches.iter_mut().enumerate() {
-            watch.end_pause();
             watch.advance(cx);
             if let Some(heard) = watch.take_end() {
                 return Poll::Ready(Step::Heard(at, heard));

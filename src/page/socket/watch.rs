@@ -186,13 +186,6 @@ impl Watch {
         }
     }
 
-    /// Ends a pause without a further wait, because the socket is about to end.
-    pub(super) fn end_pause(&mut self) {
-        if matches!(self.state, WaitState::Pauses(_)) {
-            self.state = WaitState::Over;
-        }
-    }
-
     /// Returns whether the key is being opened.
     pub(super) fn begins(&self) -> bool {
         matches!(self.state, WaitState::Begins(_))
