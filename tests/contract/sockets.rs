@@ -17,6 +17,16 @@ fn status(key: &str, value: &Value, version: u64, is_final: bool) -> Value {
     })
 }
 
+/// Returns a signed key with this id, which expires after `ttl` seconds.
+async fn issue(node: &Node, id: &str, ttl: u64) -> String {
+    let headers = [("content-type", "application/json")];
+    let body = json!({"id": id, "ttl": ttl}).to_string();
+    let issued = node
+        .internal("POST", "/keys", &headers, body.as_bytes())
+        .await;
+    issued.json()["key"].as_str().expect("a key").to_owned()
+}
+
 /// Returns the time in a reason to come again, and checks it.
 fn retry_after(reason: &str) -> u64 {
     let ms = reason.strip_prefix("retry_after_ms=").expect("a time");
@@ -638,11 +648,7 @@ async fn a_signed_key_is_named_as_the_page_gave_it_and_ends_when_it_expires() {
     let scratch = Scratch::new();
     let file = scratch.file("secrets", "0123456789abcdef0123456789abcdef");
     let node = Launch::new(&["--key-secret-file", &file]).start().await;
-    let headers = [("content-type", "application/json")];
-    let issued = node
-        .internal("POST", "/keys", &headers, br#"{"id":"k","ttl":2}"#)
-        .await;
-    let key = issued.json()["key"].as_str().expect("a key").to_owned();
+    let key = issue(&node, "k", 2).await;
     let mut socket = Socket::open(&node, &format!("key={key}")).await;
     let version = node.set_ok("k", "1").await;
     assert_eq!(
@@ -663,24 +669,25 @@ async fn a_signed_key_is_named_as_the_page_gave_it_and_ends_when_it_expires() {
     node.quiet().await;
 }
 
-#[tokio::test]
-async fn a_signed_key_that_expires_while_there_is_no_room_is_gone() {
-    let scratch = Scratch::new();
+/// A key of one waiter, which `held` has. A socket has one key, and was refused a second one, the
+/// signed key `expiring` of the first key.
+struct Refused {
+    node: Node,
+    held: Socket,
+    socket: Socket,
+    expiring: String,
+}
+
+/// Starts a node, and watches a key that has no room and expires after `ttl` seconds.
+async fn refused(scratch: &Scratch, ttl: u64) -> Refused {
     let file = scratch.file("secrets", "0123456789abcdef0123456789abcdef");
     let args = ["--key-secret-file", &file, "--max-waiters-per-key", "1"];
     let node = Launch::new(&args).start().await;
-    let headers = [("content-type", "application/json")];
-    let issue = async |body: &str| {
-        let issued = node
-            .internal("POST", "/keys", &headers, body.as_bytes())
-            .await;
-        issued.json()["key"].as_str().expect("a key").to_owned()
-    };
-    let lasting = issue(r#"{"id":"k","ttl":600}"#).await;
+    let lasting = issue(&node, "k", 600).await;
     let held = Socket::open(&node, &format!("key={lasting}")).await;
     node.wait_key_waiters("k", 1).await;
-    let other = issue(r#"{"id":"other","ttl":600}"#).await;
-    let expiring = issue(r#"{"id":"k","ttl":2}"#).await;
+    let other = issue(&node, "other", 600).await;
+    let expiring = issue(&node, "k", ttl).await;
     let mut socket = Socket::open(&node, &format!("key={other}")).await;
     socket.watch(&expiring, 0).await;
     let busy = socket.message().await;
@@ -688,6 +695,23 @@ async fn a_signed_key_that_expires_while_there_is_no_room_is_gone() {
         (&busy["key"], &busy["code"]),
         (&json!(expiring), &json!(-3))
     );
+    Refused {
+        node,
+        held,
+        socket,
+        expiring,
+    }
+}
+
+#[tokio::test]
+async fn a_signed_key_that_expires_while_there_is_no_room_is_gone() {
+    let scratch = Scratch::new();
+    let Refused {
+        node,
+        held,
+        mut socket,
+        expiring,
+    } = refused(&scratch, 2).await;
     let gone = socket.message().await;
     assert_eq!(
         (&gone["key"], &gone["code"]),
@@ -703,28 +727,12 @@ async fn a_signed_key_that_expires_while_there_is_no_room_is_gone() {
 #[tokio::test]
 async fn a_signed_key_that_was_refused_first_expires_in_its_time() {
     let scratch = Scratch::new();
-    let file = scratch.file("secrets", "0123456789abcdef0123456789abcdef");
-    let args = ["--key-secret-file", &file, "--max-waiters-per-key", "1"];
-    let node = Launch::new(&args).start().await;
-    let headers = [("content-type", "application/json")];
-    let issue = async |body: &str| {
-        let issued = node
-            .internal("POST", "/keys", &headers, body.as_bytes())
-            .await;
-        issued.json()["key"].as_str().expect("a key").to_owned()
-    };
-    let lasting = issue(r#"{"id":"k","ttl":600}"#).await;
-    let held = Socket::open(&node, &format!("key={lasting}")).await;
-    node.wait_key_waiters("k", 1).await;
-    let other = issue(r#"{"id":"other","ttl":600}"#).await;
-    let expiring = issue(r#"{"id":"k","ttl":5}"#).await;
-    let mut socket = Socket::open(&node, &format!("key={other}")).await;
-    socket.watch(&expiring, 0).await;
-    let busy = socket.message().await;
-    assert_eq!(
-        (&busy["key"], &busy["code"]),
-        (&json!(expiring), &json!(-3))
-    );
+    let Refused {
+        node: _node,
+        held,
+        mut socket,
+        expiring,
+    } = refused(&scratch, 5).await;
     drop(held);
     // Nothing else happens on this socket until then.
     let gone = socket.message().await;
