@@ -25,8 +25,8 @@ pub(crate) fn enter_workspace() -> Outcome<()> {
 /// If cargo does not build it.
 pub(crate) fn deployed() -> Outcome<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    // Cargo sets variables about this package. Build scripts that depend on them (as ring's does) would
-    // run again here, and once more with the next `cargo bench`: minutes each time.
+    // Cargo sets variables about this package. Build scripts that depend on them (as ring's does)
+    // would run again here, and once more with the next `cargo bench`: minutes each time.
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")

@@ -227,6 +227,7 @@ mod tests {
         );
         assert!(waiters.is_empty());
     }
+
     #[tokio::test(start_paused = true)]
     async fn one_wait_brings_many_updates_and_skips_those_that_were_overtaken() {
         let waiters = Waiters::new(1, 1);
