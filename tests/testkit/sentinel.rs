@@ -10,11 +10,16 @@ use crate::{PATIENCE, PAUSE, Redis, Reply, eventually, free_port};
 const ELECTION: Duration = Duration::from_secs(3);
 /// The time within which the sentinels must have another master, however busy the machine is.
 pub const MAX_ELECTION: Duration = PATIENCE.saturating_mul(2);
+/// How many lines of each sentinel's log a report has.
+const LAST_LINES: usize = 25;
 /// The sentinels' name of their master.
 const NAME: &str = "mymaster";
 /// How often the sentinels look, in milliseconds. It is not a setting, but `SENTINEL DEBUG`
 /// changes it. In a version without that command, a failover takes some seconds more.
-const PERIODS: [&str; 12] = [
+///
+/// A sentinel whose machine paused for longer than `tilt-trigger` does nothing for `tilt-period`,
+/// which is half a minute by default. The machines that run these tests do pause.
+const PERIODS: [&str; 16] = [
     "info-period",
     "200",
     "ping-period",
@@ -26,6 +31,10 @@ const PERIODS: [&str; 12] = [
     "min-link-reconnect-period",
     "100",
     "election-timeout",
+    "1000",
+    "tilt-trigger",
+    "10000",
+    "tilt-period",
     "1000",
 ];
 
@@ -223,13 +232,36 @@ impl Sentinels {
                     .await;
                 asks += ELECTION;
             }
-            let logs: Vec<_> = self.sentinels.iter().map(Redis::log).collect();
-            assert!(
-                Instant::now() < until,
-                "the sentinels have no other master than {old}:\n{}",
-                logs.join("\n")
-            );
+            if Instant::now() > until {
+                panic!(
+                    "the sentinels have no other master than {old}:\n{}",
+                    self.report().await
+                );
+            }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Describes what each sentinel and each server says at the moment, and what the sentinels
+    /// did last.
+    async fn report(&self) -> String {
+        let mut report = String::new();
+        for sentinel in &self.sentinels {
+            let log = sentinel.log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            let knows = sentinel.try_command(&["SENTINEL", "MASTER", NAME]).await;
+            let replicas = sentinel.try_command(&["SENTINEL", "REPLICAS", NAME]).await;
+            report += &format!(
+                "sentinel {}:\n{}\n{knows:?}\n{replicas:?}\n",
+                sentinel.port,
+                last.join("\n")
+            );
+        }
+        for redis in &self.redis {
+            let role = redis.try_command(&["ROLE"]).await;
+            report += &format!("server {}: {role:?}\n", redis.port);
+        }
+        report
     }
 }
