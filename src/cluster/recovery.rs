@@ -177,7 +177,7 @@ impl Recovery {
 
     /// Notes that all waiters may have missed updates, if another node says so or this process
     /// stood still. Then all keys are opened again. This is done at most once in
-    /// [`ALL_AGAIN_INTERVAL`].
+    /// [`ALL_AGAIN_INTERVAL`]. Also drops the updates that were kept for long enough.
     ///
     /// # Cancel safety
     /// It runs until it is dropped.
@@ -188,6 +188,7 @@ impl Recovery {
             let now = Instant::now();
             let stood = (now - last).saturating_sub(TICK);
             last = now;
+            lock(&self.confirmed).drop_expired(now);
             if stood >= STALL {
                 warn!(time = ?stood, "this process was suspended: opening all keys of waiters again");
                 self.has_missed_all.store(true, Ordering::Relaxed);

@@ -446,6 +446,29 @@ async fn further_keys_of_all_sockets_leave_room_for_the_first_ones() {
 }
 
 #[tokio::test]
+async fn a_key_that_takes_the_place_of_the_first_one_has_its_room() {
+    let node = Node::start(&["--max-waiters", "8"]).await;
+    let mut one = Socket::open(&node, "key=1").await;
+    for key in ["2", "3", "4"] {
+        one.watch(key, 0).await;
+    }
+    // No further key has room.
+    assert_eq!(one.message().await["code"], -3);
+    let mut other = Socket::open(&node, "key=old").await;
+    node.wait_key_waiters("old", 1).await;
+    // In one piece, so that the new key is still being opened when the old one is left.
+    let frames = [r#"{"watch":"new"}"#, r#"{"unwatch":"old"}"#];
+    let frames = frames.map(|text| masked(0x81, text.as_bytes()));
+    other.conn.send(frames.concat()).await;
+    node.wait_key_waiters("new", 1).await;
+    let version = node.set_ok("new", "1").await;
+    assert_eq!(
+        other.message().await,
+        status("new", &json!(1), version, false)
+    );
+}
+
+#[tokio::test]
 async fn a_key_without_room_is_refused_once_and_its_statuses_are_heard_all_the_same() {
     let node = Node::start(&["--max-waiters", "8", "--hold", "2s"]).await;
     let mut socket = Socket::open(&node, "key=1").await;

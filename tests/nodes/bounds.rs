@@ -240,3 +240,17 @@ async fn updates_for_one_peer_go_together() {
     far.quiet().await;
     settle(&nodes, &redis, 300).await;
 }
+
+#[tokio::test]
+async fn what_is_kept_for_resend_is_dropped_in_its_time_even_if_no_further_set_comes() {
+    let redis = Redis::start(&[]).await;
+    let nodes = Nodes::start(1, &redis.url(), &["--resend", "1s"]).await;
+    let kept = async || {
+        nodes[0]
+            .metric(r#"holdfast_queue_length{queue="confirmed"}"#)
+            .await
+    };
+    nodes[0].set_ok("k", "1").await;
+    assert_eq!(kept().await, 1.0);
+    eventually(async || kept().await == 0.0, "nothing is kept").await;
+}

@@ -41,9 +41,7 @@ impl Confirmed {
     /// Keeps an entry until `until`. Drops the oldest entries if there are too many, and
     /// returns whether it dropped any.
     pub(super) fn insert(&mut self, key: &Key, entry: Entry, now: Instant, until: Instant) -> bool {
-        while let Some((_, old)) = self.updates.pop_expired(now) {
-            self.bytes -= old.update.value_bytes();
-        }
+        self.drop_expired(now);
         let old = self.updates.peek(key);
         if old.is_some_and(|old| old.update.version() >= entry.update.version()) {
             return false;
@@ -68,6 +66,14 @@ impl Confirmed {
             }
         }
         has_let_go
+    }
+
+    /// Drops the entries whose time is over. It must be called now and then, because the values of a
+    /// node that gets no more sets would stay in memory.
+    pub(super) fn drop_expired(&mut self, now: Instant) {
+        while let Some((_, old)) = self.updates.pop_expired(now) {
+            self.bytes -= old.update.value_bytes();
+        }
     }
 
     /// Returns the entries that this generation of the store is not known to have had.

@@ -124,8 +124,15 @@ impl Watch {
     /// Gives the watch the place of a socket's first key.
     pub(super) fn become_first(&mut self) {
         self.is_further = false;
-        if matches!(self.state, WaitState::Pauses(_)) {
-            self.state = WaitState::Pauses(Instant::now());
+        match &mut self.state {
+            WaitState::Opened(opened) => opened.waiting().permit = None,
+            // It was begun for a further key, or refused as one, so it begins again.
+            WaitState::Pauses(_)
+            | WaitState::Begins(_)
+            | WaitState::Ended(Heard::Said(Outcome::Busy, _)) => {
+                self.state = WaitState::Pauses(Instant::now());
+            }
+            WaitState::Ends(_) | WaitState::Ended(_) | WaitState::Over => {}
         }
     }
 
@@ -221,7 +228,7 @@ async fn begin(
     };
     let waiting = SocketWait {
         slot: Slot::new(followed.last),
-        _permit: permit,
+        permit,
     };
     match followed.begin(&handler, deadline, waiting).await {
         Err(Heard::Said(Outcome::Busy, _)) => Err(followed.ask_once(&handler, Outcome::Busy).await),
@@ -234,7 +241,7 @@ async fn begin(
 struct SocketWait {
     slot: Arc<Slot>,
     /// The permit of a further key, for as long as it is waited for.
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Waiting for SocketWait {
@@ -278,7 +285,7 @@ mod tests {
     async fn a_wait_ends_in_time_even_if_there_is_always_news() {
         let mut wait = SocketWait {
             slot: Slot::new(Version::NONE),
-            _permit: None,
+            permit: None,
         };
         wait.slot.allow_answer();
         let version = Version::new(1).expect("small");
