@@ -323,7 +323,10 @@ pub(super) const RESOURCE_POLICY: Setting<&str> = Setting::new(
 
 pub(super) const WIRE: Setting<Arc<Template>> = Setting::new(
     "wire",
-    &Content(|text| Template::parse(text).map(Arc::new)),
+    &Content(|text| {
+        let wire = Template::parse(text).map(Arc::new);
+        wire.map_err(|mistakes| mistakes.join("\n"))
+    }),
     Unset,
     "File with a template of another service's wire, in JSON. Pages written for that service then \
      wait here. Repeatable",

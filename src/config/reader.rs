@@ -80,9 +80,11 @@ impl SettingReader {
     fn parse<T>(&mut self, setting: &Setting<T>, text: &str) -> Option<T> {
         match setting.kind.parse(text) {
             Ok(value) => Some(value),
-            Err(mistake) => {
+            Err(mistakes) => {
                 self.wrong.insert(setting.about.flag);
-                self.refuse(setting, text, &mistake);
+                for mistake in mistakes.lines() {
+                    self.refuse(setting, text, mistake);
+                }
                 None
             }
         }

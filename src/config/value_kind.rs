@@ -11,7 +11,8 @@ pub(super) trait ValueKind<T>: Sync {
     /// Returns the values that are allowed, in Markdown.
     fn range(&self) -> String;
 
-    /// Parses a value. The mistake is a text for people, and does not repeat the value.
+    /// Parses a value. The mistake is a text for people, and does not repeat the value. If there
+    /// are several, each is a line.
     fn parse(&self, text: &str) -> Result<T, String>;
 }
 
