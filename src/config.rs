@@ -8,6 +8,7 @@
 mod check;
 mod declarations;
 pub(crate) mod exposure;
+mod file;
 mod flags;
 mod reader;
 mod redis;

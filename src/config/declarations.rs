@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::header::HeaderValue;
 
+use super::file;
 use super::setting::Preset::{Computed, Unset, Value};
 use super::setting::{Declared, Setting, Shape};
 use super::texts;
@@ -352,7 +353,7 @@ pub(super) const REDIS_FILE: Setting<String> = Setting::new(
     "redis-file",
     &Text {
         unit: "path",
-        range: "a readable file",
+        range: file::RANGE,
         parse: |path| Ok(path.to_owned()),
     },
     Unset,

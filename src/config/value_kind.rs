@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::file;
+
 /// A kind of values, each a `T`.
 pub(super) trait ValueKind<T>: Sync {
     /// Returns the unit, or the name of the kind if it has no unit.
@@ -167,12 +169,10 @@ impl<T> ValueKind<T> for Content<T> {
     }
 
     fn range(&self) -> String {
-        "a readable file".to_owned()
+        file::RANGE.to_owned()
     }
 
     fn parse(&self, path: &str) -> Result<T, String> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
-        (self.0)(&text)
+        (self.0)(&file::read(path)?)
     }
 }

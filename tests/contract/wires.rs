@@ -565,3 +565,46 @@ async fn each_mistake_of_a_bad_template_is_a_line_that_names_the_file() {
     let of_others = lines.iter().filter(|line| line.contains("--hold '25'"));
     assert_eq!((lines.len(), of_others.count()), (4, 1), "{finished:?}");
 }
+
+#[tokio::test]
+async fn a_template_is_read_from_a_file_or_a_pipe_of_up_to_64_kib() {
+    let scratch = Scratch::new();
+    let open = project_file(OPEN);
+    let padded = |bytes: usize| format!("{open}{}", " ".repeat(bytes - open.len()));
+    let most = scratch.file("most", &padded(65_536));
+    let longer = scratch.file("longer", &padded(65_537));
+    let marked = scratch.file("marked", &format!("\u{feff}{open}"));
+    let piped = r#"cat "$PIPED" | "$0" "$@""#;
+    let check = async |path: &str, from: &str| {
+        let launch = Launch::new(&["--check", "--wire", path]).under(piped);
+        launch.env("PIPED", from).run().await
+    };
+    for (path, from) in [
+        (&*most, OPEN),
+        (&marked, OPEN),
+        ("/dev/stdin", OPEN),
+        ("/dev/stdin", &most),
+        ("/dev/stdin", &marked),
+    ] {
+        let finished = check(path, from).await;
+        assert!(finished.status.success(), "{path} {from}: {finished:?}");
+    }
+    let folder = scratch.path("").display().to_string();
+    for (path, from, mistake) in [
+        (&*longer, OPEN, "longer than 65536 bytes"),
+        ("/dev/stdin", &*longer, "longer than 65536 bytes"),
+        ("/dev/stdin", "/dev/zero", "longer than 65536 bytes"),
+        ("/dev/zero", OPEN, "longer than 65536 bytes"),
+        ("/dev/null", OPEN, "EOF while parsing a value"),
+        (&folder, OPEN, "cannot read it: "),
+    ] {
+        let finished = check(path, from).await;
+        assert_eq!(finished.status.code(), Some(64), "{path}: {finished:?}");
+        let named = format!("holdfast: --wire '{path}': {mistake}");
+        let lines = finished.stderr.lines();
+        assert!(
+            lines.filter(|line| line.starts_with(&named)).count() == 1,
+            "{named}: {finished:?}"
+        );
+    }
+}

@@ -21,6 +21,8 @@ impl Template {
     /// Returns all mistakes, as texts for people. Rules that concern several members are checked
     /// only if each member is good by itself.
     pub fn parse(json: &str) -> Result<Self, Vec<String>> {
+        // Some editors write a byte order mark, which is no JSON.
+        let json = json.strip_prefix('\u{feff}').unwrap_or(json);
         let json: Json = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
         let mistakes = Mistakes::default();
         let wire = template(&Place::whole(&json, &mistakes));

@@ -72,6 +72,7 @@ async fn a_token_file_is_there_readable_and_has_a_token() {
         scratch.file("blank", " \n\r\n\t\n"),
         scratch.file("spaced", "two words-3b1f\n"),
         scratch.file("accents", secret),
+        scratch.file("marked", "\u{feff}secret-3b1f\n"),
     ] {
         let finished = run(&["--internal-token-file", &bad, "--check"]).await;
         assert_mistakes(&finished, &["--internal-token-file"]);
@@ -90,6 +91,22 @@ async fn a_token_file_is_there_readable_and_has_a_token() {
         &run(&["--internal-token-file", &latin]).await,
         &["--internal-token-file"],
     );
+}
+
+#[tokio::test]
+async fn a_file_that_never_ends_is_a_mistake_of_each_setting_that_names_one() {
+    let flags = [
+        "--wire",
+        "--redis-file",
+        "--internal-token-file",
+        "--key-secret-file",
+    ];
+    let args = flags.map(|flag| [flag, "/dev/zero"]).concat();
+    let finished = run(&args).await;
+    assert_mistakes(&finished, &flags);
+    let lines = finished.stderr.lines();
+    let named = lines.filter(|line| line.ends_with("'/dev/zero': longer than 65536 bytes"));
+    assert_eq!(named.count(), flags.len(), "{finished:?}");
 }
 
 /// Checks that the start failed with a line that has all of `parts`.
