@@ -14,7 +14,7 @@ impl Template {
             self.callback.as_ref(),
             last.map(|last| &last.parameter),
         ];
-        for twice in doubled(parameters.into_iter().flatten()) {
+        for twice in doubled(parameters.into_iter().flatten().map(String::as_str)) {
             mistakes.push(format!(
                 "the parameter {twice:?} is named by two of key, callback and last"
             ));
@@ -22,7 +22,7 @@ impl Template {
         if self.cases.len() > MAX_CASES {
             mistakes.push(format!("value.cases: more than {MAX_CASES}"));
         }
-        for twice in doubled(self.cases.iter().map(|(is, _)| is)) {
+        for twice in doubled(self.cases.iter().map(|(is, _)| &**is)) {
             mistakes.push(format!("value.cases: two cases have \"is\": {twice:?}"));
         }
         for (place, script, is_of_a_status) in self.scripts() {
@@ -67,8 +67,13 @@ impl Template {
                 has_value |= matches!(part, Part::Member { .. } | Part::Value);
             });
         }
-        if matches!(script, Script::Assign(_)) && count == 0 {
-            mistakes.push("assigns nothing".into());
+        if let Script::Assign(assignments) = script {
+            if count == 0 {
+                mistakes.push("assigns nothing".into());
+            }
+            for twice in doubled(assignments.iter().map(|(variable, _)| variable.name())) {
+                mistakes.push(format!("assigns window.{twice} more than once"));
+            }
         }
         if count > MAX_VALUES {
             mistakes.push(format!("more than {MAX_VALUES} values"));
@@ -110,10 +115,7 @@ fn has_version(script: &Script) -> bool {
 }
 
 /// Returns the texts that stand more than once, each once.
-fn doubled<'a>(texts: impl Iterator<Item = &'a String>) -> BTreeSet<&'a str> {
+fn doubled<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
-    texts
-        .map(String::as_str)
-        .filter(|text| !seen.insert(*text))
-        .collect()
+    texts.filter(|text| !seen.insert(*text)).collect()
 }

@@ -259,6 +259,7 @@ fn a_page_knows_a_status_whose_case_has_the_code_that_it_sent() {
 fn each_mistake_in_a_template_is_named_with_its_place() {
     assert!(Template::parse(&good().to_string()).is_ok());
     let assign = |name: &str| json!({"assign": [{"name": name, "to": 1}]});
+    let assign_both = |one: &str, other: &str| json!({"assign": [{"name": one, "to": 1}, {"name": "c", "to": 2}, {"name": other, "to": 3}]});
     let argument = |part: Json| json!({"call": {"name": "f", "arguments": [part]}});
     let case = |is: &str, code: &str| json!({"is": is, "code": code, "answer": assign("a")});
     let many: Vec<_> = (0..=MAX_VALUES).collect();
@@ -367,6 +368,14 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         (
             vec![("/waiting", json!({"assign": []}))],
             "waiting: assigns nothing",
+        ),
+        (
+            vec![("/waiting", assign_both("a", "window.a"))],
+            "waiting: assigns window.a more than once",
+        ),
+        (
+            vec![("/value/else/answer", assign_both("b", "b"))],
+            "value.else.answer: assigns window.b more than once",
         ),
         (
             vec![("/waiting", json!({"script": "alert(1)"}))],
