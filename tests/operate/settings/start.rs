@@ -3,6 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{assert_good, assert_mistakes, run};
 use holdfast_testkit::{Finished, Launch, Node, Scratch, eventually};
 
@@ -337,6 +339,30 @@ async fn the_start_tells_version_addresses_and_limits() {
             ),
             "{log}"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_start_tells_the_path_and_the_file_of_each_template() {
+    let templates = [
+        ("/connect/l/qrconnect", "deploy/wires/wechat-open.json"),
+        ("/cgi-bin/mmwebwx-bin/login", "deploy/wires/wechat-web.json"),
+    ];
+    let files = templates.map(|(_, file)| file).join(",");
+    let with = Launch::new(&["--log-format", "json"]).env("HOLDFAST_WIRE", &files);
+    let without = Launch::new(&["--log-format", "json"]);
+    for (launch, expected) in [(with, &templates[..]), (without, &[])] {
+        let node = launch.start().await;
+        let mut told = Vec::new();
+        for line in start_log(&node).await {
+            let event: Value = serde_json::from_str(&line).expect("JSON");
+            let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            if field("message") == "serving a template" {
+                told.push((field("path"), field("file")));
+            }
+        }
+        let told: Vec<_> = told.iter().map(|(path, file)| (&**path, &**file)).collect();
+        assert_eq!(told, expected);
     }
 }
 
