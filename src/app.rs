@@ -153,11 +153,9 @@ pub async fn run(
         let writer = Arc::clone(&writer);
         Demo::new(&internal_address, asks_token, &addresses, writer, signing)
     });
-    let answers = Public::new(
-        node.gets(&settings, signing.clone()),
-        settings.wires.clone(),
-        demo,
-    );
+    let wires = settings.wires.iter().map(|(_, wire)| Arc::clone(wire));
+    let wires = wires.collect();
+    let answers = Public::new(node.gets(&settings, signing.clone()), wires, demo);
     let options = node.options(
         &settings,
         PUBLIC,
@@ -222,6 +220,9 @@ fn log_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
         "holdfast starts"
     );
     node.store().log_place(&node.address.url());
+    for (file, wire) in &settings.wires {
+        info!(path = wire.path(), file, "serving a template");
+    }
     for warning in &settings.warnings {
         warn!("{warning}");
     }

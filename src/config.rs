@@ -8,6 +8,7 @@
 mod check;
 mod declarations;
 pub(crate) mod exposure;
+mod file;
 mod flags;
 mod reader;
 mod redis;
@@ -78,7 +79,8 @@ pub struct Settings {
     pub allow_origin: AllowOrigin,
     pub callback_prefix: Prefix,
     pub resource_policy: HeaderValue,
-    pub wires: Vec<Arc<Template>>,
+    /// The templates, each with the path of its file.
+    pub wires: Vec<(String, Arc<Template>)>,
     pub redis: Option<RedisOptions>,
     pub resend: Duration,
     pub advertise: Option<Address>,
@@ -168,7 +170,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
         allow_origin: allow_origin(reader),
         callback_prefix: reader.optional(&CALLBACK_PREFIX).unwrap_or_default(),
         resource_policy: HeaderValue::from_static(reader.value(&RESOURCE_POLICY)),
-        wires: reader.list(&WIRE),
+        wires: reader.named_list(&WIRE),
         redis: redis::read(reader, max_waiters),
         resend: reader.value(&RESEND),
         advertise: reader.optional(&ADVERTISE),

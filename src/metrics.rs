@@ -81,7 +81,7 @@ pub struct Metrics {
     keys_refused: By<KeyRejection, IntCounter>,
     sets: By<SetEnd, IntCounter>,
     unavailable: By<Cause, IntCounter>,
-    wakes: Histogram,
+    wakes: By<Wire, Histogram>,
     waiters: IntGauge,
     waiters_limit: IntGauge,
     waiting_keys: IntGauge,
@@ -128,7 +128,7 @@ impl Default for Metrics {
             keys_refused: all.counters("holdfast_keys_refused_total", KEYS_HELP, "reason"),
             sets: all.counters("holdfast_sets_total", "Sets that ended, by result. Each set of an array counts.", "result"),
             unavailable: all.counters("holdfast_unavailable_total", UNAVAILABLE_HELP, "cause"),
-            wakes: all.histogram("holdfast_wake_seconds", WAKE_HELP, &WAKE_SECONDS),
+            wakes: all.histograms("holdfast_wake_seconds", WAKE_HELP, "wire", &WAKE_SECONDS),
             waiters: all.gauge("holdfast_waiters", "Gets held now."),
             waiters_limit: all.gauge("holdfast_waiters_limit", "The largest number of gets that may be held."),
             waiting_keys: all.gauge("holdfast_waiting_keys", "Keys for which at least one get is held now."),
@@ -172,7 +172,7 @@ const KEYS_HELP: &str =
     "Gets that were refused because of their key, by reason: unsigned, forged or expired.";
 const UNAVAILABLE_HELP: &str =
     "Gets, sets, deletions and reads of a key answered -6, 503 or 507, by cause.";
-const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a waiter. The way between two nodes is not counted.";
+const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a waiter, by wire. The way between two nodes is not counted.";
 const CONNECTIONS_LIMIT_HELP: &str =
     "The largest number of open connections. Beyond it, new ones wait to be accepted.";
 const DROPPED_HELP: &str = "Connections that this node closed before their clients did, by reason.";
@@ -259,9 +259,9 @@ impl Metrics {
     }
 
     /// Records the time from the acceptance of a set until the answer to a get that waited for
-    /// it was written.
-    pub fn record_wake(&self, after: Duration) {
-        self.wakes.observe(after.as_secs_f64());
+    /// it was written on this wire.
+    pub fn record_wake(&self, wire: Wire, after: Duration) {
+        self.wakes[wire].observe(after.as_secs_f64());
     }
 
     /// Counts that a limit was reached, so that something was refused, dropped or delayed.
@@ -317,18 +317,28 @@ impl Metrics {
     /// Returns the totals, from which rates and quantiles can be computed.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let wakes = self.wakes.metric();
-        let wakes = wakes.get_histogram();
-        let buckets = wakes
-            .get_bucket()
-            .iter()
-            .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
-        let all = (f64::INFINITY, wakes.get_sample_count());
         Totals {
             gets: self.gets.iter().map(IntCounter::get).sum(),
             sets: self.sets.iter().map(IntCounter::get).sum(),
-            wakes: buckets.chain([all]).collect(),
+            wakes: self.all_wakes(),
         }
+    }
+
+    /// Returns the buckets of the wakes of all wires together.
+    fn all_wakes(&self) -> Vec<(f64, u64)> {
+        let bounds = WAKE_SECONDS.into_iter().chain([f64::INFINITY]);
+        let mut all: Vec<_> = bounds.map(|bound| (bound, 0)).collect();
+        for wakes in self.wakes.iter() {
+            let wakes = wakes.metric();
+            let wakes = wakes.get_histogram();
+            let buckets = wakes.get_bucket().iter();
+            let counts = buckets.map(|bucket| bucket.cumulative_count());
+            let counts = counts.chain([wakes.get_sample_count()]);
+            for ((_, sum), count) in all.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        all
     }
 
     /// Returns all metrics in the Prometheus text format.
@@ -367,8 +377,13 @@ mod tests {
     fn totals_are_sums_and_cumulative_buckets_that_end_with_all() {
         let metrics = Metrics::default();
         assert_eq!((metrics.totals().gets, metrics.totals().sets), (0, 0));
-        for micros in [20, 60, 3_000, 60_000_000] {
-            metrics.record_wake(Duration::from_micros(micros));
+        for (wire, micros) in [
+            (Wire::Jsonp, 20),
+            (Wire::Events, 60),
+            (Wire::Socket, 3_000),
+            (Wire::Template, 60_000_000),
+        ] {
+            metrics.record_wake(wire, Duration::from_micros(micros));
         }
         metrics.get_ended(GetEnd::Left);
         metrics.get_ended(GetEnd::Success);

@@ -240,8 +240,8 @@ mod tests {
         assert!(own.len() > 6, "{}", own.len());
         for (path, _) in own {
             let with_path = template.replace("/cgi-bin/mmwebwx-bin/login", path);
-            let mistake = Template::parse(&with_path).expect_err(path);
-            assert!(mistake.contains("holdfast's own"), "{mistake}");
+            let mistakes = Template::parse(&with_path).expect_err(path);
+            assert!(mistakes.concat().contains("holdfast's own"), "{mistakes:?}");
         }
     }
 

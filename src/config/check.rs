@@ -44,7 +44,7 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
         reader.refuse_together(&[&INTERNAL, &ADVERTISE], mistake);
     }
     let mut paths = BTreeSet::new();
-    for wire in &settings.wires {
+    for (_, wire) in &settings.wires {
         if !paths.insert(wire.path()) {
             let mistake = format!("two templates have the path {}", wire.path());
             reader.refuse_together(&[&WIRE], &mistake);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::header::HeaderValue;
 
+use super::file;
 use super::setting::Preset::{Computed, Unset, Value};
 use super::setting::{Declared, Setting, Shape};
 use super::texts;
@@ -323,7 +324,10 @@ pub(super) const RESOURCE_POLICY: Setting<&str> = Setting::new(
 
 pub(super) const WIRE: Setting<Arc<Template>> = Setting::new(
     "wire",
-    &Content(|text| Template::parse(text).map(Arc::new)),
+    &Content(|text| {
+        let wire = Template::parse(text).map(Arc::new);
+        wire.map_err(|mistakes| mistakes.join("\n"))
+    }),
     Unset,
     "File with a template of another service's wire, in JSON. Pages written for that service then \
      wait here. Repeatable",
@@ -349,7 +353,7 @@ pub(super) const REDIS_FILE: Setting<String> = Setting::new(
     "redis-file",
     &Text {
         unit: "path",
-        range: "a readable file",
+        range: file::RANGE,
         parse: |path| Ok(path.to_owned()),
     },
     Unset,

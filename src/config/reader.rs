@@ -39,10 +39,18 @@ impl SettingReader {
 
     /// Returns the good values of a list, and notes the mistakes of the others.
     pub(super) fn list<T>(&mut self, setting: &Setting<T>) -> Vec<T> {
-        let texts = self.texts(setting);
+        let named = self.named_list(setting).into_iter();
+        named.map(|(_, value)| value).collect()
+    }
+
+    /// Returns the same, each value with its text as it was given.
+    pub(super) fn named_list<T>(&mut self, setting: &Setting<T>) -> Vec<(String, T)> {
+        let texts = self.texts(setting).into_iter();
         texts
-            .iter()
-            .filter_map(|text| self.parse(setting, text))
+            .filter_map(|text| {
+                let value = self.parse(setting, &text)?;
+                Some((text, value))
+            })
             .collect()
     }
 
@@ -80,9 +88,11 @@ impl SettingReader {
     fn parse<T>(&mut self, setting: &Setting<T>, text: &str) -> Option<T> {
         match setting.kind.parse(text) {
             Ok(value) => Some(value),
-            Err(mistake) => {
+            Err(mistakes) => {
                 self.wrong.insert(setting.about.flag);
-                self.refuse(setting, text, &mistake);
+                for mistake in mistakes.lines() {
+                    self.refuse(setting, text, mistake);
+                }
                 None
             }
         }

@@ -3,6 +3,7 @@
 use super::declarations::{
     MAX_LEASES, REDIS, REDIS_FILE, REDIS_IN_FLIGHT, REDIS_PREFIX, REDIS_TIMEOUT,
 };
+use super::file;
 use super::reader::SettingReader;
 use crate::store::redis::{RedisOptions, Target};
 
@@ -43,8 +44,7 @@ fn target(reader: &mut SettingReader) -> Option<Target> {
 /// be a password in it.
 fn target_of_file(reader: &mut SettingReader) -> Option<Target> {
     let path = reader.optional(&REDIS_FILE)?;
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| format!("cannot read '{path}': {error}"));
+    let text = file::read(&path).map_err(|mistake| format!("'{path}': {mistake}"));
     let parse = |text: String| Target::parse(text.trim()).map_err(|error| error.to_string());
     match text.and_then(parse) {
         Ok(target) => Some(target),

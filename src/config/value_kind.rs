@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::file;
+
 /// A kind of values, each a `T`.
 pub(super) trait ValueKind<T>: Sync {
     /// Returns the unit, or the name of the kind if it has no unit.
@@ -11,7 +13,8 @@ pub(super) trait ValueKind<T>: Sync {
     /// Returns the values that are allowed, in Markdown.
     fn range(&self) -> String;
 
-    /// Parses a value. The mistake is a text for people, and does not repeat the value.
+    /// Parses a value. The mistake is a text for people, and does not repeat the value. If there
+    /// are several, each is a line.
     fn parse(&self, text: &str) -> Result<T, String>;
 }
 
@@ -166,12 +169,10 @@ impl<T> ValueKind<T> for Content<T> {
     }
 
     fn range(&self) -> String {
-        "a readable file".to_owned()
+        file::RANGE.to_owned()
     }
 
     fn parse(&self, path: &str) -> Result<T, String> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
-        (self.0)(&text)
+        (self.0)(&file::read(path)?)
     }
 }

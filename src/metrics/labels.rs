@@ -87,7 +87,8 @@ labels! {
 }
 
 labels! {
-    /// A way on which a page hears a status, as `holdfast_statuses_total` counts it.
+    /// A way on which a page hears a status, as `holdfast_statuses_total` and
+    /// `holdfast_wake_seconds` count it.
     pub Wire {
         /// A script that calls a function.
         Jsonp => "jsonp",

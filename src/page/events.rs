@@ -331,7 +331,7 @@ impl StreamWait<'_> {
     /// Records that a status was written.
     fn record_written(&mut self) {
         if let Some(since) = self.since.take() {
-            self.metrics.record_wake(since.elapsed());
+            self.metrics.record_wake(Wire::Events, since.elapsed());
         }
     }
 }

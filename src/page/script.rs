@@ -178,6 +178,11 @@ impl Variable {
         good.then(|| Self(name.into()))
     }
 
+    /// Returns the name, without `window.`.
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Writes an assignment of this JSON.
     pub(super) fn push_assignment(&self, json: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"window.");

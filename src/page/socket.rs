@@ -238,7 +238,8 @@ impl Session {
             return Poll::Pending;
         }
         for since in self.written.drain(..) {
-            self.handler.metrics.record_wake(since.elapsed());
+            let metrics = &self.handler.metrics;
+            metrics.record_wake(Wire::Socket, since.elapsed());
         }
         if wakes.stop.poll(cx) != Course::Open {
             return self.poll_drained(cx);

@@ -484,23 +484,27 @@ async fn a_bad_template_is_a_mistake_that_names_the_file_and_the_place() {
     for (at, (text, mistake)) in [
         (
             with("/path", json!("/status/get")),
-            "the path \"/status/get\" begins with /status/, which is holdfast's own at line ",
+            "path: \"/status/get\" begins with /status/, which is holdfast's own\n",
         ),
         (
             with("/path", json!("/demo")),
-            "the path \"/demo\" begins with /demo, which is holdfast's own",
+            "path: \"/demo\" begins with /demo, which is holdfast's own\n",
         ),
         (
             with("/waiting", json!({"script": "alert(1)"})),
-            "unknown field `script`, expected `assign` or `call` at line ",
+            "waiting.script: unknown member, expected `assign` or `call`\n",
         ),
         (
             with("/waiting/assign/0/name", json!("window.location")),
-            "\"window.location\" is no variable that may be assigned at line ",
+            "waiting.assign[0].name: \"window.location\" is no variable that may be assigned\n",
         ),
         (
             with("/value/cases/1/is", json!("scanned")),
             "value.cases: two cases have \"is\": \"scanned\"",
+        ),
+        (
+            with("/value/cases/0/answer", json!([])),
+            "value.cases[0].answer: not an object\n",
         ),
         ("{".into(), "EOF while parsing an object at line 1 column 1"),
     ]
@@ -537,4 +541,70 @@ async fn a_bad_template_is_a_mistake_that_names_the_file_and_the_place() {
     let both = Launch::new(&["--check"]).env("HOLDFAST_WIRE", &format!("{OPEN},{WEB}"));
     let finished = both.run().await;
     assert!(finished.status.success(), "{finished:?}");
+}
+
+#[tokio::test]
+async fn each_mistake_of_a_bad_template_is_a_line_that_names_the_file() {
+    let scratch = Scratch::new();
+    let mut wire = called(&Value::Null);
+    wire["hold"] = json!("25");
+    wire["path"] = json!(7);
+    wire["value"]["by"] = json!(null);
+    let file = scratch.file("wire.json", &wire.to_string());
+    let finished = Launch::new(&["--wire", &file, "--hold", "25"]).run().await;
+    assert_eq!(finished.status.code(), Some(64), "{finished:?}");
+    let lines: Vec<_> = finished.stderr.lines().collect();
+    for mistake in [
+        "path: not a string",
+        "hold: not a whole number of seconds from 1 to 600",
+        "value.by: not a string",
+    ] {
+        let line = format!("holdfast: --wire '{file}': {mistake}");
+        assert!(lines.contains(&&*line), "{line}: {finished:?}");
+    }
+    let of_others = lines.iter().filter(|line| line.contains("--hold '25'"));
+    assert_eq!((lines.len(), of_others.count()), (4, 1), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_template_is_read_from_a_file_or_a_pipe_of_up_to_64_kib() {
+    let scratch = Scratch::new();
+    let open = project_file(OPEN);
+    let padded = |bytes: usize| format!("{open}{}", " ".repeat(bytes - open.len()));
+    let most = scratch.file("most", &padded(65_536));
+    let longer = scratch.file("longer", &padded(65_537));
+    let marked = scratch.file("marked", &format!("\u{feff}{open}"));
+    let piped = r#"cat "$PIPED" | "$0" "$@""#;
+    let check = async |path: &str, from: &str| {
+        let launch = Launch::new(&["--check", "--wire", path]).under(piped);
+        launch.env("PIPED", from).run().await
+    };
+    for (path, from) in [
+        (&*most, OPEN),
+        (&marked, OPEN),
+        ("/dev/stdin", OPEN),
+        ("/dev/stdin", &most),
+        ("/dev/stdin", &marked),
+    ] {
+        let finished = check(path, from).await;
+        assert!(finished.status.success(), "{path} {from}: {finished:?}");
+    }
+    let folder = scratch.path("").display().to_string();
+    for (path, from, mistake) in [
+        (&*longer, OPEN, "longer than 65536 bytes"),
+        ("/dev/stdin", &*longer, "longer than 65536 bytes"),
+        ("/dev/stdin", "/dev/zero", "longer than 65536 bytes"),
+        ("/dev/zero", OPEN, "longer than 65536 bytes"),
+        ("/dev/null", OPEN, "EOF while parsing a value"),
+        (&folder, OPEN, "cannot read it: "),
+    ] {
+        let finished = check(path, from).await;
+        assert_eq!(finished.status.code(), Some(64), "{path}: {finished:?}");
+        let named = format!("holdfast: --wire '{path}': {mistake}");
+        let lines = finished.stderr.lines();
+        assert!(
+            lines.filter(|line| line.starts_with(&named)).count() == 1,
+            "{named}: {finished:?}"
+        );
+    }
 }

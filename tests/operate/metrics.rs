@@ -1,11 +1,13 @@
 //! Tests of `GET /metrics`: its content, that it is well formed, and that no choice of a client
 //! adds a series.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::contract::channel::node_id;
-use holdfast_testkit::{Conn, Launch, Node, Nodes, Redis, Response, encode, eventually, request};
+use holdfast_testkit::{
+    Conn, Events, Launch, Node, Nodes, Redis, Response, Socket, encode, eventually, request,
+};
 
 /// One family of metrics in a scrape.
 #[derive(Debug, Default)]
@@ -100,6 +102,12 @@ fn sample(line: &str, family: &str, kind: &str) -> Sample {
     }
 }
 
+/// Returns the value of a sample's label.
+fn label<'a>(sample: &'a Sample, name: &str) -> Option<&'a str> {
+    let found = sample.labels.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| &**value)
+}
+
 async fn scrape(node: &Node) -> Response {
     let response = node.internal("GET", "/metrics", &[], b"").await;
     assert_eq!(response.status, 200);
@@ -191,12 +199,18 @@ async fn metrics_are_prometheus_text_and_complete_from_the_start() {
     }
 }
 
-/// Returns how many wakes were counted, and how long they took together, in seconds.
+/// Returns how many wakes were counted on all wires, and how long they took together, in seconds.
 async fn wakes(node: &Node) -> (u64, f64) {
     let metrics = node.metrics().await;
+    let sum = |name: &str| {
+        let of_name = metrics
+            .iter()
+            .filter(|(series, _)| series.starts_with(name));
+        of_name.map(|(_, value)| value).sum::<f64>()
+    };
     (
-        metrics["holdfast_wake_seconds_count"] as u64,
-        metrics["holdfast_wake_seconds_sum"],
+        sum("holdfast_wake_seconds_count{") as u64,
+        sum("holdfast_wake_seconds_sum{"),
     )
 }
 
@@ -236,14 +250,15 @@ async fn each_answer_to_who_waited_for_a_set_is_a_wake_and_no_other_answer_is() 
     node.quiet().await;
     assert_eq!(wakes(&node).await.0, 21);
     let families = families(scrape(&node).await.text());
+    let wire = |sample| label(sample, "wire");
     let buckets: Vec<_> = families["holdfast_wake_seconds"]
         .samples
         .iter()
-        .filter(|sample| sample.suffix == "_bucket")
+        .filter(|sample| sample.suffix == "_bucket" && wire(sample) == Some("json"))
         .collect();
     let bounds: Vec<_> = buckets
         .iter()
-        .map(|bucket| bucket.labels[0].1.as_str())
+        .filter_map(|bucket| label(bucket, "le"))
         .collect();
     assert_eq!(
         (
@@ -253,6 +268,43 @@ async fn each_answer_to_who_waited_for_a_set_is_a_wake_and_no_other_answer_is() 
         ),
         ("0.00005", "10", "+Inf")
     );
+}
+
+#[tokio::test]
+async fn wakes_are_counted_by_the_wire_of_who_waited() {
+    let node = Node::start(&["--wire", "deploy/wires/wechat-open.json"]).await;
+    let wires = families(scrape(&node).await.text());
+    let wires = |family: &str| -> BTreeSet<String> {
+        let samples = wires[family].samples.iter();
+        let wires = samples.filter_map(|sample| label(sample, "wire"));
+        wires.map(str::to_owned).collect()
+    };
+    let all = wires("holdfast_wake_seconds");
+    assert_eq!((all.len(), &all), (6, &wires("holdfast_statuses_total")));
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    for (wire, target) in [
+        ("jsonp", "/status/get?callback=cb&key="),
+        ("assignment", "/status/get?assign=a&key="),
+        ("json", "/status/get?key="),
+        ("template", "/connect/l/qrconnect?uuid="),
+    ] {
+        let mut conn = Conn::open(&node.public).await;
+        let target = format!("{target}{wire}");
+        conn.send(request("GET", &target, &[], b"")).await;
+        node.wait_key_waiters(wire, 1).await;
+        node.set_ok(wire, "1").await;
+        assert_eq!(conn.read_response().await.status, 200, "{wire}");
+        counts.push((wire, 1));
+        wait_counted(&node, "holdfast_wake_seconds", &counts).await;
+    }
+    let mut events = Events::open(&node, "key=s", &[]).await;
+    let mut socket = Socket::open(&node, "key=s").await;
+    node.wait_key_waiters("s", 2).await;
+    node.set_ok("s", "1").await;
+    events.event().await;
+    socket.message().await;
+    counts.extend([("events", 1), ("socket", 1)]);
+    wait_counted(&node, "holdfast_wake_seconds", &counts).await;
 }
 
 #[tokio::test]

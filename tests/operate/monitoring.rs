@@ -211,6 +211,27 @@ async fn the_dashboard_and_the_alerts_ask_for_what_a_node_tells() {
 }
 
 #[test]
+fn the_lines_of_a_panel_are_split_by_the_same_labels() {
+    let dashboard: Value =
+        serde_json::from_str(&project_file("deploy/grafana-dashboard.json")).expect("JSON");
+    let labels = |target: &Value| {
+        let expr = target["expr"].as_str().unwrap();
+        let labels = expr.split_once(" by (").map(|(_, rest)| rest);
+        labels.map(|rest| rest.split(')').next().unwrap().to_owned())
+    };
+    let mut split = BTreeSet::new();
+    for panel in panels(&dashboard) {
+        let targets = panel["targets"].as_array().unwrap();
+        let of_panel: BTreeSet<_> = targets.iter().map(labels).collect();
+        assert_eq!(of_panel.len(), 1, "{}: {of_panel:?}", panel["title"]);
+        split.extend(of_panel.into_iter().flatten());
+    }
+    for label in ["outcome", "end", "wire"] {
+        assert!(split.contains(label), "{label}: {split:?}");
+    }
+}
+
+#[test]
 fn the_dashboard_loads() {
     let dashboard: Value =
         serde_json::from_str(&project_file("deploy/grafana-dashboard.json")).expect("JSON");

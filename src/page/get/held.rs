@@ -162,7 +162,8 @@ impl Request for HeldGet {
 
     fn written(&self, answer: &Answer, at: Instant) {
         if let Some(since) = answer.since {
-            self.handler.metrics.record_wake(at - since);
+            let wire = self.wanted.wire();
+            self.handler.metrics.record_wake(wire, at - since);
         }
     }
 

@@ -5,34 +5,33 @@ use std::collections::BTreeSet;
 use super::{LastIs, MAX_CASES, MAX_VALUES, Part, Script, Template};
 
 impl Template {
-    /// Checks the rules that concern several members.
-    ///
-    /// # Errors
-    /// Returns the first mistake, as a text for people.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Returns the mistakes against rules that concern several members, as texts for people.
+    pub(super) fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
         let last = self.last.as_ref();
         let parameters = [
             Some(&self.key),
             self.callback.as_ref(),
             last.map(|last| &last.parameter),
         ];
-        if let Some(twice) = doubled(parameters.into_iter().flatten()) {
-            return Err(format!(
+        for twice in doubled(parameters.into_iter().flatten().map(String::as_str)) {
+            mistakes.push(format!(
                 "the parameter {twice:?} is named by two of key, callback and last"
             ));
         }
         if self.cases.len() > MAX_CASES {
-            return Err(format!("value.cases: more than {MAX_CASES}"));
+            mistakes.push(format!("value.cases: more than {MAX_CASES}"));
         }
-        if let Some(twice) = doubled(self.cases.iter().map(|(is, _)| is)) {
-            return Err(format!("value.cases: two cases have \"is\": {twice:?}"));
+        for twice in doubled(self.cases.iter().map(|(is, _)| &**is)) {
+            mistakes.push(format!("value.cases: two cases have \"is\": {twice:?}"));
         }
         for (place, script, is_of_a_status) in self.scripts() {
-            self.check_script(script, is_of_a_status)
-                .map_err(|mistake| format!("{place}: {mistake}"))?;
+            let of_it = self.script_mistakes(script, is_of_a_status).into_iter();
+            mistakes.extend(of_it.map(|mistake| format!("{place}: {mistake}")));
         }
-        self.check_callback()?;
-        self.check_last()
+        mistakes.extend(self.callback_mistake().map(str::to_owned));
+        mistakes.extend(self.last_mistake().map(str::to_owned));
+        mistakes
     }
 
     /// Returns each script, its place in the file, and whether it answers a status.
@@ -44,18 +43,22 @@ impl Template {
             ("busy", &self.busy),
         ];
         let cases = self.cases.iter().enumerate();
-        let cases = cases.map(|(at, (_, case))| (format!("value.cases[{at}]"), &case.script, true));
-        let otherwise = ("value.else".to_owned(), &self.otherwise.script, true);
+        let cases = cases.map(|(at, (_, case))| {
+            let place = format!("value.cases[{at}].answer");
+            (place, &case.script, true)
+        });
+        let otherwise = ("value.else.answer".to_owned(), &self.otherwise.script, true);
         ends.into_iter()
             .map(|(place, script)| (place.to_owned(), script, false))
             .chain(cases)
             .chain([otherwise])
     }
 
-    fn check_script(&self, script: &Script, is_of_a_status: bool) -> Result<(), String> {
+    fn script_mistakes(&self, script: &Script, is_of_a_status: bool) -> Vec<String> {
+        let mut mistakes = Vec::new();
         let is_of_the_page = matches!(script, Script::Call { name: None, .. });
         if is_of_the_page && self.callback.is_none() {
-            return Err("a call without a name needs `callback`".into());
+            mistakes.push("a call without a name needs `callback`".into());
         }
         let (mut count, mut has_value) = (0, false);
         for part in script.parts() {
@@ -64,38 +67,41 @@ impl Template {
                 has_value |= matches!(part, Part::Member { .. } | Part::Value);
             });
         }
-        if matches!(script, Script::Assign(_)) && count == 0 {
-            return Err("assigns nothing".into());
+        if let Script::Assign(assignments) = script {
+            if count == 0 {
+                mistakes.push("assigns nothing".into());
+            }
+            for twice in doubled(assignments.iter().map(|(variable, _)| variable.name())) {
+                mistakes.push(format!("assigns window.{twice} more than once"));
+            }
         }
         if count > MAX_VALUES {
-            return Err(format!("more than {MAX_VALUES} values"));
+            mistakes.push(format!("more than {MAX_VALUES} values"));
         }
         if has_value && !is_of_a_status {
-            return Err("`member` and {\"answer\":\"value\"} are allowed only in `value`".into());
+            mistakes.push("`member` and {\"answer\":\"value\"} are allowed only in `value`".into());
         }
-        Ok(())
+        mistakes
     }
 
-    fn check_callback(&self) -> Result<(), String> {
+    fn callback_mistake(&self) -> Option<&'static str> {
         let is_called =
             |(_, script, _): (_, &Script, _)| matches!(script, Script::Call { name: None, .. });
-        if self.callback.is_some() && !self.scripts().any(is_called) {
-            return Err("callback: every call has a name, so this parameter is never used".into());
-        }
-        Ok(())
+        let is_idle = self.callback.is_some() && !self.scripts().any(is_called);
+        is_idle.then_some("callback: every call has a name, so this parameter is never used")
     }
 
-    fn check_last(&self) -> Result<(), String> {
+    fn last_mistake(&self) -> Option<&'static str> {
         let has_code = self.all_cases().any(|case| case.code.is_some());
         match self.last.as_ref().map(|last| last.is) {
-            Some(LastIs::Code) if !has_code => Err("last: no case has a `code`".into()),
+            Some(LastIs::Code) if !has_code => Some("last: no case has a `code`"),
             Some(LastIs::Version) | None if has_code => {
-                Err("value: a `code` needs `last`, with \"is\": \"code\"".into())
+                Some("value: a `code` needs `last`, with \"is\": \"code\"")
             }
             Some(LastIs::Version) if !self.all_cases().all(|case| has_version(&case.script)) => {
-                Err("last: not every case gives the version to the page".into())
+                Some("last: not every case gives the version to the page")
             }
-            _ => Ok(()),
+            _ => None,
         }
     }
 }
@@ -108,9 +114,8 @@ fn has_version(script: &Script) -> bool {
     found
 }
 
-/// Returns the first text that stands twice.
-fn doubled<'a>(texts: impl IntoIterator<Item = &'a String>) -> Option<&'a str> {
+/// Returns the texts that stand more than once, each once.
+fn doubled<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
-    let mut texts = texts.into_iter();
-    texts.find(|text| !seen.insert(*text)).map(String::as_str)
+    texts.filter(|text| !seen.insert(*text)).collect()
 }

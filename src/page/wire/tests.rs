@@ -259,6 +259,7 @@ fn a_page_knows_a_status_whose_case_has_the_code_that_it_sent() {
 fn each_mistake_in_a_template_is_named_with_its_place() {
     assert!(Template::parse(&good().to_string()).is_ok());
     let assign = |name: &str| json!({"assign": [{"name": name, "to": 1}]});
+    let assign_both = |one: &str, other: &str| json!({"assign": [{"name": one, "to": 1}, {"name": "c", "to": 2}, {"name": other, "to": 3}]});
     let argument = |part: Json| json!({"call": {"name": "f", "arguments": [part]}});
     let case = |is: &str, code: &str| json!({"is": is, "code": code, "answer": assign("a")});
     let many: Vec<_> = (0..=MAX_VALUES).collect();
@@ -268,21 +269,21 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
     for (changes, mistake) in [
         (
             vec![("/pth", json!("/a"))],
-            "unknown field `pth`, expected one of",
+            "pth: unknown member, expected `path`, `key`, `callback`, `last`, `hold`, `waiting`, `gone`, ",
         ),
         (
             vec![("/path", json!("poll"))],
-            "the path \"poll\" is not up to 128 bytes",
+            "path: \"poll\" is not up to 128 bytes",
         ),
-        (vec![("/path", json!(""))], "the path \"\" is not"),
-        (vec![("/path", json!("/"))], "the path \"/\" is not"),
-        (vec![("/path", json!("/a/"))], "the path \"/a/\" is not"),
+        (vec![("/path", json!(""))], "path: \"\" is not"),
+        (vec![("/path", json!("/"))], "path: \"/\" is not"),
+        (vec![("/path", json!("/a/"))], "path: \"/a/\" is not"),
         (
             vec![("/path", json!("/a/../b"))],
-            "the path \"/a/../b\" is not",
+            "path: \"/a/../b\" is not",
         ),
-        (vec![("/path", json!("/{a}"))], "the path \"/{a}\" is not"),
-        (vec![("/path", json!("/a?b"))], "the path \"/a?b\" is not"),
+        (vec![("/path", json!("/{a}"))], "path: \"/{a}\" is not"),
+        (vec![("/path", json!("/a?b"))], "path: \"/a?b\" is not"),
         (
             vec![("/path", json!(format!("/{}", "a".repeat(128))))],
             "is not up to 128 bytes",
@@ -299,31 +300,28 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
             vec![("/path", json!("/demo/x"))],
             "begins with /demo, which is",
         ),
-        (vec![("/key", json!(""))], "\"\" is not 1 to 64 letters"),
+        (
+            vec![("/key", json!(""))],
+            "key: \"\" is not 1 to 64 letters",
+        ),
         (
             vec![("/key", json!("a b"))],
-            "\"a b\" is not 1 to 64 letters",
+            "key: \"a b\" is not 1 to 64 letters",
         ),
-        (
-            vec![("/key", json!(5))],
-            "invalid type: integer `5`, expected a string",
-        ),
+        (vec![("/key", json!(5))], "key: not a string"),
         (
             vec![("/hold", json!(0))],
-            "the hold is not from 1 to 600 seconds",
+            "hold: not a whole number of seconds from 1 to 600",
         ),
         (
             vec![("/hold", json!(601))],
-            "the hold is not from 1 to 600 seconds",
+            "hold: not a whole number of seconds from 1 to 600",
         ),
         (
             vec![("/last", json!({"parameter": "l", "is": "x"}))],
-            "unknown variant `x`, expected `version` or `code`",
+            "last.is: \"x\" is not `version` or `code`",
         ),
-        (
-            vec![("/last", json!(["l", "code"]))],
-            "invalid type: sequence, expected an object",
-        ),
+        (vec![("/last", json!(["l", "code"]))], "last: not an object"),
         (
             vec![("/last", json!({"parameter": "id", "is": "version"}))],
             "the parameter \"id\" is named by two of key, callback and last",
@@ -339,7 +337,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/value/cases", json!([case("a", "")]))],
-            "\"\" is not 1 to 64 letters",
+            "value.cases[0].code: \"\" is not 1 to 64 letters",
         ),
         (
             vec![
@@ -352,30 +350,44 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
             vec![("/value/cases", json!(cases))],
             "value.cases: more than 64",
         ),
-        (vec![("/value/els", json!(1))], "unknown field `els`"),
-        (vec![("/waiting", json!({}))], "neither `assign` nor `call`"),
+        (
+            vec![("/value/els", json!(1))],
+            "value.els: unknown member, expected `by`, `cases` or `else`",
+        ),
+        (
+            vec![("/waiting", json!({}))],
+            "waiting: neither `assign` nor `call`",
+        ),
         (
             vec![(
                 "/waiting",
                 json!({"assign": [], "call": {"name": "f", "arguments": []}}),
             )],
-            "both `assign` and `call`",
+            "waiting: both `assign` and `call`",
         ),
         (
             vec![("/waiting", json!({"assign": []}))],
             "waiting: assigns nothing",
         ),
         (
+            vec![("/waiting", assign_both("a", "window.a"))],
+            "waiting: assigns window.a more than once",
+        ),
+        (
+            vec![("/value/else/answer", assign_both("b", "b"))],
+            "value.else.answer: assigns window.b more than once",
+        ),
+        (
             vec![("/waiting", json!({"script": "alert(1)"}))],
-            "unknown field `script`",
+            "waiting.script: unknown member, expected `assign` or `call`",
         ),
         (
             vec![("/waiting", json!("alert(1)"))],
-            "invalid type: string \"alert(1)\", expected an object",
+            "waiting: not an object",
         ),
         (
             vec![("/waiting", assign("location"))],
-            "\"location\" is no variable that may be assigned",
+            "waiting.assign[0].name: \"location\" is no variable that may be assigned",
         ),
         (
             vec![("/waiting", assign("window.a.b"))],
@@ -388,7 +400,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         (vec![("/waiting", assign("a;b"))], "\"a;b\" is no variable"),
         (
             vec![("/waiting", json!({"call": {"name": "f(", "arguments": []}}))],
-            "\"f(\" is no function that may be called",
+            "waiting.call.name: \"f(\" is no function that may be called",
         ),
         (
             vec![("/waiting", json!({"call": {"arguments": []}}))],
@@ -412,11 +424,11 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/gone", argument(json!({"x": 1})))],
-            "unknown field `x`",
+            "gone.call.arguments[0].x: unknown member",
         ),
         (
             vec![("/gone", argument(json!({})))],
-            "not exactly one of `member`, `answer` and `object`",
+            "gone.call.arguments[0]: not exactly one of `member`, `answer` and `object`",
         ),
         (
             vec![(
@@ -427,35 +439,208 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/gone", argument(json!({"answer": "version", "else": 1})))],
-            "`else` without `member`",
+            "gone.call.arguments[0]: `else` without `member`",
         ),
         (
             vec![("/gone", argument(json!({"member": "a", "else": [1]})))],
-            "`else` is no string",
+            "gone.call.arguments[0].else: not a string, a number, true, false or null",
         ),
         (
             vec![("/gone", argument(json!({"answer": "code"})))],
-            "unknown variant `code`, expected `value` or `version`",
+            "gone.call.arguments[0].answer: \"code\" is not `value` or `version`",
         ),
     ] {
-        let file = with(&changes);
-        let found = Template::parse(&file).expect_err(mistake);
-        assert!(found.contains(mistake), "{found}, and not {mistake}");
+        assert_mistake(&with(&changes), mistake);
     }
+    let twice = good()
+        .to_string()
+        .replace("\"gone\":", "\"key\":\"k\",\"gone\":");
     for (text, mistake) in [
         ("", "EOF while parsing a value at line 1 column 0"),
-        ("[]", "invalid type: sequence, expected an object at line 1"),
-        (
-            "{\"path\":\"/a\",\n\"path\":\"/b\"}",
-            "duplicate field `path` at line 2 column 6",
-        ),
-        (
-            "{\"path\":\"/a\"}",
-            "missing field `key` at line 1 column 13",
-        ),
+        ("[]", "the template: not an object"),
+        ("null", "the template: not an object"),
+        (&*twice, "key: given twice"),
+        ("{\"path\":\"/a\",\n}", "at line 2 column 1"),
         (&format!("{} x", good()), "trailing characters at line 1"),
     ] {
-        let found = Template::parse(text).expect_err(mistake);
-        assert!(found.contains(mistake), "{found}, and not {mistake}");
+        assert_mistake(text, mistake);
     }
+}
+
+#[test]
+fn a_member_with_another_json_type_is_named_with_what_it_must_be() {
+    let object = "not an object";
+    let list = "not an array";
+    let string = "not a string";
+    let case = json!({"is": "x", "answer": {"assign": [{"name": "a", "to": 1}]}});
+    let call = json!({"call": {"name": "f", "arguments": [{"member": "m"}, {"object": {"b": 1}}]}});
+    let whole = [
+        ("/last", json!({"parameter": "since", "is": "version"})),
+        ("/value/cases", json!([case])),
+        ("/value/else/answer", call),
+    ];
+    for (pointer, path, what) in [
+        ("/path", "path", string),
+        ("/key", "key", string),
+        ("/callback", "callback", string),
+        ("/last", "last", object),
+        ("/last/parameter", "last.parameter", string),
+        ("/last/is", "last.is", string),
+        (
+            "/hold",
+            "hold",
+            "not a whole number of seconds from 1 to 600",
+        ),
+        ("/waiting", "waiting", object),
+        ("/waiting/assign", "waiting.assign", list),
+        ("/gone", "gone", object),
+        ("/wrong", "wrong", object),
+        ("/busy", "busy", object),
+        ("/value", "value", object),
+        ("/value/by", "value.by", string),
+        ("/value/cases", "value.cases", list),
+        ("/value/else", "value.else", object),
+        ("/value/else/code", "value.else.code", string),
+        ("/value/else/answer", "value.else.answer", object),
+        ("/value/else/answer/call", "value.else.answer.call", object),
+        (
+            "/value/else/answer/call/name",
+            "value.else.answer.call.name",
+            string,
+        ),
+        (
+            "/value/else/answer/call/arguments",
+            "value.else.answer.call.arguments",
+            list,
+        ),
+    ] {
+        for wrong in [json!(2.5), json!(true), json!(-1)] {
+            let file = with(&[&whole[..], &[(pointer, wrong)]].concat());
+            assert_eq!(
+                Template::parse(&file).expect_err(pointer),
+                [format!("{path}: {what}")]
+            );
+        }
+    }
+    // Members of elements, and those that may be any constant.
+    for (pointer, wrong, mistake) in [
+        (
+            "/waiting/assign",
+            json!([[]]),
+            "waiting.assign[0]: not an object",
+        ),
+        (
+            "/waiting/assign",
+            json!([{"name": 1, "to": 1}]),
+            "waiting.assign[0].name: not a string",
+        ),
+        (
+            "/value/cases",
+            json!(["x"]),
+            "value.cases[0]: not an object",
+        ),
+        (
+            "/value/cases/-",
+            json!({"is": 1, "answer": {"assign": [{"name": "a", "to": 1}]}}),
+            "value.cases[1].is: not a string",
+        ),
+        (
+            "/value/else/answer/call/arguments",
+            json!([1, [{"member": 1}]]),
+            "value.else.answer.call.arguments[1][0].member: not a string",
+        ),
+        (
+            "/value/else/answer/call/arguments",
+            json!([{"object": [1]}]),
+            "value.else.answer.call.arguments[0].object: not an object",
+        ),
+        (
+            "/value/else/answer/call/arguments",
+            json!([{"object": {"a b": {"answer": 7}}}]),
+            "value.else.answer.call.arguments[0].object.\"a b\".answer: not a string",
+        ),
+        (
+            "/hold",
+            json!("25"),
+            "hold: not a whole number of seconds from 1 to 600",
+        ),
+    ] {
+        let file = with(&[&whole[..], &[(pointer, wrong)]].concat());
+        assert_eq!(Template::parse(&file).expect_err(mistake), [mistake]);
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_template_are_told_together() {
+    let mistakes = |file: &str| Template::parse(file).expect_err("mistakes");
+    let case =
+        |is: &str, name: &str| json!({"is": is, "answer": {"assign": [{"name": name, "to": 1}]}});
+    // Each member by itself.
+    let file = with(&[
+        ("/path", json!("poll")),
+        ("/hold", json!(2.5)),
+        ("/hodl", json!(25)),
+        (
+            "/busy",
+            json!({"assign": [{"name": "location"}, {"to": 1}]}),
+        ),
+        ("/value/cases", json!([case("a", "b"), case("a", "c.d")])),
+    ]);
+    assert_eq!(
+        mistakes(&file),
+        [
+            "hodl: unknown member, expected `path`, `key`, `callback`, `last`, `hold`, `waiting`, \
+             `gone`, `wrong`, `busy` or `value`",
+            "path: \"poll\" is not up to 128 bytes of segments as /a/b, of letters, digits and \
+             characters of _-.~",
+            "hold: not a whole number of seconds from 1 to 600",
+            "busy.assign[0].name: \"location\" is no variable that may be assigned",
+            "busy.assign[0].to: missing",
+            "busy.assign[1].name: missing",
+            "value.cases[1].answer.assign[0].name: \"c.d\" is no variable that may be assigned",
+        ]
+    );
+    let missing = ["path", "key", "waiting", "gone", "wrong", "busy", "value"];
+    assert_eq!(
+        mistakes("{}"),
+        missing.map(|name| format!("{name}: missing"))
+    );
+    // Then the rules that concern several.
+    let file = with(&[
+        ("/callback", json!("id")),
+        ("/waiting", json!({"assign": []})),
+        (
+            "/gone",
+            json!({"assign": [{"name": "a", "to": {"member": "m"}}]}),
+        ),
+        (
+            "/value/cases",
+            json!([
+                case("a", "b"),
+                case("b", "b"),
+                case("a", "b"),
+                case("b", "b")
+            ]),
+        ),
+    ]);
+    assert_eq!(
+        mistakes(&file),
+        [
+            "the parameter \"id\" is named by two of key, callback and last",
+            "value.cases: two cases have \"is\": \"a\"",
+            "value.cases: two cases have \"is\": \"b\"",
+            "waiting: assigns nothing",
+            "gone: `member` and {\"answer\":\"value\"} are allowed only in `value`",
+            "callback: every call has a name, so this parameter is never used",
+        ]
+    );
+}
+
+/// Checks that this mistake is found in a template.
+fn assert_mistake(file: &str, mistake: &str) {
+    let found = Template::parse(file).expect_err(mistake);
+    assert!(
+        found.iter().any(|text| text.contains(mistake)),
+        "{found:?}, and not {mistake}"
+    );
 }

@@ -3,6 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{assert_good, assert_mistakes, run};
 use holdfast_testkit::{Finished, Launch, Node, Scratch, eventually};
 
@@ -72,6 +74,7 @@ async fn a_token_file_is_there_readable_and_has_a_token() {
         scratch.file("blank", " \n\r\n\t\n"),
         scratch.file("spaced", "two words-3b1f\n"),
         scratch.file("accents", secret),
+        scratch.file("marked", "\u{feff}secret-3b1f\n"),
     ] {
         let finished = run(&["--internal-token-file", &bad, "--check"]).await;
         assert_mistakes(&finished, &["--internal-token-file"]);
@@ -90,6 +93,22 @@ async fn a_token_file_is_there_readable_and_has_a_token() {
         &run(&["--internal-token-file", &latin]).await,
         &["--internal-token-file"],
     );
+}
+
+#[tokio::test]
+async fn a_file_that_never_ends_is_a_mistake_of_each_setting_that_names_one() {
+    let flags = [
+        "--wire",
+        "--redis-file",
+        "--internal-token-file",
+        "--key-secret-file",
+    ];
+    let args = flags.map(|flag| [flag, "/dev/zero"]).concat();
+    let finished = run(&args).await;
+    assert_mistakes(&finished, &flags);
+    let lines = finished.stderr.lines();
+    let named = lines.filter(|line| line.ends_with("'/dev/zero': longer than 65536 bytes"));
+    assert_eq!(named.count(), flags.len(), "{finished:?}");
 }
 
 /// Checks that the start failed with a line that has all of `parts`.
@@ -320,6 +339,30 @@ async fn the_start_tells_version_addresses_and_limits() {
             ),
             "{log}"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_start_tells_the_path_and_the_file_of_each_template() {
+    let templates = [
+        ("/connect/l/qrconnect", "deploy/wires/wechat-open.json"),
+        ("/cgi-bin/mmwebwx-bin/login", "deploy/wires/wechat-web.json"),
+    ];
+    let files = templates.map(|(_, file)| file).join(",");
+    let with = Launch::new(&["--log-format", "json"]).env("HOLDFAST_WIRE", &files);
+    let without = Launch::new(&["--log-format", "json"]);
+    for (launch, expected) in [(with, &templates[..]), (without, &[])] {
+        let node = launch.start().await;
+        let mut told = Vec::new();
+        for line in start_log(&node).await {
+            let event: Value = serde_json::from_str(&line).expect("JSON");
+            let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            if field("message") == "serving a template" {
+                told.push((field("path"), field("file")));
+            }
+        }
+        let told: Vec<_> = told.iter().map(|(path, file)| (&**path, &**file)).collect();
+        assert_eq!(told, expected);
     }
 }
 
