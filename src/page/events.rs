@@ -41,7 +41,6 @@ use crate::page::script::Form;
 use crate::runtime::clock::millis;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::wait::{News, Opened, Slot, Waiting};
-use crate::waiters::Taker;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The longest time without a byte, after which a comment is written. It is below the time after
@@ -308,7 +307,7 @@ impl EventStream {
     }
 }
 
-/// The connection of a stream, and the half of each of its waits that its task uses.
+/// The connection of a stream, and the present wait of the stream.
 struct StreamWait<'a> {
     slot: Arc<Slot>,
     flow: &'a mut Flow,
@@ -337,12 +336,10 @@ impl StreamWait<'_> {
 }
 
 impl Waiting for StreamWait<'_> {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
+    type Shared = Slot;
 
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
+    fn shared(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     fn poll_interrupted(
@@ -385,14 +382,6 @@ impl Waiting for StreamWait<'_> {
             self.comment_at = next_comment();
         }
         self.flow.poll_left(cx).map(|()| Interruption::Left)
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
     }
 }
 

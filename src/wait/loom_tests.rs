@@ -121,6 +121,16 @@ impl Taker for Desk {
     }
 }
 
+impl SharedHalf for Desk {
+    fn allow_answer(&self) -> Option<News> {
+        lock(&self.right).allow_answer()
+    }
+
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
+        lock(&self.right).poll_end(cx)
+    }
+}
+
 /// The side of a request on which its task waits.
 struct Page {
     desk: Arc<Desk>,
@@ -128,12 +138,10 @@ struct Page {
 }
 
 impl Waiting for Page {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Desk>::clone(&self.desk)
-    }
+    type Shared = Desk;
 
-    fn allow_answer(&self) -> Option<News> {
-        lock(&self.desk.right).allow_answer()
+    fn shared(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     fn poll_interrupted(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<Interruption<News>> {
@@ -146,10 +154,6 @@ impl Waiting for Page {
             Ends::Leave => Poll::Ready(Interruption::Left),
             Ends::Drain => Poll::Ready(Interruption::Stopping),
         }
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        lock(&self.desk.right).poll_end(cx)
     }
 }
 
@@ -376,12 +380,10 @@ struct Follower {
 }
 
 impl Waiting for Follower {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
+    type Shared = Slot;
 
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
+    fn shared(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     fn poll_interrupted(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<Interruption<News>> {
@@ -390,14 +392,6 @@ impl Waiting for Follower {
             (Poll::Pending, Ends::Never) => Poll::Pending,
             (Poll::Pending, _) => Poll::Ready(Interruption::Deadline),
         }
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
     }
 }
 

@@ -13,13 +13,12 @@ use tokio::time::Instant;
 use crate::http::response::retry_after_ms;
 use crate::metrics::Limit;
 use crate::model::key::Key;
-use crate::model::status::{Outcome, Version};
+use crate::model::status::Outcome;
 use crate::page::followed::{Followed, Heard};
 use crate::page::get::params::spread;
 use crate::page::get::{GetHandler, OPEN_GRACE};
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::wait::{News, Opened, Slot, Waiting};
-use crate::waiters::Taker;
 
 /// One key that a page follows on its socket.
 pub(super) struct Watch {
@@ -229,8 +228,7 @@ async fn begin(
     }
 }
 
-/// The half of a wait that a socket's task uses. It has no timer: the socket has one for all its
-/// keys ([`Watch::due`]).
+/// A wait of a socket. It has no timer: the socket has one for all its keys ([`Watch::due`]).
 struct SocketWait {
     slot: Arc<Slot>,
     /// The permit of a further key, for as long as it is waited for.
@@ -238,12 +236,10 @@ struct SocketWait {
 }
 
 impl Waiting for SocketWait {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
+    type Shared = Slot;
 
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
+    fn shared(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     fn poll_interrupted(
@@ -257,14 +253,6 @@ impl Waiting for SocketWait {
         }
         self.slot.poll(cx).map(Interruption::Delivery)
     }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
-    }
 }
 
 #[cfg(test)]
@@ -272,7 +260,9 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::model::status::Update;
+    use crate::model::status::{Update, Version};
+    use crate::wait::SharedHalf;
+    use crate::waiters::Taker;
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_in_time_even_if_there_is_always_news() {
@@ -282,7 +272,7 @@ mod tests {
         };
         wait.slot.allow_answer();
         let version = Version::new(1).expect("small");
-        wait.taker().deliver(&Update::Gone(version), None, false);
+        wait.slot.deliver(&Update::Gone(version), None, false);
         let cx = &mut Context::from_waker(Waker::noop());
         let deadline = Instant::now();
         let polled = wait.poll_interrupted(deadline, cx);
