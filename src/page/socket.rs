@@ -14,6 +14,7 @@ mod handshake;
 pub mod message;
 mod session;
 mod watch;
+mod watches;
 
 use std::sync::Arc;
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::event::COMMENT;
 use crate::metrics::{DropReason, Metrics};
 use crate::model::status::Version;
 use crate::net::closing::Course;
 use crate::net::flow::Flow;
 use crate::net::parked::Wakes;
-use crate::page::events::event::COMMENT;
 use crate::runtime::right_to_answer::Interruption;
 use crate::wait::{News, Slot, Waiting};
 

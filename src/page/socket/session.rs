@@ -8,6 +8,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::allowance::Allowance;
+use super::closing::Closing;
+use super::message::{BadMessage, Command};
+use super::watch::Watch;
+use super::watches::Watches;
 use crate::http::response::retry_after_ms;
 use crate::metrics::{Limit, SocketEnd, Wire};
 use crate::model::key::Key;
@@ -20,10 +25,6 @@ use crate::net::socket::{Event, Socket};
 use crate::page::answer::{code_of, keyed_json};
 use crate::page::followed::{Followed, Heard};
 use crate::page::get::GetHandler;
-use crate::page::socket::allowance::Allowance;
-use crate::page::socket::closing::Closing;
-use crate::page::socket::message::{BadMessage, Command};
-use crate::page::socket::watch::Watch;
 use crate::runtime::clock::millis;
 
 /// A socket that watches nothing is closed after this time.
@@ -32,9 +33,7 @@ const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// An accepted socket, and the keys that its page follows on it.
 pub(super) struct Session {
     pub(super) handler: Arc<GetHandler>,
-    watches: Vec<Watch>,
-    /// The place of the watch that has its turn first.
-    turn: usize,
+    watches: Watches,
     allowance: Allowance,
     /// When the socket closes because it watches nothing.
     empty_until: Option<Instant>,
@@ -54,8 +53,7 @@ impl Session {
         Self {
             allowance: Allowance::new(handler.sockets.max_keys),
             handler,
-            watches: Vec::new(),
-            turn: 0,
+            watches: Watches::default(),
             empty_until: Some(Instant::now() + EMPTY_FOR),
             written: Vec::new(),
         }
@@ -105,50 +103,26 @@ impl Session {
     ) -> Poll<Step> {
         // The next message is written only when the page has taken the one before it.
         if socket.is_writing() {
-            self.watches.iter_mut().for_each(|watch| watch.advance(cx));
+            self.watches.advance(cx);
             return Poll::Pending;
         }
         for since in self.written.drain(..) {
             self.handler.metrics.record_wake(since.elapsed());
         }
         if wakes.stop.poll(cx) != Course::Open {
-            return self.poll_drained(cx);
+            return self.watches.poll_drained(cx).map(|heard| match heard {
+                Some((at, heard)) => Step::Heard(at, heard),
+                None => Step::Draining,
+            });
         }
-        let count = self.watches.len();
-        for offset in 0..count {
-            let at = (self.turn + offset) % count;
-            if let Poll::Ready(heard) = self.watches[at].poll(&self.handler, cx) {
-                // A key with many statuses must not keep the others waiting.
-                self.turn = at + 1;
-                return Poll::Ready(Step::Heard(at, heard));
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Becomes ready when the socket may end in a drain. A key that is just being opened may have a
-    /// status, which the page is sent before.
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let mut begins = false;
-        for (at, watch) in self.watches.iter_mut().enumerate() {
-            watch.advance(cx);
-            if let Some(heard) = watch.take_end() {
-                return Poll::Ready(Step::Heard(at, heard));
-            }
-            begins |= watch.begins();
-        }
-        if begins {
-            Poll::Pending
-        } else {
-            Poll::Ready(Step::Draining)
-        }
+        self.watches
+            .poll(&self.handler, cx)
+            .map(|(at, heard)| Step::Heard(at, heard))
     }
 
     /// Returns the next time at which something ends.
     fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let dues = self.watches.iter().filter_map(|watch| watch.due(now));
-        dues.chain(self.empty_until).min()
+        self.watches.due().into_iter().chain(self.empty_until).min()
     }
 
     /// Acts on an event of the socket.
@@ -189,7 +163,7 @@ impl Session {
         match command {
             Ok(Command::Watch(name, last)) => self.watch(name, last, socket),
             Ok(Command::Unwatch(name)) => {
-                if let Some(at) = self.place(&name) {
+                if let Some(at) = self.watches.place(&name) {
                     self.remove(at);
                 }
             }
@@ -215,7 +189,7 @@ impl Session {
 
     /// Begins to follow a key, or follows it from another version on.
     fn watch(&mut self, name: Key, last: Version, socket: &mut Socket) {
-        let place = self.place(&name);
+        let place = self.watches.place(&name);
         let max = self.handler.sockets.max_keys;
         if place.is_none() && self.watches.len() >= max {
             self.handler.metrics.limit_hit(Limit::KeysPerSocket);
@@ -233,23 +207,10 @@ impl Session {
             }
         };
         let followed = Followed::new(&self.handler, admitted.id, last, admitted.left);
-        let is_further = match place {
-            Some(at) => self.watches[at].is_further,
-            None => self.watches.iter().any(|watch| !watch.is_further),
-        };
+        let is_further = self.watches.is_further(place);
         let watch = Watch::begin(&self.handler, name, followed, is_further);
         self.empty_until = None;
-        match place {
-            Some(at) => self.watches[at] = watch,
-            None => {
-                if self.watches.is_empty() {
-                    // Most sockets have one key, and a vector's first growth would make room for
-                    // four.
-                    self.watches.reserve_exact(1);
-                }
-                self.watches.push(watch);
-            }
-        }
+        self.watches.put(place, watch);
     }
 
     /// Acts on the end of one wait.
@@ -301,7 +262,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the socket because the node drains. First sends the statuses that have already come.
+    /// Sends the statuses that have already come, and returns the end of the socket in a drain.
     fn drained(&mut self, socket: &mut Socket) -> Closing {
         for at in 0..self.watches.len() {
             let heard = poll_fn(|cx| self.watches[at].poll(&self.handler, cx)).now_or_never();
@@ -322,18 +283,9 @@ impl Session {
         format!("retry_after_ms={}", self.retry_ms())
     }
 
-    fn place(&self, name: &Key) -> Option<usize> {
-        self.watches.iter().position(|watch| watch.name == *name)
-    }
-
     /// Ends a watch.
     fn remove(&mut self, at: usize) {
         self.watches.remove(at);
-        if self.watches.iter().all(|watch| watch.is_further)
-            && let Some(first) = self.watches.first_mut()
-        {
-            first.become_first();
-        }
         if self.watches.is_empty() {
             self.empty_until = Some(Instant::now() + EMPTY_FOR);
         }
