@@ -1,4 +1,4 @@
-//! An accepted socket at work: it obeys its page's messages, and sends what comes of them.
+//! An accepted socket: it carries out its page's messages, and sends the page what its keys bring.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -85,8 +85,9 @@ impl Session {
                 Poll::Pending => false,
             };
             let polled = self.poll_watches(socket, wakes, cx);
-            // The timer has fired, so it must be set again. In a drain the socket waits only for keys
-            // that are being opened, which wake the task, and a watch may stay due.
+            // If a watch is due, the timer has fired and must be set again. Not in a drain: then a
+            // watch may stay due, and only keys that are being opened are waited for. They wake the
+            // task.
             let is_open = wakes.stop.stop().state() == Course::Open;
             if polled.is_ready() || !is_due || !is_open {
                 return polled;
@@ -120,7 +121,7 @@ impl Session {
             .map(|(at, heard)| Step::Heard(at, heard))
     }
 
-    /// Returns the next time at which something ends.
+    /// Returns when the session must act next, if nothing happens before.
     fn due(&self) -> Option<Instant> {
         self.watches.due().into_iter().chain(self.empty_until).min()
     }
@@ -151,7 +152,7 @@ impl Session {
         }
     }
 
-    /// Carries out what the page asks for.
+    /// Carries out a message of the page, or reports its mistake.
     ///
     /// # Errors
     /// Returns the end of the socket if the message is not understood.
@@ -213,7 +214,7 @@ impl Session {
         self.watches.put(place, watch);
     }
 
-    /// Acts on the end of one wait.
+    /// Acts on the news of the watch at this place, or on the end of its wait.
     ///
     /// # Errors
     /// Returns the end of the socket, if it has one.
@@ -274,6 +275,7 @@ impl Session {
         Closing::with(SocketEnd::Retry, CloseCode::Away, self.retry_reason())
     }
 
+    /// Returns the time after which the page is to ask again.
     fn retry_ms(&self) -> u64 {
         retry_after_ms(self.handler.waiters.len())
     }
@@ -306,6 +308,8 @@ impl Session {
         );
     }
 
+    /// Sends an outcome. It is about `key`, if there is one, up to whose version `last` the page
+    /// knows it.
     fn say(
         &self,
         key: Option<&Key>,

@@ -26,7 +26,8 @@ pub(super) struct Watch {
     /// key only its id.
     pub(super) name: Key,
     pub(super) followed: Followed,
-    /// Whether it takes one of the further keys of all sockets.
+    /// Whether it is not the socket's first key, and needs a permit of
+    /// [`further_keys`](crate::page::socket_limits::SocketLimits::further_keys).
     pub(super) is_further: bool,
     /// When the present wait ends.
     deadline: Instant,
@@ -96,7 +97,7 @@ impl Watch {
         self.state = WaitState::Begins(begins.boxed());
     }
 
-    /// Begins to wait after a pause, or when the signed key has expired.
+    /// Ends the wait. The next one begins after the pause, or earlier if the signed key expires.
     pub(super) fn pause(&mut self, pause: Duration) {
         let ends = [Some(Instant::now() + pause), self.followed.expires];
         self.state = ends
@@ -205,7 +206,7 @@ impl Watch {
     }
 }
 
-/// Begins a wait for a key of a socket. A key without room is at least looked at.
+/// Begins a wait for a key of a socket. If there is no room for it, asks the store once instead.
 async fn begin(
     handler: Arc<GetHandler>,
     followed: Followed,
