@@ -68,24 +68,30 @@ pub(crate) struct News {
     pub(crate) since: Option<Instant>,
 }
 
-/// The half of a wait that the waiting task uses. The task that delivers news uses the other half,
-/// the [`Taker`].
+/// The half of a wait that only its task uses.
 pub(crate) trait Waiting: Send {
-    /// Returns the other half, to which news is delivered.
-    fn taker(&self) -> Arc<dyn Taker>;
+    /// The other half.
+    type Shared: SharedHalf;
 
-    /// Notes that the key is open: from here on a delivery may answer. Returns the news that was
-    /// delivered before, if there was any and it ends the wait.
-    fn allow_answer(&self) -> Option<News>;
+    /// Returns the other half.
+    fn shared(&self) -> &Arc<Self::Shared>;
 
     /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
-    /// [`Self::allow_answer`] is called, the delivery of news does not interrupt it.
+    /// [`SharedHalf::allow_answer`] is called, the delivery of news does not interrupt it.
     // Not a future, because one would add to the memory of each task that waits.
     fn poll_interrupted(
         &mut self,
         deadline: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Interruption<News>>;
+}
+
+/// The half of a wait that its task shares with the deliveries. It is the [`Taker`] in the registry,
+/// so they bring it news.
+pub(crate) trait SharedHalf: Taker + Sized + 'static {
+    /// Notes that the key is open: from here on a delivery may answer. Returns the news that was
+    /// delivered before, if there was any and it ends the wait.
+    fn allow_answer(&self) -> Option<News>;
 
     /// Becomes ready when the delivery that has taken the waiter out of the registry has ended.
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>>;
@@ -98,12 +104,10 @@ pub(crate) trait Waiting: Send {
 }
 
 impl<W: Waiting> Waiting for &mut W {
-    fn taker(&self) -> Arc<dyn Taker> {
-        W::taker(self)
-    }
+    type Shared = W::Shared;
 
-    fn allow_answer(&self) -> Option<News> {
-        W::allow_answer(self)
+    fn shared(&self) -> &Arc<Self::Shared> {
+        W::shared(self)
     }
 
     fn poll_interrupted(
@@ -112,14 +116,6 @@ impl<W: Waiting> Waiting for &mut W {
         cx: &mut Context<'_>,
     ) -> Poll<Interruption<News>> {
         W::poll_interrupted(self, deadline, cx)
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        W::poll_delivery_end(self, cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        W::heard(self)
     }
 }
 
@@ -161,7 +157,7 @@ pub(crate) struct Opened<W> {
     cause: Cause,
 }
 
-/// A waiter in the registry, and the half of the wait that its task uses.
+/// A waiter in the registry, and its wait.
 #[derive(Debug)]
 struct Place<W> {
     waiting: W,
@@ -179,7 +175,7 @@ impl<W: Waiting> Registered<W> {
         last: Version,
         waiting: W,
     ) -> Result<Self, Full> {
-        let waiter = waiters.register(key, last, waiting.taker())?;
+        let waiter = waiters.register(key, last, Arc::<W::Shared>::clone(waiting.shared()))?;
         let place = Place { waiting, waiter };
         Ok(Self { place, last })
     }
@@ -187,7 +183,7 @@ impl<W: Waiting> Registered<W> {
     /// Registers a waiter that the node itself needs, as for its health check. It is registered
     /// even if the node is full.
     pub(crate) fn own(waiters: &Arc<Waiters>, key: &Key, last: Version, waiting: W) -> Self {
-        let waiter = waiters.register_own(key, last, waiting.taker());
+        let waiter = waiters.register_own(key, last, Arc::<W::Shared>::clone(waiting.shared()));
         let place = Place { waiting, waiter };
         Self { place, last }
     }
@@ -251,7 +247,7 @@ impl<W: Waiting> Registered<W> {
             Err(error) => return Err(place.leave_with(End::Refused(error)).await),
         }
         // From here on a delivery may answer by itself.
-        match place.waiting.allow_answer() {
+        match place.waiting.shared().allow_answer() {
             Some(news) => Err(End::News(news)),
             None => Ok(Opened { place, cause }),
         }
@@ -270,7 +266,7 @@ impl<W: Waiting> Opened<W> {
         self.place.waiting.poll_interrupted(deadline, cx)
     }
 
-    /// Returns the half of the wait that its task uses.
+    /// Returns the half of the wait that only its task uses.
     pub(crate) fn waiting(&mut self) -> &mut W {
         &mut self.place.waiting
     }
@@ -352,16 +348,16 @@ impl<W: Waiting> Place<W> {
     /// there would be no other answer.
     async fn leave(self) -> Result<bool, DeliveryEnd<News>> {
         let Self { waiting, waiter } = self;
-        let left = match waiting.heard() {
+        let left = match waiting.shared().heard() {
             None => waiter.leave(),
             Some(heard) => waiter.leave_after(heard),
         };
         match left {
             Left::Opened => Ok(true),
             Left::Unopened => Ok(false),
-            Left::Taken => Err(poll_fn(|cx| waiting.poll_delivery_end(cx)).await),
+            Left::Taken => Err(poll_fn(|cx| waiting.shared().poll_delivery_end(cx)).await),
             Left::Behind(version) => loop {
-                match poll_fn(|cx| waiting.poll_delivery_end(cx)).await {
+                match poll_fn(|cx| waiting.shared().poll_delivery_end(cx)).await {
                     // The news of an earlier delivery.
                     DeliveryEnd::Handed(news) if news.update.version() < version => {}
                     end => return Err(end),

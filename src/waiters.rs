@@ -8,6 +8,8 @@
 //! delivery: it stays, and is noted to know the delivered version.
 
 mod open_state;
+mod unopened;
+mod waiter;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,8 +19,9 @@ use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
 
 use self::open_state::OpenState;
+pub use self::waiter::{Left, Waiter};
 use crate::model::key::{Key, KeyHasher};
-use crate::model::status::{Seen, Update, Version};
+use crate::model::status::{Update, Version};
 use crate::runtime::sharded::{Sharded, shrink};
 use crate::runtime::sync::{AtomicU64, AtomicUsize, Mutex, lock};
 
@@ -92,16 +95,6 @@ struct Entry {
     last: Version,
     opened: OpenState,
     taker: Arc<dyn Taker>,
-}
-
-/// The waiters of one key that need it opened in the store.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Unopened {
-    /// The range of the versions that they know.
-    pub(crate) seen: Seen,
-    /// A number above all of their ids. A waiter with this id or a greater one opens the key
-    /// itself.
-    pub(crate) before: u64,
 }
 
 /// A limit on waiters is reached.
@@ -290,83 +283,6 @@ impl Waiters {
         keys
     }
 
-    /// Returns the keys with a waiter that needs its key opened in this epoch of the store. Takes
-    /// each lock in turn.
-    pub(crate) fn unopened(&self, epoch: u64) -> Vec<Key> {
-        let mut keys = Vec::new();
-        self.by_key.visit(|shard| {
-            let unopened =
-                |waiters: &Vec<Entry>| waiters.iter().any(|entry| entry.opened.is_due(epoch));
-            keys.extend(
-                shard
-                    .iter()
-                    .filter(|(_, waiters)| unopened(waiters))
-                    .map(|(key, _)| key.clone()),
-            );
-            false
-        });
-        keys
-    }
-
-    /// Returns the waiters of one key that need it opened in this epoch, if there are any. The
-    /// caller must open the key next: an update that is missed from here on is noted anew.
-    pub(crate) fn unopened_of(&self, key: &Key, epoch: u64) -> Option<Unopened> {
-        let mut shard = self.by_key.lock(key);
-        let mut seen: Option<Seen> = None;
-        for held in shard
-            .get_mut(key)
-            .into_iter()
-            .flatten()
-            .filter(|held| held.opened.is_due(epoch))
-        {
-            held.opened.begin();
-            let (least, most) = seen.map_or((held.last, held.last), |seen| (seen.least, seen.most));
-            seen = Some(Seen {
-                least: least.min(held.last),
-                most: most.max(held.last),
-            });
-        }
-        Some(Unopened {
-            seen: seen?,
-            before: self.next_id.load(Ordering::Relaxed),
-        })
-    }
-
-    /// Notes that a key was opened again for its waiters with an id below `before`.
-    pub(crate) fn note_opened_again(&self, key: &Key, before: u64, epoch: u64) {
-        let mut shard = self.by_key.lock(key);
-        for held in shard
-            .get_mut(key)
-            .into_iter()
-            .flatten()
-            .filter(|held| held.id < before)
-        {
-            held.opened.open_again(epoch);
-        }
-    }
-
-    /// Notes that the waiters of a key may have missed an update. Returns whether the key has
-    /// waiters.
-    pub(crate) fn missed(&self, key: &Key) -> bool {
-        let mut shard = self.by_key.lock(key);
-        let Some(waiters) = shard.get_mut(key) else {
-            return false;
-        };
-        waiters.iter_mut().for_each(|held| held.opened.miss());
-        true
-    }
-
-    /// Notes that all waiters may have missed an update. Takes each lock in turn.
-    pub(crate) fn missed_all(&self) {
-        self.by_key.visit(|shard| {
-            shard
-                .values_mut()
-                .flatten()
-                .for_each(|held| held.opened.miss());
-            false
-        });
-    }
-
     /// Removes one waiter. Returns it, or `None` if it was not there.
     fn remove(&self, key: &Key, id: u64) -> Option<Entry> {
         let mut shard = self.by_key.lock(key);
@@ -389,69 +305,6 @@ impl Waiters {
 fn remove_key(shard: &mut Shard, key: &Key) {
     shard.remove(key);
     shrink(shard);
-}
-
-/// The place of one held get in the registry. Dropping it removes the waiter, if it is still
-/// there.
-#[derive(Debug)]
-pub struct Waiter {
-    registry: Arc<Waiters>,
-    key: Key,
-    id: u64,
-}
-
-impl Waiter {
-    /// Returns the key that it waits for.
-    pub(crate) fn key(&self) -> &Key {
-        &self.key
-    }
-
-    /// Notes that its key was opened in this epoch of the store.
-    pub(crate) fn note_opened(&self, epoch: u64) {
-        let mut shard = self.registry.by_key.lock(&self.key);
-        let mut waiters = shard.get_mut(&self.key).into_iter().flatten();
-        if let Some(held) = waiters.find(|held| held.id == self.id) {
-            held.opened.open(epoch);
-        }
-    }
-
-    /// Ends the wait for another reason than an update.
-    pub fn leave(self) -> Left {
-        self.leave_after(Version::MAX)
-    }
-
-    /// Ends the wait of a waiter that stayed for further updates. `heard` is the version that it
-    /// knows.
-    pub(crate) fn leave_after(self, heard: Version) -> Left {
-        match self.registry.remove(&self.key, self.id) {
-            Some(entry) if entry.last > heard => Left::Behind(entry.last),
-            Some(entry) if entry.opened.epoch() == 0 => Left::Unopened,
-            Some(_) => Left::Opened,
-            None => Left::Taken,
-        }
-    }
-}
-
-/// The way in which a waiter left.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Left {
-    /// It was still there, and its key had been opened in the store. So there was no update for it,
-    /// unless it missed one and recovery has not opened its key again yet.
-    Opened,
-    /// It was still there, and its key was never opened in the store.
-    Unopened,
-    /// A delivery was faster, and counts this waiter as delivered. Its taker has the update or will
-    /// get it, or is abandoned if that delivery panics.
-    Taken,
-    /// As with [`Left::Taken`], for a waiter that stayed: its taker has the update with this version
-    /// or will get it.
-    Behind(Version),
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.registry.remove(&self.key, self.id);
-    }
 }
 
 #[cfg(test)]

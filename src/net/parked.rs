@@ -209,7 +209,7 @@ impl<R: Request> Parked<R> {
 
     /// Lets deliveries write the answer from here on. Returns the news that was delivered before,
     /// if there was any.
-    pub(crate) fn allow_answer(&self) -> Option<R::News> {
+    pub(crate) fn let_deliveries_answer(&self) -> Option<R::News> {
         lock(&self.state).right.allow_answer()
     }
 
@@ -285,7 +285,7 @@ impl<R: Request> Parked<R> {
     }
 
     /// Becomes ready when something interrupts the wait, at the latest at `deadline`. Before
-    /// [`Self::allow_answer`] is called, the delivery of news does not interrupt it.
+    /// [`Self::let_deliveries_answer`] is called, the delivery of news does not interrupt it.
     pub(crate) fn poll_interrupted(
         &self,
         deadline: Instant,
@@ -324,7 +324,7 @@ impl<R: Request> Parked<R> {
     }
 
     /// Becomes ready when the delivery that has taken the request out of the registry has ended.
-    pub(crate) fn poll_delivery_end(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<R::News>> {
+    pub(crate) fn poll_delivered(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<R::News>> {
         lock(&self.state).right.poll_end(cx)
     }
 

@@ -9,11 +9,12 @@
 //! good (410) and a stream that had ended for good (204) have another status. A comment now and
 //! then shows the browser and the proxies that the stream is alive.
 
+mod event;
+mod resumed;
+mod stream_wait;
+
 use std::future::poll_fn;
-use std::io::{self, Write};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -24,33 +25,26 @@ use hyper::header::{
 use tokio::time::Instant;
 use tracing::debug;
 
+use self::event::{render_outcome, render_retry};
+use self::resumed::Resumed;
+use self::stream_wait::StreamWait;
 use crate::http::origin::Grant;
-use crate::http::response::{NOSNIFF, Response, retry_after_ms};
-use crate::metrics::{DropReason, Metrics, StreamEnd, Wire};
-use crate::model::mistake::{Fault, Mistake};
+use crate::http::response::{NOSNIFF, Response};
+use crate::metrics::{DropReason, StreamEnd, Wire};
+use crate::model::mistake::Mistake;
 use crate::model::signing::Admitted;
-use crate::model::status::{Outcome, Status, Update, Version};
+use crate::model::status::{Outcome, Status, Update};
 use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
-use crate::page::answer::{self, answer_json, code_of};
+use crate::page::answer;
 use crate::page::followed::{Followed, Heard};
 use crate::page::get::GetHandler;
 use crate::page::get::params::{Params, spread};
 use crate::page::script::Form;
 use crate::runtime::clock::millis;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
-use crate::wait::{News, Opened, Slot, Waiting};
-use crate::waiters::Taker;
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// The longest time without a byte, after which a comment is written. It is below the time after
-/// which proxies and firewalls forget a silent connection.
-const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
-/// A comment: a line that every reader ignores.
-const COMMENT: &[u8] = b":\n\n";
-/// The range of the time after which a browser reconnects, in milliseconds.
-const RETRY_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
+use crate::wait::{News, Opened};
 
 /// A request for a stream that passed its checks.
 #[derive(Debug)]
@@ -59,37 +53,6 @@ pub(crate) struct EventStream {
     followed: Followed,
     grant: Grant,
     since: Instant,
-}
-
-/// The content of `last-event-id`: the last event that a browser had when its stream broke off.
-#[derive(Debug, PartialEq, Eq)]
-struct Resumed {
-    last: Version,
-    /// Whether the stream had ended for good, so that the browser need not reconnect.
-    has_ended: bool,
-}
-
-impl Resumed {
-    /// Reads the id of the last event, if the browser sends one.
-    ///
-    /// # Errors
-    /// Fails if its digits are no version that a page may have.
-    fn of(headers: &HeaderMap) -> Result<Option<Self>, Mistake> {
-        let Some(id) = headers.get(LAST_EVENT_ID) else {
-            return Ok(None);
-        };
-        let id = id.as_bytes();
-        let digits = id.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (digits, rest) = id.split_at(digits);
-        let last = match str::from_utf8(digits) {
-            Ok("") | Err(_) => Version::NONE,
-            Ok(digits) => Version::parse(digits)
-                .filter(|last| *last <= Version::MAX_LAST)
-                .ok_or(Mistake::new("last-event-id", Fault::NotAVersion))?,
-        };
-        let has_ended = !digits.is_empty() && matches!(rest, b".final" | b".gone");
-        Ok(Some(Self { last, has_ended }))
-    }
 }
 
 impl GetHandler {
@@ -180,17 +143,11 @@ impl EventStream {
         wakes: &mut Wakes,
     ) -> Result<StreamEnd, Option<DropReason>> {
         flow.begin(self.grant.apply(head()));
-        push_retry(flow, rand::random_range(RETRY_MS));
-        let mut line = StreamWait {
-            slot: Slot::new(self.followed.last),
-            flow,
-            wakes,
-            comment_at: next_comment(),
-            since: None,
-            metrics: Arc::clone(&self.handler.metrics),
-        };
-        let end = self.follow(&mut line).await?;
-        let StreamWait { flow, wakes, .. } = line;
+        flow.push(&render_retry());
+        let metrics = Arc::clone(&self.handler.metrics);
+        let mut wait = StreamWait::new(flow, wakes, self.followed.last, metrics);
+        let end = self.follow(&mut wait).await?;
+        let StreamWait { flow, wakes, .. } = wait;
         if wakes.stop.stop().state() != Course::Open {
             // The browser must reconnect on another connection, so that it reaches another node.
             flow.close();
@@ -201,35 +158,35 @@ impl EventStream {
     }
 
     /// Writes events until the stream has an end.
-    async fn follow(&mut self, line: &mut StreamWait<'_>) -> Result<StreamEnd, Option<DropReason>> {
+    async fn follow(&mut self, wait: &mut StreamWait<'_>) -> Result<StreamEnd, Option<DropReason>> {
         let life_ends = self.since + spread(self.handler.stream_life);
         loop {
-            line.flush().await?;
+            wait.flush().await?;
             if life_ends <= Instant::now() {
-                push_retry(line.flow, rand::random_range(RETRY_MS));
+                wait.flow.push(&render_retry());
                 return Ok(StreamEnd::Life);
             }
-            line.slot = Slot::new(self.followed.last);
+            wait.begin_again(self.followed.last);
             let deadline = self.followed.deadline(&self.handler, Some(life_ends));
             // Boxed, so that it does not add to the memory of a stream during its long wait.
-            let begin = Box::pin(self.followed.begin(&self.handler, deadline, &mut *line));
+            let begin = Box::pin(self.followed.begin(&self.handler, deadline, &mut *wait));
             let heard = match begin.await {
                 Ok(opened) => self.hear(opened, deadline).await,
                 Err(heard) => heard,
             };
             let (outcome, since) = match heard {
                 Heard::Said(outcome, since) => (outcome, since),
-                Heard::Left => return Err(line.flow.take_cut()),
+                Heard::Left => return Err(wait.flow.take_cut()),
                 Heard::Nothing => continue,
             };
             let outcome = match outcome {
                 Outcome::Success(status) if !status.is_final => {
-                    self.push_status(status, since, line);
+                    self.push_status(status, since, wait);
                     continue;
                 }
                 outcome => outcome,
             };
-            self.push_event(&outcome, line);
+            self.push_event(&outcome, wait);
             let end = match outcome {
                 Outcome::Success(_) => StreamEnd::Final,
                 Outcome::Gone(_) => StreamEnd::Gone,
@@ -262,39 +219,20 @@ impl EventStream {
     }
 
     /// Adds a status, after which the stream goes on, as an event.
-    fn push_status(&mut self, status: Status, since: Option<Instant>, line: &mut StreamWait<'_>) {
+    fn push_status(&mut self, status: Status, since: Option<Instant>, wait: &mut StreamWait<'_>) {
         let version = status.version;
-        self.push_event(&Outcome::Success(status), line);
+        self.push_event(&Outcome::Success(status), wait);
         self.followed.last = version;
-        line.since = since;
+        wait.since = since;
     }
 
     /// Adds an outcome to the stream as an event.
-    fn push_event(&self, outcome: &Outcome, line: &mut StreamWait<'_>) {
+    fn push_event(&self, outcome: &Outcome, wait: &mut StreamWait<'_>) {
         if matches!(outcome, Outcome::Success(_)) {
             self.handler.metrics.status_on(Wire::Events);
         }
-        let name = match outcome {
-            Outcome::Gone(_) => Some("gone"),
-            Outcome::Retry => Some("retry"),
-            Outcome::Busy => Some("busy"),
-            Outcome::Unavailable(_) => Some("unavailable"),
-            _ => None,
-        };
-        let comes_again = matches!(
-            outcome,
-            Outcome::Retry | Outcome::Busy | Outcome::Unavailable(_)
-        );
-        let retry_ms = comes_again.then(|| retry_after_ms(self.handler.waiters.len()));
-        let id = match outcome {
-            Outcome::Success(status) if status.is_final => Some((status.version, ".final")),
-            Outcome::Success(status) => Some((status.version, "")),
-            Outcome::Gone(version) => Some((*version, ".gone")),
-            _ => None,
-        };
-        let json = answer_json(code_of(outcome), outcome, self.followed.last, retry_ms);
-        line.flow.push(&render(id, name, retry_ms, &json));
-        line.comment_at = next_comment();
+        let waiters = self.handler.waiters.len();
+        wait.push(&render_outcome(outcome, self.followed.last, waiters));
     }
 
     /// Counts and logs the end of the stream.
@@ -306,99 +244,6 @@ impl EventStream {
         let (end, route) = (end.as_str(), "/status/events");
         debug!(parent: None, listener = "public", route, %key, end, lasted_ms, "stream ended");
     }
-}
-
-/// The connection of a stream, and the half of each of its waits that its task uses.
-struct StreamWait<'a> {
-    slot: Arc<Slot>,
-    flow: &'a mut Flow,
-    wakes: &'a mut Wakes,
-    /// When the next comment is due.
-    comment_at: Instant,
-    /// When the set of the status that is being written was accepted, if that is known.
-    since: Option<Instant>,
-    metrics: Arc<Metrics>,
-}
-
-impl StreamWait<'_> {
-    /// Writes all that was added. See [`Flow::flush`].
-    async fn flush(&mut self) -> Result<(), Option<DropReason>> {
-        self.flow.flush(&mut self.wakes.timer).await?;
-        self.record_written();
-        Ok(())
-    }
-
-    /// Records that a status was written.
-    fn record_written(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.metrics.record_wake(Wire::Events, since.elapsed());
-        }
-    }
-}
-
-impl Waiting for StreamWait<'_> {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
-
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
-    }
-
-    fn poll_interrupted(
-        &mut self,
-        deadline: Instant,
-        cx: &mut Context<'_>,
-    ) -> Poll<Interruption<News>> {
-        // Both before the news: a key with very many statuses must not outlive its end.
-        if self.wakes.stop.poll(cx) != Course::Open {
-            return Poll::Ready(Interruption::Stopping);
-        }
-        if deadline <= Instant::now() {
-            return Poll::Ready(Interruption::Deadline);
-        }
-        loop {
-            match self.flow.poll_write(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.record_written();
-                    // Only now: if the reader is slow, it gets the newest status next.
-                    if let Poll::Ready(end) = self.slot.poll(cx) {
-                        return Poll::Ready(Interruption::Delivery(end));
-                    }
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Interruption::Left),
-                Poll::Pending => {}
-            }
-            // While a comment is not written, another one would only fill memory.
-            let due = self.flow.cut_at().unwrap_or(self.comment_at);
-            if self.wakes.timer.poll(due.min(deadline), cx).is_pending() {
-                break;
-            }
-            if deadline <= due {
-                return Poll::Ready(Interruption::Deadline);
-            }
-            if self.flow.cut_at().is_some() {
-                self.flow.note_cut(DropReason::WriteTimeout);
-                return Poll::Ready(Interruption::Left);
-            }
-            self.flow.push(COMMENT);
-            self.comment_at = next_comment();
-        }
-        self.flow.poll_left(cx).map(|()| Interruption::Left)
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
-    }
-}
-
-/// Returns when the next comment is due, if nothing is written before.
-fn next_comment() -> Instant {
-    Instant::now() + COMMENT_INTERVAL.mul_f64(1.0 - rand::random_range(0.0..=0.25))
 }
 
 /// Returns the head of a stream, without its rights.
@@ -424,98 +269,4 @@ fn over() -> Response {
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
     response
-}
-
-/// Adds the time after which the browser is to reconnect.
-fn push_retry(flow: &mut Flow, ms: u64) {
-    flow.push(format!("retry: {ms}\n\n").as_bytes());
-}
-
-/// Renders an event (the HTML standard, 9.2.5). A line end in the JSON begins another `data` line,
-/// which the browser joins by a line feed: white space is as good as any other there.
-fn render(
-    id: Option<(Version, &str)>,
-    name: Option<&str>,
-    retry_ms: Option<u64>,
-    json: &[u8],
-) -> Vec<u8> {
-    let mut event = Vec::with_capacity(json.len() + 64);
-    let mut lines = || -> io::Result<()> {
-        if let Some(ms) = retry_ms {
-            writeln!(event, "retry: {ms}")?;
-        }
-        if let Some((version, suffix)) = id {
-            writeln!(event, "id: {version}{suffix}")?;
-        }
-        if let Some(name) = name {
-            writeln!(event, "event: {name}")?;
-        }
-        Ok(())
-    };
-    lines().expect("a vector takes all");
-    let mut rest = json;
-    loop {
-        let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
-        event.extend_from_slice(b"data: ");
-        event.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
-        event.push(b'\n');
-        let Some(end) = end else { break };
-        let length = if rest[end..].starts_with(b"\r\n") {
-            2
-        } else {
-            1
-        };
-        rest = &rest[end + length..];
-    }
-    event.push(b'\n');
-    event
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_id_of_the_last_event_says_how_far_a_page_came() {
-        let of = |id: &str| {
-            let id = HeaderValue::from_str(id).expect("a header");
-            Resumed::of(&HeaderMap::from_iter([(LAST_EVENT_ID, id)]))
-        };
-        assert_eq!(Resumed::of(&HeaderMap::new()), Ok(None));
-        for (id, last, has_ended) in [
-            ("", 0, false),
-            ("7", 7, false),
-            ("7.final", 7, true),
-            ("7.gone", 7, true),
-            ("7.finale", 7, false),
-            ("7x", 7, false),
-            (".final", 0, false),
-            ("x7", 0, false),
-        ] {
-            let last = Version::new(last).expect("good");
-            assert_eq!(of(id), Ok(Some(Resumed { last, has_ended })), "{id:?}");
-        }
-        for id in ["9007199254740991", "99999999999999999999.final"] {
-            assert!(of(id).is_err(), "{id}");
-        }
-    }
-
-    #[test]
-    fn line_ends_in_a_value_begin_another_line_of_data() {
-        let version = Version::new(5).expect("good");
-        let event = render(
-            Some((version, ".final")),
-            None,
-            None,
-            b"{\r\n\"a\":\r1,\n\n2}",
-        );
-        let text = String::from_utf8(event).expect("UTF-8");
-        assert_eq!(
-            text,
-            "id: 5.final\ndata: {\ndata: \"a\":\ndata: 1,\ndata: \ndata: 2}\n\n"
-        );
-        let event = render(None, Some("busy"), Some(300), b"{}");
-        let text = String::from_utf8(event).expect("UTF-8");
-        assert_eq!(text, "retry: 300\nevent: busy\ndata: {}\n\n");
-    }
 }

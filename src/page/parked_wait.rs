@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use crate::model::status::Update;
 use crate::net::parked::{Parked, Request, Wakes};
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
-use crate::wait::{News, Waiting};
+use crate::wait::{News, SharedHalf, Waiting};
 use crate::waiters::Taker;
 
-/// The half that the connection's own task uses.
+/// The half that only the connection's own task uses.
 #[derive(Debug)]
 pub(super) struct ParkedWait<'a, R: Request> {
     pub(super) parked: &'a Arc<Parked<R>>,
@@ -19,12 +19,10 @@ pub(super) struct ParkedWait<'a, R: Request> {
 }
 
 impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Parked<R>>::clone(self.parked)
-    }
+    type Shared = Parked<R>;
 
-    fn allow_answer(&self) -> Option<News> {
-        self.parked.allow_answer()
+    fn shared(&self) -> &Arc<Parked<R>> {
+        self.parked
     }
 
     fn poll_interrupted(
@@ -34,13 +32,18 @@ impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
     ) -> Poll<Interruption<News>> {
         self.parked.poll_interrupted(deadline, self.wakes, cx)
     }
+}
+
+impl<R: Request<News = News>> SharedHalf for Parked<R> {
+    fn allow_answer(&self) -> Option<News> {
+        self.let_deliveries_answer()
+    }
 
     fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.parked.poll_delivery_end(cx)
+        self.poll_delivered(cx)
     }
 }
 
-/// The half to which news is delivered.
 impl<R: Request<News = News>> Taker for Parked<R> {
     fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
         let news = News {

@@ -4,19 +4,19 @@
 //! Each key is followed as by an event stream ([`crate::page::followed`]). A socket writes one
 //! message at a time. While the page does not read, the newest status of each key is kept for it.
 //!
-//! A page cannot read the HTTP status of a socket that is refused. So a request is
-//! refused only if it is not a valid WebSocket request, or if its origin is not allowed. A key that is wrong, or not good, is
-//! answered by a message.
+//! A page cannot read the HTTP status of a socket that is refused. So a request is refused only if
+//! it is not a valid WebSocket request, or if its origin is not allowed. A key that is wrong, or not
+//! good, is answered by a message.
 
 mod allowance;
+mod closing;
 mod handshake;
 pub mod message;
+mod session;
 mod watch;
+mod watches;
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -25,28 +25,17 @@ use hyper::header::HeaderMap;
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::allowance::Allowance;
 use self::message::{BadMessage, Command};
-use self::watch::Watch;
+use self::session::Session;
 use crate::http::refusal::Refusal;
-use crate::http::response::{Response, retry_after_ms};
-use crate::metrics::{DropReason, Limit, SocketEnd, Wire};
-use crate::model::key::Key;
-use crate::model::mistake::{Fault, Mistake};
-use crate::model::status::{Outcome, Version};
-use crate::net::closing::Course;
+use crate::http::response::Response;
+use crate::metrics::SocketEnd;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
-use crate::net::socket::frames::{CloseCode, Received};
-use crate::net::socket::{Event, Socket};
-use crate::page::answer::{code_of, keyed_json};
-use crate::page::followed::{Followed, Heard};
+use crate::net::socket::Socket;
 use crate::page::get::GetHandler;
 use crate::page::get::params::Params;
 use crate::runtime::clock::millis;
-
-/// A socket that watches nothing is closed after this time.
-const EMPTY_FOR: Duration = Duration::from_secs(5);
 
 /// A request for a socket that passed its checks.
 #[derive(Debug)]
@@ -135,363 +124,4 @@ fn record_end(handler: &GetHandler, end: SocketEnd, since: Instant) {
     let lasted_ms = millis(since.elapsed());
     let (end, route) = (end.as_str(), "/status/ws");
     debug!(parent: None, listener = "public", route, end, lasted_ms, "socket ended");
-}
-
-/// The end of a socket.
-#[derive(Debug)]
-struct Closing {
-    end: SocketEnd,
-    /// The close that the page is sent. `None` if it sent one itself, or left.
-    says: Option<(CloseCode, String)>,
-    /// The reason why the node ends the connection at once.
-    drops: Option<DropReason>,
-}
-
-impl Closing {
-    fn with(end: SocketEnd, code: CloseCode, reason: impl Into<String>) -> Self {
-        Self {
-            end,
-            says: Some((code, reason.into())),
-            drops: None,
-        }
-    }
-
-    fn without_close(end: SocketEnd, drops: Option<DropReason>) -> Self {
-        let says = None;
-        Self { end, says, drops }
-    }
-}
-
-/// An accepted socket, and the keys that its page follows on it.
-struct Session {
-    handler: Arc<GetHandler>,
-    watches: Vec<Watch>,
-    /// The place of the watch that has its turn first.
-    turn: usize,
-    allowance: Allowance,
-    /// When the socket closes because it watches nothing.
-    empty_until: Option<Instant>,
-    /// For each status that is being written, when its set was accepted.
-    written: Vec<Instant>,
-}
-
-/// Something that a session has to act on.
-enum Step {
-    Socket(Event),
-    Heard(usize, Heard),
-    Draining,
-}
-
-impl Session {
-    fn new(handler: Arc<GetHandler>) -> Self {
-        Self {
-            allowance: Allowance::new(handler.sockets.max_keys),
-            handler,
-            watches: Vec::new(),
-            turn: 0,
-            empty_until: Some(Instant::now() + EMPTY_FOR),
-            written: Vec::new(),
-        }
-    }
-
-    /// Waits for something to do, and does it.
-    ///
-    /// # Errors
-    /// Returns the end of the socket, if it has one.
-    async fn step(&mut self, socket: &mut Socket, wakes: &mut Wakes) -> Result<(), Closing> {
-        match poll_fn(|cx| self.poll(socket, wakes, cx)).await {
-            Step::Socket(event) => self.received(event, socket),
-            Step::Heard(at, heard) => self.heard(at, heard, socket),
-            Step::Draining => Err(self.drained(socket)),
-        }
-    }
-
-    /// Becomes ready when there is something to do.
-    fn poll(&mut self, socket: &mut Socket, wakes: &mut Wakes, cx: &mut Context<'_>) -> Poll<Step> {
-        loop {
-            let is_due = match socket.poll(self.due(), &mut wakes.timer, cx) {
-                // A watch is due.
-                Poll::Ready(Event::Due) if self.empty_until.is_none() => true,
-                Poll::Ready(event) => return Poll::Ready(Step::Socket(event)),
-                Poll::Pending => false,
-            };
-            let polled = self.poll_watches(socket, wakes, cx);
-            // The timer has fired, so it must be set again. In a drain the socket waits only for keys
-            // that are being opened, which wake the task, and a watch may stay due.
-            let is_open = wakes.stop.stop().state() == Course::Open;
-            if polled.is_ready() || !is_due || !is_open {
-                return polled;
-            }
-        }
-    }
-
-    /// Becomes ready when a watch has something to say, or the node drains.
-    fn poll_watches(
-        &mut self,
-        socket: &Socket,
-        wakes: &mut Wakes,
-        cx: &mut Context<'_>,
-    ) -> Poll<Step> {
-        // The next message is written only when the page has taken the one before it.
-        if socket.is_writing() {
-            self.watches.iter_mut().for_each(|watch| watch.advance(cx));
-            return Poll::Pending;
-        }
-        for since in self.written.drain(..) {
-            let metrics = &self.handler.metrics;
-            metrics.record_wake(Wire::Socket, since.elapsed());
-        }
-        if wakes.stop.poll(cx) != Course::Open {
-            return self.poll_drained(cx);
-        }
-        let count = self.watches.len();
-        for offset in 0..count {
-            let at = (self.turn + offset) % count;
-            if let Poll::Ready(heard) = self.watches[at].poll(&self.handler, cx) {
-                // A key with many statuses must not keep the others waiting.
-                self.turn = at + 1;
-                return Poll::Ready(Step::Heard(at, heard));
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Becomes ready when the socket may end in a drain. A key that is just being opened may have a
-    /// status, which the page is sent before.
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let mut begins = false;
-        for (at, watch) in self.watches.iter_mut().enumerate() {
-            watch.advance(cx);
-            if let Some(heard) = watch.take_end() {
-                return Poll::Ready(Step::Heard(at, heard));
-            }
-            begins |= watch.begins();
-        }
-        if begins {
-            Poll::Pending
-        } else {
-            Poll::Ready(Step::Draining)
-        }
-    }
-
-    /// Returns the next time at which something ends.
-    fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let dues = self.watches.iter().filter_map(|watch| watch.due(now));
-        dues.chain(self.empty_until).min()
-    }
-
-    /// Acts on an event of the socket.
-    ///
-    /// # Errors
-    /// Returns the end of the socket, if it has one.
-    fn received(&mut self, event: Event, socket: &mut Socket) -> Result<(), Closing> {
-        let received = match event {
-            Event::Received(received) => received,
-            Event::Cut(why) => return Err(Closing::without_close(SocketEnd::Left, Some(why))),
-            Event::Due => {
-                let reason = "nothing is watched";
-                return Err(Closing::with(SocketEnd::Empty, CloseCode::Normal, reason));
-            }
-        };
-        match received {
-            Received::Ended => Err(Closing::without_close(SocketEnd::Left, None)),
-            Received::Closed => Err(Closing::without_close(SocketEnd::Closed, None)),
-            Received::Wrong(code, reason) => Err(wrong(code, reason)),
-            _ if !self.allowance.take() => Err(wrong(CloseCode::Policy, "too many messages")),
-            Received::Text(text) => self.obey(Command::parse(&text), socket),
-            Received::Binary => Err(wrong(CloseCode::Unsupported, "message: not text")),
-            Received::Control => Ok(()),
-        }
-    }
-
-    /// Carries out what the page asks for.
-    ///
-    /// # Errors
-    /// Returns the end of the socket if the message is not understood.
-    fn obey(
-        &mut self,
-        command: Result<Command, BadMessage>,
-        socket: &mut Socket,
-    ) -> Result<(), Closing> {
-        match command {
-            Ok(Command::Watch(name, last)) => self.watch(name, last, socket),
-            Ok(Command::Unwatch(name)) => {
-                if let Some(at) = self.place(&name) {
-                    self.remove(at);
-                }
-            }
-            Ok(Command::Check) => socket.send(b"{}".to_vec()),
-            Err(BadMessage::Member(mistake, key)) => {
-                self.say(
-                    key.as_ref(),
-                    &Outcome::Invalid(mistake),
-                    Version::NONE,
-                    None,
-                    socket,
-                );
-            }
-            Err(BadMessage::NotAnObject) => {
-                return Err(wrong(CloseCode::Invalid, "message: not a JSON object"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins to follow a key, or follows it from another version on.
-    fn watch(&mut self, name: Key, last: Version, socket: &mut Socket) {
-        let place = self.place(&name);
-        let max = self.handler.sockets.max_keys;
-        if place.is_none() && self.watches.len() >= max {
-            self.handler.metrics.limit_hit(Limit::KeysPerSocket);
-            let outcome = Outcome::Invalid(Mistake::new("watch", Fault::MoreKeys(max)));
-            return self.say(Some(&name), &outcome, last, None, socket);
-        }
-        let admitted = match self.handler.admit(name.clone()) {
-            Ok(admitted) => admitted,
-            Err(why) => {
-                self.handler.metrics.key_refused(why);
-                if let Some(at) = place {
-                    self.remove(at);
-                }
-                return self.say(Some(&name), &Outcome::Gone(last), last, None, socket);
-            }
-        };
-        let followed = Followed::new(&self.handler, admitted.id, last, admitted.left);
-        let is_further = match place {
-            Some(at) => self.watches[at].is_further,
-            None => self.watches.iter().any(|watch| !watch.is_further),
-        };
-        let watch = Watch::begin(&self.handler, name, followed, is_further);
-        self.empty_until = None;
-        match place {
-            Some(at) => self.watches[at] = watch,
-            None => {
-                if self.watches.is_empty() {
-                    // Most sockets have one key, and a vector's first growth would make room for
-                    // four.
-                    self.watches.reserve_exact(1);
-                }
-                self.watches.push(watch);
-            }
-        }
-    }
-
-    /// Acts on the end of one wait.
-    ///
-    /// # Errors
-    /// Returns the end of the socket, if it has one.
-    fn heard(&mut self, at: usize, heard: Heard, socket: &mut Socket) -> Result<(), Closing> {
-        let (outcome, since) = match heard {
-            Heard::Said(Outcome::Retry, _) => return Err(self.drained(socket)),
-            Heard::Said(outcome, since) => (outcome, since),
-            Heard::Nothing | Heard::Left => {
-                self.watches[at].wait(&self.handler);
-                return Ok(());
-            }
-        };
-        let retry_ms = match &outcome {
-            Outcome::Busy if self.watches.len() == 1 => {
-                return Err(Closing::with(
-                    SocketEnd::Busy,
-                    CloseCode::Again,
-                    self.retry_reason(),
-                ));
-            }
-            Outcome::Unavailable(cause) => {
-                self.handler.metrics.unavailable(*cause);
-                Some(self.retry_ms())
-            }
-            // The page is told once, and not at each attempt.
-            Outcome::Busy => match self.watches[at].refused(&self.handler) {
-                Some(pause) => Some(millis(pause)),
-                None => return Ok(()),
-            },
-            _ => None,
-        };
-        self.written.extend(since);
-        self.say_of(at, &outcome, retry_ms, socket);
-        match outcome {
-            Outcome::Success(status) if !status.is_final => {
-                let watch = &mut self.watches[at];
-                watch.followed.last = status.version;
-                if !watch.goes_on() {
-                    watch.wait(&self.handler);
-                }
-            }
-            Outcome::Success(_) | Outcome::Gone(_) => self.remove(at),
-            Outcome::Busy => {}
-            _ => self.watches[at].pause(Duration::from_millis(retry_ms.unwrap_or_default())),
-        }
-        Ok(())
-    }
-
-    /// Ends the socket because the node drains. First sends the statuses that have already come.
-    fn drained(&mut self, socket: &mut Socket) -> Closing {
-        for at in 0..self.watches.len() {
-            let heard = poll_fn(|cx| self.watches[at].poll(&self.handler, cx)).now_or_never();
-            if let Some(Heard::Said(outcome @ (Outcome::Success(_) | Outcome::Gone(_)), _)) = heard
-            {
-                self.say_of(at, &outcome, None, socket);
-            }
-        }
-        Closing::with(SocketEnd::Retry, CloseCode::Away, self.retry_reason())
-    }
-
-    fn retry_ms(&self) -> u64 {
-        retry_after_ms(self.handler.waiters.len())
-    }
-
-    /// Returns the reason of a close after which the page is to reconnect.
-    fn retry_reason(&self) -> String {
-        format!("retry_after_ms={}", self.retry_ms())
-    }
-
-    fn place(&self, name: &Key) -> Option<usize> {
-        self.watches.iter().position(|watch| watch.name == *name)
-    }
-
-    /// Ends a watch.
-    fn remove(&mut self, at: usize) {
-        self.watches.remove(at);
-        if self.watches.iter().all(|watch| watch.is_further)
-            && let Some(first) = self.watches.first_mut()
-        {
-            first.become_first();
-        }
-        if self.watches.is_empty() {
-            self.empty_until = Some(Instant::now() + EMPTY_FOR);
-        }
-    }
-
-    /// Sends the outcome of a watch.
-    fn say_of(&self, at: usize, outcome: &Outcome, retry_ms: Option<u64>, socket: &mut Socket) {
-        let watch = &self.watches[at];
-        if matches!(outcome, Outcome::Success(_)) {
-            self.handler.metrics.status_on(Wire::Socket);
-        }
-        self.say(
-            Some(&watch.name),
-            outcome,
-            watch.followed.last,
-            retry_ms,
-            socket,
-        );
-    }
-
-    fn say(
-        &self,
-        key: Option<&Key>,
-        outcome: &Outcome,
-        last: Version,
-        retry_ms: Option<u64>,
-        socket: &mut Socket,
-    ) {
-        socket.send(keyed_json(key, code_of(outcome), outcome, last, retry_ms));
-    }
-}
-
-/// Returns the end of a socket whose page has broken a rule.
-fn wrong(code: CloseCode, reason: &str) -> Closing {
-    Closing::with(SocketEnd::Wrong, code, reason)
 }

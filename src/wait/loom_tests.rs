@@ -4,13 +4,17 @@
 //!
 //! The tests are named `loom_...` and run by `make loom`.
 
+mod desk;
+mod follower;
+
 use std::sync::Mutex as Record;
 
 use loom::future::block_on;
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
+use self::desk::{Answer, Delivers, Desk, Page};
 use super::*;
-use crate::runtime::right_to_answer::{NextStep, RightToAnswer};
+use crate::runtime::right_to_answer::RightToAnswer;
 use crate::runtime::sharded::lock as note;
 use crate::runtime::sync::{Mutex, lock};
 
@@ -39,17 +43,22 @@ fn key() -> Key {
     Key::parse("k").expect("good")
 }
 
-/// A way in which a delivery goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Delivers {
-    /// The delivery answers if it may.
-    Answer,
-    /// The delivery leaves the answer to the task.
-    News,
-    /// The delivery panics before it has done anything.
-    Nothing,
-    /// The delivery answers if it may, and panics while it does so.
-    AnswerAndPanic,
+/// Starts sets of the key, each on its own thread. Each returns the number of waiters that it was
+/// delivered to, and its version.
+fn spawn_sets(
+    count: usize,
+    waiters: &Arc<Waiters>,
+    store: &Arc<OneKey>,
+) -> Vec<JoinHandle<(usize, u64)>> {
+    let spawn = |_| {
+        let (waiters, store) = (Arc::clone(waiters), Arc::clone(store));
+        thread::spawn(move || {
+            let update = store.put();
+            let count = waiters.deliver(&key(), &update);
+            (count, update.version().get())
+        })
+    };
+    (0..count).map(spawn).collect()
 }
 
 /// An event that ends a wait at any time, besides a delivery.
@@ -59,98 +68,6 @@ enum Ends {
     Deadline,
     Leave,
     Drain,
-}
-
-/// One answer: the version, or `None` if the request was answered without news.
-type Answer = Option<u64>;
-
-/// The side of a request to which news is delivered.
-#[derive(Debug)]
-struct Desk {
-    right: Mutex<RightToAnswer<News, ()>>,
-    delivers: Delivers,
-    /// The greatest version that is no answer. Behind it, the request waits on.
-    known: u64,
-    answers: Record<Vec<Answer>>,
-}
-
-impl Desk {
-    /// Answers. The caller has the lock, and the right.
-    fn answer(&self, right: &mut RightToAnswer<News, ()>, answer: Answer) {
-        right.answered(());
-        note(&self.answers).push(answer);
-    }
-}
-
-impl Taker for Desk {
-    fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
-        if self.delivers == Delivers::Nothing {
-            // The registry does this when a delivery panics. A real panic would also end what
-            // loom runs.
-            return self.abandon();
-        }
-        let news = News {
-            update: update.clone(),
-            since,
-        };
-        let mut right = lock(&self.right);
-        let is_answer = update.version().get() > self.known;
-        let at_once = at_once && is_answer && self.delivers != Delivers::News;
-        let task = match right.deliver(news, at_once) {
-            NextStep::Answer(news) => {
-                self.answer(&mut right, Some(news.update.version().get()));
-                if self.delivers == Delivers::AnswerAndPanic {
-                    drop(right);
-                    return self.abandon();
-                }
-                right.task_after_answer(false)
-            }
-            NextStep::Wake(task) => task,
-        };
-        drop(right);
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-
-    fn abandon(&self) {
-        let task = lock(&self.right).abandon();
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-}
-
-/// The side of a request on which its task waits.
-struct Page {
-    desk: Arc<Desk>,
-    ends: Ends,
-}
-
-impl Waiting for Page {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Desk>::clone(&self.desk)
-    }
-
-    fn allow_answer(&self) -> Option<News> {
-        lock(&self.desk.right).allow_answer()
-    }
-
-    fn poll_interrupted(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<Interruption<News>> {
-        if let Poll::Ready(end) = lock(&self.desk.right).poll(cx) {
-            return Poll::Ready(Interruption::Delivery(end));
-        }
-        match self.ends {
-            Ends::Never => Poll::Pending,
-            Ends::Deadline => Poll::Ready(Interruption::Deadline),
-            Ends::Leave => Poll::Ready(Interruption::Left),
-            Ends::Drain => Poll::Ready(Interruption::Stopping),
-        }
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        lock(&self.desk.right).poll_end(cx)
-    }
 }
 
 /// One run: a request, and sets of its key on other threads.
@@ -177,23 +94,14 @@ impl Run {
     fn once(self) {
         let (waiters, store) = (Waiters::new(10, 10), Arc::<OneKey>::default());
         let desk = Arc::new(Desk {
-            // Whoever waits for a delivery alone wants to know of it. Whoever has another end
-            // has to ask for it.
+            // If nothing else ends the wait, the task wants to know of an answer. Otherwise it asks
+            // when it ends.
             right: Mutex::new(RightToAnswer::new(self.ends == Ends::Never)),
             delivers: self.delivers,
             known: self.known,
             answers: Record::default(),
         });
-        let sets: Vec<_> = (0..self.sets)
-            .map(|_| {
-                let (waiters, store) = (Arc::clone(&waiters), Arc::clone(&store));
-                thread::spawn(move || {
-                    let update = store.put();
-                    let count = waiters.deliver(&key(), &update);
-                    (count, update.version().get())
-                })
-            })
-            .collect();
+        let sets = spawn_sets(self.sets, &waiters, &store);
         let (end, found) = self.wait(&waiters, &store, Arc::clone(&desk));
         match &end {
             End::Answered | End::Left => {}
@@ -367,120 +275,4 @@ fn loom_a_set_that_is_no_answer_is_none_at_the_deadline() {
 #[test]
 fn loom_two_sets_of_which_one_is_no_answer_bring_one_answer_at_the_deadline() {
     check_known(2, Ends::Deadline, 1);
-}
-
-/// A page that goes on to follow its key: its waiter stays in the registry.
-struct Follower {
-    slot: Arc<Slot>,
-    ends: Ends,
-}
-
-impl Waiting for Follower {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
-
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
-    }
-
-    fn poll_interrupted(&mut self, _: Instant, cx: &mut Context<'_>) -> Poll<Interruption<News>> {
-        match (self.slot.poll(cx), self.ends) {
-            (Poll::Ready(end), _) => Poll::Ready(Interruption::Delivery(end)),
-            (Poll::Pending, Ends::Never) => Poll::Pending,
-            (Poll::Pending, _) => Poll::Ready(Interruption::Deadline),
-        }
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
-    }
-}
-
-/// Follows a key from version `last` on for one wait, or until version `until` comes. Returns the
-/// versions that were heard.
-async fn follow(
-    waiters: &Arc<Waiters>,
-    store: &OneKey,
-    last: u64,
-    until: u64,
-    ends: Ends,
-) -> Vec<u64> {
-    let last = Version::new(last).expect("small");
-    let slot = Slot::new(last);
-    let waiting = Follower { slot, ends };
-    let registered = Registered::new(waiters, &key(), last, waiting).expect("room");
-    let now = Instant::now();
-    let version = |news: &News| news.update.version().get();
-    let mut heard = Vec::new();
-    let end = match registered
-        .open_by(async { (1, Ok(store.open(last))) }, || (), now)
-        .await
-    {
-        Err(end) => end,
-        Ok(mut opened) => loop {
-            let interruption = poll_fn(|cx| opened.poll_interrupted(now, cx)).await;
-            if let Interruption::Delivery(DeliveryEnd::Handed(news)) = &interruption {
-                heard.push(version(news));
-                if version(news) < until {
-                    continue;
-                }
-                return heard;
-            }
-            break opened.end(interruption).await;
-        },
-    };
-    if let End::News(news) = &end {
-        heard.push(version(news));
-    }
-    heard
-}
-
-/// Tries all orders of two sets and a page that follows their key, in one wait or in several.
-fn check_follower(ends: Ends) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
-    model.check(move || {
-        let (waiters, store) = (Waiters::new(10, 10), Arc::<OneKey>::default());
-        let sets: Vec<_> = (0..2)
-            .map(|_| {
-                let (waiters, store) = (Arc::clone(&waiters), Arc::clone(&store));
-                thread::spawn(move || {
-                    let update = store.put();
-                    let count = waiters.deliver(&key(), &update);
-                    (count, update.version().get())
-                })
-            })
-            .collect();
-        let mut heard = block_on(follow(&waiters, &store, 0, 2, ends));
-        if ends == Ends::Never {
-            // The open may have found the first status. The next wait begins behind it.
-            while heard.last() != Some(&2) {
-                let last = heard.last().copied().unwrap_or_default();
-                heard.extend(block_on(follow(&waiters, &store, last, 2, ends)));
-            }
-        }
-        assert!(heard.is_sorted_by(|a, b| a < b), "backwards: {heard:?}");
-        let last = heard.last().copied().unwrap_or_default();
-        for set in sets {
-            let (count, version) = set.join().expect("no panic");
-            assert!(count <= 1);
-            assert!(count == 0 || version <= last, "lost {version}: {heard:?}");
-        }
-        assert!(waiters.is_empty());
-    });
-}
-
-#[test]
-fn loom_a_page_that_follows_its_key_hears_of_the_newest_of_two_sets() {
-    check_follower(Ends::Never);
-}
-
-#[test]
-fn loom_what_a_page_that_stops_following_was_given_is_heard() {
-    check_follower(Ends::Deadline);
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::Instant;
 
-use super::{News, Waiting};
+use super::{News, SharedHalf, Waiting};
 use crate::model::status::{Update, Version};
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
@@ -59,28 +59,11 @@ impl Slot {
         })))
     }
 
-    /// See [`Waiting::allow_answer`]. News that was delivered before interrupts the wait, as the
-    /// waiter stays.
-    pub(crate) fn allow_answer(&self) -> Option<News> {
-        lock(&self.0).is_open = true;
-        None
-    }
-
     /// Becomes ready when there is news and the key is open, or when a delivery has failed.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
         let mut content = lock(&self.0);
         let takes = content.is_open;
         content.poll(takes, cx)
-    }
-
-    /// See [`Waiting::poll_delivery_end`].
-    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<News>> {
-        lock(&self.0).poll(true, cx)
-    }
-
-    /// See [`Waiting::heard`].
-    pub(crate) fn heard(&self) -> Version {
-        lock(&self.0).heard
     }
 }
 
@@ -145,13 +128,27 @@ impl Taker for Slot {
     }
 }
 
-impl Waiting for Mailbox {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
+impl SharedHalf for Slot {
+    fn allow_answer(&self) -> Option<News> {
+        lock(&self.0).is_open = true;
+        // News that was delivered before interrupts the wait, as the waiter stays.
+        None
     }
 
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
+    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
+        lock(&self.0).poll(true, cx)
+    }
+
+    fn heard(&self) -> Option<Version> {
+        Some(lock(&self.0).heard)
+    }
+}
+
+impl Waiting for Mailbox {
+    type Shared = Slot;
+
+    fn shared(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     fn poll_interrupted(
@@ -164,14 +161,6 @@ impl Waiting for Mailbox {
         }
         ready!(self.timer.poll(deadline, cx));
         Poll::Ready(Interruption::Deadline)
-    }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
     }
 }
 

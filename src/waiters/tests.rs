@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::status::Seen;
 
 fn key(text: &str) -> Key {
     Key::parse(text).expect("good")

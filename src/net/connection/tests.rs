@@ -363,7 +363,7 @@ impl parked::Request for Patient {
     }
 
     async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
-        assert_eq!(parked.allow_answer(), None);
+        assert_eq!(parked.let_deliveries_answer(), None);
         let deadline = Instant::now() + SECOND * 600;
         assert_eq!(
             poll_fn(|cx| parked.poll_interrupted(deadline, wakes, cx)).await,

@@ -383,7 +383,7 @@ async fn a_wait_whose_delivery_panicked_is_answered_by_its_own_task() {
 async fn an_answer_is_not_replaced_by_what_comes_behind_it() {
     let (trial, mut wakes) = Trial::new();
     let registered = trial.register(&mut wakes);
-    assert_eq!(trial.parked.allow_answer(), None);
+    assert_eq!(trial.parked.let_deliveries_answer(), None);
     trial.parked.answer(&News {
         update: gone(4),
         since: None,
@@ -391,7 +391,7 @@ async fn an_answer_is_not_replaced_by_what_comes_behind_it() {
     trial.parked.deliver(&gone(5), None, true);
     trial.parked.deliver(&gone(5), None, false);
     trial.parked.abandon();
-    let end = poll_fn(|cx| trial.parked.poll_delivery_end(cx)).await;
+    let end = poll_fn(|cx| trial.parked.poll_delivered(cx)).await;
     assert_eq!(end, DeliveryEnd::Answered);
     drop(registered);
     trial.check_empty();

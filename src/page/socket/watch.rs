@@ -13,13 +13,12 @@ use tokio::time::Instant;
 use crate::http::response::retry_after_ms;
 use crate::metrics::Limit;
 use crate::model::key::Key;
-use crate::model::status::{Outcome, Version};
+use crate::model::status::Outcome;
 use crate::page::followed::{Followed, Heard};
 use crate::page::get::params::spread;
 use crate::page::get::{GetHandler, OPEN_GRACE};
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::wait::{News, Opened, Slot, Waiting};
-use crate::waiters::Taker;
 
 /// One key that a page follows on its socket.
 pub(super) struct Watch {
@@ -27,7 +26,8 @@ pub(super) struct Watch {
     /// key only its id.
     pub(super) name: Key,
     pub(super) followed: Followed,
-    /// Whether it takes one of the further keys of all sockets.
+    /// Whether it is not the socket's first key, and needs a permit of
+    /// [`further_keys`](crate::page::socket_limits::SocketLimits::further_keys).
     pub(super) is_further: bool,
     /// When the present wait ends.
     deadline: Instant,
@@ -97,7 +97,7 @@ impl Watch {
         self.state = WaitState::Begins(begins.boxed());
     }
 
-    /// Begins to wait after a pause, or when the signed key has expired.
+    /// Ends the wait. The next one begins after the pause, or earlier if the signed key expires.
     pub(super) fn pause(&mut self, pause: Duration) {
         let ends = [Some(Instant::now() + pause), self.followed.expires];
         self.state = ends
@@ -213,7 +213,7 @@ impl Watch {
     }
 }
 
-/// Begins a wait for a key of a socket. A key without room is at least looked at.
+/// Begins a wait for a key of a socket. If there is no room for it, asks the store once instead.
 async fn begin(
     handler: Arc<GetHandler>,
     followed: Followed,
@@ -236,8 +236,7 @@ async fn begin(
     }
 }
 
-/// The half of a wait that a socket's task uses. It has no timer: the socket has one for all its
-/// keys ([`Watch::due`]).
+/// A wait of a socket. It has no timer: the socket has one for all its keys ([`Watch::due`]).
 struct SocketWait {
     slot: Arc<Slot>,
     /// The permit of a further key, for as long as it is waited for.
@@ -245,12 +244,10 @@ struct SocketWait {
 }
 
 impl Waiting for SocketWait {
-    fn taker(&self) -> Arc<dyn Taker> {
-        Arc::<Slot>::clone(&self.slot)
-    }
+    type Shared = Slot;
 
-    fn allow_answer(&self) -> Option<News> {
-        self.slot.allow_answer()
+    fn shared(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     fn poll_interrupted(
@@ -264,14 +261,6 @@ impl Waiting for SocketWait {
         }
         self.slot.poll(cx).map(Interruption::Delivery)
     }
-
-    fn poll_delivery_end(&self, cx: &mut Context<'_>) -> Poll<DeliveryEnd<News>> {
-        self.slot.poll_end(cx)
-    }
-
-    fn heard(&self) -> Option<Version> {
-        Some(self.slot.heard())
-    }
 }
 
 #[cfg(test)]
@@ -279,7 +268,9 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::model::status::Update;
+    use crate::model::status::{Update, Version};
+    use crate::wait::SharedHalf;
+    use crate::waiters::Taker;
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_in_time_even_if_there_is_always_news() {
@@ -289,7 +280,7 @@ mod tests {
         };
         wait.slot.allow_answer();
         let version = Version::new(1).expect("small");
-        wait.taker().deliver(&Update::Gone(version), None, false);
+        wait.slot.deliver(&Update::Gone(version), None, false);
         let cx = &mut Context::from_waker(Waker::noop());
         let deadline = Instant::now();
         let polled = wait.poll_interrupted(deadline, cx);
