@@ -3,6 +3,7 @@
 
 mod drain;
 mod node;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::drain::Server;
 use self::node::{Node, store_options};
+use self::tls::TlsListeners;
 use crate::cluster::advertise::{self, NoAddress};
 use crate::config::Settings;
 use crate::config::exposure;
@@ -27,7 +30,7 @@ use crate::model::signing::Signing;
 use crate::net::connection::Handling;
 use crate::net::listener::{Address, Listener};
 use crate::net::parked::Never;
-use crate::net::server;
+use crate::net::server::{self, Endpoint};
 use crate::public::Public;
 use crate::runtime::shutdown::{self, Signals};
 
@@ -72,10 +75,15 @@ pub enum Ended {
 /// # Errors
 /// Fails at the first address that is wrong, or cannot be resolved or reached.
 pub async fn check(settings: &Settings) -> Result<(), StartError> {
+    let tls = settings.tls.iter().flat_map(|tls| &tls.addresses);
+    let tls = tls.map(|address| ("--public-tls", address));
     for (flag, address) in [
         ("--public", &settings.public),
         ("--internal", &settings.internal),
-    ] {
+    ]
+    .into_iter()
+    .chain(tls)
+    {
         let resolved = address.resolve().await;
         let resolved = resolved.map_err(|error| {
             StartError::Failed(format!("{flag} {address} cannot be resolved"), error)
@@ -122,7 +130,13 @@ pub async fn run(
 ) -> Result<Ended, StartError> {
     let signals = Signals::new()
         .map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
+    let hangups = signal(SignalKind::hangup())
+        .map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
+    let tls = match &settings.tls {
+        Some(tls) => Some(TlsListeners::bind(tls).await?),
+        None => None,
+    };
     let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
     // Checked after the bind, because a name may have several addresses, and the listener is bound
     // to only one of them. No client is accepted before this check.
@@ -138,7 +152,8 @@ pub async fn run(
     } else {
         None
     };
-    log_start(&settings, &node, demo.as_ref());
+    let tls_address = tls.as_ref().and_then(TlsListeners::address).cloned();
+    log_start(&settings, &node, demo.as_ref(), tls_address.as_ref());
     // Clients that connect meanwhile wait in the backlog. Otherwise some of them would be answered
     // that Redis is unreachable, only because this node has not connected to it yet. If Redis stays
     // unreachable, the node starts without it.
@@ -163,7 +178,12 @@ pub async fn run(
         settings.drain_quiet,
     );
     let answer = move |request| answers.answer(&request);
-    let public = Server::spawn(|stop| server::run(public, options, answer, stop));
+    let mut endpoints = vec![plain(public)];
+    match tls {
+        Some(tls) => endpoints.extend(tls.start(&node.metrics, hangups)),
+        None => drop(tokio::spawn(tls::ignore(hangups))),
+    }
+    let public = Server::spawn(|stop| server::run(endpoints, options, answer, stop));
 
     let answers = Internal::new(node.internal_parts(&settings, writer, signing, lines_dropped));
     let options = node.options(
@@ -173,7 +193,7 @@ pub async fn run(
         Duration::ZERO,
     );
     let answer = move |request| Handling::<_, Never>::Answer(answers.answer(request));
-    let internal = Server::spawn(|stop| server::run(internal, options, answer, stop));
+    let internal = Server::spawn(|stop| server::run(vec![plain(internal)], options, answer, stop));
 
     let listed = node.spawn_tasks(&settings);
     node.health.started();
@@ -200,6 +220,14 @@ fn signing(settings: &Settings) -> Option<Signing> {
     }
 }
 
+/// Returns the endpoint of a listener without TLS.
+fn plain(listener: Listener) -> Endpoint {
+    Endpoint {
+        listener,
+        tls: None,
+    }
+}
+
 async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Address), StartError> {
     let failed =
         |error| StartError::Failed(format!("cannot listen on {address} (--{name})"), error);
@@ -209,7 +237,12 @@ async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Addres
     Ok((listener, bound))
 }
 
-fn log_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
+fn log_start(
+    settings: &Settings,
+    node: &Node,
+    demo: Option<&Addresses>,
+    tls_address: Option<&Address>,
+) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         node = node.id,
@@ -235,5 +268,9 @@ fn log_start(settings: &Settings, node: &Node, demo: Option<&Addresses>) {
         if let Some(phone) = phone.as_ref().filter(|phone| *phone != here) {
             info!("demo, for a phone on the same network: {phone}/demo");
         }
+    }
+    if let (Some(_), Some(Address::Tcp(address))) = (demo, tls_address) {
+        let here = demo::of_this_machine(address);
+        info!("demo, with TLS: https://{here}/demo");
     }
 }

@@ -15,6 +15,7 @@ mod redis;
 mod setting;
 mod table;
 mod texts;
+mod tls;
 mod value_kind;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use hyper::header::HeaderValue;
 use self::declarations::*;
 use self::reader::SettingReader;
 pub use self::table::table;
+pub use self::tls::TlsSettings;
 use crate::http::auth::Tokens;
 use crate::http::origin::AllowOrigin;
 use crate::log::LogFormat;
@@ -52,6 +54,8 @@ const LONGEST_BODIES: usize = 8;
 #[allow(missing_docs, reason = "each is what its flag's help says")]
 pub struct Settings {
     pub public: Address,
+    /// TLS on further public listeners, if there are any.
+    pub tls: Option<TlsSettings>,
     pub internal: Address,
     pub hold: Duration,
     /// The longest time that an event stream lasts.
@@ -145,6 +149,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);
     Settings {
         public: reader.value(&PUBLIC),
+        tls: tls::read(reader),
         internal: reader.value(&INTERNAL),
         hold: reader.value(&HOLD),
         stream_life: reader.value(&STREAM_LIFE),

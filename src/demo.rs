@@ -20,7 +20,7 @@ use hyper::Method;
 use hyper::header::HeaderValue;
 use tracing::Instrument;
 
-pub(crate) use self::addresses::Addresses;
+pub(crate) use self::addresses::{Addresses, of_this_machine};
 use self::budget::Budget;
 pub(crate) use self::code::is_id;
 use crate::backend::writer::{Writer, finish};

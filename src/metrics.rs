@@ -5,18 +5,19 @@ mod families;
 mod labels;
 mod process;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use prometheus::core::Metric;
-use prometheus::{Histogram, IntCounter, IntGauge, TextEncoder};
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, TextEncoder};
 
 use self::families::GOOD;
 pub(crate) use self::families::{By, Families};
 pub(crate) use self::labels::labels;
 pub use self::labels::{
-    CallEnd, DropReason, Forward, GetEnd, Label, Limit, Queue, SetEnd, Side, SocketEnd, StreamEnd,
-    Verb, Wire,
+    CallEnd, DropReason, Forward, GetEnd, Handshake, Label, Limit, Queue, SetEnd, Side, SocketEnd,
+    StreamEnd, Verb, Wire,
 };
 use self::process::Process;
 use crate::model::cause::Cause;
@@ -88,6 +89,8 @@ pub struct Metrics {
     connections: By<Side, IntGauge>,
     connections_limit: By<Side, IntGauge>,
     accepted: By<Side, IntCounter>,
+    handshakes: By<Handshake, IntCounter>,
+    certificates_expire: IntGaugeVec,
     dropped: By<DropReason, IntCounter>,
     limits: By<Limit, IntCounter>,
     forwards: By<Forward, IntCounter>,
@@ -135,6 +138,16 @@ impl Default for Metrics {
             connections: all.gauges("holdfast_connections", "Open connections.", "listener"),
             connections_limit: all.gauges("holdfast_connections_limit", CONNECTIONS_LIMIT_HELP, "listener"),
             accepted: all.counters("holdfast_connections_accepted_total", "Connections accepted.", "listener"),
+            handshakes: all.counters(
+                "holdfast_tls_handshakes_total",
+                "TLS handshakes that were completed, by kind.",
+                "kind",
+            ),
+            certificates_expire: all.gauges_by_text(
+                "holdfast_tls_certificate_expires_seconds",
+                CERTIFICATE_HELP,
+                "name",
+            ),
             dropped: all.counters("holdfast_dropped_total", DROPPED_HELP, "reason"),
             limits: all.counters("holdfast_limit_hits_total", "How often a limit was reached, by limit.", "limit"),
             forwards: all.counters(
@@ -176,6 +189,8 @@ const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a w
 const CONNECTIONS_LIMIT_HELP: &str =
     "The largest number of open connections. Beyond it, new ones wait to be accepted.";
 const DROPPED_HELP: &str = "Connections that this node closed before their clients did, by reason.";
+const CERTIFICATE_HELP: &str =
+    "When each TLS certificate in use expires, in seconds of Unix time, by its first name.";
 const LOG_HELP: &str = "Log lines that were dropped because the log was not read fast enough.";
 
 impl Metrics {
@@ -262,6 +277,30 @@ impl Metrics {
     /// it was written on this wire.
     pub fn record_wake(&self, wire: Wire, after: Duration) {
         self.wakes[wire].observe(after.as_secs_f64());
+    }
+
+    /// Counts a completed TLS handshake.
+    pub(crate) fn shook_hands(&self, is_resumed: bool) {
+        let kind = if is_resumed {
+            Handshake::Resumed
+        } else {
+            Handshake::Full
+        };
+        self.handshakes[kind].inc();
+    }
+
+    /// Notes the names of the certificates in use, and when they expire, in seconds of Unix time. If
+    /// two have the same name, the one that expires first counts.
+    pub(crate) fn certificates_expire<'a>(&self, all: impl Iterator<Item = (&'a str, i64)>) {
+        let mut first = BTreeMap::new();
+        for (name, at) in all {
+            let earliest = first.entry(name).or_insert(at);
+            *earliest = at.min(*earliest);
+        }
+        self.certificates_expire.reset();
+        for (name, at) in first {
+            self.certificates_expire.with_label_values(&[name]).set(at);
+        }
     }
 
     /// Counts that a limit was reached, so that something was refused, dropped or delayed.

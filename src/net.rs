@@ -10,3 +10,4 @@ pub(crate) mod parked;
 pub(crate) mod server;
 pub mod socket;
 pub(crate) mod timed;
+pub mod tls;

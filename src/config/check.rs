@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::declarations::{
     ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, INTERNAL, INTERNAL_TOKEN_FILE,
-    INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES, PUBLIC, WIRE,
+    INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_HANDSHAKES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES,
+    PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, WIRE,
 };
 use super::reader::SettingReader;
-use super::setting::Effect;
+use super::setting::{Declared, Effect};
 use super::{Settings, exposure};
 use crate::net::listener::Address;
 
@@ -36,6 +37,21 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
     let is_any_port = matches!(&settings.public, Address::Tcp(address) if address.ends_with(":0"));
     if settings.public == settings.internal && !is_any_port {
         reader.refuse_together(&[&INTERNAL, &PUBLIC], "the same address as --public");
+    }
+    let addresses = settings.tls.iter().flat_map(|tls| &tls.addresses);
+    let mut taken = vec![
+        (&settings.public, "--public"),
+        (&settings.internal, "--internal"),
+    ];
+    for address in addresses {
+        let is_any_port = matches!(address, Address::Tcp(text) if text.ends_with(":0"));
+        match taken.iter().find(|(other, _)| *other == address) {
+            Some((_, flag)) if !is_any_port => {
+                let mistake = format!("the same address as {flag}");
+                reader.refuse(&PUBLIC_TLS, &address.to_string(), &mistake);
+            }
+            _ => taken.push((address, "another --public-tls")),
+        }
     }
     let is_unix = matches!(settings.internal, Address::Unix(_));
     if is_unix && settings.redis.is_some() && settings.advertise.is_none() {
@@ -76,6 +92,14 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
             "--demo with --redis but without --key-secret-file: only the node that made a QR code accepts its key"
                 .to_owned(),
         );
+    }
+    if settings.tls.is_none() {
+        for setting in [&TLS_CERT as &dyn Declared, &TLS_KEY, &MAX_HANDSHAKES] {
+            if reader.is_given(setting) {
+                let flag = setting.about().flag;
+                warnings.push(format!("--{flag} has no effect without --public-tls"));
+            }
+        }
     }
     let (idle, with) = match settings.redis {
         Some(_) => (Effect::WithoutRedis, "with"),

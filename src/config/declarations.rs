@@ -5,6 +5,7 @@
 //! [`Settings`](super::Settings).
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::file;
 use super::setting::Preset::{Computed, Unset, Value};
 use super::setting::{Declared, Setting, Shape};
 use super::texts;
+use super::tls::parse_path;
 use super::value_kind::{Choice, Content, Number, Text, Time, WholeSeconds};
 use crate::http::auth::Tokens;
 use crate::log::LogFormat;
@@ -44,6 +46,12 @@ const ADDRESS: Text<Address> = Text {
     parse: |text| Address::parse(text).map_err(for_people),
 };
 
+const FILE: Text<PathBuf> = Text {
+    unit: "path",
+    range: "a readable file",
+    parse: parse_path,
+};
+
 /// Returns an error as its text. Every mistake in a setting is only printed.
 fn for_people(error: impl Display) -> String {
     error.to_string()
@@ -57,8 +65,11 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 44] = [
+pub(super) const ALL: [&dyn Declared; 48] = [
     &PUBLIC,
+    &PUBLIC_TLS,
+    &TLS_CERT,
+    &TLS_KEY,
     &INTERNAL,
     &HOLD,
     &STREAM_LIFE,
@@ -74,6 +85,7 @@ pub(super) const ALL: [&dyn Declared; 44] = [
     &MAX_WAITERS_PER_KEY,
     &MAX_LEASES,
     &MAX_CONNECTIONS,
+    &MAX_HANDSHAKES,
     &HEAD_TIMEOUT,
     &BODY_TIMEOUT,
     &WRITE_TIMEOUT,
@@ -110,6 +122,36 @@ pub(super) const PUBLIC: Setting<Address> = Setting::new(
     Value("127.0.0.1:11000"),
     "Address of the public listener, for browsers",
 );
+
+pub(super) const PUBLIC_TLS: Setting<Address> = Setting::new(
+    "public-tls",
+    &ADDRESS,
+    Unset,
+    "Address of a public listener with TLS, beside that without. Repeatable",
+)
+.shape(Shape::List)
+.notes("Needs `--tls-cert` and `--tls-key`. A unix socket has no TLS");
+
+pub(super) const TLS_CERT: Setting<PathBuf> = Setting::new(
+    "tls-cert",
+    &FILE,
+    Unset,
+    "File with a certificate for `--public-tls` and those that signed it, in PEM. Repeatable, each \
+     with its `--tls-key`",
+)
+.shape(Shape::List)
+.notes(
+    "A client gets the certificate of the name that it asks for. The first one also serves clients \
+     that ask for no name. The files are read again on SIGHUP, and when they change",
+);
+
+pub(super) const TLS_KEY: Setting<PathBuf> = Setting::new(
+    "tls-key",
+    &FILE,
+    Unset,
+    "File with the private key of the `--tls-cert` at the same place, in PEM. Repeatable",
+)
+.shape(Shape::List);
 
 pub(super) const INTERNAL: Setting<Address> = Setting::new(
     "internal",
@@ -237,11 +279,23 @@ pub(super) const MAX_CONNECTIONS: Setting<usize> = Setting::new(
     "Largest number of public connections. Beyond it, new ones wait to be accepted",
 );
 
+pub(super) const MAX_HANDSHAKES: Setting<usize> = Setting::new(
+    "max-handshakes",
+    &count(100_000),
+    Value("16"),
+    "Largest number of TLS handshakes that are computed at once. Others wait for their turn",
+)
+.notes(
+    "A handshake takes the processor for some 0.1 ms with an ECDSA key, and some 0.8 ms with RSA. \
+     Deliveries of statuses come between the turns. A client that is silent has no turn",
+);
+
 pub(super) const HEAD_TIMEOUT: Setting<Duration> = Setting::new(
     "head-timeout",
     &TIMEOUT,
     Value("10s"),
-    "Time in which a client must send the head of a request",
+    "Time in which a client must send the head of a request, and before that complete the TLS \
+     handshake",
 );
 
 pub(super) const BODY_TIMEOUT: Setting<Duration> = Setting::new(

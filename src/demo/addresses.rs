@@ -44,7 +44,7 @@ impl Addresses {
 
 /// Returns the address itself, or a loopback address if it is unspecified and so stands for all
 /// addresses of the machine.
-pub(super) fn of_this_machine(address: &str) -> String {
+pub(crate) fn of_this_machine(address: &str) -> String {
     match address.parse::<SocketAddr>() {
         Ok(all) if all.ip().is_unspecified() && all.is_ipv4() => {
             format!("127.0.0.1:{}", all.port())

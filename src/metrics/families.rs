@@ -84,6 +84,11 @@ impl Families {
         By::new(|value: L| family.with_label_values(&[value.as_str()]))
     }
 
+    /// Makes gauges by a label whose values are known only while the node runs.
+    pub(crate) fn gauges_by_text(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), &[label]).expect(GOOD))
+    }
+
     pub(crate) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options).expect(GOOD))

@@ -238,13 +238,28 @@ labels! {
 }
 
 labels! {
+    /// A kind of TLS handshake, as `holdfast_tls_handshakes_total` counts it.
+    pub Handshake {
+        /// The client was shown the certificate.
+        Full => "full",
+        /// The client had a ticket of an earlier connection.
+        Resumed => "resumed",
+    }
+}
+
+labels! {
     /// The reason why the node ended a connection before its client did, as
     /// `holdfast_dropped_total` counts it.
     pub DropReason {
+        /// The client did not complete the handshake of TLS in time.
+        HandshakeTimeout => "handshake_timeout",
         HeadTimeout => "head_timeout",
         BodyTimeout => "body_timeout",
         WriteTimeout => "write_timeout",
         IdleTimeout => "idle_timeout",
+        /// The client sent something that is no TLS, or asked for something in TLS that the node does
+        /// not have.
+        BadTls => "bad_tls",
         /// The client sent something that is no HTTP, or a request that a server must not guess
         /// at.
         BadHead => "bad_head",

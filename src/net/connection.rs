@@ -40,7 +40,7 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// The most fields in a head.
 const MAX_HEAD_FIELDS: usize = 64;
 /// The time that a connection still has to send a complete head, once all connections are to end.
-const LAST_HEAD: Duration = Duration::from_secs(1);
+pub(super) const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// A handler's decision about a request.
 pub(crate) enum Handling<F, P> {
@@ -316,6 +316,8 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
         (None, Some(DropReason::BadHead))
     } else if io() == Some(io::ErrorKind::TimedOut) {
         (None, Some(DropReason::WriteTimeout))
+    } else if io() == Some(io::ErrorKind::InvalidData) {
+        (None, Some(DropReason::BadTls))
     } else {
         (None, None)
     }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::encode::{Exchange, encode_head, encode_switch};
-use crate::net::listener::Stream;
+use crate::net::listener::{Beyond, Stream};
 use crate::net::parked::Wakes;
 use crate::runtime::lazy_timer::Timer;
 
@@ -63,8 +63,7 @@ pub(crate) struct Flow {
     cut_at: Option<Instant>,
     /// The reason why the node cuts the connection, if it does.
     cut: Option<DropReason>,
-    /// Whether the runtime was asked to forget that the socket has unread bytes. It must then be
-    /// rearmed.
+    /// Whether the client has sent bytes after the request, so that the stream must be rearmed.
     has_pipelined_bytes: bool,
 }
 
@@ -176,10 +175,17 @@ impl Flow {
     /// Fails if the connection broke.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut written = 0;
-        while written < self.unwritten.len() {
-            let rest = &self.unwritten[written..];
-            match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        while written < self.unwritten.len() || self.stream.has_unsent() {
+            let more = if self.stream.has_unsent() {
+                self.stream.poll_send(cx).map_ok(|()| 0)
+            } else {
+                let rest = &self.unwritten[written..];
+                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                    Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    more => more,
+                }
+            };
+            match more {
                 Poll::Ready(Ok(more)) => {
                     written += more;
                     self.cut_at = None;
@@ -200,7 +206,7 @@ impl Flow {
 
     /// Returns whether a part of what was added is not written.
     pub(crate) fn has_unwritten(&self) -> bool {
-        !self.unwritten.is_empty()
+        !self.unwritten.is_empty() || self.stream.has_unsent()
     }
 
     /// Returns when the connection is to be cut, if something is not written.
@@ -225,13 +231,10 @@ impl Flow {
 
     /// Becomes ready when the client has closed its side.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if ready!(self.stream.poll_read_ready(cx)).is_err() || self.stream.is_read_closed() {
-                return Poll::Ready(());
-            }
+        while ready!(self.stream.poll_beyond(cx)) == Beyond::Bytes {
             self.has_pipelined_bytes = true;
-            self.stream.forget_readable();
         }
+        Poll::Ready(())
     }
 
     /// Returns whether the connection ends with this answer.

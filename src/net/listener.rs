@@ -2,17 +2,21 @@
 //! there.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::task::coop::unconstrained;
+
+use crate::net::tls::stream::TlsStream;
 
 /// The number of connections that may wait to be accepted. The system cuts it to
 /// `net.core.somaxconn`. Thousands come within a moment when another node dies.
@@ -167,14 +171,7 @@ impl Listener {
     ///
     /// # Errors
     /// Fails with an error of the connection, or of the system, such as too many open files.
-    ///
-    /// # Cancel safety
-    /// No connection is lost if the future is dropped.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        std::future::poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match self {
             Self::Tcp(listener) => listener
                 .poll_accept(cx)
@@ -282,6 +279,17 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+    /// Over TCP with TLS. Boxed, because it is large, and few nodes have both kinds.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// An event of a connection whose request is not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    /// The client has sent more bytes. They are kept, and reported once.
+    Bytes,
+    /// The client has ended its side, or the connection broke.
+    End,
 }
 
 impl Stream {
@@ -293,33 +301,66 @@ impl Stream {
         Self::Tcp(stream)
     }
 
-    /// Becomes ready when there may be bytes to read, or the end of the stream.
-    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Becomes ready when the client sends more bytes behind a request that is not answered yet, or
+    /// ends its side. After bytes, the stream must be [rearmed](Self::rearmed) before it is read.
+    ///
+    /// The bytes stay in the socket, where TCP bounds them, and the runtime is asked to forget them.
+    /// TLS also has its own messages between them, such as the one that ends the client's side. So
+    /// some bytes are received and decrypted.
+    pub(crate) fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<Beyond> {
+        if let Self::Tls(stream) = self {
+            while stream.takes_more_ahead() {
+                let before = stream.decrypted();
+                if ready!(stream.poll_receive(cx)).is_err() || stream.has_ended() {
+                    return Poll::Ready(Beyond::End);
+                }
+                if stream.decrypted() > before {
+                    return Poll::Ready(Beyond::Bytes);
+                }
+            }
+        }
+        if ready!(self.poll_read_ready(cx)).is_err() || self.is_read_closed() {
+            return Poll::Ready(Beyond::End);
+        }
+        self.forget_readable();
+        Poll::Ready(Beyond::Bytes)
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.socket().poll_read_ready(cx),
         }
     }
 
     /// Returns whether the other side has closed its own direction, however many bytes come
     /// first. The stream must be ready to be read.
-    pub(crate) fn is_read_closed(&self) -> bool {
+    fn is_read_closed(&self) -> bool {
         let ready = match self {
             Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
             Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Tls(stream) => stream.socket().ready(Interest::READABLE).now_or_never(),
         };
         ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
 
     /// Makes the runtime forget that there are bytes to read. It then reports only bytes that
     /// come later, and the end.
-    pub(crate) fn forget_readable(&self) {
+    fn forget_readable(&self) {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         // `nothing` returns an error, which is what makes the runtime forget.
         let _ = match self {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
             Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Tls(stream) => stream.socket().try_io(Interest::READABLE, nothing),
         };
+    }
+
+    /// Returns whether bytes were received that nobody has read, and that no event of the socket
+    /// will report.
+    pub(crate) fn has_unread(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.decrypted() > 0)
     }
 
     /// Registers the same stream with the runtime once more, so that the runtime looks for bytes
@@ -331,17 +372,44 @@ impl Stream {
         Ok(match self {
             Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
             Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Self::Tls(stream) => {
+                let again = |socket: TcpStream| TcpStream::from_std(socket.into_std()?);
+                Self::Tls(Box::new(stream.with_socket(again)?))
+            }
         })
     }
 
-    /// Writes as many bytes as the socket takes without waiting.
+    /// Writes as many bytes as the stream takes without waiting. Some of them may be unsent then:
+    /// see [`Self::has_unsent`].
     ///
     /// # Errors
     /// Fails with an error of the connection, or with [`io::ErrorKind::WouldBlock`].
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => {
+                // One task may write to many streams at once, which the runtime would interrupt.
+                let write = poll_fn(|cx| Poll::Ready(stream.write_now(bytes, cx)));
+                let written = unconstrained(write).now_or_never();
+                written.unwrap_or(Ok(())).map(|()| bytes.len())
+            }
+        }
+    }
+
+    /// Returns whether the stream has taken bytes that the socket has not taken yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.has_unsent())
+    }
+
+    /// Becomes ready when the socket has taken some of the unsent bytes, or if there are none.
+    ///
+    /// # Errors
+    /// Fails if the connection broke.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(stream) if stream.has_unsent() => stream.poll_send(cx),
+            _ => Poll::Ready(Ok(())),
         }
     }
 }
@@ -355,6 +423,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
         }
     }
 }
@@ -368,18 +437,23 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Neither kind of stream buffers anything.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            // Neither buffers anything.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

@@ -50,7 +50,7 @@ use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::{Exchange, encode};
-use crate::net::listener::Stream;
+use crate::net::listener::{Beyond, Stream};
 use crate::net::timed::{Timeouts, linger};
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
@@ -146,7 +146,7 @@ struct State<N> {
     /// The bytes that hyper read after the request, if there are any. Boxed, because that is rare.
     ahead: Option<Box<Bytes>>,
     right: RightToAnswer<N, AfterAnswer>,
-    /// Whether the socket has bytes after the request that the runtime was asked to forget.
+    /// Whether the client has sent bytes after the request, so that the stream must be rearmed.
     has_pipelined_bytes: bool,
 }
 
@@ -191,7 +191,8 @@ impl<R: Request> Parked<R> {
         let sleeps_long = request.wait() > idle;
         let idle_check_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
         let idle_check_ms = idle_check_ms.filter(|_| sleeps_long && idle >= MIN_IDLE_CHECK);
-        let wakes_after_answer = !ahead.is_empty() || (sleeps_long && idle_check_ms.is_none());
+        let has_more = !ahead.is_empty() || stream.has_unread();
+        let wakes_after_answer = has_more || (sleeps_long && idle_check_ms.is_none());
         let state = State {
             stream: Some(stream),
             ahead: (!ahead.is_empty()).then(|| Box::new(ahead)),
@@ -262,10 +263,15 @@ impl<R: Request> Parked<R> {
             at: Instant::now(),
             then: Then::Drop,
         });
-        let stream = state.stream.as_ref().expect(STILL_HERE);
+        let stream = state.stream.as_mut().expect(STILL_HERE);
         let then = match stream.try_write(&bytes) {
-            Ok(written) if written == bytes.len() && closes => Then::Close,
-            Ok(written) if written == bytes.len() => Then::Rest,
+            Ok(written) if written == bytes.len() && !stream.has_unsent() => {
+                if closes {
+                    Then::Close
+                } else {
+                    Then::Rest
+                }
+            }
             Ok(written) => Then::Write(Box::new(Unwritten {
                 bytes: bytes[written..].to_vec(),
                 closes,
@@ -418,7 +424,11 @@ impl<R: Request> Parked<R> {
         // The request is answered, so nobody else needs the stream any more.
         let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
         let mut bytes = &*left.bytes;
-        while !bytes.is_empty() {
+        while !bytes.is_empty() || stream.has_unsent() {
+            if stream.has_unsent() {
+                timeout(limit, poll_fn(|cx| stream.poll_send(cx))).await??;
+                continue;
+            }
             match timeout(limit, stream.write(bytes)).await?? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 written => bytes = &bytes[written..],
@@ -432,17 +442,14 @@ impl<R: Request> Parked<R> {
 impl<N> State<N> {
     /// Becomes ready when the client has closed its side.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = &self.stream else {
+        let Some(stream) = &mut self.stream else {
             return Poll::Ready(());
         };
-        loop {
-            if ready!(stream.poll_read_ready(cx)).is_err() || stream.is_read_closed() {
-                return Poll::Ready(());
-            }
+        while ready!(stream.poll_beyond(cx)) == Beyond::Bytes {
             self.has_pipelined_bytes = true;
             self.right.want_to_know();
-            stream.forget_readable();
         }
+        Poll::Ready(())
     }
 
     /// Returns the work that is left after the answer, and when the answer was made. Later calls
@@ -455,7 +462,7 @@ impl<N> State<N> {
         })
     }
 
-    /// Makes the runtime look again for the bytes that it was asked to forget.
+    /// Makes the runtime look again for the bytes after the request, which it was asked to forget.
     fn rearm(&mut self) -> io::Result<()> {
         if take(&mut self.has_pipelined_bytes) {
             self.stream = Some(self.stream.take().expect(STILL_HERE).rearmed()?);

@@ -1,13 +1,16 @@
-//! One listener at work: it accepts connections, limits their number, and ends without resetting
-//! any. Generic over the handler that answers. Knows no key and no script.
+//! A server at work: it accepts connections at one or more endpoints, limits their number, and ends
+//! without resetting any. Generic over the handler that answers. Knows no key and no script.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -15,22 +18,31 @@ use tracing::{debug, warn};
 use crate::http::head::Request;
 use crate::http::response::Response;
 use crate::log::Seldom;
-use crate::metrics::{Limit, Metrics};
-use crate::net::closing::{Course, Stop};
-use crate::net::connection::{Handling, Shared, http1, serve};
+use crate::metrics::{DropReason, Limit, Metrics};
+use crate::net::closing::{Course, Stop, Watch};
+use crate::net::connection::{Handling, LAST_HEAD, Shared, http1, serve};
 use crate::net::listener::{Listener, Stream};
 use crate::net::parked;
 use crate::net::timed::Timeouts;
+use crate::net::tls::handshake::{NoHandshake, Tls};
 
 /// The first and the longest pause in accepting if the system has no descriptor or no memory for
 /// a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 const MAX_ACCEPT_REST: Duration = Duration::from_secs(1);
 
-/// The options of one listener.
+/// An address at which a server accepts connections.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) listener: Listener,
+    /// TLS, if the clients of this address speak it.
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+/// The options of one server.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerOptions {
-    /// The listener's name in logs.
+    /// The server's name in logs.
     pub(crate) name: &'static str,
     /// The most open connections. Further ones wait in the backlog.
     pub(crate) max_connections: usize,
@@ -57,7 +69,7 @@ pub(crate) struct ServerOptions {
 /// The order matters. Closing a listening socket resets every connection in its backlog, and a
 /// load balancer needs a moment to learn that a node drains.
 pub(crate) async fn run<H, F, P>(
-    listener: Listener,
+    endpoints: Vec<Endpoint>,
     options: ServerOptions,
     handler: H,
     stop: impl Future<Output = Instant>,
@@ -81,25 +93,61 @@ where
         options,
         shared: Arc::new(shared),
     };
+    let endpoints = Endpoints {
+        all: endpoints,
+        turn: AtomicUsize::new(0),
+    };
     let mut stop = pin!(stop);
     let deadline = loop {
         tokio::select! {
             deadline = &mut stop => break deadline,
-            () = server.accept_one(&listener) => {}
+            () = server.accept_one(&endpoints) => {}
         }
     };
     server.shared.stop.advance(Course::Stopping);
     // The connections that come last have to be answered before the deadline.
     let answering =
         (deadline.saturating_duration_since(Instant::now()) / 4).min(Duration::from_secs(1));
-    let _ = timeout_at(deadline - answering, server.accept_until_quiet(&listener)).await;
-    let _ = timeout_at(deadline, server.accept_backlog(listener)).await;
+    let _ = timeout_at(deadline - answering, server.accept_until_quiet(&endpoints)).await;
+    for endpoint in endpoints.all {
+        let _ = timeout_at(deadline, server.accept_backlog(endpoint)).await;
+    }
     server.shared.stop.advance(Course::Closing);
     let slots = server.options.max_connections;
     let all = u32::try_from(slots).unwrap_or(u32::MAX);
     match timeout_at(deadline, server.slots.acquire_many(all)).await {
         Ok(_) => 0,
         Err(_) => slots - server.slots.available_permits(),
+    }
+}
+
+/// The endpoints of a server.
+struct Endpoints {
+    all: Vec<Endpoint>,
+    /// The endpoint that is asked first. It changes, so that none is served before the others.
+    turn: AtomicUsize,
+}
+
+impl Endpoints {
+    /// Accepts the next connection of any endpoint. Returns it with its endpoint's TLS.
+    ///
+    /// # Errors
+    /// Fails like [`Listener::accept`].
+    ///
+    /// # Cancel safety
+    /// No connection is lost if the future is dropped.
+    async fn accept(&self) -> io::Result<(Stream, Option<Arc<Tls>>)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len();
+        let (later, first) = self.all.split_at(turn);
+        poll_fn(|cx| {
+            for endpoint in first.iter().chain(later) {
+                if let Poll::Ready(accepted) = endpoint.listener.poll_accept(cx) {
+                    return Poll::Ready(accepted.map(|stream| (stream, endpoint.tls.clone())));
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -124,12 +172,12 @@ where
     ///
     /// # Cancel safety
     /// No connection is lost if the future is dropped.
-    async fn accept_one(&self, listener: &Listener) {
+    async fn accept_one(&self, endpoints: &Endpoints) {
         let slot = self.slot().await;
         let mut rest = ACCEPT_REST;
         loop {
-            match listener.accept().await {
-                Ok(stream) => return self.spawn(stream, slot),
+            match endpoints.accept().await {
+                Ok((stream, tls)) => return self.spawn(stream, tls, slot),
                 Err(error) => self.rest_after(&error, &mut rest).await,
             }
         }
@@ -179,13 +227,13 @@ where
 
     /// Accepts until no connection came for [`ServerOptions::quiet`]. A time in which nothing
     /// could be accepted is not quiet.
-    async fn accept_until_quiet(&self, listener: &Listener) {
+    async fn accept_until_quiet(&self, endpoints: &Endpoints) {
         let mut rest = ACCEPT_REST;
         loop {
             let slot = self.slot_at_the_end().await;
-            match timeout(self.options.quiet, listener.accept()).await {
-                Ok(Ok(stream)) => {
-                    self.spawn(stream, slot);
+            match timeout(self.options.quiet, endpoints.accept()).await {
+                Ok(Ok((stream, tls))) => {
+                    self.spawn(stream, tls, slot);
                     rest = ACCEPT_REST;
                 }
                 Ok(Err(error)) => self.rest_at_the_end(&error, &mut rest).await,
@@ -195,7 +243,7 @@ where
     }
 
     /// Stops listening, and accepts what is in the backlog.
-    async fn accept_backlog(&self, listener: Listener) {
+    async fn accept_backlog(&self, Endpoint { listener, tls }: Endpoint) {
         let backlog = match listener.into_backlog() {
             Ok(backlog) => backlog,
             Err(error) => {
@@ -207,7 +255,7 @@ where
             let slot = self.slot_at_the_end().await;
             match backlog.next() {
                 Ok(Some(stream)) => {
-                    self.spawn(stream, slot);
+                    self.spawn(stream, tls.clone(), slot);
                     rest = ACCEPT_REST;
                 }
                 Ok(None) => return,
@@ -225,15 +273,51 @@ where
         self.rest_after(error, rest).await;
     }
 
-    fn spawn(&self, stream: Stream, slot: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: Stream, tls: Option<Arc<Tls>>, slot: OwnedSemaphorePermit) {
         let open = Open {
             gauge: self.options.connections.clone(),
             _slot: slot,
         };
         open.gauge.inc();
         self.options.accepted.inc();
-        tokio::spawn(serve(stream, Arc::clone(&self.shared), open));
+        let shared = Arc::clone(&self.shared);
+        match (stream, tls) {
+            (Stream::Tcp(socket), Some(tls)) => {
+                tokio::spawn(async move {
+                    if let Some(stream) = begin_tls(&tls, socket, &shared).await {
+                        // Another task, because this one keeps the memory that the handshake took.
+                        tokio::spawn(serve(stream, shared, open));
+                    }
+                });
+            }
+            (stream, _) => drop(tokio::spawn(serve(stream, shared, open))),
+        }
     }
+}
+
+/// Begins TLS on a connection. Returns `None` if the connection has ended meanwhile.
+async fn begin_tls<H>(tls: &Tls, socket: TcpStream, shared: &Shared<H>) -> Option<Stream> {
+    let mut watch = Watch::new(Arc::clone(&shared.stop));
+    let closing = async {
+        poll_fn(|cx| match watch.poll(cx) {
+            Course::Closing => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+        .await;
+        sleep(LAST_HEAD).await;
+    };
+    let begun = tokio::select! {
+        begun = tls.accept(socket, shared.timeouts.head) => begun,
+        () = closing => return None,
+    };
+    let dropped = match begun {
+        Ok(stream) => return Some(stream),
+        Err(NoHandshake::Left) => return None,
+        Err(NoHandshake::Late) => DropReason::HandshakeTimeout,
+        Err(NoHandshake::Refused) => DropReason::BadTls,
+    };
+    shared.metrics.dropped(dropped);
+    None
 }
 
 /// One open connection. It is counted until this is dropped, even by a panic.
@@ -321,7 +405,11 @@ mod tests {
                 Response::default()
             })
         };
-        let server = tokio::spawn(run(listener, options, answer, stopped));
+        let endpoint = Endpoint {
+            listener,
+            tls: None,
+        };
+        let server = tokio::spawn(run(vec![endpoint], options, answer, stopped));
         assert_eq!(ask(&address, "/panic").await, "");
         // Only one connection is allowed. If the panic had kept its slot, this one would wait
         // for ever.

@@ -194,6 +194,8 @@ pub(crate) struct Timed<S> {
     /// The last bytes that were read. They show the empty line that ends a head.
     tail: [u8; 3],
     write_timer: Option<Pin<Box<Sleep>>>,
+    /// Whether bytes that `inner` has taken wait to be sent.
+    is_flushing: bool,
 }
 
 impl<S> Timed<S> {
@@ -206,6 +208,7 @@ impl<S> Timed<S> {
             timeouts,
             tail: [0; 3],
             write_timer: None,
+            is_flushing: false,
         }
     }
 
@@ -243,11 +246,11 @@ impl<S> Timed<S> {
 
     /// Passes on the result of a write, but fails if the reader has held the write back for too
     /// long.
-    fn written(
+    fn written<T>(
         &mut self,
-        written: Poll<io::Result<usize>>,
+        written: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<T>> {
         self.phase.wrote(written.is_ready());
         if written.is_ready() {
             self.write_timer = None;
@@ -291,8 +294,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing is buffered here, so a flush is no write: it neither waits nor ends idleness.
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        // If all was sent already, a flush is no write: it neither waits nor ends idleness.
+        if flushed.is_ready() && !this.is_flushing {
+            return flushed;
+        }
+        this.is_flushing = flushed.is_pending();
+        this.written(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

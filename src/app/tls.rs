@@ -1,0 +1,99 @@
+//! The public listeners with TLS, and the renewal of their certificates.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+use tracing::info;
+
+use super::{StartError, bind};
+use crate::config::TlsSettings;
+use crate::demo::Addresses;
+use crate::metrics::Metrics;
+use crate::net::listener::{Address, Listener};
+use crate::net::server::Endpoint;
+use crate::net::tls::certificates::{CertificateFiles, Certificates};
+use crate::net::tls::handshake::Tls;
+use crate::net::tls::renewal::Renewal;
+
+/// The listeners' name in logs, and their flag.
+const PUBLIC_TLS: &str = "public-tls";
+
+/// Bound listeners with TLS, which accept nothing yet.
+pub(super) struct TlsListeners {
+    bound: Vec<(Listener, Address)>,
+    certificates: Arc<Certificates>,
+    files: Vec<CertificateFiles>,
+    max_handshakes: usize,
+}
+
+impl TlsListeners {
+    /// Binds the listeners. Makes a certificate if none is given, which is so only for the demo.
+    pub(super) async fn bind(settings: &TlsSettings) -> Result<Self, StartError> {
+        let mut bound = Vec::new();
+        for address in &settings.addresses {
+            bound.push(bind(PUBLIC_TLS, address).await?);
+        }
+        let certificates = match &settings.certificates {
+            Some(certificates) => Arc::clone(certificates),
+            None => self_signed(&bound).await?,
+        };
+        Ok(Self {
+            bound,
+            certificates,
+            files: settings.files.clone(),
+            max_handshakes: settings.max_handshakes,
+        })
+    }
+
+    /// Returns the address of the first listener.
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.bound.first().map(|(_, address)| address)
+    }
+
+    /// Starts the renewal of the certificates. Returns the endpoints of the listeners.
+    pub(super) fn start(self, metrics: &Arc<Metrics>, hangups: Signal) -> Vec<Endpoint> {
+        let tls = Tls::new(
+            Arc::clone(&self.certificates),
+            self.max_handshakes,
+            Arc::clone(metrics),
+        );
+        let renewal = Renewal {
+            certificates: self.certificates,
+            files: self.files,
+            metrics: Arc::clone(metrics),
+        };
+        tokio::spawn(renewal.run(hangups));
+        let endpoint = |(listener, _)| Endpoint {
+            listener,
+            tls: Some(Arc::clone(&tls)),
+        };
+        self.bound.into_iter().map(endpoint).collect()
+    }
+}
+
+/// Logs each SIGHUP of a node that has no certificates to read again. Without a handler, the signal
+/// would end the process.
+pub(super) async fn ignore(mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        info!("SIGHUP: there is nothing to read again");
+    }
+}
+
+/// Makes a certificate for the names and addresses by which the demo is reached.
+async fn self_signed(bound: &[(Listener, Address)]) -> Result<Arc<Certificates>, StartError> {
+    let mut names = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
+    for (_, address) in bound {
+        let addresses = Addresses::of(address).await;
+        for url in [addresses.here, addresses.phone].into_iter().flatten() {
+            let host = url
+                .strip_prefix("http://")
+                .and_then(|url| url.rsplit_once(':'));
+            let host = host.map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+            names.extend(host.filter(|host| !names.contains(host)));
+        }
+    }
+    Certificates::self_signed(names)
+        .map_err(|mistake| StartError::Mistake(format!("--public-tls: no certificate: {mistake}")))
+}

@@ -1,0 +1,90 @@
+//! The settings of TLS on public listeners, which are one value for the node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::declarations::{DEMO, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
+use super::reader::SettingReader;
+use crate::net::listener::Address;
+use crate::net::tls::certificates::{CertificateFiles, Certificates};
+
+/// TLS on public listeners.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each is what its flag's help says")]
+pub struct TlsSettings {
+    pub addresses: Vec<Address>,
+    /// The certificates. `None` if the demo makes its own.
+    pub certificates: Option<Arc<Certificates>>,
+    /// The files that the certificates come from.
+    pub files: Vec<CertificateFiles>,
+    pub max_handshakes: usize,
+}
+
+/// Reads the settings of TLS. Returns `None` if no listener has TLS.
+pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
+    let addresses = reader.list(&PUBLIC_TLS);
+    let certificates = reader.list(&TLS_CERT);
+    let keys = reader.list(&TLS_KEY);
+    let max_handshakes = reader.value(&MAX_HANDSHAKES);
+    for address in &addresses {
+        if matches!(address, Address::Unix(_)) {
+            let mistake = "TLS is for TCP: write host:port";
+            reader.refuse(&PUBLIC_TLS, &address.to_string(), mistake);
+        }
+    }
+    if certificates.len() != keys.len() {
+        let (given, counterpart) = (certificates.len(), keys.len());
+        reader.note(format!(
+            "--tls-cert: given {}, but --tls-key {}; give a key for each certificate, in the same order",
+            times(given),
+            times(counterpart)
+        ));
+    }
+    let files: Vec<_> = certificates
+        .into_iter()
+        .zip(keys)
+        .map(|(certificate, key)| CertificateFiles { certificate, key })
+        .collect();
+    let is_demo = reader.value(&DEMO);
+    let read = if files.is_empty() {
+        if !addresses.is_empty() && !is_demo && reader.texts(&TLS_CERT).is_empty() {
+            reader.note("--public-tls: needs --tls-cert and --tls-key".to_owned());
+        }
+        None
+    } else {
+        read_files(reader, &files)
+    };
+    (!addresses.is_empty()).then_some(TlsSettings {
+        addresses,
+        certificates: read,
+        files,
+        max_handshakes,
+    })
+}
+
+fn read_files(reader: &mut SettingReader, files: &[CertificateFiles]) -> Option<Arc<Certificates>> {
+    match Certificates::read(files) {
+        Ok(certificates) => Some(certificates),
+        Err(mistakes) => {
+            for mistake in mistakes {
+                let setting = if mistake.is_key { &TLS_KEY } else { &TLS_CERT };
+                reader.refuse(setting, &mistake.file.to_string_lossy(), &mistake.text);
+            }
+            None
+        }
+    }
+}
+
+fn times(count: usize) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
+}
+
+pub(super) fn parse_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("a path is missing".into());
+    }
+    Ok(PathBuf::from(text))
+}

@@ -1,0 +1,11 @@
+//! TLS on the public listener, without a proxy: the stream ([`stream`]), the handshake that begins
+//! it ([`handshake`]), the certificates
+//! ([`certificates`]) and their renewal ([`renewal`]).
+//!
+//! rustls does the cryptography and the protocol. Its unbuffered connection is used, because its
+//! usual one keeps 4 KB of buffer for each connection that waits.
+
+pub mod certificates;
+pub(crate) mod handshake;
+pub(crate) mod renewal;
+pub mod stream;

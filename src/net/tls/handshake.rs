@@ -1,0 +1,175 @@
+//! The handshake that begins a connection with TLS. It has the time limit of a head.
+//!
+//! A handshake takes the processor for a tenth of a millisecond, and a hundred times as many pages
+//! may come at once when another node dies. So the handshakes take turns: few are computed at once,
+//! and deliveries come between them. A client has no turn while it is silent, so slow clients do
+//! not keep others waiting.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::certificates::Certificates;
+use super::stream::TlsStream;
+use crate::metrics::Metrics;
+use crate::net::listener::Stream;
+use crate::net::timed::linger;
+
+/// The first byte of a handshake (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 22;
+/// The answer to a request without TLS.
+const USE_HTTPS: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 46\r\nconnection: close\r\n\r\n\
+    This port speaks TLS. Use https:// in the URL.";
+
+/// TLS as a listener speaks it.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    config: Arc<ServerConfig>,
+    turns: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+/// The reason why a handshake was not completed.
+#[derive(Debug)]
+pub(crate) enum NoHandshake {
+    /// The client left.
+    Left,
+    /// The time was over.
+    Late,
+    /// The client did not speak TLS, or not as holdfast does.
+    Refused,
+}
+
+impl Tls {
+    /// Returns TLS with these certificates, for a listener that computes at most `turns` handshakes
+    /// at once.
+    pub(crate) fn new(
+        certificates: Arc<Certificates>,
+        turns: usize,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config: config(certificates),
+            turns: Semaphore::new(turns),
+            metrics,
+        })
+    }
+
+    /// Begins TLS on a connection. Gives up after `limit`.
+    ///
+    /// # Errors
+    /// [`NoHandshake`]. The connection is closed then.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, the connection closes at once.
+    pub(crate) async fn accept(
+        &self,
+        socket: TcpStream,
+        limit: Duration,
+    ) -> Result<Stream, NoHandshake> {
+        match timeout(limit, self.begin(socket)).await {
+            Err(_) => Err(NoHandshake::Late),
+            Ok(begun) => begun.map(|stream| Stream::Tls(Box::new(stream))),
+        }
+    }
+
+    async fn begin(&self, mut socket: TcpStream) -> Result<TlsStream<TcpStream>, NoHandshake> {
+        let mut first = [0];
+        match socket.peek(&mut first).await {
+            Ok(1) if first[0] != HANDSHAKE => {
+                debug!("a client did not begin with a TLS handshake");
+                if first[0].is_ascii_alphabetic() {
+                    let _ = socket.write_all(USE_HTTPS.as_bytes()).await;
+                }
+                linger(&mut socket).await;
+                return Err(NoHandshake::Refused);
+            }
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return Err(NoHandshake::Left),
+        }
+        let stream = TlsStream::new(socket, Arc::clone(&self.config));
+        let mut stream = stream.map_err(|error| refused(&error))?;
+        match self.shake_hands(&mut stream).await {
+            Ok(()) => {
+                self.metrics.shook_hands(stream.is_resumed());
+                Ok(stream)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let refused = refused(&error);
+                // Otherwise bytes that were not read would reset the connection, and the client
+                // would not learn why.
+                linger(&mut stream).await;
+                Err(refused)
+            }
+            Err(_) => Err(NoHandshake::Left),
+        }
+    }
+
+    async fn shake_hands(&self, stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+        loop {
+            while stream.has_unsent() {
+                poll_fn(|cx| stream.poll_send(cx)).await?;
+            }
+            if stream.is_ready() {
+                return Ok(());
+            }
+            stream.socket().readable().await?;
+            let turn = self.turns.acquire().await;
+            // Polled once: the socket may have no bytes after all, and a turn is not for waiting.
+            let received = poll_fn(|cx| match stream.poll_receive(cx) {
+                Poll::Ready(received) => Poll::Ready(received),
+                Poll::Pending => Poll::Ready(Ok(())),
+            });
+            received.await?;
+            drop(turn);
+            if stream.has_ended() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+fn refused(error: &io::Error) -> NoHandshake {
+    debug!(%error, "a TLS handshake failed");
+    NoHandshake::Refused
+}
+
+/// Returns rustls's settings: TLS 1.2 and 1.3, and no certificates of clients.
+fn config(certificates: Arc<Certificates>) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has suites of both versions")
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A client resumes by a ticket that only this node can read, so the node keeps nothing. The
+    // keys of the tickets change every six hours, and are never written anywhere.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    match rustls::crypto::ring::Ticketer::new() {
+        Ok(ticketer) => config.ticketer = ticketer,
+        Err(error) => debug!(%error, "no tickets: each TLS handshake is a whole one"),
+    }
+    Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_request_without_tls_has_the_length_that_it_says() {
+        let (head, body) = USE_HTTPS.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+    }
+}
