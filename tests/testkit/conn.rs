@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::tls::{self, HOST};
 use crate::{PATIENCE, Response};
 
 /// The address of a listener.
@@ -19,6 +20,13 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
+    /// A TCP address with TLS, and that of the same node without.
+    Tls {
+        /// The address with TLS.
+        tls: SocketAddr,
+        /// The address without.
+        plain: SocketAddr,
+    },
 }
 
 impl Address {
@@ -36,13 +44,13 @@ impl Address {
         }
     }
 
-    /// Returns the TCP address.
+    /// Returns the TCP address, the one without TLS if there are two.
     ///
     /// # Panics
     /// If it is a unix socket.
     pub fn tcp(&self) -> SocketAddr {
         match self {
-            Self::Tcp(address) => *address,
+            Self::Tcp(address) | Self::Tls { plain: address, .. } => *address,
             Self::Unix(path) => panic!("a unix socket: {}", path.display()),
         }
     }
@@ -51,7 +59,7 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Tls { plain: address, .. } => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -104,6 +112,7 @@ impl Conn {
                 Box::new(within(TcpStream::connect(address), "to connect").await)
             }
             Address::Unix(path) => Box::new(within(UnixStream::connect(path), "to connect").await),
+            Address::Tls { tls, .. } => Box::new(tls::connect(*tls, HOST).await),
         };
         Self::over(stream)
     }
@@ -365,7 +374,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned()
 }
 
-async fn within<T>(io: impl Future<Output = std::io::Result<T>>, what: &str) -> T {
+pub(crate) async fn within<T>(io: impl Future<Output = std::io::Result<T>>, what: &str) -> T {
     match timeout(PATIENCE, io).await {
         Ok(done) => done.unwrap_or_else(|error| panic!("{what}: {error}")),
         Err(_) => panic!("not within {PATIENCE:?}: {what}"),

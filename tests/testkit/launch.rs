@@ -94,6 +94,20 @@ impl Launch {
         self
     }
 
+    /// Adds arguments.
+    pub(crate) fn and(mut self, args: &[String]) -> Self {
+        self.args.extend_from_slice(args);
+        self
+    }
+
+    /// Returns whether the harness may give the node a listener with TLS.
+    pub(crate) fn may_have_tls(&self) -> bool {
+        let is_unix = |arg: &String| arg.contains("unix:");
+        !self.gives("--public-tls", "HOLDFAST_PUBLIC_TLS")
+            && !self.args.iter().any(is_unix)
+            && !self.envs.iter().any(|(_, value)| is_unix(value))
+    }
+
     /// Runs the program under a shell script such as `ulimit -n 64; exec "$0" "$@"`. The script
     /// must end in `exec "$0" "$@"`, so that the process id is the program's.
     pub fn under(mut self, script: &str) -> Self {

@@ -30,6 +30,7 @@ mod response;
 mod scratch;
 mod sentinel;
 mod socket;
+pub mod tls;
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request};
+use crate::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request, tls};
 
 /// The log lines that are kept. The oldest go first.
 const MAX_LINES: usize = 50_000;
@@ -55,7 +55,11 @@ impl Node {
         node
     }
 
-    pub(crate) async fn launch_unready(launch: Launch) -> Self {
+    pub(crate) async fn launch_unready(mut launch: Launch) -> Self {
+        let is_tls = launch.may_have_tls() && std::env::var_os("HOLDFAST_TEST_TLS").is_some();
+        if is_tls {
+            launch = launch.and(&tls::flags().await);
+        }
         let mut child = launch.command().spawn().expect("the program starts");
         let log = Log::default();
         tokio::spawn(log.clone().keep(child.stderr.take().expect("piped")));
@@ -63,9 +67,18 @@ impl Node {
         tokio::spawn(Log::default().keep(child.stdout.take().expect("piped")));
         let deadline = Instant::now() + PATIENCE;
         let (public, internal) = loop {
+            let with_tls = log.listener("public-tls");
             if let (Some(public), Some(internal)) =
                 (log.listener("public"), log.listener("internal"))
+                && (!is_tls || with_tls.is_some())
             {
+                let public = match with_tls.filter(|_| is_tls) {
+                    Some(with_tls) => Address::Tls {
+                        tls: with_tls.tcp(),
+                        plain: public.tcp(),
+                    },
+                    None => public,
+                };
                 break (public, internal);
             }
             let ended = child.try_wait().expect("a child");
