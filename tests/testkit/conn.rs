@@ -132,14 +132,16 @@ impl Conn {
     /// If the other side has closed. Use [`Conn::try_send`] if it may close.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within(self.stream.write_all(bytes.as_ref()), "to write").await;
+        within(self.stream.flush(), "to write").await;
     }
 
     /// Writes `bytes`, and returns whether the connection took them all.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        matches!(
-            timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await,
-            Ok(Ok(()))
-        )
+        let write = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        matches!(timeout(PATIENCE, write).await, Ok(Ok(())))
     }
 
     /// Reads the next answer, framed by `content-length`. Without one, the body goes on until
