@@ -181,7 +181,7 @@ pub async fn run(
     let mut endpoints = vec![plain(public)];
     match tls {
         Some(tls) => endpoints.extend(tls.start(&node.metrics, hangups)),
-        None => drop(tokio::spawn(tls::ignore(hangups))),
+        None => tls::ignore(hangups),
     }
     let public = Server::spawn(|stop| server::run(endpoints, options, answer, stop));
 

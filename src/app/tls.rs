@@ -71,12 +71,14 @@ impl TlsListeners {
     }
 }
 
-/// Logs each SIGHUP of a node that has no certificates to read again. Without a handler, the signal
-/// would end the process.
-pub(super) async fn ignore(mut hangups: Signal) {
-    while hangups.recv().await.is_some() {
-        info!("SIGHUP: there is nothing to read again");
-    }
+/// Starts to log each SIGHUP of a node that has no certificates to read again. Without a handler, the
+/// signal would end the process.
+pub(super) fn ignore(mut hangups: Signal) {
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            info!("SIGHUP: there is nothing to read again");
+        }
+    });
 }
 
 /// Makes a certificate for the names and addresses by which the demo is reached.

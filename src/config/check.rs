@@ -38,6 +38,13 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
     if settings.public == settings.internal && !is_any_port {
         reader.refuse_together(&[&INTERNAL, &PUBLIC], "the same address as --public");
     }
+    let has_files = !reader.texts(&TLS_CERT).is_empty() || !reader.texts(&TLS_KEY).is_empty();
+    if settings.tls.is_some() && !has_files && !settings.demo {
+        reader.note(
+            "--public-tls: needs --tls-cert and --tls-key; only --demo makes a certificate of its own"
+                .to_owned(),
+        );
+    }
     let addresses = settings.tls.iter().flat_map(|tls| &tls.addresses);
     let mut taken = vec![
         (&settings.public, "--public"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::declarations::{DEMO, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
+use super::declarations::{MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
 use super::reader::SettingReader;
 use crate::net::listener::Address;
 use crate::net::tls::certificates::{CertificateFiles, Certificates};
@@ -32,24 +32,23 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
             reader.refuse(&PUBLIC_TLS, &address.to_string(), mistake);
         }
     }
-    if certificates.len() != keys.len() {
-        let (given, counterpart) = (certificates.len(), keys.len());
+    let (given, counterpart) = (reader.texts(&TLS_CERT).len(), reader.texts(&TLS_KEY).len());
+    if given != counterpart {
         reader.note(format!(
             "--tls-cert: given {}, but --tls-key {}; give a key for each certificate, in the same order",
             times(given),
             times(counterpart)
         ));
     }
-    let files: Vec<_> = certificates
-        .into_iter()
-        .zip(keys)
-        .map(|(certificate, key)| CertificateFiles { certificate, key })
-        .collect();
-    let is_demo = reader.value(&DEMO);
+    let files: Vec<_> = if certificates.len() == given && keys.len() == given {
+        let pairs = certificates.into_iter().zip(keys);
+        pairs
+            .map(|(certificate, key)| CertificateFiles { certificate, key })
+            .collect()
+    } else {
+        Vec::new()
+    };
     let read = if files.is_empty() {
-        if !addresses.is_empty() && !is_demo && reader.texts(&TLS_CERT).is_empty() {
-            reader.note("--public-tls: needs --tls-cert and --tls-key".to_owned());
-        }
         None
     } else {
         read_files(reader, &files)

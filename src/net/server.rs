@@ -311,7 +311,7 @@ async fn begin_tls<H>(tls: &Tls, socket: TcpStream, shared: &Shared<H>) -> Optio
         () = closing => return None,
     };
     let dropped = match begun {
-        Ok(stream) => return Some(stream),
+        Ok(stream) => return Some(Stream::Tls(Box::new(stream))),
         Err(NoHandshake::Left) => return None,
         Err(NoHandshake::Late) => DropReason::HandshakeTimeout,
         Err(NoHandshake::Refused) => DropReason::BadTls,

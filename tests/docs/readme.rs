@@ -8,7 +8,7 @@ use holdfast::http::response::code;
 
 use crate::contract::library::library;
 use crate::operate::metrics::families;
-use holdfast_testkit::{Node, Nodes, Redis, Response, Scratch, project_file};
+use holdfast_testkit::{Node, Nodes, Redis, Response, Scratch, project_file, tls};
 
 const SETTINGS: &str = "docs/settings.md";
 const WRITE_SETTINGS: &str = "This writes the table: HOLDFAST_BLESS=1 cargo test --test integration docs::readme::the_settings";
@@ -241,8 +241,9 @@ fn limits() -> BTreeSet<String> {
 async fn the_metrics_are_those_of_the_program_with_their_types_labels_and_values() {
     let redis = Redis::start(&[]).await;
     let of = async |node: &Node| families(node.internal("GET", "/metrics", &[], b"").await.text());
-    let mut alone = of(&Node::start(&[]).await).await;
-    let mut there = of(&Nodes::start(1, &redis.url(), &[]).await[0]).await;
+    let args = tls::flags().await;
+    let mut alone = of(&Node::start(&args).await).await;
+    let mut there = of(&Nodes::start(1, &redis.url(), &args).await[0]).await;
     for row in table(&["metric", "type", "meaning"]) {
         let metric = code_of(&row[0]).unwrap_or_else(|| panic!("no metric: {row:?}"));
         let (name, label) = metric
@@ -276,7 +277,7 @@ async fn the_metrics_are_those_of_the_program_with_their_types_labels_and_values
             (family.kind.as_str(), names),
             "{name}"
         );
-        let is_listed = |label: &str| !["le", "version"].contains(&label);
+        let is_listed = |label: &str| !["le", "name", "version"].contains(&label);
         let values = labels
             .iter()
             .filter(|(label, _)| is_listed(label))

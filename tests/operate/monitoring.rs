@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::docs::code::code_below;
 use crate::operate::metrics::{Family, families};
-use holdfast_testkit::{Node, Nodes, Redis, Scratch, project_file};
+use holdfast_testkit::{Node, Nodes, Redis, Scratch, project_file, tls};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const RULES: &str = "deploy/prometheus-alerts.yml";
@@ -102,10 +102,11 @@ fn each_alert_fires_on_its_own_and_none_where_all_is_well() {
 /// Returns the families that a node reports, with either kind of store.
 async fn told() -> BTreeMap<String, Family> {
     let redis = Redis::start(&[]).await;
+    let args = tls::flags().await;
     let mut told = BTreeMap::new();
     for node in [
-        &Node::start(&[]).await,
-        &Nodes::start(1, &redis.url(), &[]).await[0],
+        &Node::start(&args).await,
+        &Nodes::start(1, &redis.url(), &args).await[0],
     ] {
         let response = node.internal("GET", "/metrics", &[], b"").await;
         check_promtool(&["check", "metrics"], response.text());

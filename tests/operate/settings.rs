@@ -31,8 +31,11 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 43] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 47] = [
     ("--public", Some("127.0.0.1:11000"), Address),
+    ("--public-tls", None, Address),
+    ("--tls-cert", None, File),
+    ("--tls-key", None, File),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
     ("--stream-life", Some("10m"), Time),
@@ -60,6 +63,7 @@ const SETTINGS: [(&str, Option<&str>, Kind); 43] = [
         Some("what the open-file limit leaves"),
         Number,
     ),
+    ("--max-handshakes", Some("16"), Number),
     ("--head-timeout", Some("10s"), Time),
     ("--body-timeout", Some("10s"), Time),
     ("--write-timeout", Some("10s"), Time),

@@ -62,7 +62,17 @@ impl Authority {
 
     /// Makes a certificate and its key for what `names` says, in openssl's words, and returns
     /// their paths.
-    pub(crate) async fn certificate_for(&self, file: &str, names: &str) -> (String, String) {
+    pub async fn certificate_for(&self, file: &str, names: &str) -> (String, String) {
+        self.certificate_by(file, names, &KEY).await
+    }
+
+    /// Makes a certificate like [`Self::certificate_for`], with an RSA key.
+    pub async fn rsa_certificate_for(&self, file: &str, names: &str) -> (String, String) {
+        let key = ["-newkey", "rsa:2048", "-nodes"];
+        self.certificate_by(file, names, &key).await
+    }
+
+    async fn certificate_by(&self, file: &str, names: &str, kind: &[&str]) -> (String, String) {
         let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{file}.{end}"));
         self.0.file(
             "names",
@@ -70,8 +80,7 @@ impl Authority {
         );
         let subject = format!("/CN={file}");
         let out = ["-subj", &subject, "-keyout", &key, "-out", &request];
-        self.openssl(&[&["req", "-new"], &KEY[..], &out].concat())
-            .await;
+        self.openssl(&[&["req", "-new"], kind, &out].concat()).await;
         let by = [
             "-CA",
             "ca.pem",

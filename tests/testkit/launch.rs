@@ -95,15 +95,19 @@ impl Launch {
     }
 
     /// Adds arguments.
-    pub(crate) fn and(mut self, args: &[String]) -> Self {
-        self.args.extend_from_slice(args);
+    pub(crate) fn and(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
         self
+    }
+
+    pub(crate) fn has_tls(&self) -> bool {
+        self.gives("--public-tls", "HOLDFAST_PUBLIC_TLS")
     }
 
     /// Returns whether the harness may give the node a listener with TLS.
     pub(crate) fn may_have_tls(&self) -> bool {
         let is_unix = |arg: &String| arg.contains("unix:");
-        !self.gives("--public-tls", "HOLDFAST_PUBLIC_TLS")
+        !self.has_tls()
             && !self.args.iter().any(is_unix)
             && !self.envs.iter().any(|(_, value)| is_unix(value))
     }

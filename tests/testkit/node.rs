@@ -1,6 +1,7 @@
 //! A running holdfast, with the requests of a page, a backend and an operator.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +25,8 @@ pub struct Node {
     pub public: Address,
     /// The address of its internal listener.
     pub internal: Address,
+    /// The address of its first public listener with TLS, if it has one.
+    pub tls: Option<SocketAddr>,
 }
 
 /// A get that is held.
@@ -56,30 +59,24 @@ impl Node {
     }
 
     pub(crate) async fn launch_unready(mut launch: Launch) -> Self {
-        let is_tls = launch.may_have_tls() && std::env::var_os("HOLDFAST_TEST_TLS").is_some();
-        if is_tls {
+        let is_switched = launch.may_have_tls() && std::env::var_os("HOLDFAST_TEST_TLS").is_some();
+        if is_switched {
             launch = launch.and(&tls::flags().await);
         }
+        let has_tls = launch.has_tls();
         let mut child = launch.command().spawn().expect("the program starts");
         let log = Log::default();
         tokio::spawn(log.clone().keep(child.stderr.take().expect("piped")));
         // The node writes nothing to stdout. It is read only so that the pipe cannot fill up.
         tokio::spawn(Log::default().keep(child.stdout.take().expect("piped")));
         let deadline = Instant::now() + PATIENCE;
-        let (public, internal) = loop {
-            let with_tls = log.listener("public-tls");
+        let (public, internal, tls) = loop {
+            let tls = log.listener("public-tls").map(|address| address.tcp());
             if let (Some(public), Some(internal)) =
                 (log.listener("public"), log.listener("internal"))
-                && (!is_tls || with_tls.is_some())
+                && tls.is_some() == has_tls
             {
-                let public = match with_tls.filter(|_| is_tls) {
-                    Some(with_tls) => Address::Tls {
-                        tls: with_tls.tcp(),
-                        plain: public.tcp(),
-                    },
-                    None => public,
-                };
-                break (public, internal);
+                break (public, internal, tls);
             }
             let ended = child.try_wait().expect("a child");
             let waiting = ended.is_none() && Instant::now() < deadline;
@@ -90,12 +87,20 @@ impl Node {
             );
             sleep(PAUSE).await;
         };
+        let public = match tls.filter(|_| is_switched) {
+            Some(tls) => Address::Tls {
+                tls,
+                plain: public.tcp(),
+            },
+            None => public,
+        };
         Self {
             child,
             log,
             bearer: launch.bearer,
             public,
             internal,
+            tls,
         }
     }
 

@@ -41,20 +41,24 @@ async fn trust() -> &'static Trust {
     TRUST.get_or_init(make).await
 }
 
+/// Returns the authority that clients of the tests trust.
+pub async fn authority() -> &'static Authority {
+    &trust().await.authority
+}
+
 /// Returns the flags by which a node has TLS on a free port.
-pub async fn flags() -> Vec<String> {
+pub async fn flags() -> [&'static str; 6] {
     let Trust {
         certificate, key, ..
     } = trust().await;
-    let flags = [
+    [
         "--public-tls",
         "127.0.0.1:0",
         "--tls-cert",
         certificate,
         "--tls-key",
         key,
-    ];
-    flags.map(str::to_owned).to_vec()
+    ]
 }
 
 /// Returns the settings of a client that trusts the tests' authority.

@@ -21,7 +21,6 @@ use tracing::debug;
 use super::certificates::Certificates;
 use super::stream::TlsStream;
 use crate::metrics::Metrics;
-use crate::net::listener::Stream;
 use crate::net::timed::linger;
 
 /// The first byte of a handshake (RFC 8446, 5.1).
@@ -76,11 +75,9 @@ impl Tls {
         &self,
         socket: TcpStream,
         limit: Duration,
-    ) -> Result<Stream, NoHandshake> {
-        match timeout(limit, self.begin(socket)).await {
-            Err(_) => Err(NoHandshake::Late),
-            Ok(begun) => begun.map(|stream| Stream::Tls(Box::new(stream))),
-        }
+    ) -> Result<TlsStream<TcpStream>, NoHandshake> {
+        let begun = timeout(limit, self.begin(socket)).await;
+        begun.unwrap_or(Err(NoHandshake::Late))
     }
 
     async fn begin(&self, mut socket: TcpStream) -> Result<TlsStream<TcpStream>, NoHandshake> {

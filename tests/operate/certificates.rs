@@ -1,0 +1,367 @@
+//! Certificates of TLS: chosen by name, renewed while the node runs, and checked at the start.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use holdfast_testkit::tls::{self, HOST};
+use holdfast_testkit::{
+    Authority, Conn, Held, Launch, Node, Scratch, eventually, long, many_files, now_ms, request,
+};
+
+/// Runs openssl with `args`, without input. Returns all that it printed.
+async fn openssl(args: &[&str]) -> String {
+    let mut command = Command::new("openssl");
+    command.args(args).stdin(Stdio::null());
+    let output = command.output().await.expect("openssl runs");
+    let printed = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&printed).into_owned()
+}
+
+/// Returns the serial number of the certificate that a node shows to a client with these flags.
+async fn shown(address: SocketAddr, flags: &[&str]) -> Option<String> {
+    let to = address.to_string();
+    let args = [&["s_client", "-connect", &to], flags].concat();
+    let printed = openssl(&args).await;
+    let begin = printed.find("-----BEGIN CERTIFICATE-----")?;
+    let mut command = Command::new("openssl");
+    command
+        .args(["x509", "-noout", "-serial"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().expect("openssl runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let sent = stdin.write_all(&printed.as_bytes()[begin..]).await;
+    sent.expect("openssl reads");
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("openssl ends");
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Returns the serial number of the certificate in a file.
+async fn serial(path: &str) -> String {
+    let printed = openssl(&["x509", "-noout", "-serial", "-in", path]).await;
+    printed.trim().to_owned()
+}
+
+/// Starts a node with certificates, each with its key.
+async fn start(pairs: &[(String, String)]) -> Node {
+    let mut args = vec!["--public-tls", "127.0.0.1:0"];
+    for (certificate, key) in pairs {
+        args.extend(["--tls-cert", certificate, "--tls-key", key]);
+    }
+    Node::start(&args).await
+}
+
+/// Checks `--public-tls` with these further flags. Returns the mistakes.
+async fn mistakes(args: &[&str]) -> Vec<String> {
+    let args = [&["--check", "--public-tls", "127.0.0.1:0"], args].concat();
+    let finished = Launch::new(&args).run().await;
+    assert_eq!(finished.status.code(), Some(64), "{finished:?}");
+    let lines = finished.stderr.lines();
+    lines
+        .map(|line| line.strip_prefix("holdfast: ").expect(line).to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn each_name_has_its_certificate_and_a_client_without_one_gets_the_first() {
+    let authority = Authority::new().await;
+    let one = authority
+        .certificate_for("one", "DNS:one.example,DNS:*.one.example")
+        .await;
+    let two = authority.certificate("two.example").await;
+    let node = start(&[one.clone(), two.clone()]).await;
+    let address = node.tls.expect("TLS");
+    let (first, second) = (serial(&one.0).await, serial(&two.0).await);
+    for (name, expected) in [
+        ("one.example", Some(&first)),
+        ("ONE.example", Some(&first)),
+        ("a.one.example", Some(&first)),
+        ("two.example", Some(&second)),
+        ("a.b.one.example", None),
+        ("example", None),
+        ("three.example", None),
+    ] {
+        let found = shown(address, &["-servername", name]).await;
+        assert_eq!(found.as_ref(), expected, "{name}");
+    }
+    assert_eq!(shown(address, &["-noservername"]).await, Some(first));
+    let refused = openssl(&[
+        "s_client",
+        "-connect",
+        &address.to_string(),
+        "-servername",
+        "three.example",
+    ])
+    .await;
+    assert!(refused.contains("SSL alert number 112"), "{refused}");
+    let bad = async || {
+        node.metric(r#"holdfast_dropped_total{reason="bad_tls"}"#)
+            .await
+    };
+    eventually(async || bad().await == 4.0, "four clients were refused").await;
+}
+
+#[tokio::test]
+async fn of_two_kinds_of_key_a_client_gets_the_one_that_it_knows() {
+    let authority = Authority::new().await;
+    let ecdsa = authority.certificate_for("ecdsa", "DNS:a.example").await;
+    let rsa = authority.rsa_certificate_for("rsa", "DNS:a.example").await;
+    let node = start(&[ecdsa.clone(), rsa.clone()]).await;
+    let address = node.tls.expect("TLS");
+    let named = ["-servername", "a.example"];
+    assert_eq!(shown(address, &named).await, Some(serial(&ecdsa.0).await));
+    let only_rsa = [&named[..], &["-sigalgs", "RSA-PSS+SHA256"]].concat();
+    assert_eq!(shown(address, &only_rsa).await, Some(serial(&rsa.0).await));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_new_clients_and_those_who_wait_wait_on() {
+    let count = if long() { 1_000 } else { 100 };
+    let _files = many_files(3 * count).await;
+    let authority = tls::authority().await;
+    let pair = authority
+        .certificate_for("renewed", &format!("DNS:{HOST}"))
+        .await;
+    let node = start(std::slice::from_ref(&pair)).await;
+    let address = node.tls.expect("TLS");
+    let mut waiting = Vec::new();
+    for _ in 0..count {
+        let mut conn = Conn::over(tls::connect(address, HOST).await);
+        conn.send(request("GET", "/status/get?key=k", &[], b""))
+            .await;
+        waiting.push(Held { conn });
+    }
+    node.wait_key_waiters("k", u64::from(count)).await;
+    let old = serial(&pair.0).await;
+    assert_eq!(shown(address, &["-noservername"]).await, Some(old.clone()));
+    // Once by the signal, once by the files alone.
+    for is_asked in [true, false] {
+        authority
+            .certificate_for("renewed", &format!("DNS:{HOST}"))
+            .await;
+        if is_asked {
+            node.signal("HUP").await;
+        }
+        let new = Some(serial(&pair.0).await);
+        assert_ne!(new, Some(old.clone()));
+        let is_shown = async || shown(address, &["-noservername"]).await == new;
+        eventually(is_shown, "the new certificate is shown").await;
+    }
+    let version = node.set_ok("k", "1").await;
+    for held in &mut waiting {
+        assert_eq!(held.answer().await.version(), version);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_renewal_is_logged_and_the_certificate_in_use_stays() {
+    let authority = Authority::new().await;
+    let (certificate, key) = authority.certificate("a.example").await;
+    let node = start(&[(certificate.clone(), key.clone())]).await;
+    let address = node.tls.expect("TLS");
+    let good = std::fs::read_to_string(&certificate).expect("PEM");
+    let first = serial(&certificate).await;
+    let (_, other_key) = authority.certificate("b.example").await;
+    let other_key = std::fs::read_to_string(other_key).expect("PEM");
+    let own_key = std::fs::read_to_string(&key).expect("PEM");
+    for (path, content, said) in [
+        (&certificate, &good[..100], "not PEM"),
+        (&certificate, "", "no certificate in it"),
+        (&key, other_key.as_str(), "not the private key of"),
+    ] {
+        std::fs::write(path, content).expect("written");
+        node.signal("HUP").await;
+        let is_logged = async || {
+            let logs = node.logs();
+            logs.iter().any(|line| {
+                line.contains("was not renewed") && line.contains(path) && line.contains(said)
+            })
+        };
+        eventually(is_logged, said).await;
+        assert_eq!(
+            shown(address, &["-noservername"]).await,
+            Some(first.clone())
+        );
+        std::fs::write(&certificate, &good).expect("written");
+        std::fs::write(&key, &own_key).expect("written");
+    }
+    std::fs::remove_file(&key).expect("removed");
+    node.signal("HUP").await;
+    let is_logged = async || {
+        node.logs()
+            .iter()
+            .any(|line| line.contains("cannot read it"))
+    };
+    eventually(is_logged, "a file that is gone is logged").await;
+    assert_eq!(shown(address, &["-noservername"]).await, Some(first));
+}
+
+#[tokio::test]
+async fn the_expiry_of_each_certificate_is_a_metric() {
+    let authority = Authority::new().await;
+    let one = authority.certificate("one.example").await;
+    let two = authority.certificate("two.example").await;
+    let node = start(&[one, two]).await;
+    for name in ["one.example", "two.example"] {
+        let metric = format!("holdfast_tls_certificate_expires_seconds{{name=\"{name}\"}}");
+        // They are valid for two days.
+        let left = node.metric(&metric).await - now_ms() as f64 / 1000.0;
+        assert!((172_000.0..=172_800.0).contains(&left), "{name}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_in_certificates_and_keys_are_named() {
+    let authority = Authority::new().await;
+    let (certificate, key) = authority.certificate("a.example").await;
+    let (other, other_key) = authority.certificate("b.example").await;
+    let scratch = Scratch::new();
+    let read = |path: &str| std::fs::read_to_string(path).expect("PEM");
+    let wrong_order = [read(&authority.path()), read(&certificate)].concat();
+    let wrong_order = scratch.file("order.pem", &wrong_order);
+    let unrelated = scratch.file(
+        "unrelated.pem",
+        &[read(&certificate), read(&other)].concat(),
+    );
+    let whole = scratch.file(
+        "whole.pem",
+        &[read(&certificate), read(&authority.path())].concat(),
+    );
+    let locked = scratch.path("locked.key").display().to_string();
+    openssl(&[
+        "ec", "-in", &key, "-aes256", "-passout", "pass:a", "-out", &locked,
+    ])
+    .await;
+    let locked8 = scratch.path("locked8.key").display().to_string();
+    openssl(&[
+        "pkcs8", "-topk8", "-in", &key, "-passout", "pass:a", "-out", &locked8,
+    ])
+    .await;
+    let ca_key = format!("{}/ca.key", authority.path().trim_end_matches("/ca.pem"));
+    for (certificate, key, said) in [
+        (
+            "/nowhere.pem",
+            key.as_str(),
+            "--tls-cert '/nowhere.pem': cannot read it",
+        ),
+        (
+            &certificate,
+            "/nowhere.key",
+            "--tls-key '/nowhere.key': cannot read it",
+        ),
+        (&key, &key, "no certificate in it"),
+        (&certificate, &certificate, "no private key in it"),
+        (
+            &certificate,
+            &other_key,
+            "not the private key of the first certificate",
+        ),
+        (&certificate, &locked8, "the private key is encrypted"),
+        (&wrong_order, &ca_key, "did not sign certificate 1"),
+        (&unrelated, &key, "did not sign certificate 1"),
+        ("/dev/zero", &key, "longer than 1 MiB"),
+    ] {
+        let found = mistakes(&["--tls-cert", certificate, "--tls-key", key]).await;
+        assert_eq!(found.len(), 1, "{said}: {found:?}");
+        assert!(found[0].contains(said), "{said}: {found:?}");
+    }
+    let found = mistakes(&["--tls-cert", &certificate, "--tls-key", &locked]).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    for (args, said) in [
+        (&[][..], "needs --tls-cert and --tls-key"),
+        (
+            &["--tls-cert", &certificate],
+            "give a key for each certificate",
+        ),
+        (&["--tls-key", &key], "give a key for each certificate"),
+    ] {
+        let found = mistakes(args).await;
+        assert_eq!(found.len(), 1, "{said}: {found:?}");
+        assert!(found[0].contains(said), "{said}: {found:?}");
+    }
+    let pair = ["--tls-cert", &whole, "--tls-key", &key];
+    for (address, said) in [
+        ("unix:/run/x.sock", "TLS is for TCP"),
+        ("127.0.0.1:9", "the same address as --public"),
+    ] {
+        let args = [
+            &["--public", "127.0.0.1:9", "--public-tls", address],
+            &pair[..],
+        ]
+        .concat();
+        let found = mistakes(&args).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(said), "{found:?}");
+    }
+    let good = [&["--check", "--public-tls", "127.0.0.1:0"], &pair[..]].concat();
+    assert!(Launch::new(&good).run().await.status.success());
+}
+
+#[tokio::test]
+async fn a_key_that_all_can_read_and_settings_without_effect_are_warned_of() {
+    let authority = Authority::new().await;
+    let (certificate, key) = authority.certificate("a.example").await;
+    let set_mode = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&key, mode).expect("ours");
+    };
+    for (mode, is_warned) in [(0o644, true), (0o640, false), (0o600, false)] {
+        set_mode(mode);
+        let node = start(&[(certificate.clone(), key.clone())]).await;
+        let logs = node.logs().join("\n");
+        assert_eq!(
+            logs.contains("every user of the machine"),
+            is_warned,
+            "{mode:o}"
+        );
+    }
+    let node = Node::start(&["--tls-cert", &certificate, "--tls-key", &key]).await;
+    let logs = node.logs().join("\n");
+    for flag in ["--tls-cert", "--tls-key"] {
+        let warning = format!("{flag} has no effect without --public-tls");
+        assert!(logs.contains(&warning), "{logs}");
+    }
+}
+
+#[tokio::test]
+async fn a_sighup_ends_no_node() {
+    let node = Node::start(&[]).await;
+    node.signal("HUP").await;
+    let is_logged = async || {
+        node.logs()
+            .iter()
+            .any(|line| line.contains("nothing to read again"))
+    };
+    eventually(is_logged, "the signal is logged").await;
+    assert_eq!(node.get("/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_demo_makes_a_certificate_of_its_own() {
+    let node = Node::start(&["--demo", "--public-tls", "127.0.0.1:0"]).await;
+    let address = node.tls.expect("TLS");
+    let url = format!("https://localhost:{}/demo", address.port());
+    let mut curl = Command::new("curl");
+    let output = curl.args(["-sk", &url]).output().await.expect("curl runs");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.contains("a demo of holdfast"), "{page}");
+    assert!(
+        node.logs()
+            .iter()
+            .any(|line| line.contains(&format!("https://{address}/demo")))
+    );
+    let printed = openssl(&[
+        "s_client",
+        "-connect",
+        &address.to_string(),
+        "-servername",
+        "localhost",
+    ])
+    .await;
+    assert!(printed.contains("BEGIN CERTIFICATE"), "{printed}");
+}
