@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::header::HeaderValue;
 use tokio::signal::unix::Signal;
 use tracing::info;
 
@@ -24,6 +25,7 @@ pub(super) struct TlsListeners {
     certificates: Arc<Certificates>,
     files: Vec<CertificateFiles>,
     max_handshakes: usize,
+    hsts: Option<HeaderValue>,
 }
 
 impl TlsListeners {
@@ -42,6 +44,10 @@ impl TlsListeners {
             certificates,
             files: settings.files.clone(),
             max_handshakes: settings.max_handshakes,
+            hsts: settings.hsts.map(|age| {
+                let value = format!("max-age={}", age.as_secs());
+                HeaderValue::try_from(value).expect("digits are good in a header")
+            }),
         })
     }
 
@@ -55,6 +61,7 @@ impl TlsListeners {
         let tls = Tls::new(
             Arc::clone(&self.certificates),
             self.max_handshakes,
+            self.hsts,
             Arc::clone(metrics),
         );
         let renewal = Renewal {
@@ -62,6 +69,7 @@ impl TlsListeners {
             files: self.files,
             metrics: Arc::clone(metrics),
         };
+        renewal.report();
         tokio::spawn(renewal.run(hangups));
         let endpoint = |(listener, _)| Endpoint {
             listener,

@@ -65,11 +65,12 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 48] = [
+pub(super) const ALL: [&dyn Declared; 49] = [
     &PUBLIC,
     &PUBLIC_TLS,
     &TLS_CERT,
     &TLS_KEY,
+    &HSTS,
     &INTERNAL,
     &HOLD,
     &STREAM_LIFE,
@@ -152,6 +153,14 @@ pub(super) const TLS_KEY: Setting<PathBuf> = Setting::new(
     "File with the private key of the `--tls-cert` at the same place, in PEM. Repeatable",
 )
 .shape(Shape::List);
+
+pub(super) const HSTS: Setting<Duration> = Setting::new(
+    "hsts",
+    &WholeSeconds(Time(SECOND..=Duration::from_secs(2 * 365 * 86_400))),
+    Unset,
+    "Time for which browsers come back to this host only with TLS (`strict-transport-security`)",
+)
+.notes("Only answers over TLS have the header. It concerns every service of the host");
 
 pub(super) const INTERNAL: Setting<Address> = Setting::new(
     "internal",

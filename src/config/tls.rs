@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::declarations::{MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
+use super::declarations::{HSTS, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
 use super::reader::SettingReader;
 use crate::net::listener::Address;
 use crate::net::tls::certificates::{CertificateFiles, Certificates};
@@ -18,6 +19,7 @@ pub struct TlsSettings {
     /// The files that the certificates come from.
     pub files: Vec<CertificateFiles>,
     pub max_handshakes: usize,
+    pub hsts: Option<Duration>,
 }
 
 /// Reads the settings of TLS. Returns `None` if no listener has TLS.
@@ -26,6 +28,7 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
     let certificates = reader.list(&TLS_CERT);
     let keys = reader.list(&TLS_KEY);
     let max_handshakes = reader.value(&MAX_HANDSHAKES);
+    let hsts = reader.optional(&HSTS);
     for address in &addresses {
         if matches!(address, Address::Unix(_)) {
             let mistake = "TLS is for TCP: write host:port";
@@ -58,6 +61,7 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
         certificates: read,
         files,
         max_handshakes,
+        hsts,
     })
 }
 

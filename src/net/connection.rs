@@ -26,7 +26,7 @@ use crate::http::head::{Request, lists};
 use crate::http::response::Response;
 use crate::metrics::{DropReason, Limit, Metrics};
 use crate::net::closing::{Course, Stop, Watch};
-use crate::net::encode::Exchange;
+use crate::net::encode::{Exchange, add_hsts};
 use crate::net::flow::{self, Endless, Flow};
 use crate::net::listener::Stream;
 use crate::net::parked::{self, Parked, Wakes};
@@ -147,10 +147,11 @@ where
     F: Future<Output = Response>,
     P: parked::Request,
 {
+    let hsts = stream.hsts().cloned();
     let stream = Timed::new(stream, ahead, shared.timeouts);
     let (phase, mut deadline) = (stream.phase(), stream.deadline());
     let held = Mutex::new(None);
-    let service = service_fn(|request| answer(request, &shared, &phase, &held));
+    let service = service_fn(|request| answer(request, &shared, &phase, hsts.as_ref(), &held));
     let mut connection = shared.http1.serve_connection(TokioIo::new(stream), service);
     let Some(ended) = drive(&mut connection, &phase, &mut deadline, &mut wakes).await else {
         if !deadline.has_last_head() {
@@ -214,6 +215,7 @@ fn answer<H, F, P>(
     request: Request,
     shared: &Shared<H>,
     phase: &Phase,
+    hsts: Option<&HeaderValue>,
     held: &Mutex<Option<(Taken<P>, Exchange)>>,
 ) -> impl Future<Output = Result<Response, HandBack>>
 where
@@ -231,6 +233,7 @@ where
     let answer = taken.map_err(|request| *lock(held) = Some((request, exchange)));
     async move {
         let mut response = answer.map_err(|()| HandBack)?.await;
+        add_hsts(&mut response, hsts);
         // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says `close` all
         // the same.
         if (exchange.is_old && exchange.is_last) || shared.stop.state() != Course::Open {

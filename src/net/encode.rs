@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::http::response::Parts;
 
 use crate::http::response::{CLOSE, Response};
@@ -60,6 +60,14 @@ pub(super) fn encode_switch(response: Response) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
     push_head(&mut bytes, &head, false, Length::UntilClose);
     bytes
+}
+
+/// Adds the header that tells browsers to come back only with TLS, if there is one.
+pub(super) fn add_hsts(response: &mut Response, hsts: Option<&HeaderValue>) {
+    if let Some(hsts) = hsts {
+        let headers = response.headers_mut();
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
 }
 
 /// How a client finds the end of a body.

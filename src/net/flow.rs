@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::http::response::Response;
 use crate::metrics::DropReason;
-use crate::net::encode::{Exchange, encode_head, encode_switch};
+use crate::net::encode::{Exchange, add_hsts, encode_head, encode_switch};
 use crate::net::listener::{Beyond, Stream};
 use crate::net::parked::Wakes;
 use crate::runtime::lazy_timer::Timer;
@@ -104,7 +104,8 @@ impl Flow {
     }
 
     /// Begins the answer. Its body is not used: the pieces follow.
-    pub(crate) fn begin(&mut self, response: Response) {
+    pub(crate) fn begin(&mut self, mut response: Response) {
+        add_hsts(&mut response, self.stream.hsts());
         let head = encode_head(response, self.exchange);
         self.unwritten.extend_from_slice(&head);
     }

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
+use hyper::header::HeaderValue;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
@@ -355,6 +356,14 @@ impl Stream {
             Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
             Self::Tls(stream) => stream.socket().try_io(Interest::READABLE, nothing),
         };
+    }
+
+    /// Returns the header by which answers tell browsers to come back only with TLS, if they do.
+    pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Tls(stream) => stream.hsts(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
     }
 
     /// Returns whether bytes were received that nobody has read, and that no event of the socket

@@ -49,7 +49,7 @@ use tokio::time::{Instant, timeout};
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::closing::{Course, Stop, Watch};
-use crate::net::encode::{Exchange, encode};
+use crate::net::encode::{Exchange, add_hsts, encode};
 use crate::net::listener::{Beyond, Stream};
 use crate::net::timed::{Timeouts, linger};
 use crate::runtime::lazy_timer::Timer;
@@ -252,11 +252,10 @@ impl<R: Request> Parked<R> {
     /// Writes as much of the answer as the socket takes. Returns the task that must be woken, if
     /// it must be.
     fn write(&self, state: &mut State<R::News>, outcome: &R::Outcome) -> Option<Waker> {
-        let (bytes, closes) = encode(
-            self.request.answer(outcome),
-            self.exchange,
-            self.stop.state() != Course::Open,
-        );
+        let mut response = self.request.answer(outcome);
+        let stream = state.stream.as_mut().expect(STILL_HERE);
+        add_hsts(&mut response, stream.hsts());
+        let (bytes, closes) = encode(response, self.exchange, self.stop.state() != Course::Open);
         // Noted before the write, so that there is no second answer even if the code below
         // panics.
         state.right.answered(AfterAnswer {

@@ -56,6 +56,14 @@ async fn start(pairs: &[(String, String)]) -> Node {
     Node::start(&args).await
 }
 
+/// Returns what a node logged up to the line that says that it is ready.
+async fn logs_of_start(node: &Node) -> String {
+    let is_ready = |line: &String| line.contains(r#""message":"ready""#);
+    let has_line = async || node.logs().iter().any(is_ready);
+    eventually(has_line, "the node is ready").await;
+    node.logs().join("\n")
+}
+
 /// Checks `--public-tls` with these further flags. Returns the mistakes.
 async fn mistakes(args: &[&str]) -> Vec<String> {
     let args = [&["--check", "--public-tls", "127.0.0.1:0"], args].concat();
@@ -313,7 +321,7 @@ async fn a_key_that_all_can_read_and_settings_without_effect_are_warned_of() {
     for (mode, is_warned) in [(0o644, true), (0o640, false), (0o600, false)] {
         set_mode(mode);
         let node = start(&[(certificate.clone(), key.clone())]).await;
-        let logs = node.logs().join("\n");
+        let logs = logs_of_start(&node).await;
         assert_eq!(
             logs.contains("every user of the machine"),
             is_warned,
@@ -321,10 +329,39 @@ async fn a_key_that_all_can_read_and_settings_without_effect_are_warned_of() {
         );
     }
     let node = Node::start(&["--tls-cert", &certificate, "--tls-key", &key]).await;
-    let logs = node.logs().join("\n");
+    let logs = logs_of_start(&node).await;
     for flag in ["--tls-cert", "--tls-key"] {
         let warning = format!("{flag} has no effect without --public-tls");
         assert!(logs.contains(&warning), "{logs}");
+    }
+}
+
+#[tokio::test]
+async fn answers_over_tls_tell_browsers_to_keep_to_it_if_the_operator_says_so() {
+    let args = [&tls::flags().await[..], &["--hsts", "1day"]].concat();
+    let node = Node::start(&args).await;
+    for (target, waits) in [
+        ("/nothing", false),
+        ("/holdfast.js?", false),
+        ("/status/get?key=held", true),
+        ("/status/events?key=stream", true),
+    ] {
+        for has_tls in [true, false] {
+            let mut conn = match node.tls.filter(|_| has_tls) {
+                Some(address) => Conn::over(tls::connect(address, HOST).await),
+                None => Conn::open(&node.public).await,
+            };
+            let target = format!("{target}-{has_tls}");
+            conn.send(request("GET", &target, &[], b"")).await;
+            if waits {
+                let (_, key) = target.split_once("key=").expect("a key");
+                node.wait_key_waiters(key, 1).await;
+                node.set_ok(key, "1").await;
+            }
+            let head = conn.read_head().await;
+            let header = head.header("strict-transport-security");
+            assert_eq!(header, has_tls.then_some("max-age=86400"), "{target}");
+        }
     }
 }
 

@@ -31,11 +31,12 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 47] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 48] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--public-tls", None, Address),
     ("--tls-cert", None, File),
     ("--tls-key", None, File),
+    ("--hsts", None, Time),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
     ("--stream-life", Some("10m"), Time),

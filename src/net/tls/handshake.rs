@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -35,6 +36,7 @@ const USE_HTTPS: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; c
 pub(crate) struct Tls {
     config: Arc<ServerConfig>,
     turns: Semaphore,
+    hsts: Option<HeaderValue>,
     metrics: Arc<Metrics>,
 }
 
@@ -50,16 +52,18 @@ pub(crate) enum NoHandshake {
 }
 
 impl Tls {
-    /// Returns TLS with these certificates, for a listener that computes at most `turns` handshakes
-    /// at once.
+    /// Returns TLS with these certificates, for listeners that compute at most `turns` handshakes at
+    /// once. Answers have the header `hsts` if there is one.
     pub(crate) fn new(
         certificates: Arc<Certificates>,
         turns: usize,
+        hsts: Option<HeaderValue>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             config: config(certificates),
             turns: Semaphore::new(turns),
+            hsts,
             metrics,
         })
     }
@@ -99,6 +103,7 @@ impl Tls {
         match self.shake_hands(&mut stream).await {
             Ok(()) => {
                 self.metrics.shook_hands(stream.is_resumed());
+                stream.set_hsts(self.hsts.clone());
                 Ok(stream)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {

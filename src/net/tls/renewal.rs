@@ -14,7 +14,7 @@ use super::certificates::{Certificate, CertificateFiles, Certificates};
 use crate::metrics::Metrics;
 
 /// The interval at which the node looks whether the files have changed.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The certificates of a node, and the files that they come from.
 #[derive(Debug)]
@@ -31,15 +31,19 @@ type Stamp = Option<(i64, i64, u64, u64)>;
 impl Renewal {
     /// Renews the certificates as long as the node runs.
     pub(crate) async fn run(self, mut hangups: Signal) {
-        self.report();
         let mut read = self.stamps();
+        let mut last_look = read.clone();
         loop {
             let asked = tokio::select! {
                 asked = hangups.recv() => asked.is_some(),
                 () = sleep(LOOK) => false,
             };
             let found = self.stamps();
-            if !asked && found == read {
+            // A certificate and its key change one after the other. They are read only when nothing
+            // has changed between two looks.
+            let is_new = found != read && found == last_look;
+            last_look.clone_from(&found);
+            if !asked && !is_new {
                 continue;
             }
             // Noted before the files are read, so that a later change is seen.
@@ -65,7 +69,7 @@ impl Renewal {
     }
 
     /// Reports the certificates that are in use to the log and to metrics.
-    fn report(&self) {
+    pub(crate) fn report(&self) {
         let current = self.certificates.current();
         for certificate in current.iter() {
             let expires = httpdate::fmt_http_date(certificate.expires);

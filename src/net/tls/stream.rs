@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
+use hyper::header::HeaderValue;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
@@ -57,6 +58,8 @@ pub struct TlsStream<S> {
     has_ended: bool,
     /// Whether the client has been sent the end of this side.
     has_closed: bool,
+    /// The header that tells browsers to come back only with TLS, if answers have it.
+    hsts: Option<HeaderValue>,
 }
 
 impl<S: Debug> Debug for TlsStream<S> {
@@ -90,6 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             is_ready: false,
             has_ended: false,
             has_closed: false,
+            hsts: None,
         })
     }
 
@@ -115,7 +119,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             is_ready: self.is_ready,
             has_ended: self.has_ended,
             has_closed: self.has_closed,
+            hsts: self.hsts,
         })
+    }
+
+    /// Sets the header that answers have.
+    pub(crate) fn set_hsts(&mut self, header: Option<HeaderValue>) {
+        self.hsts = header;
+    }
+
+    /// Returns the header that tells browsers to come back only with TLS, if answers have it.
+    pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
+        self.hsts.as_ref()
     }
 
     /// Returns whether the handshake is done. Its last bytes may still be unsent.
