@@ -15,12 +15,13 @@ pub(crate) fn blocks(document: &str) -> Vec<Block> {
     blocks_in(&project_file(document))
 }
 
-/// Returns the code of the blocks in one language below a heading (`## HEADING`) of a document.
+/// Returns the code of the blocks in one language below a heading (`## HEADING`, or one level
+/// deeper) of a document, up to the next heading.
 ///
 /// # Panics
 /// If there is no such heading.
 pub(crate) fn code_below(document: &str, heading: &str, language: &str) -> Vec<String> {
-    let text = project_file(document);
+    let text = project_file(document).replace("\n### ", "\n## ");
     let section = text.split("\n## ").find_map(|section| {
         let (title, rest) = section.split_once('\n')?;
         (title == heading).then_some(rest)

@@ -402,3 +402,62 @@ async fn the_demo_makes_a_certificate_of_its_own() {
     .await;
     assert!(printed.contains("BEGIN CERTIFICATE"), "{printed}");
 }
+
+#[tokio::test]
+async fn the_hook_gives_a_node_what_certbot_or_lego_renewed() {
+    let authority = Authority::new().await;
+    let scratch = Scratch::new();
+    let to = scratch.path("tls").display().to_string();
+    let hook = format!("{}/deploy/renew-hook.sh", env!("CARGO_MANIFEST_DIR"));
+    let run = async |envs: &[(&str, &str)]| {
+        let group = Command::new("id")
+            .arg("-gn")
+            .output()
+            .await
+            .expect("id runs");
+        let group = String::from_utf8_lossy(&group.stdout).trim().to_owned();
+        let mut command = Command::new(&hook);
+        command
+            .env_remove("RENEWED_LINEAGE")
+            .env_remove("LEGO_CERT_PATH")
+            .env("HOLDFAST_TLS_DIR", &to)
+            .env("HOLDFAST_TLS_GROUP", group)
+            .envs(envs.iter().copied());
+        command.output().await.expect("the hook runs").status.code()
+    };
+    assert_eq!(run(&[]).await, Some(64));
+    // As certbot names its files.
+    let (first, first_key) = authority.certificate("a.example").await;
+    std::fs::copy(&first, scratch.path("fullchain.pem")).expect("copied");
+    std::fs::copy(&first_key, scratch.path("privkey.pem")).expect("copied");
+    let lineage = scratch.path("").display().to_string();
+    assert_eq!(run(&[("RENEWED_LINEAGE", &lineage)]).await, Some(0));
+    let pair = (format!("{to}/cert.pem"), format!("{to}/key.pem"));
+    let mode = std::fs::metadata(&pair.1)
+        .expect("a key")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o640);
+    let node = start(std::slice::from_ref(&pair)).await;
+    let address = node.tls.expect("TLS");
+    assert_eq!(
+        shown(address, &["-noservername"]).await,
+        Some(serial(&first).await)
+    );
+    // As lego names them. Nobody tells the node.
+    let (second, second_key) = authority.certificate("b.example").await;
+    let renewed = [
+        ("LEGO_CERT_PATH", second.as_str()),
+        ("LEGO_CERT_KEY_PATH", &second_key),
+    ];
+    assert_eq!(run(&renewed).await, Some(0));
+    let new = Some(serial(&second).await);
+    let is_shown = async || shown(address, &["-noservername"]).await == new;
+    eventually(is_shown, "the new certificate is shown").await;
+    assert!(
+        !node
+            .logs()
+            .iter()
+            .any(|line| line.contains("was not renewed"))
+    );
+}
