@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-tls test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -33,9 +33,17 @@ THREADS = --test-threads=8
 
 test: needs ## run all tests that fit into ten minutes: unit, doc, integration, browser, protocol and loom
 	cargo test --locked -- $(THREADS)
+	@$(MAKE) -s test-tls
 	@$(MAKE) -s test-protocol
 	@$(MAKE) -s loom
 	@$(MAKE) -s test-browser
+
+# The tests whose clients speak to the public listener, once more with TLS between them. The one that is skipped gives its
+# clients half a second, in which a busy machine may not complete a handshake.
+test-tls: ## run the tests of the public listener over TLS
+	HOLDFAST_TEST_TLS=1 cargo test --locked --test integration -- $(THREADS) \
+		contract:: races::one_node races::model abuse::bad_http abuse::hostile abuse::fuzz \
+		--skip abuse::bad_http::random
 
 test-protocol: ## check the model of the protocol only, in all orders of its steps
 	cargo test --locked -p holdfast-protocol
