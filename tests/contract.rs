@@ -14,6 +14,7 @@ pub(crate) mod params;
 pub(crate) mod sets;
 pub(crate) mod signed_keys;
 mod sockets;
+pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod unix;
 pub(crate) mod values;

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use holdfast_testkit::nginx::NAME;
-use holdfast_testkit::{Nginx, Node, PATIENCE, UPGRADE};
+use holdfast_testkit::{Nginx, Node, PATIENCE, UPGRADE, tls};
 
 /// Connects to the URL and the address that are its arguments. Sends each line of its input, and
 /// prints each message. At the end it prints the close.
@@ -47,11 +47,23 @@ struct Client {
     _program: Child,
 }
 
+/// The way of a client to a node.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    Plain,
+    Tls,
+    Nginx(&'a Nginx),
+}
+
 impl Client {
-    async fn open(node: &Node, nginx: Option<&Nginx>, query: &str) -> Self {
-        let (scheme, place, certificate) = match nginx {
-            Some(nginx) => ("wss", nginx.address, nginx.trusted()),
-            None => ("ws", node.public.tcp(), String::new()),
+    async fn open(node: &Node, by: By<'_>, query: &str) -> Self {
+        let (scheme, place, certificate) = match by {
+            By::Nginx(nginx) => ("wss", nginx.address, nginx.trusted()),
+            By::Tls => {
+                let address = node.tls.expect("TLS");
+                ("wss", address, tls::authority().await.path())
+            }
+            By::Plain => ("ws", node.public.tcp(), String::new()),
         };
         let url = format!("{scheme}://{NAME}/status/ws?{query}");
         let python = std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into());
@@ -86,12 +98,17 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_client_that_nobody_here_wrote_hears_its_keys_with_and_without_nginx() {
-    let mut node = Node::start(&["--allow-origin", "https://shop.example.com"]).await;
+async fn a_client_that_nobody_here_wrote_hears_its_keys_with_tls_and_nginx_and_without() {
+    let args = ["--allow-origin", "https://shop.example.com"];
+    let mut node = Node::start(&[&args[..], &tls::flags().await].concat()).await;
     let nginx = Nginx::start([&node.public]).await;
     let mut clients = Vec::new();
-    for (nginx, [a, b]) in [(None, ["a", "b"]), (Some(&nginx), ["c", "d"])] {
-        let mut client = Client::open(&node, nginx, &format!("key={a}")).await;
+    for (by, [a, b]) in [
+        (By::Plain, ["a", "b"]),
+        (By::Nginx(&nginx), ["c", "d"]),
+        (By::Tls, ["e", "f"]),
+    ] {
+        let mut client = Client::open(&node, by, &format!("key={a}")).await;
         client.send(&json!({"watch": b}).to_string()).await;
         for key in [b, a, b] {
             node.wait_key_waiters(key, 1).await;
@@ -112,7 +129,7 @@ async fn a_client_that_nobody_here_wrote_hears_its_keys_with_and_without_nginx()
         client.send(r#"{"watch":"drained"}"#).await;
         clients.push(client);
     }
-    node.wait_key_waiters("drained", 2).await;
+    node.wait_key_waiters("drained", 3).await;
     node.signal("TERM").await;
     for mut client in clients {
         let closed = client.next().await;
