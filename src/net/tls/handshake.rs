@@ -134,7 +134,8 @@ impl Tls {
             });
             received.await?;
             drop(turn);
-            if stream.has_ended() {
+            // A client may say all at once and then end.
+            if stream.has_ended() && !stream.is_ready() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
