@@ -30,6 +30,7 @@ use crate::model::signing::Signing;
 use crate::net::connection::Handling;
 use crate::net::listener::{Address, Listener};
 use crate::net::parked::Never;
+use crate::net::passed::Place;
 use crate::net::server::{self, Endpoint};
 use crate::public::Public;
 use crate::runtime::shutdown::{self, Signals};
@@ -77,13 +78,9 @@ pub enum Ended {
 pub async fn check(settings: &Settings) -> Result<(), StartError> {
     let tls = settings.tls.iter().flat_map(|tls| &tls.addresses);
     let tls = tls.map(|address| ("--public-tls", address));
-    for (flag, address) in [
-        ("--public", &settings.public),
-        ("--internal", &settings.internal),
-    ]
-    .into_iter()
-    .chain(tls)
-    {
+    let internal = Place::Address(settings.internal.clone());
+    let listeners = [("--public", &settings.public), ("--internal", &internal)];
+    for (flag, address) in listeners.into_iter().chain(tls) {
         let resolved = address.resolve().await;
         let resolved = resolved.map_err(|error| {
             StartError::Failed(format!("{flag} {address} cannot be resolved"), error)
@@ -137,7 +134,8 @@ pub async fn run(
         Some(tls) => Some(TlsListeners::bind(tls).await?),
         None => None,
     };
-    let (internal, internal_address) = bind(INTERNAL, &settings.internal).await?;
+    let place = Place::Address(settings.internal.clone());
+    let (internal, internal_address) = bind(INTERNAL, &place).await?;
     // Checked after the bind, because a name may have several addresses, and the listener is bound
     // to only one of them. No client is accepted before this check.
     check_exposure(
@@ -228,10 +226,9 @@ fn plain(listener: Listener) -> Endpoint {
     }
 }
 
-async fn bind(name: &'static str, address: &Address) -> Result<(Listener, Address), StartError> {
-    let failed =
-        |error| StartError::Failed(format!("cannot listen on {address} (--{name})"), error);
-    let listener = Listener::bind(address).await.map_err(failed)?;
+async fn bind(name: &'static str, place: &Place) -> Result<(Listener, Address), StartError> {
+    let failed = |error| StartError::Failed(format!("cannot listen on {place} (--{name})"), error);
+    let listener = place.listen().await.map_err(failed)?;
     let bound = listener.address().map_err(failed)?;
     info!(listener = name, address = %bound, "listening");
     Ok((listener, bound))

@@ -35,6 +35,7 @@ use crate::http::origin::AllowOrigin;
 use crate::log::LogFormat;
 use crate::model::signing::Secrets;
 use crate::net::listener::Address;
+use crate::net::passed::Place;
 use crate::page::script::Prefix;
 use crate::page::wire::Template;
 use crate::store::redis::RedisOptions;
@@ -53,7 +54,7 @@ const LONGEST_BODIES: usize = 8;
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each is what its flag's help says")]
 pub struct Settings {
-    pub public: Address,
+    pub public: Place,
     /// TLS on further public listeners, if there are any.
     pub tls: Option<TlsSettings>,
     pub internal: Address,

@@ -7,6 +7,7 @@ pub(crate) mod encode;
 pub(crate) mod flow;
 pub mod listener;
 pub(crate) mod parked;
+pub mod passed;
 pub(crate) mod server;
 pub mod socket;
 pub(crate) mod timed;

@@ -1,5 +1,6 @@
 //! Tests of what operators do and see: settings, drains, health, logs, metrics, deployed files.
 
+mod activation;
 pub(crate) mod certificates;
 pub(crate) mod deploy;
 pub(crate) mod drain;

@@ -13,6 +13,7 @@ use super::reader::SettingReader;
 use super::setting::{Declared, Effect};
 use super::{Settings, exposure};
 use crate::net::listener::Address;
+use crate::net::passed::Place;
 
 /// The longest hold that proxies with default settings do not cut off. nginx and many load
 /// balancers wait 60 s.
@@ -34,10 +35,6 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
         let mistake = format!("longer than --drain-grace {grace}");
         reader.refuse_together(&[&DRAIN_QUIET, &DRAIN_GRACE], &mistake);
     }
-    let is_any_port = matches!(&settings.public, Address::Tcp(address) if address.ends_with(":0"));
-    if settings.public == settings.internal && !is_any_port {
-        reader.refuse_together(&[&INTERNAL, &PUBLIC], "the same address as --public");
-    }
     let has_files = !reader.texts(&TLS_CERT).is_empty() || !reader.texts(&TLS_KEY).is_empty();
     if settings.tls.is_some() && !has_files && !settings.demo {
         reader.note(
@@ -45,15 +42,16 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
                 .to_owned(),
         );
     }
-    let addresses = settings.tls.iter().flat_map(|tls| &tls.addresses);
-    let mut taken = vec![
-        (&settings.public, "--public"),
-        (&settings.internal, "--internal"),
-    ];
-    for address in addresses {
-        let is_any_port = matches!(address, Address::Tcp(text) if text.ends_with(":0"));
+    let internal = Place::Address(settings.internal.clone());
+    let mut taken = vec![(&settings.public, "--public")];
+    if settings.public == internal && !is_any_port(&internal) {
+        reader.refuse_together(&[&INTERNAL, &PUBLIC], "the same address as --public");
+    } else {
+        taken.push((&internal, "--internal"));
+    }
+    for address in settings.tls.iter().flat_map(|tls| &tls.addresses) {
         match taken.iter().find(|(other, _)| *other == address) {
-            Some((_, flag)) if !is_any_port => {
+            Some((_, flag)) if !is_any_port(address) => {
                 let mistake = format!("the same address as {flag}");
                 reader.refuse(&PUBLIC_TLS, &address.to_string(), &mistake);
             }
@@ -83,6 +81,11 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
             exposure::MISTAKE,
         );
     }
+}
+
+/// Returns whether the system chooses the port, so that two such addresses are not the same.
+fn is_any_port(place: &Place) -> bool {
+    matches!(place, Place::Address(Address::Tcp(address)) if address.ends_with(":0"))
 }
 
 /// Returns warnings about settings that are allowed, but that an operator should know about.

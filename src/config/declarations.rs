@@ -22,6 +22,7 @@ use crate::log::LogFormat;
 use crate::model::signing::Secrets;
 use crate::model::status::MAX_TTL_SECONDS;
 use crate::net::listener::Address;
+use crate::net::passed::Place;
 use crate::page::script::Prefix;
 use crate::page::wire::Template;
 use crate::store::redis::Target;
@@ -50,6 +51,12 @@ const FILE: Text<PathBuf> = Text {
     unit: "path",
     range: "a readable file",
     parse: parse_path,
+};
+
+const PLACE: Text<Place> = Text {
+    unit: "address",
+    range: "`host:port`, `unix:/path`, or `fd:3` for a socket that systemd passes",
+    parse: |text| Place::parse(text).map_err(for_people),
 };
 
 /// Returns an error as its text. Every mistake in a setting is only printed.
@@ -117,16 +124,16 @@ pub(super) const ALL: [&dyn Declared; 49] = [
     &CHECK,
 ];
 
-pub(super) const PUBLIC: Setting<Address> = Setting::new(
+pub(super) const PUBLIC: Setting<Place> = Setting::new(
     "public",
-    &ADDRESS,
+    &PLACE,
     Value("127.0.0.1:11000"),
     "Address of the public listener, for browsers",
 );
 
-pub(super) const PUBLIC_TLS: Setting<Address> = Setting::new(
+pub(super) const PUBLIC_TLS: Setting<Place> = Setting::new(
     "public-tls",
-    &ADDRESS,
+    &PLACE,
     Unset,
     "Address of a public listener with TLS, beside that without. Repeatable",
 )

@@ -7,13 +7,14 @@ use std::time::Duration;
 use super::declarations::{HSTS, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
 use super::reader::SettingReader;
 use crate::net::listener::Address;
+use crate::net::passed::Place;
 use crate::net::tls::certificates::{CertificateFiles, Certificates};
 
 /// TLS on public listeners.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each is what its flag's help says")]
 pub struct TlsSettings {
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<Place>,
     /// The certificates. `None` if the demo makes its own.
     pub certificates: Option<Arc<Certificates>>,
     /// The files that the certificates come from.
@@ -30,7 +31,7 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
     let max_handshakes = reader.value(&MAX_HANDSHAKES);
     let hsts = reader.optional(&HSTS);
     for address in &addresses {
-        if matches!(address, Address::Unix(_)) {
+        if matches!(address, Place::Address(Address::Unix(_))) {
             let mistake = "TLS is for TCP: write host:port";
             reader.refuse(&PUBLIC_TLS, &address.to_string(), mistake);
         }

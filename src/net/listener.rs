@@ -44,6 +44,10 @@ pub enum AddressError {
     NoHost,
     #[error("'{0}' is not a port")]
     BadPort(String),
+    #[error(
+        "'{0}' is not the number of a socket: write fd:3 for the first one that systemd passes"
+    )]
+    BadSocket(String),
     #[error("not a URL that begins with http://")]
     NotHttp,
     #[error("write http://host:port, and nothing more")]
