@@ -15,7 +15,7 @@ use super::file;
 use super::setting::Preset::{Computed, Unset, Value};
 use super::setting::{Declared, Setting, Shape};
 use super::texts;
-use super::tls::parse_path;
+use super::tls::{parse_path, parse_tls_place};
 use super::value_kind::{Choice, Content, Number, Text, Time, WholeSeconds};
 use crate::http::auth::Tokens;
 use crate::log::LogFormat;
@@ -30,6 +30,7 @@ use crate::store::redis::Target;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 const BYTES: Number = Number {
     unit: "bytes",
@@ -133,12 +134,16 @@ pub(super) const PUBLIC: Setting<Place> = Setting::new(
 
 pub(super) const PUBLIC_TLS: Setting<Place> = Setting::new(
     "public-tls",
-    &PLACE,
+    &Text {
+        unit: "address",
+        range: "`host:port`, or `fd:3` for a socket that systemd passes",
+        parse: parse_tls_place,
+    },
     Unset,
     "Address of a public listener with TLS, beside that without. Repeatable",
 )
 .shape(Shape::List)
-.notes("Needs `--tls-cert` and `--tls-key`. A unix socket has no TLS");
+.notes("Needs `--tls-cert` and `--tls-key`");
 
 pub(super) const TLS_CERT: Setting<PathBuf> = Setting::new(
     "tls-cert",
@@ -163,7 +168,7 @@ pub(super) const TLS_KEY: Setting<PathBuf> = Setting::new(
 
 pub(super) const HSTS: Setting<Duration> = Setting::new(
     "hsts",
-    &WholeSeconds(Time(SECOND..=Duration::from_secs(2 * 365 * 86_400))),
+    &WholeSeconds(Time(SECOND..=YEAR.saturating_mul(2))),
     Unset,
     "Time for which browsers come back to this host only with TLS (`strict-transport-security`)",
 )

@@ -30,12 +30,6 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
     let keys = reader.list(&TLS_KEY);
     let max_handshakes = reader.value(&MAX_HANDSHAKES);
     let hsts = reader.optional(&HSTS);
-    for address in &addresses {
-        if matches!(address, Place::Address(Address::Unix(_))) {
-            let mistake = "TLS is for TCP: write host:port";
-            reader.refuse(&PUBLIC_TLS, &address.to_string(), mistake);
-        }
-    }
     let (given, counterpart) = (reader.texts(&TLS_CERT).len(), reader.texts(&TLS_KEY).len());
     if given != counterpart {
         reader.note(format!(
@@ -83,6 +77,14 @@ fn times(count: usize) -> String {
     match count {
         1 => "once".to_owned(),
         count => format!("{count} times"),
+    }
+}
+
+pub(super) fn parse_tls_place(text: &str) -> Result<Place, String> {
+    match Place::parse(text) {
+        Ok(Place::Address(Address::Unix(_))) => Err("TLS is for TCP: write host:port".into()),
+        Ok(place) => Ok(place),
+        Err(error) => Err(error.to_string()),
     }
 }
 
