@@ -20,7 +20,7 @@ use self::node::{Node, store_options};
 use self::tls::TlsListeners;
 use crate::cluster::advertise::{self, NoAddress};
 use crate::config::Settings;
-use crate::config::exposure;
+use crate::config::check::EXPOSED;
 use crate::demo::{self, Addresses, Demo};
 use crate::http::auth::Token;
 use crate::internal::Internal;
@@ -28,6 +28,7 @@ use crate::log::Recent;
 use crate::model::key;
 use crate::model::signing::Signing;
 use crate::net::connection::Handling;
+use crate::net::exposure;
 use crate::net::listener::{Address, Listener};
 use crate::net::parked::Never;
 use crate::net::server::{self, Endpoint};
@@ -114,7 +115,7 @@ fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), S
     Err(StartError::Mistake(format!(
         "--internal '{}': {}",
         given.escape_debug(),
-        exposure::MISTAKE
+        EXPOSED
     )))
 }
 

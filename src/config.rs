@@ -5,9 +5,8 @@
 //! All mistakes are reported together, so that an operator does not find them one restart at a
 //! time.
 
-mod check;
+pub(crate) mod check;
 mod declarations;
-pub(crate) mod exposure;
 mod file;
 mod flags;
 mod reader;

@@ -4,6 +4,7 @@
 pub(crate) mod closing;
 pub(crate) mod connection;
 pub(crate) mod encode;
+pub(crate) mod exposure;
 pub(crate) mod flow;
 pub mod listener;
 pub(crate) mod parked;
