@@ -6,6 +6,7 @@
 //! time.
 
 pub(crate) mod check;
+mod clients;
 mod declarations;
 mod file;
 mod flags;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use hyper::header::HeaderValue;
 
+pub use self::clients::ClientSettings;
 use self::declarations::*;
 use self::reader::SettingReader;
 pub use self::table::table;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub public: Address,
     /// TLS on further public listeners, if there are any.
     pub tls: Option<TlsSettings>,
+    /// The proxies that name clients' addresses, and the limits of an address.
+    pub clients: ClientSettings,
     pub internal: Address,
     pub hold: Duration,
     /// The longest time that an event stream lasts.
@@ -149,6 +153,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
     Settings {
         public: reader.value(&PUBLIC),
         tls: tls::read(reader),
+        clients: clients::read(reader),
         internal: reader.value(&INTERNAL),
         hold: reader.value(&HOLD),
         stream_life: reader.value(&STREAM_LIFE),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::signal::unix::Signal;
 use tracing::info;
 
+use super::entrances::Entrances;
 use super::{StartError, bind};
 use crate::config::TlsSettings;
 use crate::demo::Addresses;
@@ -51,7 +52,12 @@ impl TlsListeners {
     }
 
     /// Starts the renewal of the certificates. Returns the endpoints of the listeners.
-    pub(super) fn start(self, metrics: &Arc<Metrics>, hangups: Signal) -> Vec<Endpoint> {
+    pub(super) fn start(
+        self,
+        entrances: &Entrances,
+        metrics: &Arc<Metrics>,
+        hangups: Signal,
+    ) -> Vec<Endpoint> {
         let tls = Tls::new(
             Arc::clone(&self.certificates),
             self.max_handshakes,
@@ -63,9 +69,10 @@ impl TlsListeners {
             metrics: Arc::clone(metrics),
         };
         tokio::spawn(renewal.run(hangups));
+        let entrance = entrances.with_tls(tls);
         let endpoint = |(listener, _)| Endpoint {
             listener,
-            tls: Some(Arc::clone(&tls)),
+            entrance: Arc::clone(&entrance),
         };
         self.bound.into_iter().map(endpoint).collect()
     }

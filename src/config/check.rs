@@ -8,7 +8,7 @@ use super::Settings;
 use super::declarations::{
     ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, INTERNAL, INTERNAL_TOKEN_FILE,
     INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_HANDSHAKES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES,
-    PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, WIRE,
+    PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, TRUSTED_PROXY, WIRE,
 };
 use super::reader::SettingReader;
 use super::setting::{Declared, Effect};
@@ -107,6 +107,9 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
                 warnings.push(format!("--{flag} has no effect without --public-tls"));
             }
         }
+    }
+    if settings.clients.trusted_proxies.is_none() && reader.is_given(&TRUSTED_PROXY) {
+        warnings.push("--trusted-proxy has no effect without --proxy-protocol".to_owned());
     }
     let (idle, with) = match settings.redis {
         Some(_) => (Effect::WithoutRedis, "with"),
