@@ -368,6 +368,20 @@ mod tests {
     }
 
     #[test]
+    fn without_tls_an_address_has_the_limits_that_are_given_or_that_a_proxy_makes_sure() {
+        let without_tls = |args: &[&str]| {
+            let clients = settings(args).expect("good").clients;
+            let limits = [clients.max_waiters, clients.max_gets];
+            limits.map(|limit| limit.without_tls())
+        };
+        assert_eq!(without_tls(&[]), [None, None]);
+        let given = ["--max-gets-per-address", "5"];
+        assert_eq!(without_tls(&given), [None, Some(5)]);
+        let proxies = ["--proxy-protocol", "--trusted-proxy", "10.0.0.0/8"];
+        assert_eq!(without_tls(&proxies), [Some(2000), Some(200)]);
+    }
+
+    #[test]
     fn origins_are_listed_or_all_allowed() {
         assert_eq!(
             settings(&["--allow-origin", "https://a.example,*"])
