@@ -2,6 +2,7 @@
 //! parsing.
 
 mod drain;
+mod entrances;
 mod node;
 mod tls;
 
@@ -16,11 +17,12 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::drain::Server;
+use self::entrances::Entrances;
 use self::node::{Node, store_options};
 use self::tls::TlsListeners;
 use crate::cluster::advertise::{self, NoAddress};
 use crate::config::Settings;
-use crate::config::exposure;
+use crate::config::check::EXPOSED;
 use crate::demo::{self, Addresses, Demo};
 use crate::http::auth::Token;
 use crate::internal::Internal;
@@ -28,6 +30,7 @@ use crate::log::Recent;
 use crate::model::key;
 use crate::model::signing::Signing;
 use crate::net::connection::Handling;
+use crate::net::exposure;
 use crate::net::listener::{Address, Listener};
 use crate::net::parked::Never;
 use crate::net::passed::Place;
@@ -111,7 +114,7 @@ fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), S
     Err(StartError::Mistake(format!(
         "--internal '{}': {}",
         given.escape_debug(),
-        exposure::MISTAKE
+        EXPOSED
     )))
 }
 
@@ -176,14 +179,20 @@ pub async fn run(
         settings.drain_quiet,
     );
     let answer = move |request| answers.answer(&request);
-    let mut endpoints = vec![plain(public)];
+    let entrances = Entrances::new(&settings.clients, &node.metrics);
+    let mut endpoints = vec![Endpoint {
+        listener: public,
+        entrance: entrances.plain(),
+    }];
     match tls {
-        Some(tls) => endpoints.extend(tls.start(&node.metrics, hangups)),
+        Some(tls) => endpoints.extend(tls.start(&entrances, &node.metrics, hangups)),
         None => tls::ignore(hangups),
     }
     let public = Server::spawn(|stop| server::run(endpoints, options, answer, stop));
 
-    let answers = Internal::new(node.internal_parts(&settings, writer, signing, lines_dropped));
+    let clients = Arc::clone(entrances.clients());
+    let parts = node.internal_parts(&settings, writer, signing, clients, lines_dropped);
+    let answers = Internal::new(parts);
     let options = node.options(
         &settings,
         INTERNAL,
@@ -191,7 +200,11 @@ pub async fn run(
         Duration::ZERO,
     );
     let answer = move |request| Handling::<_, Never>::Answer(answers.answer(request));
-    let internal = Server::spawn(|stop| server::run(vec![plain(internal)], options, answer, stop));
+    let endpoint = Endpoint {
+        listener: internal,
+        entrance: Arc::default(),
+    };
+    let internal = Server::spawn(|stop| server::run(vec![endpoint], options, answer, stop));
 
     let listed = node.spawn_tasks(&settings);
     node.health.started();
@@ -215,14 +228,6 @@ fn signing(settings: &Settings) -> Option<Signing> {
     match &settings.key_secrets {
         Some(secrets) => Some(Signing::of_all(secrets.clone())),
         None => settings.demo.then(|| Signing::only_of(demo::is_id)),
-    }
-}
-
-/// Returns the endpoint of a listener without TLS.
-fn plain(listener: Listener) -> Endpoint {
-    Endpoint {
-        listener,
-        tls: None,
     }
 }
 

@@ -5,9 +5,9 @@
 //! All mistakes are reported together, so that an operator does not find them one restart at a
 //! time.
 
-mod check;
+pub(crate) mod check;
+mod clients;
 mod declarations;
-pub(crate) mod exposure;
 mod file;
 mod flags;
 mod reader;
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use hyper::header::HeaderValue;
 
+pub use self::clients::ClientSettings;
 use self::declarations::*;
 use self::reader::SettingReader;
 pub use self::table::table;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub public: Place,
     /// TLS on further public listeners, if there are any.
     pub tls: Option<TlsSettings>,
+    /// The proxies that name clients' addresses, and the limits of an address.
+    pub clients: ClientSettings,
     pub internal: Address,
     pub hold: Duration,
     /// The longest time that an event stream lasts.
@@ -151,6 +154,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
     Settings {
         public: reader.value(&PUBLIC),
         tls: tls::read(reader),
+        clients: clients::read(reader),
         internal: reader.value(&INTERNAL),
         hold: reader.value(&HOLD),
         stream_life: reader.value(&STREAM_LIFE),
@@ -362,6 +366,20 @@ mod tests {
             let declared = ALL.iter().filter(|one| one.about().effect == effect);
             assert_eq!(declared.count(), count, "{effect:?}");
         }
+    }
+
+    #[test]
+    fn without_tls_an_address_has_the_limits_that_are_given_or_that_a_proxy_makes_sure() {
+        let without_tls = |args: &[&str]| {
+            let clients = settings(args).expect("good").clients;
+            let limits = [clients.max_waiters, clients.max_gets];
+            limits.map(|limit| limit.without_tls())
+        };
+        assert_eq!(without_tls(&[]), [None, None]);
+        let given = ["--max-gets-per-address", "5"];
+        assert_eq!(without_tls(&given), [None, Some(5)]);
+        let proxies = ["--proxy-protocol", "--trusted-proxy", "10.0.0.0/8"];
+        assert_eq!(without_tls(&proxies), [Some(2000), Some(200)]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::model::lease::Lease;
 use crate::model::mistake::{Fault, Mistake, named};
 use crate::model::signing::Signing;
 use crate::model::status::Update;
+use crate::net::clients::Clients;
 use crate::runtime::clock::{millis, system_ms};
 use crate::store::{Known, Snapshot};
 
@@ -142,6 +143,8 @@ pub(crate) struct InternalParts {
     /// Room for the messages of other nodes, which sets cannot use up.
     pub(crate) channel_bodies: BodyBudget,
     pub(crate) body_timeout: Duration,
+    /// The clients' addresses that have limits.
+    pub(crate) clients: Arc<Clients>,
     pub(crate) log_lines_dropped: Box<dyn LinesDropped>,
 }
 
@@ -319,6 +322,7 @@ impl Internal {
             delivery,
             writer,
             health,
+            clients,
             log_lines_dropped,
             ..
         } = &self.parts;
@@ -329,6 +333,7 @@ impl Internal {
             waiters: waiters.len(),
             waiters_limit: waiters.max(),
             waiting_keys: waiters.keys(),
+            client_addresses: clients.count(),
             peers,
             peer_queue,
             missed,

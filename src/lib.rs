@@ -92,6 +92,7 @@ pub mod app;
 #[doc(hidden)]
 pub mod fuzzed {
     pub use crate::cluster::peers::parse_count;
+    pub use crate::net::proxies::{client as proxied_client, missing as missing_of_proxy_header};
     pub use crate::net::socket::frames::{CloseCode, Frames, MAX_MESSAGE_BYTES, Received};
     pub use crate::page::get::params::{BadForm, Params, Target};
     pub use crate::page::socket::message::{BadMessage, Command};

@@ -59,6 +59,7 @@ pub struct Now {
     pub waiters: usize,
     pub waiters_limit: usize,
     pub waiting_keys: usize,
+    pub client_addresses: usize,
     pub peers: usize,
     pub peer_queue: usize,
     pub missed: usize,
@@ -86,6 +87,7 @@ pub struct Metrics {
     waiters: IntGauge,
     waiters_limit: IntGauge,
     waiting_keys: IntGauge,
+    client_addresses: IntGauge,
     connections: By<Side, IntGauge>,
     connections_limit: By<Side, IntGauge>,
     accepted: By<Side, IntCounter>,
@@ -135,6 +137,7 @@ impl Default for Metrics {
             waiters: all.gauge("holdfast_waiters", "Gets held now."),
             waiters_limit: all.gauge("holdfast_waiters_limit", "The largest number of gets that may be held."),
             waiting_keys: all.gauge("holdfast_waiting_keys", "Keys for which at least one get is held now."),
+            client_addresses: all.gauge("holdfast_client_addresses", ADDRESSES_HELP),
             connections: all.gauges("holdfast_connections", "Open connections.", "listener"),
             connections_limit: all.gauges("holdfast_connections_limit", CONNECTIONS_LIMIT_HELP, "listener"),
             accepted: all.counters("holdfast_connections_accepted_total", "Connections accepted.", "listener"),
@@ -186,6 +189,8 @@ const KEYS_HELP: &str =
 const UNAVAILABLE_HELP: &str =
     "Gets, sets, deletions and reads of a key answered -6, 503 or 507, by cause.";
 const WAKE_HELP: &str = "Seconds from a set to the answer that is written to a waiter, by wire. The way between two nodes is not counted.";
+const ADDRESSES_HELP: &str =
+    "Addresses of clients that have waiters or ask often, if addresses have limits.";
 const CONNECTIONS_LIMIT_HELP: &str =
     "The largest number of open connections. Beyond it, new ones wait to be accepted.";
 const DROPPED_HELP: &str = "Connections that this node closed before their clients did, by reason.";
@@ -386,6 +391,7 @@ impl Metrics {
         self.waiters.set(saturated(now.waiters));
         self.waiters_limit.set(saturated(now.waiters_limit));
         self.waiting_keys.set(saturated(now.waiting_keys));
+        self.client_addresses.set(saturated(now.client_addresses));
         self.peers.set(saturated(now.peers));
         self.queues[Queue::Peers].set(saturated(now.peer_queue));
         self.queues[Queue::Missed].set(saturated(now.missed));

@@ -16,6 +16,7 @@ use crate::http::origin;
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
 use crate::http::router::Router;
+use crate::net::clients::Client;
 use crate::net::connection::Handling;
 use crate::page::client_library;
 use crate::page::get::{GetHandler, HeldGet};
@@ -89,6 +90,8 @@ impl Public {
         let headers = request.headers();
         let grant = || self.gets.allow_origin.grant(headers);
         let query = request.uri().query().unwrap_or_default();
+        let client = request.extensions().get::<Client>();
+        let may_get = || client.is_none_or(Client::may_get);
         let routed = self.route(request);
         Span::current().record(
             "route",
@@ -97,8 +100,11 @@ impl Public {
         let answered = match routed {
             Ok(route @ (Route::Get | Route::Wire(..))) => {
                 let begun = match route {
-                    Route::Wire(at, _) => self.gets.begin_wire(&self.wires[at], query, headers),
-                    _ => self.gets.begin(query, headers),
+                    Route::Wire(at, _) => {
+                        let wire = &self.wires[at];
+                        self.gets.begin_wire(wire, query, headers, may_get())
+                    }
+                    _ => self.gets.begin(query, headers, may_get()),
                 };
                 match begun {
                     Handling::Answer(response) => Ok(Either::Left(response)),
@@ -106,14 +112,17 @@ impl Public {
                     Handling::Flow(stream) => return Handling::Flow(stream),
                 }
             }
-            Ok(Route::Events) => match self.gets.begin_events(query, headers) {
+            Ok(Route::Events) => match self.gets.begin_events(query, headers, client) {
                 Ok(stream) => return Handling::Flow(Box::new(stream)),
                 Err(response) => Ok(Either::Left(*response)),
             },
-            Ok(Route::Socket) => match self.gets.begin_socket(query, request.version(), headers) {
-                Ok(socket) => return Handling::Flow(Box::new(socket)),
-                Err(refusal) => Err(refusal),
-            },
+            Ok(Route::Socket) => {
+                let version = request.version();
+                match self.gets.begin_socket(query, version, headers, client) {
+                    Ok(socket) => return Handling::Flow(Box::new(socket)),
+                    Err(refusal) => Err(refusal),
+                }
+            }
             Ok(Route::Options(_)) => {
                 let preflight = headers.contains_key(ORIGIN)
                     && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);

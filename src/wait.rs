@@ -39,6 +39,7 @@
 //!
 //! `make loom` tries all orders of the steps of these rules.
 
+mod counted;
 mod mailbox;
 
 #[cfg(all(test, feature = "loom-tests"))]
@@ -51,11 +52,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::counted::CountedTaker;
 pub(crate) use self::mailbox::{Mailbox, Slot};
 use crate::cluster::recovery::Recovery;
 use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Seen, Update, Version};
+use crate::net::clients::CountedWaiter;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::store::{Store, StoreError};
 use crate::waiters::{Full, Left, Taker, Waiter, Waiters};
@@ -165,7 +168,8 @@ struct Place<W> {
 }
 
 impl<W: Waiting> Registered<W> {
-    /// Registers a waiter that knows the key up to version `last`.
+    /// Registers a waiter that knows the key up to version `last`. `counted` is there if the waiter
+    /// counts for its client's address. It ends when the waiter leaves the registry.
     ///
     /// # Errors
     /// [`Full`] if a limit is reached. Then nothing is registered.
@@ -174,8 +178,14 @@ impl<W: Waiting> Registered<W> {
         key: &Key,
         last: Version,
         waiting: W,
+        counted: Option<CountedWaiter>,
     ) -> Result<Self, Full> {
-        let waiter = waiters.register(key, last, Arc::<W::Shared>::clone(waiting.shared()))?;
+        let shared = Arc::<W::Shared>::clone(waiting.shared());
+        let taker: Arc<dyn Taker> = match counted {
+            None => shared,
+            Some(counted) => Arc::new(CountedTaker { shared, counted }),
+        };
+        let waiter = waiters.register(key, last, taker)?;
         let place = Place { waiting, waiter };
         Ok(Self { place, last })
     }

@@ -13,6 +13,7 @@ mod js;
 mod json;
 pub mod key;
 pub mod peer_answer;
+pub mod proxy_header;
 pub mod query;
 pub mod redis_reply;
 pub mod script;

@@ -24,6 +24,7 @@ use crate::internal::{InternalParts, max_channel_bytes};
 use crate::log::Recent;
 use crate::metrics::{Limit, Metrics, Side};
 use crate::model::signing::Signing;
+use crate::net::clients::Clients;
 use crate::net::listener::Address;
 use crate::net::server;
 use crate::net::timed::Timeouts;
@@ -173,6 +174,7 @@ impl Node {
         settings: &Settings,
         writer: Arc<Writer>,
         signing: Option<Arc<Signing>>,
+        clients: Arc<Clients>,
         lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
     ) -> InternalParts {
         let signing = signing.filter(|signing| signing.is_of_all());
@@ -199,6 +201,7 @@ impl Node {
             set_bodies: BodyBudget::new(settings.max_inbound_bytes),
             channel_bodies: BodyBudget::new(max_channel_bytes),
             body_timeout: settings.body_timeout,
+            clients,
             log_lines_dropped: Box::new(lines_dropped),
         }
     }

@@ -6,6 +6,7 @@ use hyper::header::HeaderValue;
 use tokio::signal::unix::Signal;
 use tracing::info;
 
+use super::entrances::Entrances;
 use super::{StartError, bind};
 use crate::config::TlsSettings;
 use crate::demo::Addresses;
@@ -57,7 +58,12 @@ impl TlsListeners {
     }
 
     /// Starts the renewal of the certificates. Returns the endpoints of the listeners.
-    pub(super) fn start(self, metrics: &Arc<Metrics>, hangups: Signal) -> Vec<Endpoint> {
+    pub(super) fn start(
+        self,
+        entrances: &Entrances,
+        metrics: &Arc<Metrics>,
+        hangups: Signal,
+    ) -> Vec<Endpoint> {
         let tls = Tls::new(
             Arc::clone(&self.certificates),
             self.max_handshakes,
@@ -71,9 +77,10 @@ impl TlsListeners {
         };
         renewal.report();
         tokio::spawn(renewal.run(hangups));
+        let entrance = entrances.with_tls(tls);
         let endpoint = |(listener, _)| Endpoint {
             listener,
-            tls: Some(Arc::clone(&tls)),
+            entrance: Arc::clone(&entrance),
         };
         self.bound.into_iter().map(endpoint).collect()
     }

@@ -4,20 +4,27 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::Settings;
 use super::declarations::{
     ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, HSTS, INTERNAL, INTERNAL_TOKEN_FILE,
     INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_HANDSHAKES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES,
-    PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, WIRE,
+    PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, TRUSTED_PROXY, WIRE,
 };
 use super::reader::SettingReader;
 use super::setting::{Declared, Effect};
-use super::{Settings, exposure};
+use crate::net::exposure;
 use crate::net::listener::Address;
 use crate::net::passed::Place;
 
 /// The longest hold that proxies with default settings do not cut off. nginx and many load
 /// balancers wait 60 s.
 const LONG_HOLD: Duration = Duration::from_secs(55);
+
+/// The mistake about an internal listener that has a public address and asks for no token, printed
+/// after its flag. Everyone who reached it could set every status.
+pub(crate) const EXPOSED: &str = "this address may be public, and no token is set: give \
+     --internal-token-file, or an address of this machine or of a private network; if something \
+     else keeps strangers away, give --internal-without-token";
 
 /// Notes the mistakes of settings that do not go together.
 pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
@@ -78,7 +85,7 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
     if is_public && !asks_token && !settings.internal_without_token {
         reader.refuse_together(
             &[&INTERNAL, &INTERNAL_TOKEN_FILE, &INTERNAL_WITHOUT_TOKEN],
-            exposure::MISTAKE,
+            EXPOSED,
         );
     }
 }
@@ -110,6 +117,9 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
                 warnings.push(format!("--{flag} has no effect without --public-tls"));
             }
         }
+    }
+    if settings.clients.trusted_proxies.is_none() && reader.is_given(&TRUSTED_PROXY) {
+        warnings.push("--trusted-proxy has no effect without --proxy-protocol".to_owned());
     }
     let (idle, with) = match settings.redis {
         Some(_) => (Effect::WithoutRedis, "with"),

@@ -22,6 +22,7 @@ use crate::log::LogFormat;
 use crate::model::signing::Secrets;
 use crate::model::status::MAX_TTL_SECONDS;
 use crate::net::listener::Address;
+use crate::net::network::Network;
 use crate::net::passed::Place;
 use crate::page::script::Prefix;
 use crate::page::wire::Template;
@@ -73,12 +74,14 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 49] = [
+pub(super) const ALL: [&dyn Declared; 53] = [
     &PUBLIC,
     &PUBLIC_TLS,
     &TLS_CERT,
     &TLS_KEY,
     &HSTS,
+    &PROXY_PROTOCOL,
+    &TRUSTED_PROXY,
     &INTERNAL,
     &HOLD,
     &STREAM_LIFE,
@@ -92,6 +95,8 @@ pub(super) const ALL: [&dyn Declared; 49] = [
     &MAX_STATUS_BYTES,
     &MAX_WAITERS,
     &MAX_WAITERS_PER_KEY,
+    &MAX_WAITERS_PER_ADDRESS,
+    &MAX_GETS_PER_ADDRESS,
     &MAX_LEASES,
     &MAX_CONNECTIONS,
     &MAX_HANDSHAKES,
@@ -173,6 +178,32 @@ pub(super) const HSTS: Setting<Duration> = Setting::new(
     "Time for which browsers come back to this host only with TLS (`strict-transport-security`)",
 )
 .notes("Only answers over TLS have the header. It concerns every service of the host");
+
+pub(super) const PROXY_PROTOCOL: Setting<bool> = Setting::new(
+    "proxy-protocol",
+    &BOOL,
+    Value("false"),
+    "Each connection of a public listener begins with a header of the PROXY protocol, by which a \
+     proxy names its client. Needs `--trusted-proxy`",
+)
+.shape(Shape::Switch)
+.notes(
+    "Versions 1 and 2. The header comes before TLS. A connection without a good one is closed, and \
+     so is one that does not come from a trusted proxy",
+);
+
+pub(super) const TRUSTED_PROXY: Setting<Network> = Setting::new(
+    "trusted-proxy",
+    &Text {
+        unit: "network",
+        range: "an IP address, a network such as `10.0.0.0/8`, or `unix:`",
+        parse: Network::parse,
+    },
+    Unset,
+    "Network of the proxies that may name their clients with `--proxy-protocol`. Repeatable",
+)
+.shape(Shape::List)
+.notes("`unix:` stands for all that connect to a unix socket");
 
 pub(super) const INTERNAL: Setting<Address> = Setting::new(
     "internal",
@@ -278,6 +309,33 @@ pub(super) const MAX_WAITERS_PER_KEY: Setting<usize> = Setting::new(
     "Largest number of waiters of one key. Beyond it, pages are answered busy (-3)",
 )
 .notes("The gets of this node are counted, not those of others");
+
+pub(super) const MAX_WAITERS_PER_ADDRESS: Setting<usize> = Setting::new(
+    "max-waiters-per-address",
+    &COUNT,
+    Value("2000"),
+    "Largest number of waiters of one client's address. Beyond it, pages are answered busy (-3). \
+     For `--public-tls` and with `--proxy-protocol`. If given, for `--public` as well",
+)
+.notes(ADDRESSES);
+
+pub(super) const MAX_GETS_PER_ADDRESS: Setting<usize> = Setting::new(
+    "max-gets-per-address",
+    &count(1_000_000),
+    Value("200"),
+    "Largest number of gets of one client's address in a second. Ten times as many may come at \
+     once. Beyond it, pages are answered busy (-3). For `--public-tls` and with \
+     `--proxy-protocol`. If given, for `--public` as well",
+)
+.notes(
+    "A request of a page for a status, an event stream or a WebSocket is a get, and so is each \
+     message that watches a key. The addresses are counted as for `--max-waiters-per-address`",
+);
+
+/// The notes on how addresses are counted.
+const ADDRESSES: &str = "IPv6 addresses count by their first 64 bits. Private, shared and loopback \
+    addresses have no limit, because they may stand for many clients, unless a trusted proxy names \
+    them as its client's. An address of `--trusted-proxy` has none either";
 
 pub(super) const MAX_LEASES: Setting<usize> = Setting::new(
     "max-leases",

@@ -1,17 +1,20 @@
 //! A limit on log lines of which a client can cause very many. Of each kind, one line a second
-//! is written, with the number of lines left out since the one before.
+//! is written, or fewer, with the number of lines left out since the one before.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::runtime::sharded::lock;
 
-/// The time in which at most one line of a kind is written.
+/// The time in which at most one line of a kind is written, unless the kind has a longer one.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// One kind of log line.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<Past>);
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    interval: Duration,
+    past: Mutex<Past>,
+}
 
 #[derive(Debug, Default)]
 struct Past {
@@ -19,13 +22,27 @@ struct Past {
     left_out: u64,
 }
 
+impl Default for Seldom {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Seldom {
     /// Returns a kind of which no line was written yet.
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Past {
-            written: None,
-            left_out: 0,
-        }))
+        Self::each(INTERVAL)
+    }
+
+    /// Returns a kind of which one line is written in each interval.
+    pub(crate) const fn each(interval: Duration) -> Self {
+        Self {
+            interval,
+            past: Mutex::new(Past {
+                written: None,
+                left_out: 0,
+            }),
+        }
     }
 
     /// Returns how many lines were left out since the last one, if a line may be written now.
@@ -35,10 +52,10 @@ impl Seldom {
     }
 
     fn admit_at(&self, now: Instant) -> Option<u64> {
-        let mut past = lock(&self.0);
+        let mut past = lock(&self.past);
         if past
             .written
-            .is_some_and(|written| now.saturating_duration_since(written) < INTERVAL)
+            .is_some_and(|written| now.saturating_duration_since(written) < self.interval)
         {
             past.left_out += 1;
             return None;

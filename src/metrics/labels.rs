@@ -199,6 +199,12 @@ labels! {
     pub Limit {
         Waiters => "waiters",
         WaitersPerKey => "waiters_per_key",
+        /// Waiters of one client's address.
+        WaitersPerAddress => "waiters_per_address",
+        /// Gets a second of one client's address.
+        GetsPerAddress => "gets_per_address",
+        /// Clients' addresses without a waiter whose gets are counted.
+        Addresses => "addresses",
         /// Keys of one WebSocket.
         KeysPerSocket => "keys_per_socket",
         /// Keys beyond the first of each WebSocket, of all together.
@@ -257,6 +263,10 @@ labels! {
         BodyTimeout => "body_timeout",
         WriteTimeout => "write_timeout",
         IdleTimeout => "idle_timeout",
+        /// The connection is not of a trusted proxy (`--trusted-proxy`).
+        UntrustedProxy => "untrusted_proxy",
+        /// A trusted proxy sent no header of the PROXY protocol, a wrong one, or none in time.
+        BadProxyHeader => "bad_proxy_header",
         /// The client sent something that is no TLS, or asked for something in TLS that the node does
         /// not have.
         BadTls => "bad_tls",

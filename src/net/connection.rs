@@ -147,11 +147,17 @@ where
     F: Future<Output = Response>,
     P: parked::Request,
 {
+    let client = stream.client().cloned();
     let hsts = stream.hsts().cloned();
     let stream = Timed::new(stream, ahead, shared.timeouts);
     let (phase, mut deadline) = (stream.phase(), stream.deadline());
     let held = Mutex::new(None);
-    let service = service_fn(|request| answer(request, &shared, &phase, hsts.as_ref(), &held));
+    let service = service_fn(|mut request: Request| {
+        if let Some(client) = &client {
+            request.extensions_mut().insert(client.clone());
+        }
+        answer(request, &shared, &phase, hsts.as_ref(), &held)
+    });
     let mut connection = shared.http1.serve_connection(TokioIo::new(stream), service);
     let Some(ended) = drive(&mut connection, &phase, &mut deadline, &mut wakes).await else {
         if !deadline.has_last_head() {

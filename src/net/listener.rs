@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::coop::unconstrained;
 
+use crate::net::clients::Client;
 use crate::net::tls::stream::TlsStream;
 
 /// The number of connections that may wait to be accepted. The system cuts it to
@@ -286,6 +287,9 @@ pub enum Stream {
     Unix(UnixStream),
     /// Over TCP with TLS. Boxed, because it is large, and few nodes have both kinds.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Any of these, of a client whose address is limited. Boxed, so that only such a client takes
+    /// the memory.
+    Limited(Box<(Stream, Client)>),
 }
 
 /// An event of a connection whose request is not answered yet.
@@ -306,6 +310,27 @@ impl Stream {
         Self::Tcp(stream)
     }
 
+    /// Returns the client, if its address is limited.
+    pub(crate) fn client(&self) -> Option<&Client> {
+        match self {
+            Self::Limited(limited) => Some(&limited.1),
+            _ => None,
+        }
+    }
+
+    /// Returns the address of the other side, as the socket has it. A unix socket has none.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        let address = match self {
+            Self::Tcp(stream) => stream.peer_addr(),
+            Self::Unix(_) => return None,
+            Self::Tls(stream) => stream.socket().peer_addr(),
+            Self::Limited(limited) => return limited.0.peer(),
+        };
+        // Fails if the client has left. No network contains this address unless it contains all.
+        let ip = address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
+        Some(ip.to_canonical())
+    }
+
     /// Becomes ready when the client sends more bytes behind a request that is not answered yet, or
     /// ends its side. After bytes, the stream must be [rearmed](Self::rearmed) before it is read.
     ///
@@ -313,6 +338,9 @@ impl Stream {
     /// TLS also has its own messages between them, such as the one that ends the client's side. So
     /// some bytes are received and decrypted.
     pub(crate) fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<Beyond> {
+        if let Self::Limited(limited) = self {
+            return limited.0.poll_beyond(cx);
+        }
         if let Self::Tls(stream) = self {
             while stream.takes_more_ahead() {
                 let before = stream.decrypted();
@@ -336,6 +364,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.socket().poll_read_ready(cx),
+            Self::Limited(limited) => limited.0.poll_read_ready(cx),
         }
     }
 
@@ -346,6 +375,7 @@ impl Stream {
             Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
             Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
             Self::Tls(stream) => stream.socket().ready(Interest::READABLE).now_or_never(),
+            Self::Limited(limited) => return limited.0.is_read_closed(),
         };
         ready.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
@@ -359,6 +389,7 @@ impl Stream {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
             Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
             Self::Tls(stream) => stream.socket().try_io(Interest::READABLE, nothing),
+            Self::Limited(limited) => return limited.0.forget_readable(),
         };
     }
 
@@ -366,6 +397,7 @@ impl Stream {
     pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
         match self {
             Self::Tls(stream) => stream.hsts(),
+            Self::Limited(limited) => limited.0.hsts(),
             Self::Tcp(_) | Self::Unix(_) => None,
         }
     }
@@ -373,7 +405,11 @@ impl Stream {
     /// Returns whether bytes were received that nobody has read, and that no event of the socket
     /// will report.
     pub(crate) fn has_unread(&self) -> bool {
-        matches!(self, Self::Tls(stream) if stream.decrypted() > 0)
+        match self {
+            Self::Tls(stream) => stream.decrypted() > 0,
+            Self::Limited(limited) => limited.0.has_unread(),
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
     }
 
     /// Registers the same stream with the runtime once more, so that the runtime looks for bytes
@@ -388,6 +424,10 @@ impl Stream {
             Self::Tls(stream) => {
                 let again = |socket: TcpStream| TcpStream::from_std(socket.into_std()?);
                 Self::Tls(Box::new(stream.with_socket(again)?))
+            }
+            Self::Limited(limited) => {
+                let (stream, client) = *limited;
+                Self::Limited(Box::new((stream.rearmed()?, client)))
             }
         })
     }
@@ -407,12 +447,17 @@ impl Stream {
                 let written = unconstrained(write).now_or_never();
                 written.unwrap_or(Ok(())).map(|()| bytes.len())
             }
+            Self::Limited(limited) => limited.0.try_write(bytes),
         }
     }
 
     /// Returns whether the stream has taken bytes that the socket has not taken yet.
     pub(crate) fn has_unsent(&self) -> bool {
-        matches!(self, Self::Tls(stream) if stream.has_unsent())
+        match self {
+            Self::Tls(stream) => stream.has_unsent(),
+            Self::Limited(limited) => limited.0.has_unsent(),
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
     }
 
     /// Becomes ready when the socket has taken some of the unsent bytes, or if there are none.
@@ -422,6 +467,7 @@ impl Stream {
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(stream) if stream.has_unsent() => stream.poll_send(cx),
+            Self::Limited(limited) => limited.0.poll_send(cx),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -437,6 +483,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+            Self::Limited(limited) => Pin::new(&mut limited.0).poll_read(cx, buf),
         }
     }
 }
@@ -451,6 +498,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
+            Self::Limited(limited) => Pin::new(&mut limited.0).poll_write(cx, buf),
         }
     }
 
@@ -459,6 +507,7 @@ impl AsyncWrite for Stream {
             // Neither buffers anything.
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Limited(limited) => Pin::new(&mut limited.0).poll_flush(cx),
         }
     }
 
@@ -467,6 +516,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Limited(limited) => Pin::new(&mut limited.0).poll_shutdown(cx),
         }
     }
 }

@@ -48,6 +48,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::http::response::Response;
 use crate::metrics::DropReason;
+use crate::net::clients::Client;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::{Exchange, add_hsts, encode};
 use crate::net::listener::{Beyond, Stream};
@@ -206,6 +207,12 @@ impl<R: Request> Parked<R> {
             idle_check_ms,
             state: Mutex::new(state),
         }
+    }
+
+    /// Returns the client of the connection, if its address is limited.
+    pub(crate) fn client(&self) -> Option<Client> {
+        let state = lock(&self.state);
+        state.stream.as_ref()?.client().cloned()
     }
 
     /// Lets deliveries write the answer from here on. Returns the news that was delivered before,

@@ -10,7 +10,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
@@ -18,13 +17,13 @@ use tracing::{debug, warn};
 use crate::http::head::Request;
 use crate::http::response::Response;
 use crate::log::Seldom;
-use crate::metrics::{DropReason, Limit, Metrics};
-use crate::net::closing::{Course, Stop, Watch};
-use crate::net::connection::{Handling, LAST_HEAD, Shared, http1, serve};
+use crate::metrics::{Limit, Metrics};
+use crate::net::closing::{Course, Stop};
+use crate::net::connection::{Handling, Shared, http1, serve};
+use crate::net::entrance::Entrance;
 use crate::net::listener::{Listener, Stream};
 use crate::net::parked;
 use crate::net::timed::Timeouts;
-use crate::net::tls::handshake::{NoHandshake, Tls};
 
 /// The first and the longest pause in accepting if the system has no descriptor or no memory for
 /// a connection.
@@ -35,8 +34,7 @@ const MAX_ACCEPT_REST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) listener: Listener,
-    /// TLS, if the clients of this address speak it.
-    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) entrance: Arc<Entrance>,
 }
 
 /// The options of one server.
@@ -129,20 +127,22 @@ struct Endpoints {
 }
 
 impl Endpoints {
-    /// Accepts the next connection of any endpoint. Returns it with its endpoint's TLS.
+    /// Accepts the next connection of any endpoint. Returns it with its endpoint's entrance.
     ///
     /// # Errors
-    /// Fails like [`Listener::accept`].
+    /// Fails like [`Listener::poll_accept`].
     ///
     /// # Cancel safety
     /// No connection is lost if the future is dropped.
-    async fn accept(&self) -> io::Result<(Stream, Option<Arc<Tls>>)> {
+    async fn accept(&self) -> io::Result<(Stream, Arc<Entrance>)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len();
         let (later, first) = self.all.split_at(turn);
         poll_fn(|cx| {
             for endpoint in first.iter().chain(later) {
                 if let Poll::Ready(accepted) = endpoint.listener.poll_accept(cx) {
-                    return Poll::Ready(accepted.map(|stream| (stream, endpoint.tls.clone())));
+                    return Poll::Ready(
+                        accepted.map(|stream| (stream, Arc::clone(&endpoint.entrance))),
+                    );
                 }
             }
             Poll::Pending
@@ -177,7 +177,7 @@ where
         let mut rest = ACCEPT_REST;
         loop {
             match endpoints.accept().await {
-                Ok((stream, tls)) => return self.spawn(stream, tls, slot),
+                Ok((stream, entrance)) => return self.spawn(stream, entrance, slot),
                 Err(error) => self.rest_after(&error, &mut rest).await,
             }
         }
@@ -232,8 +232,8 @@ where
         loop {
             let slot = self.slot_at_the_end().await;
             match timeout(self.options.quiet, endpoints.accept()).await {
-                Ok(Ok((stream, tls))) => {
-                    self.spawn(stream, tls, slot);
+                Ok(Ok((stream, entrance))) => {
+                    self.spawn(stream, entrance, slot);
                     rest = ACCEPT_REST;
                 }
                 Ok(Err(error)) => self.rest_at_the_end(&error, &mut rest).await,
@@ -243,7 +243,7 @@ where
     }
 
     /// Stops listening, and accepts what is in the backlog.
-    async fn accept_backlog(&self, Endpoint { listener, tls }: Endpoint) {
+    async fn accept_backlog(&self, Endpoint { listener, entrance }: Endpoint) {
         let backlog = match listener.into_backlog() {
             Ok(backlog) => backlog,
             Err(error) => {
@@ -255,7 +255,7 @@ where
             let slot = self.slot_at_the_end().await;
             match backlog.next() {
                 Ok(Some(stream)) => {
-                    self.spawn(stream, tls.clone(), slot);
+                    self.spawn(stream, Arc::clone(&entrance), slot);
                     rest = ACCEPT_REST;
                 }
                 Ok(None) => return,
@@ -273,7 +273,7 @@ where
         self.rest_after(error, rest).await;
     }
 
-    fn spawn(&self, stream: Stream, tls: Option<Arc<Tls>>, slot: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: Stream, entrance: Arc<Entrance>, slot: OwnedSemaphorePermit) {
         let open = Open {
             gauge: self.options.connections.clone(),
             _slot: slot,
@@ -281,43 +281,17 @@ where
         open.gauge.inc();
         self.options.accepted.inc();
         let shared = Arc::clone(&self.shared);
-        match (stream, tls) {
-            (Stream::Tcp(socket), Some(tls)) => {
-                tokio::spawn(async move {
-                    if let Some(stream) = begin_tls(&tls, socket, &shared).await {
-                        // Another task, because this one keeps the memory that the handshake took.
-                        tokio::spawn(serve(stream, shared, open));
-                    }
-                });
-            }
-            (stream, _) => drop(tokio::spawn(serve(stream, shared, open))),
+        if entrance.is_open() {
+            tokio::spawn(serve(entrance.limited(stream), shared, open));
+            return;
         }
+        tokio::spawn(async move {
+            if let Some(stream) = entrance.pass(stream, &shared).await {
+                // Another task, because this one keeps the memory that the entrance took.
+                tokio::spawn(serve(stream, shared, open));
+            }
+        });
     }
-}
-
-/// Begins TLS on a connection. Returns `None` if the connection has ended meanwhile.
-async fn begin_tls<H>(tls: &Tls, socket: TcpStream, shared: &Shared<H>) -> Option<Stream> {
-    let mut watch = Watch::new(Arc::clone(&shared.stop));
-    let closing = async {
-        poll_fn(|cx| match watch.poll(cx) {
-            Course::Closing => Poll::Ready(()),
-            _ => Poll::Pending,
-        })
-        .await;
-        sleep(LAST_HEAD).await;
-    };
-    let begun = tokio::select! {
-        begun = tls.accept(socket, shared.timeouts.head) => begun,
-        () = closing => return None,
-    };
-    let dropped = match begun {
-        Ok(stream) => return Some(Stream::Tls(Box::new(stream))),
-        Err(NoHandshake::Left) => return None,
-        Err(NoHandshake::Late) => DropReason::HandshakeTimeout,
-        Err(NoHandshake::Refused) => DropReason::BadTls,
-    };
-    shared.metrics.dropped(dropped);
-    None
 }
 
 /// One open connection. It is counted until this is dropped, even by a panic.
@@ -407,7 +381,7 @@ mod tests {
         };
         let endpoint = Endpoint {
             listener,
-            tls: None,
+            entrance: Arc::default(),
         };
         let server = tokio::spawn(run(vec![endpoint], options, answer, stopped));
         assert_eq!(ask(&address, "/panic").await, "");

@@ -34,6 +34,7 @@ use crate::metrics::{DropReason, StreamEnd, Wire};
 use crate::model::mistake::Mistake;
 use crate::model::signing::Admitted;
 use crate::model::status::{Outcome, Status, Update};
+use crate::net::clients::Client;
 use crate::net::closing::Course;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
@@ -53,10 +54,13 @@ pub(crate) struct EventStream {
     followed: Followed,
     grant: Grant,
     since: Instant,
+    /// Whether its client's address may ask now.
+    may_get: bool,
 }
 
 impl GetHandler {
-    /// Checks a request for a stream, in the order that docs/contract.md gives.
+    /// Checks a request for a stream, in the order that docs/contract.md gives. `client` is there
+    /// if its address is limited.
     ///
     /// # Errors
     /// Returns the answer if there is no stream.
@@ -64,7 +68,9 @@ impl GetHandler {
         self: &Arc<Self>,
         query: &str,
         headers: &HeaderMap,
+        client: Option<&Client>,
     ) -> Result<EventStream, Box<Response>> {
+        let may_get = client.is_none_or(Client::may_get);
         let grant = self.allow_origin.grant(headers);
         let json = |outcome: &Outcome, last| {
             let (waiters, policy) = (self.waiters.len(), &self.resource_policy);
@@ -101,9 +107,10 @@ impl GetHandler {
         let since = Instant::now();
         Ok(EventStream {
             handler: Arc::clone(self),
-            followed: Followed::new(self, key, last, left),
+            followed: Followed::new(self, key, last, left, client.cloned()),
             grant,
             since,
+            may_get,
         })
     }
 }
@@ -159,6 +166,10 @@ impl EventStream {
 
     /// Writes events until the stream has an end.
     async fn follow(&mut self, wait: &mut StreamWait<'_>) -> Result<StreamEnd, Option<DropReason>> {
+        if !self.may_get {
+            self.push_event(&Outcome::Busy, wait);
+            return Ok(StreamEnd::Busy);
+        }
         let life_ends = self.since + spread(self.handler.stream_life);
         loop {
             wait.flush().await?;

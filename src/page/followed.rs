@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Seen, Update, Version};
+use crate::net::clients::{Client, TooManyWaiters};
 use crate::page::get::params::spread;
 use crate::page::get::{GetHandler, OPEN_GRACE, refused};
 use crate::runtime::right_to_answer::Interruption;
@@ -25,6 +26,8 @@ pub(super) struct Followed {
     pub(super) last: Version,
     /// When the signed key expires, if the key is one.
     pub(super) expires: Option<Instant>,
+    /// The client of the page, if its address is limited.
+    pub(super) client: Option<Client>,
 }
 
 /// The end of one wait of a page that goes on to follow its key.
@@ -47,6 +50,7 @@ impl Followed {
         key: Key,
         last: Version,
         left: Option<Duration>,
+        client: Option<Client>,
     ) -> Self {
         Self {
             key,
@@ -56,6 +60,7 @@ impl Followed {
                 Version::NONE
             },
             expires: left.map(|left| Instant::now() + left),
+            client,
         }
     }
 
@@ -87,7 +92,13 @@ impl Followed {
         if handler.drain.begun() {
             return Err(self.ask_once(handler, Outcome::Retry).await);
         }
-        let registered = match Registered::new(&handler.waiters, &self.key, self.last, waiting) {
+        let counted = match self.client.as_ref().map(Client::count_waiter) {
+            None => None,
+            Some(Ok(counted)) => counted,
+            Some(Err(TooManyWaiters)) => return Err(Heard::Said(Outcome::Busy, None)),
+        };
+        let (waiters, key) = (&handler.waiters, &self.key);
+        let registered = match Registered::new(waiters, key, self.last, waiting, counted) {
             Ok(registered) => registered,
             Err(full) => {
                 handler.count_full(full);

@@ -57,11 +57,12 @@ pub(crate) struct GetHandler {
 
 impl GetHandler {
     /// Checks a request's parameters, in the order that docs/contract.md gives. A get that passes
-    /// is held.
+    /// is held. `may_get` says whether its client's address may ask now.
     pub(crate) fn begin(
         self: &Arc<Self>,
         query: &str,
         headers: &HeaderMap,
+        may_get: bool,
     ) -> Handling<Response, HeldGet> {
         let grant = self.allow_origin.grant(headers);
         let params = Params::parse(query);
@@ -77,7 +78,12 @@ impl GetHandler {
             }
             Ok(form) => form,
         };
-        self.hold(Wanted::Plain(form), grant, params.target(self.hold))
+        self.hold(
+            Wanted::Plain(form),
+            grant,
+            params.target(self.hold),
+            may_get,
+        )
     }
 
     /// Checks the content of a request, which is answered in this form. A get that passes is held.
@@ -86,11 +92,21 @@ impl GetHandler {
         wanted: Wanted,
         grant: Grant,
         target: Result<Target, (Mistake, Option<Version>)>,
+        may_get: bool,
     ) -> Handling<Response, HeldGet> {
         let answer = |outcome: &Outcome, last| {
             let (waiters, policy) = (self.waiters.len(), &self.resource_policy);
             wanted.answer(&grant, outcome, last, waiters, policy)
         };
+        if !may_get {
+            let last = match &target {
+                Ok(target) => target.last,
+                Err((_, last)) => last.unwrap_or_default(),
+            };
+            self.metrics.get_ended(GetEnd::Busy);
+            debug!(outcome = GetEnd::Busy.as_str(), "get ended");
+            return Handling::Answer(answer(&Outcome::Busy, last));
+        }
         let Target { key, last, wait } = match target {
             Ok(target) => target,
             Err((mistake, last)) => {

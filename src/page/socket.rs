@@ -30,6 +30,7 @@ use self::session::Session;
 use crate::http::refusal::Refusal;
 use crate::http::response::Response;
 use crate::metrics::SocketEnd;
+use crate::net::clients::Client;
 use crate::net::flow::{Ended, Endless, Flow};
 use crate::net::parked::Wakes;
 use crate::net::socket::Socket;
@@ -46,10 +47,14 @@ pub(crate) struct PageSocket {
     /// The watch that the query asks for, or its mistake.
     first: Option<Result<Command, BadMessage>>,
     since: Instant,
+    /// The client of the page, if its address is limited.
+    client: Option<Client>,
+    /// Whether that address may ask now.
+    may_get: bool,
 }
 
 impl GetHandler {
-    /// Checks a request for a socket.
+    /// Checks a request for a socket. `client` is there if its address is limited.
     ///
     /// # Errors
     /// Returns the reason if there is no socket.
@@ -58,7 +63,9 @@ impl GetHandler {
         query: &str,
         version: HttpVersion,
         headers: &HeaderMap,
+        client: Option<&Client>,
     ) -> Result<PageSocket, Refusal> {
+        let may_get = client.is_none_or(Client::may_get);
         let response = handshake::accept(version, headers, &self.allow_origin)
             .inspect_err(|_| self.metrics.socket_ended(SocketEnd::Invalid))?;
         let params = Params::parse(query);
@@ -71,6 +78,8 @@ impl GetHandler {
             response,
             first,
             since: Instant::now(),
+            client: client.cloned(),
+            may_get,
         })
     }
 }
@@ -83,11 +92,17 @@ impl Endless for PageSocket {
                 response,
                 first,
                 since,
+                client,
+                may_get,
             } = *self;
             handler.metrics.socket_began();
             let mut socket = Socket::accept(flow, response);
-            let mut session = Session::new(handler);
-            let mut done = first.map_or(Ok(()), |first| session.obey(first, &mut socket));
+            let mut session = Session::new(handler, client);
+            let mut done = match first {
+                _ if !may_get => Err(session.busy()),
+                Some(first) => session.begin(first, &mut socket),
+                None => Ok(()),
+            };
             let closing = loop {
                 match done {
                     Ok(()) => done = session.step(&mut socket, &mut wakes).await,

@@ -148,7 +148,8 @@ impl Run {
         mut is_slow: bool,
     ) -> (End, u64) {
         let (desk, ends) = (Arc::clone(desk), self.ends);
-        let registered = Registered::new(waiters, &key(), seen, Page { desk, ends }).expect("room");
+        let registered =
+            Registered::new(waiters, &key(), seen, Page { desk, ends }, None).expect("room");
         let mut found = 0;
         let open = async {
             poll_fn(|cx| {

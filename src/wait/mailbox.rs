@@ -224,7 +224,8 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let mailbox = Mailbox::new(Version::NONE);
         let slot = Arc::clone(&mailbox.slot);
-        let registered = Registered::new(&waiters, &key(), Version::NONE, mailbox).expect("room");
+        let registered =
+            Registered::new(&waiters, &key(), Version::NONE, mailbox, None).expect("room");
         let opened = registered.open_by(ready((1, Ok(None))), || (), deadline);
         let mut opened = opened.await.expect("open");
         let cx = &mut Context::from_waker(Waker::noop());
@@ -257,7 +258,8 @@ mod tests {
         let mailbox = Mailbox::new(Version::NONE);
         let slot = Arc::clone(&mailbox.slot);
         let deadline = Instant::now() + Duration::from_secs(60);
-        let registered = Registered::new(&waiters, &key(), Version::NONE, mailbox).expect("room");
+        let registered =
+            Registered::new(&waiters, &key(), Version::NONE, mailbox, None).expect("room");
         let opened = registered.open_by(ready((1, Ok(None))), || (), deadline);
         let opened = opened.await.expect("open");
         slot.abandon();

@@ -72,6 +72,11 @@ fn what_redis_answers_is_a_status_of_ours_or_refused() {
 }
 
 #[test]
+fn headers_of_proxies_are_read_to_their_end_and_not_beyond() {
+    replay("proxy_header", checks::proxy_header::check);
+}
+
+#[test]
 fn a_template_makes_only_the_assignments_and_calls_that_stand_in_it() {
     replay("wire", checks::wire::check);
 }

@@ -22,21 +22,24 @@ enum Kind {
     Prefix,
     Url,
     Name,
+    Network,
     /// A flag without a value.
     Switch,
 }
 use Kind::{
-    Address, Callback, Choice, Duration as Time, File, Filter, Name, Number, Origin, Prefix, Redis,
-    Switch, Url,
+    Address, Callback, Choice, Duration as Time, File, Filter, Name, Network, Number, Origin,
+    Prefix, Redis, Switch, Url,
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 48] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 52] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--public-tls", None, Address),
     ("--tls-cert", None, File),
     ("--tls-key", None, File),
     ("--hsts", None, Time),
+    ("--proxy-protocol", None, Switch),
+    ("--trusted-proxy", None, Network),
     ("--internal", Some("127.0.0.1:11001"), Address),
     ("--hold", Some("25s"), Time),
     ("--stream-life", Some("10m"), Time),
@@ -58,6 +61,8 @@ const SETTINGS: [(&str, Option<&str>, Kind); 48] = [
         Number,
     ),
     ("--max-waiters-per-key", Some("1000"), Number),
+    ("--max-waiters-per-address", Some("2000"), Number),
+    ("--max-gets-per-address", Some("200"), Number),
     ("--max-leases", Some("as many as waiters"), Number),
     (
         "--max-connections",
@@ -178,6 +183,14 @@ impl Kind {
                 "http://unix:/x:1",
             ],
             Name => &["", "a:1", "http://a", "a b", "a/b", "é", "[::1]"],
+            Network => &[
+                "",
+                "10.0.0.1/8",
+                "10.0.0.0/33",
+                "::1/-1",
+                "a.example",
+                "unix",
+            ],
             Switch => &["", "yes", "1", "maybe"],
         }
     }
@@ -505,7 +518,7 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 32] = [
+    let good: [(&str, &[&str]); 36] = [
         (
             "--public",
             &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"],
@@ -513,6 +526,15 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
         (
             "--internal",
             &["127.0.0.1:0", "0.0.0.0:11001", "unix:/run/i.sock"],
+        ),
+        ("--proxy-protocol", &["true", "false"]),
+        (
+            "--trusted-proxy",
+            &[
+                "10.0.0.0/8",
+                "192.0.2.1,2001:db8::/32,unix:",
+                "0.0.0.0/0,::/0",
+            ],
         ),
         ("--hold", &["1s", "2m", "1m 30s"]),
         ("--stream-life", &["1s", "1h"]),
@@ -529,6 +551,8 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
         ("--max-status-bytes", &["1", "1000000000000"]),
         ("--max-waiters", &["1", "1000000"]),
         ("--max-waiters-per-key", &["1", "1000000"]),
+        ("--max-waiters-per-address", &["1", "1000000"]),
+        ("--max-gets-per-address", &["1", "1000000"]),
         ("--max-leases", &["1", "1000000"]),
         ("--max-connections", &["1", "200"]),
         ("--head-timeout", &["500ms", "1m"]),
@@ -573,7 +597,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
             let value = values[round % values.len()];
             variables = variables.env(&variable(flag), value);
             match *flag {
-                "--demo" | "--internal-without-token" => flags.push(flag),
+                "--demo" | "--internal-without-token" | "--proxy-protocol" => flags.push(flag),
                 _ => flags.extend([flag, value]),
             }
         }

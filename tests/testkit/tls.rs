@@ -81,8 +81,16 @@ pub async fn client(versions: &[&'static SupportedProtocolVersion]) -> ClientCon
 /// # Panics
 /// If the node does not accept, or the certificate is not good.
 pub async fn connect(address: SocketAddr, name: &str) -> TlsStream<TcpStream> {
-    let config = client(rustls::ALL_VERSIONS).await;
     let socket = within(TcpStream::connect(address), "to connect").await;
+    over(socket, name).await
+}
+
+/// Begins TLS on a connection, and asks for the host `name`.
+///
+/// # Panics
+/// If the handshake fails.
+pub async fn over(socket: TcpStream, name: &str) -> TlsStream<TcpStream> {
+    let config = client(rustls::ALL_VERSIONS).await;
     let name = ServerName::try_from(name.to_owned()).expect("a host");
     let connector = TlsConnector::from(Arc::new(config));
     within(connector.connect(name, socket), "a handshake").await

@@ -20,6 +20,7 @@ use crate::metrics::GetEnd;
 use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Seen, Update, Version};
+use crate::net::clients::TooManyWaiters;
 use crate::net::parked::{Parked, Request, Wakes};
 use crate::page::parked_wait::ParkedWait;
 use crate::runtime::clock::millis;
@@ -258,9 +259,14 @@ async fn open<'a>(
     if get.wait_ms == 0 || drain.begun() {
         return Err(get.ask_once(parked, seen).await);
     }
+    let counted = match parked.client().map(|client| client.count_waiter()) {
+        None => None,
+        Some(Ok(counted)) => counted,
+        Some(Err(TooManyWaiters)) => return Err(Ended::With(Outcome::Busy.into())),
+    };
     let waiting = ParkedWait { parked, wakes };
-    let registered =
-        Registered::new(waiters, &get.key, seen, waiting).map_err(|full| get.busy(full))?;
+    let registered = Registered::new(waiters, &get.key, seen, waiting, counted)
+        .map_err(|full| get.busy(full))?;
     // A get that ends because its key expires has no grace.
     let until = if get.ends_with_key {
         get.deadline()

@@ -70,12 +70,13 @@ impl<'a> TemplateParams<'a> {
 
 impl GetHandler {
     /// Checks a request through a template, in the order sec-fetch-dest, callback, key, last. A get
-    /// that passes is held.
+    /// that passes is held. `may_get` says whether its client's address may ask now.
     pub(crate) fn begin_wire(
         self: &Arc<Self>,
         wire: &Arc<Template>,
         query: &str,
         headers: &HeaderMap,
+        may_get: bool,
     ) -> Handling<Response, HeldGet> {
         let grant = self.allow_origin.grant(headers);
         if would_be_shown(headers) {
@@ -112,6 +113,6 @@ impl GetHandler {
             (Err(mistake), last) => Err((mistake, last.ok())),
             (_, Err(mistake)) => Err((mistake, None)),
         };
-        self.hold(Wanted::Wire(Box::new(asked)), grant, target)
+        self.hold(Wanted::Wire(Box::new(asked)), grant, target, may_get)
     }
 }

@@ -82,7 +82,7 @@ impl Trial {
     fn register<'a>(&'a self, wakes: &'a mut Wakes) -> Registered<ParkedWait<'a, Plain>> {
         let parked = &self.parked;
         let waiting = ParkedWait { parked, wakes };
-        Registered::new(&self.waiters, &key(), version(1), waiting).expect("room")
+        Registered::new(&self.waiters, &key(), version(1), waiting, None).expect("room")
     }
 
     /// Checks that the trial has left nothing behind.

@@ -18,6 +18,7 @@ use crate::metrics::{Limit, SocketEnd, Wire};
 use crate::model::key::Key;
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::status::{Outcome, Version};
+use crate::net::clients::Client;
 use crate::net::closing::Course;
 use crate::net::parked::Wakes;
 use crate::net::socket::frames::{CloseCode, Received};
@@ -35,6 +36,8 @@ pub(super) struct Session {
     pub(super) handler: Arc<GetHandler>,
     watches: Watches,
     allowance: Allowance,
+    /// The client of the page, if its address is limited.
+    client: Option<Client>,
     /// When the socket closes because it watches nothing.
     empty_until: Option<Instant>,
     /// For each status that is being written, when its set was accepted.
@@ -49,9 +52,10 @@ enum Step {
 }
 
 impl Session {
-    pub(super) fn new(handler: Arc<GetHandler>) -> Self {
+    pub(super) fn new(handler: Arc<GetHandler>, client: Option<Client>) -> Self {
         Self {
             allowance: Allowance::new(handler.sockets.max_keys),
+            client,
             handler,
             watches: Watches::default(),
             empty_until: Some(Instant::now() + EMPTY_FOR),
@@ -153,17 +157,39 @@ impl Session {
         }
     }
 
-    /// Carries out a message of the page, or reports its mistake.
+    /// Carries out the watch that the query of the request asks for. The request was counted as a
+    /// get of the client's address, so the watch is not counted again.
     ///
     /// # Errors
-    /// Returns the end of the socket if the message is not understood.
-    pub(super) fn obey(
+    /// As [`Self::obey`].
+    pub(super) fn begin(
         &mut self,
         command: Result<Command, BadMessage>,
         socket: &mut Socket,
     ) -> Result<(), Closing> {
         match command {
-            Ok(Command::Watch(name, last)) => self.watch(name, last, socket),
+            Ok(Command::Watch(name, last)) => {
+                self.watch(name, last, true, socket);
+                Ok(())
+            }
+            other => self.obey(other, socket),
+        }
+    }
+
+    /// Carries out a message of the page, or reports its mistake.
+    ///
+    /// # Errors
+    /// Returns the end of the socket if the message is not understood.
+    fn obey(
+        &mut self,
+        command: Result<Command, BadMessage>,
+        socket: &mut Socket,
+    ) -> Result<(), Closing> {
+        match command {
+            Ok(Command::Watch(name, last)) => {
+                let may_get = self.client.as_ref().is_none_or(Client::may_get);
+                self.watch(name, last, may_get, socket);
+            }
             Ok(Command::Unwatch(name)) => {
                 if let Some(at) = self.watches.place(&name) {
                     self.remove(at);
@@ -189,8 +215,9 @@ impl Session {
         Ok(())
     }
 
-    /// Begins to follow a key, or follows it from another version on.
-    fn watch(&mut self, name: Key, last: Version, socket: &mut Socket) {
+    /// Begins to follow a key, or follows it from another version on. If the client's address may
+    /// not ask now, the key is answered busy, and asked for after a pause.
+    fn watch(&mut self, name: Key, last: Version, may_get: bool, socket: &mut Socket) {
         let place = self.watches.place(&name);
         let max = self.handler.sockets.max_keys;
         if place.is_none() && self.watches.len() >= max {
@@ -208,9 +235,14 @@ impl Session {
                 return self.say(Some(&name), &Outcome::Gone(last), last, None, socket);
             }
         };
-        let followed = Followed::new(&self.handler, admitted.id, last, admitted.left);
+        let client = self.client.clone();
+        let followed = Followed::new(&self.handler, admitted.id, last, admitted.left, client);
         let is_further = self.watches.is_further(place);
-        let watch = Watch::begin(&self.handler, name, followed, is_further);
+        let watch = if may_get {
+            Watch::begin(&self.handler, name, followed, is_further)
+        } else {
+            Watch::busy(name, followed, is_further)
+        };
         self.empty_until = None;
         self.watches.put(place, watch);
     }
@@ -229,13 +261,7 @@ impl Session {
             }
         };
         let retry_ms = match &outcome {
-            Outcome::Busy if self.watches.len() == 1 => {
-                return Err(Closing::with(
-                    SocketEnd::Busy,
-                    CloseCode::Again,
-                    self.retry_reason(),
-                ));
-            }
+            Outcome::Busy if self.watches.len() == 1 => return Err(self.busy()),
             Outcome::Unavailable(cause) => {
                 self.handler.metrics.unavailable(*cause);
                 Some(self.retry_ms())
@@ -262,6 +288,11 @@ impl Session {
             _ => self.watches[at].pause(Duration::from_millis(retry_ms.unwrap_or_default())),
         }
         Ok(())
+    }
+
+    /// Returns the end of a socket that has no room for its only key.
+    pub(super) fn busy(&self) -> Closing {
+        Closing::with(SocketEnd::Busy, CloseCode::Again, self.retry_reason())
     }
 
     /// Sends the statuses that have already come, and returns the end of the socket in a drain.

@@ -60,16 +60,21 @@ impl Watch {
         followed: Followed,
         is_further: bool,
     ) -> Self {
-        let mut watch = Self {
+        let mut watch = Self::busy(name, followed, is_further);
+        watch.wait(handler);
+        watch
+    }
+
+    /// Returns a watch that was refused before its first wait.
+    pub(super) fn busy(name: Key, followed: Followed, is_further: bool) -> Self {
+        Self {
             name,
             followed,
             is_further,
             deadline: Instant::now(),
-            state: WaitState::Over,
+            state: WaitState::Ended(Heard::Said(Outcome::Busy, None)),
             refusals: 0,
-        };
-        watch.wait(handler);
-        watch
+        }
     }
 
     /// Returns when the watch must be polled again, if it does not wake its task by itself. A wait

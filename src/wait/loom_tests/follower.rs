@@ -36,7 +36,7 @@ async fn follow(
     let last = Version::new(last).expect("small");
     let slot = Slot::new(last);
     let waiting = Follower { slot, ends };
-    let registered = Registered::new(waiters, &key(), last, waiting).expect("room");
+    let registered = Registered::new(waiters, &key(), last, waiting, None).expect("room");
     let now = Instant::now();
     let version = |news: &News| news.update.version().get();
     let mut heard = Vec::new();

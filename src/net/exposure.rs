@@ -1,13 +1,6 @@
-//! Finds out whether an address may be reached from the internet. An internal listener that has
-//! such an address and asks for no token is refused with [`MISTAKE`], because everyone who
-//! reaches it can set every status. Pure.
+//! Finds out whether an address may be reached from the internet. Pure.
 
 use std::net::IpAddr;
-
-/// The mistake about such an internal listener, printed after its flag.
-pub(crate) const MISTAKE: &str = "this address may be public, and no token is set: give \
-     --internal-token-file, or an address of this machine or of a private network; if something \
-     else keeps strangers away, give --internal-without-token";
 
 /// Returns whether others than this machine and its private networks may reach an address. The
 /// unspecified addresses stand for all that the machine has, so they are public. Private are
