@@ -57,6 +57,8 @@ pub struct TlsStream<S> {
     has_ended: bool,
     /// Whether the client has been sent the end of this side.
     has_closed: bool,
+    /// Whether the received bytes were no good TLS. Then rustls is not used any more.
+    has_failed: bool,
 }
 
 impl<S: Debug> Debug for TlsStream<S> {
@@ -90,12 +92,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             is_ready: false,
             has_ended: false,
             has_closed: false,
+            has_failed: false,
         })
     }
 
     /// Returns the socket.
     pub fn socket(&self) -> &S {
         &self.socket
+    }
+
+    /// Returns the socket. Bytes that are read from it or written to it are missing in the stream.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
     }
 
     /// Returns the same stream over another socket of the same connection.
@@ -115,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             is_ready: self.is_ready,
             has_ended: self.has_ended,
             has_closed: self.has_closed,
+            has_failed: self.has_failed,
         })
     }
 
@@ -131,6 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Returns whether the client has ended its side, as far as the received bytes say.
     pub fn has_ended(&self) -> bool {
         self.has_ended
+    }
+
+    /// Returns whether the received bytes were no good TLS. The stream then fails.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Returns whether the socket has not taken all encrypted bytes yet.
@@ -177,6 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             return done;
         }
         if self.incoming.len() + received.len() > MAX_INCOMING {
+            self.has_failed = true;
             return Err(broken("a message of the handshake is too long"));
         }
         self.incoming.extend_from_slice(received);
@@ -197,6 +212,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Has rustls use as many of `bytes` as it can, and then do what `then` says. Returns the number
     /// of bytes that it used.
     fn process(&mut self, bytes: &mut [u8], mut then: Then<'_>) -> (usize, io::Result<()>) {
+        if self.has_failed {
+            return (bytes.len(), Err(broken("the connection has failed")));
+        }
         let mut used = 0;
         let mut failed = None;
         let done = loop {
@@ -211,9 +229,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    let begin = self.outgoing.len();
                     let encoded = append(&mut self.outgoing, 0, |room| data.encode(room));
                     if let Err(error) = encoded {
                         break Err(broken(error));
+                    }
+                    // rustls would fail once more at the same bytes, and make another alert.
+                    if failed.is_some() && is_alert(&self.outgoing[begin..]) {
+                        break Ok(());
                     }
                 }
                 // All that is sent goes through `outgoing` in order, so it counts as sent.
@@ -248,11 +271,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let Some(failed) = failed else {
             return (used, done);
         };
+        self.has_failed = true;
         let error = match unknown_name(&failed, &mut self.outgoing) {
             Some(text) => broken(text),
             None => broken(failed),
         };
-        (used, Err(error))
+        (bytes.len(), Err(error))
     }
 
     /// Encrypts bytes, which then count as written, and sends what the socket takes.
@@ -401,6 +425,14 @@ fn append<E: Shortage>(
     }
 }
 
+/// Returns whether a record is an alert. TLS 1.3 hides the kind of a record, but only an alert has
+/// this length: a head, two bytes, their kind and a tag.
+fn is_alert(record: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const HIDDEN_ALERT_BYTES: usize = 5 + 2 + 1 + 16;
+    record.first() == Some(&ALERT) || record.len() == HIDDEN_ALERT_BYTES
+}
+
 /// Corrects the alert for a client that asks for a name that no certificate has, and returns what is
 /// wrong. rustls sends `access_denied`, by which a client would understand that the name is known.
 fn unknown_name(failed: &rustls::Error, outgoing: &mut BytesMut) -> Option<&'static str> {
@@ -420,3 +452,6 @@ fn unknown_name(failed: &rustls::Error, outgoing: &mut BytesMut) -> Option<&'sta
 fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests;
