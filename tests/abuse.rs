@@ -5,3 +5,4 @@ pub(crate) mod fuzz;
 pub(crate) mod hostile;
 pub(crate) mod limits;
 pub(crate) mod soak;
+pub(crate) mod tls;

@@ -168,12 +168,16 @@ where
     // Copied, because it is a slice of hyper's whole read buffer, which it would keep alive.
     let ahead = [&*parts.read_buf, &*ahead].concat();
     drop(parts.read_buf);
-    if let Some((request, exchange)) = lock(&held).take() {
+    let taken = lock(&held).take();
+    if let Some((request, exchange)) = taken {
         if !ended.as_ref().is_err_and(hyper::Error::is_user) {
             // The client left after its request, and hyper saw that first.
             match request {
                 Taken::Held(request) => request.left(),
                 Taken::Endless(request) => request.left(),
+            }
+            if stream.end_if_bad_tls().await {
+                shared.metrics.dropped(DropReason::BadTls);
             }
             return None;
         }
@@ -200,7 +204,9 @@ where
         shared.metrics.refused(limit, drop);
         debug!(%error, "connection ended");
     }
-    if answered {
+    if stream.end_if_bad_tls().await {
+        shared.metrics.dropped(DropReason::BadTls);
+    } else if answered {
         linger(&mut stream).await;
     }
     None
@@ -289,7 +295,7 @@ fn next_after(ended: flow::Ended) -> BoxFuture<'static, Rested> {
     async move {
         let (flow, wakes) = match ended {
             flow::Ended::Whole(flow, wakes) => (flow, wakes),
-            flow::Ended::Broken(why) => return Err(why),
+            flow::Ended::Broken(flow, why) => return Err(flow.end_broken(why).await),
         };
         let closes = flow.closes();
         let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
@@ -316,8 +322,6 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
         (None, Some(DropReason::BadHead))
     } else if io() == Some(io::ErrorKind::TimedOut) {
         (None, Some(DropReason::WriteTimeout))
-    } else if io() == Some(io::ErrorKind::InvalidData) {
-        (None, Some(DropReason::BadTls))
     } else {
         (None, None)
     }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::coop::unconstrained;
 
+use crate::net::timed::linger_after_failure;
 use crate::net::tls::stream::TlsStream;
 
 /// The number of connections that may wait to be accepted. The system cuts it to
@@ -355,6 +356,21 @@ impl Stream {
             Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
             Self::Tls(stream) => stream.socket().try_io(Interest::READABLE, nothing),
         };
+    }
+
+    /// Returns whether the client sent something that is no good TLS. If so, sends the alert that
+    /// says so, and reads and drops incoming bytes for a moment, so that no reset takes it away.
+    ///
+    /// # Cancel safety
+    /// If the task is dropped, the connection closes at once.
+    pub(crate) async fn end_if_bad_tls(&mut self) -> bool {
+        match self {
+            Self::Tls(stream) if stream.has_failed() => {
+                linger_after_failure(stream).await;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether bytes were received that nobody has read, and that no event of the socket

@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::net::tls::stream::TlsStream;
 use crate::runtime::lazy_timer::Timer;
 
 /// The most bytes that are read and dropped before a connection with unread bytes is closed.
@@ -307,6 +309,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
+}
+
+/// Lingers like [`linger`] on a connection whose TLS has failed. What the client still sends is
+/// dropped as it is.
+///
+/// # Cancel safety
+/// If the task is dropped, the connection closes at once.
+pub(crate) async fn linger_after_failure(stream: &mut TlsStream<TcpStream>) {
+    // Sends the alert. It may wait behind an answer that the client does not read.
+    let _ = timeout(LINGER, stream.shutdown()).await;
+    linger(stream.socket_mut()).await;
 }
 
 /// Shuts down writing, then reads and drops incoming bytes for a moment. Closing a socket with
