@@ -30,7 +30,7 @@ use crate::net::encode::Exchange;
 use crate::net::flow::{self, Endless, Flow};
 use crate::net::listener::Stream;
 use crate::net::parked::{self, Parked, Wakes};
-use crate::net::timed::{Deadline, Phase, Timed, Timeouts, linger};
+use crate::net::timed::{Deadline, Phase, Timed, Timeouts};
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::self_wake::SelfWakes;
 use crate::runtime::sharded::lock;
@@ -207,7 +207,7 @@ where
     if stream.end_if_bad_tls().await {
         shared.metrics.dropped(DropReason::BadTls);
     } else if answered {
-        linger(&mut stream).await;
+        stream.linger().await;
     }
     None
 }
@@ -300,7 +300,7 @@ fn next_after(ended: flow::Ended) -> BoxFuture<'static, Rested> {
         let closes = flow.closes();
         let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
         if closes {
-            linger(&mut stream).await;
+            stream.linger().await;
             return Err(None);
         }
         Ok((stream, ahead, wakes))

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::coop::unconstrained;
 
-use crate::net::timed::linger_after_failure;
+use crate::net::timed::{linger, linger_with_tls};
 use crate::net::tls::stream::TlsStream;
 
 /// The number of connections that may wait to be accepted. The system cuts it to
@@ -366,10 +366,21 @@ impl Stream {
     pub(crate) async fn end_if_bad_tls(&mut self) -> bool {
         match self {
             Self::Tls(stream) if stream.has_failed() => {
-                linger_after_failure(stream).await;
+                linger_with_tls(stream).await;
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Ends the connection as [`linger`] does.
+    ///
+    /// # Cancel safety
+    /// If the task is dropped, the connection closes at once.
+    pub(crate) async fn linger(&mut self) {
+        match self {
+            Self::Tls(stream) => linger_with_tls(stream).await,
+            other => linger(other).await,
         }
     }
 

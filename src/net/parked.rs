@@ -52,7 +52,7 @@ use crate::metrics::DropReason;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::{Exchange, encode};
 use crate::net::listener::{Beyond, Stream};
-use crate::net::timed::{Timeouts, linger};
+use crate::net::timed::Timeouts;
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
 use crate::runtime::sharded::lock;
@@ -395,7 +395,7 @@ impl<R: Request> Parked<R> {
         if let Some(ahead) = ahead {
             return Ok((stream, ahead));
         }
-        Box::pin(async move { linger(&mut stream).await }).await;
+        Box::pin(async move { stream.linger().await }).await;
         Err(None)
     }
 

@@ -311,13 +311,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 }
 
-/// Lingers like [`linger`] on a connection whose TLS has failed. What the client still sends is
-/// dropped as it is.
+/// Lingers like [`linger`] on a connection with TLS. What the client still sends is dropped as it is,
+/// because it need not be good TLS.
 ///
 /// # Cancel safety
 /// If the task is dropped, the connection closes at once.
-pub(crate) async fn linger_after_failure(stream: &mut TlsStream<TcpStream>) {
-    // Sends the alert. It may wait behind an answer that the client does not read.
+pub(crate) async fn linger_with_tls(stream: &mut TlsStream<TcpStream>) {
+    // Sends the notice of the end or the alert. It may wait behind an answer that the client does
+    // not read.
     let _ = timeout(LINGER, stream.shutdown()).await;
     linger(stream.socket_mut()).await;
 }

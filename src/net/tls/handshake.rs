@@ -22,7 +22,7 @@ use super::certificates::Certificates;
 use super::stream::TlsStream;
 use crate::metrics::Metrics;
 use crate::net::listener::Stream;
-use crate::net::timed::{linger, linger_after_failure};
+use crate::net::timed::{linger, linger_with_tls};
 
 /// The first byte of a handshake (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
@@ -108,7 +108,7 @@ impl Tls {
                 let refused = refused(&error);
                 // Otherwise bytes that were not read would reset the connection, and the client
                 // would not learn why.
-                linger_after_failure(&mut stream).await;
+                linger_with_tls(&mut stream).await;
                 Err(refused)
             }
             Err(_) => Err(NoHandshake::Left),

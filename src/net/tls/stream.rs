@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
+use rustls::AlertDescription::CloseNotify;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
@@ -55,7 +56,7 @@ pub struct TlsStream<S> {
     is_ready: bool,
     /// Whether nothing more will be received.
     has_ended: bool,
-    /// Whether the client has been sent the end of this side.
+    /// Whether the client has been sent the end of this side. What it sends is then dropped.
     has_closed: bool,
     /// Whether the received bytes were no good TLS. Then rustls is not used any more.
     has_failed: bool,
@@ -162,6 +163,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         self.decrypted.len()
     }
 
+    /// Returns the bytes of memory that its buffers take.
+    pub fn kept(&self) -> usize {
+        self.incoming.capacity() + self.decrypted.capacity() + self.outgoing.capacity()
+    }
+
     /// Receives bytes once, and sends what rustls answers by itself. Does nothing else at the end of
     /// the stream.
     ///
@@ -215,6 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         if self.has_failed {
             return (bytes.len(), Err(broken("the connection has failed")));
         }
+        if self.has_closed && matches!(then, Then::Nothing) {
+            // rustls takes an alert behind its own notice for a mistake of its caller.
+            return (bytes.len(), Ok(()));
+        }
         let mut used = 0;
         let mut failed = None;
         let done = loop {
@@ -260,6 +270,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                         _ => Err(io::ErrorKind::BrokenPipe.into()),
                     };
                 }
+                // rustls takes this notice for a mistake while the handshake goes on.
+                Err(rustls::Error::AlertReceived(CloseNotify)) if failed.is_none() => {
+                    self.has_ended = true;
+                    break match then {
+                        Then::Nothing => Ok(()),
+                        _ => Err(io::ErrorKind::BrokenPipe.into()),
+                    };
+                }
                 // rustls makes its alert at the next call.
                 Err(error) if failed.is_none() => {
                     failed = Some(error);
@@ -269,7 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             }
         };
         let Some(failed) = failed else {
-            return (used, done);
+            // Nothing that comes behind the end is used.
+            return (if self.has_ended { bytes.len() } else { used }, done);
         };
         self.has_failed = true;
         let error = match unknown_name(&failed, &mut self.outgoing) {
@@ -332,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Decrypted bytes come first: the socket may have no more.
-        while this.decrypted.is_empty() && !this.has_ended {
+        while this.decrypted.is_empty() && !this.has_ended && !this.has_closed {
             ready!(this.poll_receive(cx))?;
         }
         let read = this.decrypted.len().min(buf.remaining());
@@ -369,6 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
             // Fails if the connection is broken, or its handshake not done. Then there is nothing
             // to end.
             let _ = this.go_on(Then::Close);
+            this.incoming = Vec::new();
         }
         ready!(this.poll_send_all(cx))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)

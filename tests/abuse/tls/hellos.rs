@@ -139,6 +139,11 @@ async fn a_client_that_leaves_within_its_handshake_leaves_nothing_and_is_not_cou
         drop(sent(&node, &hello[..end]).await);
         Raw::open(node.address, &node.client, HOST).await.reset();
     }
+    let mut raw = Raw::open(node.address, &node.client, HOST).await;
+    let bytes = [raw.pending(), raw.close_notify()].concat();
+    raw.send_raw(bytes).await;
+    raw.end().await;
+    drop(raw);
     node.quiet().await;
     assert_eq!(node.dropped("bad_tls").await, 0.0);
     assert_eq!(node.dropped("handshake_timeout").await, 0.0);

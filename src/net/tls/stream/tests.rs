@@ -86,13 +86,7 @@ impl Pair {
     }
 
     fn keeps_nothing(&self) -> bool {
-        let stream = &self.stream;
-        let kept = [
-            stream.incoming.capacity(),
-            stream.decrypted.capacity(),
-            stream.outgoing.capacity(),
-        ];
-        kept == [0; 3]
+        self.stream.kept() == 0
     }
 }
 
