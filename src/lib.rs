@@ -93,6 +93,7 @@ pub mod app;
 pub mod fuzzed {
     pub use crate::cluster::peers::parse_count;
     pub use crate::net::socket::frames::{CloseCode, Frames, MAX_MESSAGE_BYTES, Received};
+    pub use crate::net::tls::stream::TlsStream;
     pub use crate::page::get::params::{BadForm, Params, Target};
     pub use crate::page::socket::message::{BadMessage, Command};
     pub use crate::page::wire::{Asked, LastIs, Template};
