@@ -6,7 +6,7 @@ SHELL = /bin/sh
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
-FUZZ_TARGETS = query key callback script set_body channel_body peer_answer redis_reply wire socket_message socket_frames proxy_header
+FUZZ_TARGETS = query key callback script set_body channel_body peer_answer redis_reply wire socket_message socket_frames proxy_header tls_stream
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile

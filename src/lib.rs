@@ -94,6 +94,7 @@ pub mod fuzzed {
     pub use crate::cluster::peers::parse_count;
     pub use crate::net::proxies::{client as proxied_client, missing as missing_of_proxy_header};
     pub use crate::net::socket::frames::{CloseCode, Frames, MAX_MESSAGE_BYTES, Received};
+    pub use crate::net::tls::stream::TlsStream;
     pub use crate::page::get::params::{BadForm, Params, Target};
     pub use crate::page::socket::message::{BadMessage, Command};
     pub use crate::page::wire::{Asked, LastIs, Template};

@@ -7,3 +7,4 @@ pub(crate) mod hostile;
 pub(crate) mod limits;
 pub(crate) mod proxied;
 pub(crate) mod soak;
+pub(crate) mod tls;

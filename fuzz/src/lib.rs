@@ -20,6 +20,7 @@ pub mod script;
 pub mod set_body;
 pub mod socket_frames;
 pub mod socket_message;
+pub mod tls_stream;
 pub mod wire;
 
 pub use grammar::RESERVED;

@@ -30,7 +30,7 @@ use crate::net::encode::{Exchange, add_hsts};
 use crate::net::flow::{self, Endless, Flow};
 use crate::net::listener::Stream;
 use crate::net::parked::{self, Parked, Wakes};
-use crate::net::timed::{Deadline, Phase, Timed, Timeouts, linger};
+use crate::net::timed::{Deadline, Phase, Timed, Timeouts};
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::self_wake::SelfWakes;
 use crate::runtime::sharded::lock;
@@ -175,12 +175,16 @@ where
     // Copied, because it is a slice of hyper's whole read buffer, which it would keep alive.
     let ahead = [&*parts.read_buf, &*ahead].concat();
     drop(parts.read_buf);
-    if let Some((request, exchange)) = lock(&held).take() {
+    let taken = lock(&held).take();
+    if let Some((request, exchange)) = taken {
         if !ended.as_ref().is_err_and(hyper::Error::is_user) {
             // The client left after its request, and hyper saw that first.
             match request {
                 Taken::Held(request) => request.left(),
                 Taken::Endless(request) => request.left(),
+            }
+            if stream.end_if_bad_tls().await {
+                shared.metrics.dropped(DropReason::BadTls);
             }
             return None;
         }
@@ -207,8 +211,10 @@ where
         shared.metrics.refused(limit, drop);
         debug!(%error, "connection ended");
     }
-    if answered {
-        linger(&mut stream).await;
+    if stream.end_if_bad_tls().await {
+        shared.metrics.dropped(DropReason::BadTls);
+    } else if answered {
+        stream.linger().await;
     }
     None
 }
@@ -298,12 +304,12 @@ fn next_after(ended: flow::Ended) -> BoxFuture<'static, Rested> {
     async move {
         let (flow, wakes) = match ended {
             flow::Ended::Whole(flow, wakes) => (flow, wakes),
-            flow::Ended::Broken(why) => return Err(why),
+            flow::Ended::Broken(flow, why) => return Err(flow.end_broken(why).await),
         };
         let closes = flow.closes();
         let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
         if closes {
-            linger(&mut stream).await;
+            stream.linger().await;
             return Err(None);
         }
         Ok((stream, ahead, wakes))
@@ -325,8 +331,6 @@ fn why(error: &hyper::Error) -> (Option<Limit>, Option<DropReason>) {
         (None, Some(DropReason::BadHead))
     } else if io() == Some(io::ErrorKind::TimedOut) {
         (None, Some(DropReason::WriteTimeout))
-    } else if io() == Some(io::ErrorKind::InvalidData) {
-        (None, Some(DropReason::BadTls))
     } else {
         (None, None)
     }

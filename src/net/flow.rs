@@ -43,7 +43,7 @@ pub(crate) enum Ended {
     /// The connection may have further requests.
     Whole(Box<Flow>, Wakes),
     /// The connection is to be closed. The reason, if the node ended it before its client did.
-    Broken(Option<DropReason>),
+    Broken(Box<Flow>, Option<DropReason>),
 }
 
 /// The connection, and the part of the answer that is not written yet.
@@ -241,6 +241,18 @@ impl Flow {
     /// Returns whether the connection ends with this answer.
     pub(crate) fn closes(&self) -> bool {
         self.closes
+    }
+
+    /// Ends a connection that broke. Returns the reason if the node ended it, or `why` if that is
+    /// given already.
+    pub(crate) async fn end_broken(
+        mut self: Box<Self>,
+        why: Option<DropReason>,
+    ) -> Option<DropReason> {
+        match why {
+            None if self.stream.end_if_bad_tls().await => Some(DropReason::BadTls),
+            why => why,
+        }
     }
 
     /// Returns the connection for its next request, and the bytes of it that were read.

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, Un
 use tokio::task::coop::unconstrained;
 
 use crate::net::clients::Client;
+use crate::net::timed::linger;
 use crate::net::tls::stream::TlsStream;
 
 /// The number of connections that may wait to be accepted. The system cuts it to
@@ -399,6 +400,40 @@ impl Stream {
             Self::Tls(stream) => stream.hsts(),
             Self::Limited(limited) => limited.0.hsts(),
             Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Returns whether the client sent something that is no good TLS. If so, sends the alert that
+    /// says so, and reads and drops incoming bytes for a moment, so that no reset takes it away.
+    ///
+    /// # Cancel safety
+    /// If the task is dropped, the connection closes at once.
+    pub(crate) async fn end_if_bad_tls(&mut self) -> bool {
+        match self.tls_mut() {
+            Some(stream) if stream.has_failed() => {
+                stream.linger().await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn tls_mut(&mut self) -> Option<&mut TlsStream<TcpStream>> {
+        match self {
+            Self::Tls(stream) => Some(stream),
+            Self::Limited(limited) => limited.0.tls_mut(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Ends the connection as [`linger`] does.
+    ///
+    /// # Cancel safety
+    /// If the task is dropped, the connection closes at once.
+    pub(crate) async fn linger(&mut self) {
+        match self.tls_mut() {
+            Some(stream) => stream.linger().await,
+            None => linger(self).await,
         }
     }
 

@@ -43,6 +43,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
@@ -52,7 +53,7 @@ use crate::net::clients::Client;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::{Exchange, add_hsts, encode};
 use crate::net::listener::{Beyond, Stream};
-use crate::net::timed::{Timeouts, linger};
+use crate::net::timed::Timeouts;
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
 use crate::runtime::sharded::lock;
@@ -340,6 +341,16 @@ impl<R: Request> Parked<R> {
         lock(&self.state).right.poll_end(cx)
     }
 
+    /// Ends a connection that broke. Returns the reason if the node ended it, because of bad TLS.
+    // Boxed, because it is rare and would make every task larger.
+    fn end_broken(&self) -> BoxFuture<'static, Option<DropReason>> {
+        let stream = lock(&self.state).stream.take();
+        Box::pin(async move {
+            let is_bad = stream?.end_if_bad_tls().await;
+            is_bad.then_some(DropReason::BadTls)
+        })
+    }
+
     /// Does the work that is left after the answer, and waits for the next request. Returns the
     /// stream and the first bytes of that request.
     ///
@@ -354,10 +365,14 @@ impl<R: Request> Parked<R> {
         timeouts: &Timeouts,
         wakes: &mut Wakes,
     ) -> Result<(Stream, Bytes), Option<DropReason>> {
-        let AfterAnswer {
+        let after = lock(&self.state).after_answer();
+        let Some(AfterAnswer {
             then,
             at: mut since,
-        } = lock(&self.state).after_answer().ok_or(None)?;
+        }) = after
+        else {
+            return Err(self.end_broken().await);
+        };
         let closes = match then {
             Then::Rest => false,
             Then::Close => true,
@@ -376,13 +391,17 @@ impl<R: Request> Parked<R> {
         let ahead = if closes {
             None
         } else {
-            self.next(since + timeouts.idle, wakes).await?
+            match self.next(since + timeouts.idle, wakes).await {
+                Ok(ahead) => ahead,
+                Err(None) => return Err(self.end_broken().await),
+                Err(why) => return Err(why),
+            }
         };
         let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
         if let Some(ahead) = ahead {
             return Ok((stream, ahead));
         }
-        Box::pin(async move { linger(&mut stream).await }).await;
+        Box::pin(async move { stream.linger().await }).await;
         Err(None)
     }
 

@@ -24,7 +24,7 @@ use crate::runtime::lazy_timer::Timer;
 /// The most bytes that are read and dropped before a connection with unread bytes is closed.
 const LINGER_BYTES: usize = 256 * 1024;
 /// The longest time for which they are read.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]

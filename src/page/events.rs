@@ -127,7 +127,7 @@ impl Endless for EventStream {
             self.record_end(end.unwrap_or(StreamEnd::Left));
             match end {
                 Ok(_) => Ended::Whole(flow, wakes),
-                Err(why) => Ended::Broken(why),
+                Err(why) => Ended::Broken(flow, why),
             }
         }
         .boxed()

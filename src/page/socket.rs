@@ -116,11 +116,11 @@ impl Endless for PageSocket {
             }
             let mut flow = socket.into_flow();
             if closing.end == SocketEnd::Left {
-                return Ended::Broken(closing.drops);
+                return Ended::Broken(flow, closing.drops);
             }
             match flow.flush(&mut wakes.timer).await {
                 Ok(()) => Ended::Whole(flow, wakes),
-                Err(why) => Ended::Broken(why),
+                Err(why) => Ended::Broken(flow, why),
             }
         }
         .boxed()

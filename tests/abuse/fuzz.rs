@@ -57,6 +57,11 @@ fn frames_of_sockets_are_read_as_the_standard_says() {
 }
 
 #[test]
+fn a_stream_of_tls_gives_what_went_in_however_its_socket_cuts_and_delays() {
+    replay("tls_stream", checks::tls_stream::check);
+}
+
+#[test]
 fn bodies_from_other_nodes_are_read_as_readme_says() {
     replay("channel_body", checks::channel_body::check);
 }

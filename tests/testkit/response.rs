@@ -42,7 +42,7 @@ impl Response {
     ///
     /// # Panics
     /// If it is not an HTTP answer.
-    pub(crate) fn parse_head(bytes: &[u8]) -> Option<(Self, usize)> {
+    pub fn parse_head(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

@@ -110,7 +110,7 @@ impl Tls {
                 let refused = refused(&error);
                 // Otherwise bytes that were not read would reset the connection, and the client
                 // would not learn why.
-                linger(&mut stream).await;
+                stream.linger().await;
                 Err(refused)
             }
             Err(_) => Err(NoHandshake::Left),

@@ -21,10 +21,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
 use hyper::header::HeaderValue;
+use rustls::AlertDescription::CloseNotify;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::net::timed::{LINGER, linger};
 
 /// The most bytes that are read from the socket at once. They are on the stack.
 const READ_BYTES: usize = 4096;
@@ -56,10 +61,12 @@ pub struct TlsStream<S> {
     is_ready: bool,
     /// Whether nothing more will be received.
     has_ended: bool,
-    /// Whether the client has been sent the end of this side.
+    /// Whether the client has been sent the end of this side. What it sends is then dropped.
     has_closed: bool,
     /// The header that tells browsers to come back only with TLS, if answers have it.
     hsts: Option<HeaderValue>,
+    /// Whether the received bytes were no good TLS. Then rustls is not used any more.
+    has_failed: bool,
 }
 
 impl<S: Debug> Debug for TlsStream<S> {
@@ -94,12 +101,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             has_ended: false,
             has_closed: false,
             hsts: None,
+            has_failed: false,
         })
     }
 
     /// Returns the socket.
     pub fn socket(&self) -> &S {
         &self.socket
+    }
+
+    /// Returns the socket. Bytes that are read from it or written to it are missing in the stream.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
     }
 
     /// Returns the same stream over another socket of the same connection.
@@ -120,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             has_ended: self.has_ended,
             has_closed: self.has_closed,
             hsts: self.hsts,
+            has_failed: self.has_failed,
         })
     }
 
@@ -148,6 +162,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         self.has_ended
     }
 
+    /// Returns whether the received bytes were no good TLS. The stream then fails.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Returns whether the socket has not taken all encrypted bytes yet.
     pub fn has_unsent(&self) -> bool {
         !self.outgoing.is_empty()
@@ -161,6 +180,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Returns the number of decrypted bytes that were not read yet.
     pub fn decrypted(&self) -> usize {
         self.decrypted.len()
+    }
+
+    /// Returns the bytes of memory that its buffers take.
+    pub fn kept(&self) -> usize {
+        self.incoming.capacity() + self.decrypted.capacity() + self.outgoing.capacity()
     }
 
     /// Receives bytes once, and sends what rustls answers by itself. Does nothing else at the end of
@@ -192,6 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             return done;
         }
         if self.incoming.len() + received.len() > MAX_INCOMING {
+            self.has_failed = true;
             return Err(broken("a message of the handshake is too long"));
         }
         self.incoming.extend_from_slice(received);
@@ -212,6 +237,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Has rustls use as many of `bytes` as it can, and then do what `then` says. Returns the number
     /// of bytes that it used.
     fn process(&mut self, bytes: &mut [u8], mut then: Then<'_>) -> (usize, io::Result<()>) {
+        if self.has_failed {
+            return (bytes.len(), Err(broken("the connection has failed")));
+        }
+        if self.has_closed && matches!(then, Then::Nothing) {
+            // rustls takes an alert behind its own notice for a mistake of its caller.
+            return (bytes.len(), Ok(()));
+        }
         let mut used = 0;
         let mut failed = None;
         let done = loop {
@@ -226,9 +258,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    let begin = self.outgoing.len();
                     let encoded = append(&mut self.outgoing, 0, |room| data.encode(room));
                     if let Err(error) = encoded {
                         break Err(broken(error));
+                    }
+                    // rustls would fail once more at the same bytes, and make another alert.
+                    if failed.is_some() && is_alert(&self.outgoing[begin..]) {
+                        break Ok(());
                     }
                 }
                 // All that is sent goes through `outgoing` in order, so it counts as sent.
@@ -252,6 +289,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                         _ => Err(io::ErrorKind::BrokenPipe.into()),
                     };
                 }
+                // rustls takes this notice for a mistake while the handshake goes on.
+                Err(rustls::Error::AlertReceived(CloseNotify)) if failed.is_none() => {
+                    self.has_ended = true;
+                    break match then {
+                        Then::Nothing => Ok(()),
+                        _ => Err(io::ErrorKind::BrokenPipe.into()),
+                    };
+                }
                 // rustls makes its alert at the next call.
                 Err(error) if failed.is_none() => {
                     failed = Some(error);
@@ -261,13 +306,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             }
         };
         let Some(failed) = failed else {
-            return (used, done);
+            // Nothing that comes behind the end is used.
+            return (if self.has_ended { bytes.len() } else { used }, done);
         };
+        self.has_failed = true;
         let error = match unknown_name(&failed, &mut self.outgoing) {
             Some(text) => broken(text),
             None => broken(failed),
         };
-        (used, Err(error))
+        (bytes.len(), Err(error))
     }
 
     /// Encrypts bytes, which then count as written, and sends what the socket takes.
@@ -315,6 +362,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     }
 }
 
+impl TlsStream<TcpStream> {
+    /// Ends the connection like [`linger`]. What the client still sends is dropped as it is, because
+    /// it need not be good TLS.
+    ///
+    /// # Cancel safety
+    /// If the task is dropped, the connection closes at once.
+    pub(crate) async fn linger(&mut self) {
+        // Sends the notice of the end or the alert. It may wait behind an answer that the client
+        // does not read.
+        let _ = timeout(LINGER, self.shutdown()).await;
+        linger(&mut self.socket).await;
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -323,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Decrypted bytes come first: the socket may have no more.
-        while this.decrypted.is_empty() && !this.has_ended {
+        while this.decrypted.is_empty() && !this.has_ended && !this.has_closed {
             ready!(this.poll_receive(cx))?;
         }
         let read = this.decrypted.len().min(buf.remaining());
@@ -360,6 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
             // Fails if the connection is broken, or its handshake not done. Then there is nothing
             // to end.
             let _ = this.go_on(Then::Close);
+            this.incoming = Vec::new();
         }
         ready!(this.poll_send_all(cx))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)
@@ -416,6 +478,14 @@ fn append<E: Shortage>(
     }
 }
 
+/// Returns whether a record is an alert. TLS 1.3 hides the kind of a record, but only an alert has
+/// this length: a head, two bytes, their kind and a tag.
+fn is_alert(record: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const HIDDEN_ALERT_BYTES: usize = 5 + 2 + 1 + 16;
+    record.first() == Some(&ALERT) || record.len() == HIDDEN_ALERT_BYTES
+}
+
 /// Corrects the alert for a client that asks for a name that no certificate has, and returns what is
 /// wrong. rustls sends `access_denied`, by which a client would understand that the name is known.
 fn unknown_name(failed: &rustls::Error, outgoing: &mut BytesMut) -> Option<&'static str> {
@@ -435,3 +505,6 @@ fn unknown_name(failed: &rustls::Error, outgoing: &mut BytesMut) -> Option<&'sta
 fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests;
