@@ -132,7 +132,7 @@ impl Endpoints {
     /// Accepts the next connection of any endpoint. Returns it with its endpoint's TLS.
     ///
     /// # Errors
-    /// Fails like [`Listener::accept`].
+    /// Fails like [`Listener::poll_accept`].
     ///
     /// # Cancel safety
     /// No connection is lost if the future is dropped.
