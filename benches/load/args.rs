@@ -82,13 +82,23 @@ pub(crate) struct Args {
 /// The name of a scenario in `--scenario`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScenarioName {
+    /// Many gets wait, and each is answered once
     Hold,
+    /// A status, its answer and the next get, as fast as the server can
     Cycle,
+    /// The same at a fixed rate
     Paced,
+    /// All pages are cut off and come back at once
     Storm,
+    /// cycle and paced, over two nodes on one Redis
     Cluster,
+    /// hold, cycle and paced, behind nginx
     Proxied,
+    /// The same with TLS at nginx
     ProxiedTls,
+    /// hold, cycle and paced with TLS at holdfast itself, and also beside nginx with TLS in front
+    /// of holdfast, and beside holdfast without TLS. At most 10,000 are held
+    Tls,
 }
 
 /// The name of a way to hear of a status in `--wire`.
@@ -140,6 +150,10 @@ fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Res
 /// descriptors if it gets nearly all of them: each get needs two, and the usual hard limit is
 /// 20,000.
 pub(crate) const MOST_PROXIED: usize = 9_000;
+
+/// The greatest number of gets in `tls`, which is measured with this many. Handshakes keep both
+/// workers of nginx busy, so neither gets nearly all of them.
+pub(crate) const MOST_TLS: usize = 10_000;
 
 impl Args {
     pub(crate) fn sizes(&self) -> Sizes {

@@ -1,6 +1,8 @@
 //! The figures of each scenario, their units, and how good they must be. `scenario` measures
 //! the numbers.
 
+use crate::report::{NCHAN, PLAIN, PROXIED};
+
 /// One figure of a kind of scenario.
 #[derive(Debug)]
 pub(crate) struct Figure {
@@ -141,28 +143,40 @@ pub(crate) fn of_scenario(scenario: &str) -> impl Iterator<Item = &'static Figur
 pub(crate) enum Bar {
     AtMost(f64),
     AtLeast(f64),
-    /// At most this share of nchan's figure.
-    Ratio(f64),
+    /// At most this share of the figure of a peer.
+    Ratio(&'static str, f64),
 }
 
 /// Returns the bars of one figure. `single` is set if holdfast has one thread.
 pub(crate) fn bars(scenario: &str, name: &str, single: bool) -> Vec<Bar> {
     match (scenario, name) {
         (_, "bad") => vec![Bar::AtMost(0.0)],
-        ("hold", "memory_bytes") => vec![Bar::AtMost(1600.0), Bar::Ratio(1.0 / 6.0)],
-        ("events hold", "memory_bytes") => vec![Bar::Ratio(1.0 / 5.0)],
-        ("socket hold", "memory_bytes") => vec![Bar::Ratio(1.0 / 4.0)],
+        ("hold", "memory_bytes") => vec![Bar::AtMost(1600.0), Bar::Ratio(NCHAN, 1.0 / 6.0)],
+        ("events hold", "memory_bytes") => vec![Bar::Ratio(NCHAN, 1.0 / 5.0)],
+        ("socket hold", "memory_bytes") => vec![Bar::Ratio(NCHAN, 1.0 / 4.0)],
         ("hold", "given_back") => vec![Bar::AtLeast(0.8)],
-        ("hold", "connect_cpu_us") => vec![Bar::Ratio(1.25)],
-        ("cycle", "cycle_cpu_us") => vec![Bar::Ratio(0.4)],
-        ("paced", "cycle_cpu_us") => vec![Bar::Ratio(if single { 0.45 } else { 0.6 })],
-        ("events paced" | "socket paced", "cycle_cpu_us") => vec![Bar::Ratio(0.6)],
-        ("paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(0.75)],
-        ("cluster cycle" | "cluster paced", "cycle_cpu_us") => vec![Bar::Ratio(0.4)],
-        ("cluster paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(1.0)],
+        ("hold", "connect_cpu_us") => vec![Bar::Ratio(NCHAN, 1.25)],
+        ("cycle", "cycle_cpu_us") => vec![Bar::Ratio(NCHAN, 0.4)],
+        ("paced", "cycle_cpu_us") => vec![Bar::Ratio(NCHAN, if single { 0.45 } else { 0.6 })],
+        ("events paced" | "socket paced", "cycle_cpu_us") => vec![Bar::Ratio(NCHAN, 0.6)],
+        ("paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(NCHAN, 0.75)],
+        ("cluster cycle" | "cluster paced", "cycle_cpu_us") => vec![Bar::Ratio(NCHAN, 0.4)],
+        ("cluster paced", "wake_p50_us" | "wake_p99_us") => vec![Bar::Ratio(NCHAN, 1.0)],
         ("proxied hold", "memory_bytes") | ("proxied paced", "cycle_cpu_us") => {
-            vec![Bar::Ratio(1.0)]
+            vec![Bar::Ratio(NCHAN, 1.0)]
         }
+        ("tls hold", "memory_bytes") => vec![
+            Bar::AtMost(5500.0),
+            Bar::Ratio(NCHAN, 1.0 / 4.0),
+            Bar::Ratio(PROXIED, 1.0 / 4.0),
+        ],
+        ("tls hold", "connect_cpu_us") => vec![Bar::Ratio(PROXIED, 0.6)],
+        ("tls cycle", "cycle_cpu_us") => vec![Bar::Ratio(PLAIN, 1.15)],
+        ("tls paced", "cycle_cpu_us") => vec![
+            Bar::Ratio(NCHAN, 0.8),
+            Bar::Ratio(PROXIED, 0.65),
+            Bar::Ratio(PLAIN, 1.15),
+        ],
         _ => Vec::new(),
     }
 }

@@ -17,7 +17,7 @@ use tikv_jemallocator::Jemalloc;
 use args::{Args, PeerName, ScenarioName, Sizes, WireName};
 use deployed::{deployed, enter_workspace};
 use report::Report;
-use server::Subject;
+use server::{Kind, Subject};
 
 mod args;
 mod blocking;
@@ -138,20 +138,18 @@ fn measure_pair(
 /// Returns the servers to measure, the subject first.
 fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
     let program = args.holdfast.clone().map_or_else(deployed, Ok)?;
+    let holdfast = |name: &str, program: &Path, beside_tls| Subject::Holdfast {
+        name: name.to_owned(),
+        program: program.to_owned(),
+        threads: args.threads,
+        beside_tls,
+    };
     let name = args.threads.map_or("holdfast".to_owned(), |threads| {
         format!("holdfast --threads {threads}")
     });
-    let mut subjects = vec![Subject::Holdfast {
-        name,
-        program,
-        threads: args.threads,
-    }];
-    if let Some(program) = args.vs.clone() {
-        subjects.push(Subject::Holdfast {
-            name: "the other holdfast".to_owned(),
-            program,
-            threads: args.threads,
-        });
+    let mut subjects = vec![holdfast(&name, &program, None)];
+    if let Some(other) = &args.vs {
+        subjects.push(holdfast("the other holdfast", other, None));
     }
     for peer in args.peers() {
         match peer {
@@ -162,6 +160,13 @@ fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
             PeerName::Floor => subjects.push(Subject::Floor),
             PeerName::None => {}
         }
+    }
+    if args.scenario.contains(&ScenarioName::Tls) {
+        let peers = [
+            (report::PROXIED, Kind::ProxiedTls),
+            (report::PLAIN, Kind::Single),
+        ];
+        subjects.extend(peers.map(|(name, kind)| holdfast(name, &program, Some(kind))));
     }
     Ok(subjects)
 }

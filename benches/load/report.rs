@@ -10,8 +10,11 @@ use crate::scenario::Sample;
 use crate::stats::median;
 use crate::{Outcome, machine};
 
-/// The peer that bars with a ratio refer to.
+/// The peer that most bars with a ratio refer to.
 pub(crate) const NCHAN: &str = "nchan";
+/// The peers of `tls` that are holdfast: behind nginx with TLS, and without TLS.
+pub(crate) const PROXIED: &str = "nginx + holdfast";
+pub(crate) const PLAIN: &str = "plain holdfast";
 
 /// The whole report, as it is written to the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -216,9 +219,10 @@ impl Report {
             let (text, ratio, met) = match bar {
                 Bar::AtMost(most) => (format!("<= {most}"), None, own.map(|&own| own <= most)),
                 Bar::AtLeast(least) => (format!(">= {least}"), None, own.map(|&own| own >= least)),
-                Bar::Ratio(most) => {
-                    let met = ratios.get(NCHAN).map(|&ratio| ratio <= most);
-                    (format!("<= {:.2} of nchan", most), Some(most), met)
+                Bar::Ratio(peer, most) => {
+                    let met = ratios.get(peer).map(|&ratio| ratio <= most);
+                    let plotted = (peer == NCHAN).then_some(most);
+                    (format!("<= {most:.2} of {peer}"), plotted, met)
                 }
             };
             Some(Judged {

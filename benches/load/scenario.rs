@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::args::{MOST_PROXIED, ScenarioName, Sizes, WireName};
+use crate::args::{MOST_PROXIED, MOST_TLS, ScenarioName, Sizes, WireName};
 use crate::client::{Client, LOST, Tally};
 use crate::server::{Kind, Server, Setup, Subject};
 use crate::{Outcome, interrupt};
@@ -40,6 +40,7 @@ pub(crate) fn kind(name: ScenarioName) -> Kind {
         ScenarioName::Cluster => Kind::Cluster,
         ScenarioName::Proxied => Kind::Proxied,
         ScenarioName::ProxiedTls => Kind::ProxiedTls,
+        ScenarioName::Tls => Kind::Tls,
         ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => {
             Kind::Single
         }
@@ -117,6 +118,14 @@ fn run_parts(
                 "tls proxied paced",
                 cycle::paced(&start()?, sizes, sizes.rate)?,
             ),
+        ],
+        ScenarioName::Tls => vec![
+            (
+                "tls hold",
+                hold::run_without_leaving(&start_brief()?, sizes, sizes.waiters.min(MOST_TLS))?,
+            ),
+            ("tls cycle", cycle::saturated(&start()?, sizes)?),
+            ("tls paced", cycle::paced(&start()?, sizes, sizes.rate)?),
         ],
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use holdfast_testkit::{Address, Conn, Nginx, Node, Redis, Scratch, nginx, request};
+use holdfast_testkit::{Address, Authority, Conn, Nginx, Node, Redis, Scratch, nginx, request};
 use rustls::ClientConfig;
 
 use crate::args::WireName;
@@ -21,6 +21,11 @@ mod nchan;
 mod own;
 mod proxy;
 
+/// What a reader of the report must know of the servers in `tls`.
+const TLS_NOTE: &str = "tls: HTTP/1.1, an ECDSA certificate on P-256, and a whole handshake for each page, because none \
+                        resumes a session. nginx + holdfast: the files of nginx/, and a Unix socket between the two. \
+                        Figures are of all processes of a server";
+
 /// The servers that can be started.
 #[derive(Clone, Debug)]
 pub(crate) enum Subject {
@@ -29,6 +34,8 @@ pub(crate) enum Subject {
         name: String,
         program: PathBuf,
         threads: Option<usize>,
+        /// If it is only a peer in the scenario `tls`: its setup there.
+        beside_tls: Option<Kind>,
     },
     Nchan {
         workers: usize,
@@ -58,6 +65,8 @@ pub(crate) enum Kind {
     Proxied,
     /// As `Proxied`, with TLS.
     ProxiedTls,
+    /// One server, with TLS.
+    Tls,
 }
 
 /// A running server.
@@ -74,6 +83,8 @@ pub(crate) struct Server {
     programs: Vec<Program>,
     /// The directory of their sockets, which is removed after they have ended.
     _scratch: Option<Scratch>,
+    /// The authority, whose directory has the certificate that they read.
+    _authority: Option<Authority>,
 }
 
 /// One program of a server.
@@ -120,8 +131,22 @@ impl Subject {
 
     /// Returns whether it can be set up in this way, and knows this wire.
     pub(crate) fn can(&self, kind: Kind, wire: WireName) -> bool {
-        !matches!(self, Self::Hyper | Self::Floor)
-            || (kind == Kind::Single && wire == WireName::Script)
+        match self {
+            Self::Holdfast { .. } => !self.is_beside_tls() || kind == Kind::Tls,
+            Self::Nchan { .. } => true,
+            Self::Hyper | Self::Floor => kind == Kind::Single && wire == WireName::Script,
+        }
+    }
+
+    /// Returns whether it is only a peer in the scenario `tls`.
+    fn is_beside_tls(&self) -> bool {
+        matches!(
+            self,
+            Self::Holdfast {
+                beside_tls: Some(_),
+                ..
+            }
+        )
     }
 
     /// Starts it, and waits until it answers.
@@ -134,27 +159,27 @@ impl Subject {
             wire,
             kept_seconds,
         } = setup;
-        match (self, kind) {
-            (
-                Self::Holdfast {
-                    program, threads, ..
-                },
-                _,
-            ) => holdfast::Launch {
+        match self {
+            Self::Holdfast {
+                program,
+                threads,
+                beside_tls,
+                ..
+            } => holdfast::Launch {
                 program,
                 threads: *threads,
                 wire,
                 kept_seconds,
             }
-            .server(kind),
-            (Self::Nchan { workers }, _) => nchan::Launch {
+            .server(beside_tls.unwrap_or(kind)),
+            Self::Nchan { workers } => nchan::Launch {
                 workers: *workers,
                 wire,
                 kept_seconds,
             }
             .server(kind),
-            (Self::Hyper, _) => own::start(plain::SUBCOMMAND),
-            (Self::Floor, _) => own::start(floor::SUBCOMMAND),
+            Self::Hyper => own::start(plain::SUBCOMMAND),
+            Self::Floor => own::start(floor::SUBCOMMAND),
         }
     }
 
@@ -183,7 +208,15 @@ impl Server {
             held,
             programs,
             _scratch: None,
+            _authority: None,
         }
+    }
+
+    /// Makes pages speak TLS and trust this authority, which is kept as long as the server.
+    fn with_authority(self, authority: Authority) -> Outcome<Self> {
+        let mut server = self.with_tls(Path::new(&authority.path()))?;
+        server._authority = Some(authority);
+        Ok(server)
     }
 
     /// Makes pages speak TLS and trust this certificate.
@@ -241,14 +274,17 @@ fn first_line(command: &mut Command) -> Outcome<String> {
 
 /// Returns notes for the report: how peers are set up, and how they differ by these wires.
 pub(crate) fn notes(subjects: &[Subject], wires: &[WireName]) -> Vec<String> {
+    let mut notes = Vec::new();
     if subjects
         .iter()
         .any(|subject| matches!(subject, Subject::Nchan { .. }))
     {
-        nchan::notes(wires)
-    } else {
-        Vec::new()
+        notes.extend(nchan::notes(wires));
     }
+    if subjects.iter().any(Subject::is_beside_tls) {
+        notes.push(TLS_NOTE.to_owned());
+    }
+    notes
 }
 
 /// Returns the versions of the installed programs, for the report. Missing programs are left

@@ -1,4 +1,4 @@
-//! TLS below a connection, for pages that come through nginx as deployed. Each page is another
+//! TLS below a connection, for pages that come to holdfast or through nginx. Each page is another
 //! browser, so no session is resumed.
 
 use std::io::{self, ErrorKind, Read, Write};

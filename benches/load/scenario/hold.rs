@@ -17,6 +17,30 @@ use crate::{Outcome, interrupt};
 const NEARLY_ALL: f64 = 0.95;
 
 pub(super) fn run(server: &Server, sizes: &Sizes, waiters: usize) -> Outcome<Sample> {
+    let (mut sample, memory) = hold(server, sizes, waiters)?;
+    leave(server, memory, sizes.patience_seconds, &mut sample)?;
+    Ok(sample)
+}
+
+/// Measures all but how much memory is given back, which takes up to a minute.
+pub(super) fn run_without_leaving(
+    server: &Server,
+    sizes: &Sizes,
+    waiters: usize,
+) -> Outcome<Sample> {
+    Ok(hold(server, sizes, waiters)?.0)
+}
+
+/// The memory of a server in bytes.
+struct Memory {
+    /// Before there was a page.
+    baseline: u64,
+    /// The most that was seen.
+    peak: u64,
+}
+
+/// Has all pages connect, answers each once and drops them.
+fn hold(server: &Server, sizes: &Sizes, waiters: usize) -> Outcome<(Sample, Memory)> {
     let mut sample = Sample::default();
     let mut client = Client::new(server, waiters, sizes.setters)?;
     rest()?;
@@ -25,9 +49,7 @@ pub(super) fn run(server: &Server, sizes: &Sizes, waiters: usize) -> Outcome<Sam
     set_each(&mut client, waiters, &mut sample)?;
     // The memory that the answers took must be given back, too.
     let peak = held.max(server.pss_bytes()?);
-    drop(client);
-    leave(server, baseline, peak, sizes.patience_seconds, &mut sample)?;
-    Ok(sample)
+    Ok((sample, Memory { baseline, peak }))
 }
 
 /// Opens all pages, and returns the memory of the server that holds their gets.
@@ -78,8 +100,7 @@ fn set_each(client: &mut Client, count: usize, sample: &mut Sample) -> Outcome<(
 /// Measures, after all pages have left, how much of the growth is given back, and how fast.
 fn leave(
     server: &Server,
-    baseline: u64,
-    peak: u64,
+    Memory { baseline, peak }: Memory,
     patience_seconds: u64,
     sample: &mut Sample,
 ) -> Outcome<()> {

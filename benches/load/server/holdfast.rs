@@ -1,9 +1,10 @@
-//! holdfast: alone, as two nodes on one Redis, or behind nginx. All settings are defaults,
-//! except the addresses and a hold that outlasts the run.
+//! holdfast: alone, with TLS or without, as two nodes on one Redis, or behind nginx. All settings
+//! are defaults, except the addresses and a hold that outlasts the run.
 
 use std::path::Path;
 
-use holdfast_testkit::{Launch as Start, Node, Redis, Scratch, free_address};
+use holdfast_testkit::nginx::NAME;
+use holdfast_testkit::{Authority, Launch as Start, Node, Redis, Scratch, free_address};
 
 use super::{Kind, Program, Server, proxy};
 use crate::Outcome;
@@ -35,7 +36,27 @@ impl Launch<'_> {
             Kind::Cluster => Ok(self.cluster()),
             Kind::Proxied => self.proxied(false),
             Kind::ProxiedTls => self.proxied(true),
+            Kind::Tls => self.tls(),
         }
+    }
+
+    /// Starts a node that speaks TLS by itself.
+    fn tls(&self) -> Outcome<Server> {
+        let authority = wait(Authority::new());
+        let (certificate, key) = wait(authority.certificate(NAME));
+        let address = free_address();
+        let node = self.start(&[
+            "--public-tls",
+            &address.to_string(),
+            "--tls-cert",
+            &certificate,
+            "--tls-key",
+            &key,
+        ]);
+        let internal = node.internal.tcp();
+        let addresses = [address, internal, internal];
+        let programs = vec![Program::Node(node)];
+        Server::new(Holdfast::by(self.wire), addresses, programs).with_authority(authority)
     }
 
     fn cluster(&self) -> Server {

@@ -2,7 +2,7 @@
 //! with the reasons.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use holdfast_testkit::nginx::NAME;
@@ -52,7 +52,7 @@ impl Launch {
                     vec![Program::Nginx(nginx)],
                 ))
             }
-            Kind::ProxiedTls => {
+            Kind::ProxiedTls | Kind::Tls => {
                 let authority = wait(Authority::new());
                 let (files, pages) = (wait(authority.certificate(NAME)), free_address());
                 let extras = Extras {
@@ -62,7 +62,7 @@ impl Launch {
                 let nginx = self.start(&extras)?;
                 let addresses = [pages, nginx.address, nginx.address];
                 Server::new(Nchan::by(self.wire), addresses, vec![Program::Nginx(nginx)])
-                    .with_tls(Path::new(&authority.path()))
+                    .with_authority(authority)
             }
             Kind::Cluster => self.cluster(),
         }
