@@ -369,7 +369,7 @@ async fn a_request_without_tls_gets_400_in_clear_text_and_the_close() {
 async fn tls_on_the_plain_port_is_closed_with_at_most_one_line_and_no_5xx() {
     let node = TlsNode::start(&[]).await;
     let lines = || {
-        let is_of_connections = |line: &String| line.contains("holdfast::net");
+        let is_of_connections = |line: &String| line.contains("holdfast::net::connection");
         node.node
             .logs()
             .into_iter()
