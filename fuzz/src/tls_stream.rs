@@ -36,6 +36,8 @@ struct Wire {
     /// The calls of the current step that moved no byte, and those that did.
     idle_calls: u32,
     busy_calls: u32,
+    /// All bytes that were read and written so far.
+    moved: usize,
 }
 
 impl Wire {
@@ -63,6 +65,7 @@ impl AsyncRead for Wire {
             return Poll::Pending;
         }
         this.busy_calls += 1;
+        this.moved += count;
         this.may_read -= count;
         let bytes: Vec<u8> = this.to_server.drain(..count).collect();
         buf.put_slice(&bytes);
@@ -84,6 +87,7 @@ impl AsyncWrite for Wire {
             return Poll::Pending;
         }
         this.busy_calls += 1;
+        this.moved += count;
         this.may_write -= count;
         this.to_client.extend_from_slice(&bytes[..count]);
         Poll::Ready(Ok(count))
@@ -392,12 +396,13 @@ impl Trial {
         panic!("no end");
     }
 
-    fn progress(&mut self) -> [usize; 6] {
-        let (left, ahead) = (self.wire().to_server.len(), self.stream.decrypted());
+    fn progress(&mut self) -> [usize; 7] {
+        let (moved, left) = (self.wire().moved, self.wire().to_server.len());
+        let ahead = self.stream.decrypted();
         let [is_ready, has_ended] = [self.stream.is_ready(), self.stream.has_ended()];
-        let counts = [self.up.got, self.down.got, left, ahead];
+        let counts = [self.up.got, self.down.got, moved, left, ahead];
         let flags = [usize::from(is_ready), usize::from(has_ended)];
-        std::array::from_fn(|at| *counts.iter().chain(&flags).nth(at).expect("six"))
+        std::array::from_fn(|at| *counts.iter().chain(&flags).nth(at).expect("seven"))
     }
 }
 
