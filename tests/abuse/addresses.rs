@@ -63,6 +63,12 @@ async fn wait_place(node: &Node, client: &str) {
     eventually(async || !is_busy(node, client).await, "a place is free").await;
 }
 
+/// Waits until the node knows no address.
+async fn forgets_all(node: &Node) {
+    let none = async || addresses(node).await == 0.0;
+    eventually(none, "no address is known").await;
+}
+
 #[tokio::test]
 async fn an_address_with_too_many_waiters_is_busy_until_one_ends_and_others_are_not() {
     let node = start(&["--max-waiters-per-address", "2"]).await;
@@ -80,11 +86,7 @@ async fn an_address_with_too_many_waiters_is_busy_until_one_ends_and_others_are_
     assert!(!is_busy(&node, "203.0.113.7").await);
     drop(second);
     node.quiet().await;
-    eventually(
-        async || addresses(&node).await == 0.0,
-        "no address is known",
-    )
-    .await;
+    forgets_all(&node).await;
 }
 
 #[tokio::test]
@@ -125,11 +127,7 @@ async fn a_place_is_given_back_whichever_way_its_waiter_ends() {
         assert_eq!(conn.ask(get("key=there")).await.code(), 0);
     }
     node.quiet().await;
-    eventually(
-        async || addresses(&node).await == 0.0,
-        "no address is known",
-    )
-    .await;
+    forgets_all(&node).await;
 }
 
 #[tokio::test]
@@ -247,11 +245,7 @@ async fn each_key_of_a_socket_and_each_stream_is_a_waiter_of_its_address() {
     socket.conn.send(masked(0x88, &1000u16.to_be_bytes())).await;
     while !matches!(socket.next().await, None | Some(Frame::Close(..))) {}
     node.quiet().await;
-    eventually(
-        async || addresses(&node).await == 0.0,
-        "no address is known",
-    )
-    .await;
+    forgets_all(&node).await;
 }
 
 /// Asks until the client is refused. Checks that it had what it may have in that time.
@@ -467,11 +461,7 @@ async fn places_are_given_back_by_clients_that_come_and_go_at_random() {
     };
     futures_util::future::join_all((0..64).map(one)).await;
     node.quiet().await;
-    eventually(
-        async || addresses(&node).await == 0.0,
-        "no address is known",
-    )
-    .await;
+    forgets_all(&node).await;
     for number in 0..8 {
         let client = format!("203.0.113.{number}");
         let mut held = Vec::new();

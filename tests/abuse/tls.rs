@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::{ALL_VERSIONS, ClientConfig};
-use serde_json::Value;
 
 use holdfast_testkit::{Launch, Node, UPGRADE, eventually, masked, request, tls};
 use raw::Raw;
@@ -27,19 +26,10 @@ struct TlsNode {
 
 impl TlsNode {
     async fn start(args: &[&str]) -> Self {
-        let flags = tls::flags().await;
-        let flags: Vec<&str> = flags.to_vec();
-        let all = [args, &flags].concat();
+        let all = [args, &tls::flags().await].concat();
         let node = Launch::new(&all).env("HOLDFAST_LOG", "debug").start().await;
-        let listens = |line: &String| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let is_it = line["message"] == "listening" && line["listener"] == "public-tls";
-            line["address"].as_str().filter(|_| is_it)?.parse().ok()
-        };
-        let find = || node.logs().iter().find_map(listens);
-        eventually(async || find().is_some(), "the listener with TLS").await;
         Self {
-            address: find().expect("seen"),
+            address: node.tls.expect("TLS"),
             client: Arc::new(tls::client(ALL_VERSIONS).await),
             node,
         }
