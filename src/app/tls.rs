@@ -10,6 +10,7 @@ use super::entrances::Entrances;
 use super::{StartError, bind};
 use crate::config::TlsSettings;
 use crate::demo::Addresses;
+use crate::http::auth;
 use crate::metrics::Metrics;
 use crate::net::listener::{Address, Listener};
 use crate::net::server::Endpoint;
@@ -76,7 +77,11 @@ impl TlsListeners {
             metrics: Arc::clone(metrics),
         };
         renewal.report();
-        tokio::spawn(renewal.run(hangups));
+        if renewal.files.is_empty() {
+            ignore(hangups);
+        } else {
+            tokio::spawn(renewal.run(hangups));
+        }
         let entrance = entrances.with_tls(tls);
         let endpoint = |(listener, _)| Endpoint {
             listener,
@@ -104,10 +109,8 @@ async fn self_signed(bound: &[(Listener, Address)]) -> Result<Arc<Certificates>,
     for (_, address) in bound {
         let addresses = Addresses::of(address).await;
         for url in [addresses.here, addresses.phone].into_iter().flatten() {
-            let host = url
-                .strip_prefix("http://")
-                .and_then(|url| url.rsplit_once(':'));
-            let host = host.map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+            let host = url.strip_prefix("http://").map(auth::host_of);
+            let host = host.map(|host| host.trim_matches(['[', ']']).to_owned());
             names.extend(host.filter(|host| !names.contains(host)));
         }
     }

@@ -183,9 +183,8 @@ where
                 Taken::Held(request) => request.left(),
                 Taken::Endless(request) => request.left(),
             }
-            if stream.end_if_bad_tls().await {
-                shared.metrics.dropped(DropReason::BadTls);
-            }
+            let dropped = stream.end_if_bad_tls().await;
+            shared.metrics.refused(None, dropped);
             return None;
         }
         let (ahead, timeouts) = (ahead.into(), shared.timeouts);
@@ -211,9 +210,9 @@ where
         shared.metrics.refused(limit, drop);
         debug!(%error, "connection ended");
     }
-    if stream.end_if_bad_tls().await {
-        shared.metrics.dropped(DropReason::BadTls);
-    } else if answered {
+    let dropped = stream.end_if_bad_tls().await;
+    shared.metrics.refused(None, dropped);
+    if dropped.is_none() && answered {
         stream.linger().await;
     }
     None

@@ -17,7 +17,8 @@ use crate::net::listener::Stream;
 use crate::net::proxies::Proxies;
 use crate::net::tls::handshake::{NoHandshake, Tls};
 
-/// What the connections of an address pass before their first request.
+/// The steps of a connection between its accept and its first request. All connections of one
+/// address take the same.
 #[derive(Debug, Default)]
 pub(crate) struct Entrance {
     /// The proxies that say whose the connections are, if they do.

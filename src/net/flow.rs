@@ -250,7 +250,7 @@ impl Flow {
         why: Option<DropReason>,
     ) -> Option<DropReason> {
         match why {
-            None if self.stream.end_if_bad_tls().await => Some(DropReason::BadTls),
+            None => self.stream.end_if_bad_tls().await,
             why => why,
         }
     }

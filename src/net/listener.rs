@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::coop::unconstrained;
 
+use crate::metrics::DropReason;
 use crate::net::clients::Client;
 use crate::net::timed::linger;
 use crate::net::tls::stream::TlsStream;
@@ -403,19 +404,16 @@ impl Stream {
         }
     }
 
-    /// Returns whether the client sent something that is no good TLS. If so, sends the alert that
-    /// says so, and reads and drops incoming bytes for a moment, so that no reset takes it away.
+    /// Ends the connection if the client sent something that is no good TLS, and returns that as the
+    /// reason. Sends the alert that says so, and reads and drops incoming bytes for a moment, so that
+    /// no reset takes it away.
     ///
     /// # Cancel safety
     /// If the task is dropped, the connection closes at once.
-    pub(crate) async fn end_if_bad_tls(&mut self) -> bool {
-        match self.tls_mut() {
-            Some(stream) if stream.has_failed() => {
-                stream.linger().await;
-                true
-            }
-            _ => false,
-        }
+    pub(crate) async fn end_if_bad_tls(&mut self) -> Option<DropReason> {
+        let stream = self.tls_mut().filter(|stream| stream.has_failed())?;
+        stream.linger().await;
+        Some(DropReason::BadTls)
     }
 
     fn tls_mut(&mut self) -> Option<&mut TlsStream<TcpStream>> {

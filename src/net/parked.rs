@@ -345,10 +345,7 @@ impl<R: Request> Parked<R> {
     // Boxed, because it is rare and would make every task larger.
     fn end_broken(&self) -> BoxFuture<'static, Option<DropReason>> {
         let stream = lock(&self.state).stream.take();
-        Box::pin(async move {
-            let is_bad = stream?.end_if_bad_tls().await;
-            is_bad.then_some(DropReason::BadTls)
-        })
+        Box::pin(async move { stream?.end_if_bad_tls().await })
     }
 
     /// Does the work that is left after the answer, and waits for the next request. Returns the

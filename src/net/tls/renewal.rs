@@ -48,11 +48,7 @@ impl Renewal {
             }
             // Noted before the files are read, so that a later change is seen.
             read = found;
-            if self.files.is_empty() {
-                info!("SIGHUP: there is nothing to read again");
-            } else {
-                self.read_again();
-            }
+            self.read_again();
         }
     }
 

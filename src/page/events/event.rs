@@ -70,8 +70,8 @@ fn render(
     event
 }
 
-/// Adds the JSON as lines of data, one for each of its lines. The browser joins them by line feeds.
-/// That changes nothing, because a line end in JSON is white space.
+/// Adds the JSON as lines of data, one for each of its lines. The browser joins them by line feeds,
+/// and has the same JSON, in which a line end is white space.
 fn push_data(event: &mut Vec<u8>, json: &[u8]) {
     let mut rest = json;
     loop {
