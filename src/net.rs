@@ -15,5 +15,6 @@ pub mod passed;
 pub mod proxies;
 pub(crate) mod server;
 pub mod socket;
+pub mod stream;
 pub(crate) mod timed;
 pub mod tls;

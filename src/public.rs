@@ -204,7 +204,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::net::closing::Stop;
     use crate::net::connection::{Shared, http1, serve};
-    use crate::net::listener::Stream;
+    use crate::net::stream::Stream;
     use crate::net::timed::Timeouts;
     use crate::page::script::Prefix;
     use crate::page::socket_limits::SocketLimits;

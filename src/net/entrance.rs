@@ -13,8 +13,8 @@ use crate::metrics::DropReason;
 use crate::net::clients::{Client, ClientLimits};
 use crate::net::closing::{Course, Watch};
 use crate::net::connection::{LAST_HEAD, Shared};
-use crate::net::listener::Stream;
 use crate::net::proxies::Proxies;
+use crate::net::stream::Stream;
 use crate::net::tls::handshake::{NoHandshake, Tls};
 
 /// The steps of a connection between its accept and its first request. All connections of one

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::encode::{Exchange, add_hsts, encode_head, encode_switch};
-use crate::net::listener::{Beyond, Stream};
 use crate::net::parked::Wakes;
+use crate::net::stream::{Beyond, Stream};
 use crate::runtime::lazy_timer::Timer;
 
 /// A request whose answer goes on.

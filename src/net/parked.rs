@@ -52,7 +52,7 @@ use crate::metrics::DropReason;
 use crate::net::clients::Client;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::{Exchange, add_hsts, encode};
-use crate::net::listener::{Beyond, Stream};
+use crate::net::stream::{Beyond, Stream};
 use crate::net::timed::Timeouts;
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};

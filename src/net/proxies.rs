@@ -19,8 +19,8 @@ use tracing::{debug, warn};
 
 use crate::log::Seldom;
 use crate::metrics::{DropReason, Metrics};
-use crate::net::listener::Stream;
 use crate::net::network::Network;
+use crate::net::stream::Stream;
 
 /// The longest header. nginx takes as much. One without extensions has at most 232 bytes.
 const MAX_HEADER_BYTES: usize = 4096;

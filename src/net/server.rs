@@ -21,8 +21,9 @@ use crate::metrics::{Limit, Metrics};
 use crate::net::closing::{Course, Stop};
 use crate::net::connection::{Handling, Shared, http1, serve};
 use crate::net::entrance::Entrance;
-use crate::net::listener::{Listener, Stream};
+use crate::net::listener::Listener;
 use crate::net::parked;
+use crate::net::stream::Stream;
 use crate::net::timed::Timeouts;
 
 /// The first and the longest pause in accepting if the system has no descriptor or no memory for

@@ -17,7 +17,8 @@ use crate::cluster::message;
 use crate::http::auth::Token;
 use crate::model::key::Key;
 use crate::model::status::Update;
-use crate::net::listener::{Address, Stream};
+use crate::net::listener::Address;
+use crate::net::stream::Stream;
 
 /// The most bytes of an answer that are read. An answer is a few numbers, or what a node knows
 /// of a key.

@@ -13,7 +13,7 @@ use crate::model::key::Key;
 use crate::model::status::Version;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::Exchange;
-use crate::net::listener::Stream;
+use crate::net::stream::Stream;
 use crate::runtime::lazy_timer::Timer;
 use crate::store::StoreError;
 use crate::wait::{End, Registered};
