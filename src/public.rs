@@ -204,6 +204,8 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::net::closing::Stop;
     use crate::net::connection::{Shared, http1, serve};
+    use crate::net::parked::Parked;
+    use crate::net::parked::connection::Connection;
     use crate::net::stream::Stream;
     use crate::net::timed::Timeouts;
     use crate::page::script::Prefix;
@@ -276,10 +278,7 @@ mod tests {
             metrics: Arc::default(),
         };
         let task = serve(Stream::Unix(stream), Arc::new(shared), ());
-        let (task, get) = (
-            size_of_val(&task),
-            size_of::<crate::net::parked::Parked<HeldGet>>(),
-        );
+        let (task, get) = (size_of_val(&task), size_of::<Parked<HeldGet, Connection>>());
         // A release build is 8 bytes smaller, and the counts of its `Arc` take 16. So each get takes
         // 256 bytes, and not the allocator's next size, which is 320.
         assert!(

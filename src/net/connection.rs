@@ -28,6 +28,7 @@ use crate::metrics::{DropReason, Limit, Metrics};
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::{Exchange, add_hsts};
 use crate::net::flow::{self, Endless, Flow};
+use crate::net::parked::connection::Connection;
 use crate::net::parked::{self, Parked, Wakes};
 use crate::net::stream::Stream;
 use crate::net::timed::{Deadline, Phase, Timed, Timeouts};
@@ -60,7 +61,7 @@ enum Taken<P> {
 
 /// A connection that hyper has given back with a request.
 enum HandedBack<P: parked::Request> {
-    Parked(Arc<Parked<P>>, Wakes),
+    Parked(Arc<Parked<P, Connection>>, Wakes),
     Flowing(BoxFuture<'static, Rested>),
 }
 
@@ -190,7 +191,8 @@ where
         let (ahead, timeouts) = (ahead.into(), shared.timeouts);
         return Some(match request {
             Taken::Held(request) => {
-                let parked = Parked::new(request, exchange, stream, ahead, timeouts.idle, &wakes);
+                let idle = timeouts.idle;
+                let parked = Parked::connection(request, exchange, stream, ahead, idle, &wakes);
                 HandedBack::Parked(Arc::new(parked), wakes)
             }
             Taken::Endless(request) => {

@@ -1,70 +1,41 @@
-//! One connection while its request is held. hyper does not have it then, because hyper's buffers
-//! would take twenty kilobytes. So the task that delivers the request's news can write the answer
+//! A request that is held, and what carries its answer: a connection of HTTP/1.1
+//! ([`connection::Connection`]) or a stream of HTTP/2. The library that has read the request does
+//! not wait for the answer, so the task that delivers the request's news can write the answer
 //! itself. Generic over the request and its news. Knows no key, no registry of waiters and no
 //! store.
 //!
 //! # The one answer
-//! Either the delivery answers or the connection's own task does: see
+//! Either the delivery answers or the request's own task does: see
 //! [`crate::runtime::right_to_answer`].
 //!
-//! A delivery with `at_once` writes the answer itself, without a switch to another task, and does
-//! not wake the connection's task. That task sleeps until the client sends its next request, which
-//! wakes it anyway. It is woken earlier only if the socket does not take all of the answer, or if
-//! there is more to do after the answer. A delivery without `at_once` wakes the task, which
-//! answers.
+//! A delivery with `at_once` writes the answer itself, without a switch to another task. The
+//! request's own task is woken only if work is left after the answer, or if it asked for that. A
+//! delivery without `at_once` wakes the task, which answers.
 //!
 //! # The wait of the task
-//! The task waits for its deadline, for the stop of its listener, for the socket to become
-//! readable, and for a delivery that leaves it something to do. If its deadline is far away, the
-//! task also checks from time to time whether it was answered, so that the connection is not idle
-//! for too long.
-//!
-//! While the request waits, a readable socket means one of two things. If the socket also says that
-//! it is closed for reading, the client left. The socket says so even if it has unread bytes.
-//! Otherwise the client has sent bytes after the request. They stay in the socket, where TCP bounds
-//! them. The task would spin on them, so the runtime is asked to forget that it saw them. It is
-//! asked to look again when the request is answered. Until then, the task is woken only if more
-//! bytes come or the client closes.
-//!
-//! # Assumptions about hyper
-//! If a service returns an error, hyper first writes all earlier answers, then ends the
-//! connection without a byte for that request, and gives back the stream and the bytes that it
-//! read ahead. hyper does not promise this. The tests of `connection` check it.
+//! The task waits for its deadline, for the stop of its listener, for its client to leave, and for a
+//! delivery that leaves it something to do.
+
+pub(crate) mod connection;
 
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::poll_fn;
-use std::io;
-use std::mem::{MaybeUninit, replace, take};
+use std::mem::replace;
 use std::num::NonZeroU32;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::http::response::Response;
-use crate::metrics::DropReason;
 use crate::net::clients::Client;
-use crate::net::closing::{Course, Stop, Watch};
-use crate::net::encode::{Exchange, add_hsts, encode};
-use crate::net::stream::{Beyond, Stream};
-use crate::net::timed::Timeouts;
+use crate::net::closing::{Course, Watch};
+use crate::net::stream::Beyond;
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
 use crate::runtime::sharded::lock;
-
-/// The shortest interval of [`Parked::idle_check_ms`].
-const MIN_IDLE_CHECK: Duration = Duration::from_secs(10);
-/// The number of bytes of the next request that are read before hyper gets the connection back.
-/// Most heads are shorter.
-const FIRST_BYTES: usize = 2048;
-/// The reason why the stream is there, for `expect`.
-const STILL_HERE: &str = "its own task alone takes it out, behind the answer";
 
 /// A request that is held.
 pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
@@ -82,8 +53,8 @@ pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
         true
     }
 
-    /// Records that the answer was made at `at` and the socket could be written to. The socket may
-    /// have taken only a part of the answer yet, or nothing.
+    /// Records that the answer was made at `at` and could be written. The client may have taken only
+    /// a part of it yet, or nothing.
     fn written(&self, _outcome: &Self::Outcome, _at: Instant) {}
 
     /// Records that the client left. Called once, and then there is no answer.
@@ -93,7 +64,10 @@ pub(crate) trait Request: Debug + Send + Sync + Sized + 'static {
     fn wait(&self) -> Duration;
 
     /// Waits until the request is answered or its client left. Must not return earlier.
-    fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) -> impl Future<Output = ()> + Send;
+    fn hold<C: Carrier>(
+        parked: &Arc<Parked<Self, C>>,
+        wakes: &mut Wakes,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// The request of listeners that hold none.
@@ -116,40 +90,49 @@ impl Request for Never {
         match *self {}
     }
 
-    async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
+    async fn hold<C: Carrier>(parked: &Arc<Parked<Self, C>>, _: &mut Wakes) {
         match parked.request {}
     }
 }
 
-/// The events that wake a connection's task, besides its socket.
+/// The events that wake the task of a connection or of a stream, besides its client.
 #[derive(Debug)]
 pub(crate) struct Wakes {
     pub(crate) timer: Timer,
     pub(crate) stop: Watch,
 }
 
-/// A connection and the request that it holds.
-#[derive(Debug)]
-pub(crate) struct Parked<R: Request> {
-    pub(crate) request: R,
-    exchange: Exchange,
-    stop: Arc<Stop>,
-    /// The interval at which the task checks whether its connection has been idle for too long.
-    /// Present if the request may wait for longer than the idle timeout. In ms, to keep it small.
-    idle_check_ms: Option<NonZeroU32>,
-    state: Mutex<State<R::News>>,
+/// What carries the answer to a held request.
+pub(crate) trait Carrier: Debug + Send + 'static {
+    /// Returns the client, if its address is limited.
+    fn client(&self) -> Option<Client>;
+
+    /// Writes as much of the answer as is taken without waiting. Returns the work that is left.
+    fn write(&mut self, response: Response) -> Then;
+
+    /// Becomes ready when the client sends more behind the request, or leaves.
+    fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<Beyond>;
 }
 
+/// The work that is left after an answer.
 #[derive(Debug)]
-struct State<N> {
-    /// Present until hyper has the stream back or the connection ends. `write_slowly` takes it
-    /// for a while.
-    stream: Option<Stream>,
-    /// The bytes that hyper read after the request, if there are any. Boxed, because that is rare.
-    ahead: Option<Box<Bytes>>,
-    right: RightToAnswer<N, AfterAnswer>,
-    /// Whether the client has sent bytes after the request, so that the stream must be rearmed.
-    has_pipelined_bytes: bool,
+pub(crate) enum Then {
+    /// Nothing. The connection, if it is one, waits for the next request.
+    Rest,
+    /// The connection is to be closed.
+    Close,
+    /// The reader has not taken all of the answer yet.
+    Write(Box<Unwritten>),
+    /// Nothing can be written any more.
+    Drop,
+}
+
+/// The part of an answer that the reader has not taken yet.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(super) bytes: Vec<u8>,
+    /// Whether the answer ends its connection.
+    pub(super) closes: bool,
 }
 
 /// The time of the answer, and the work that is left.
@@ -159,61 +142,40 @@ struct AfterAnswer {
     then: Then,
 }
 
-/// The work that is left after an answer.
+/// A request that is held, and what carries its answer.
 #[derive(Debug)]
-enum Then {
-    /// The connection waits for the next request.
-    Rest,
-    Close,
-    /// The reader has not taken all of the answer yet.
-    Write(Box<Unwritten>),
-    /// The connection cannot be written to any more.
-    Drop,
+pub(crate) struct Parked<R: Request, C> {
+    pub(crate) request: R,
+    /// The interval at which the task checks whether it was answered, if it does. In ms, to keep it
+    /// small.
+    idle_check_ms: Option<NonZeroU32>,
+    state: Mutex<State<R::News, C>>,
 }
 
 #[derive(Debug)]
-struct Unwritten {
-    bytes: Vec<u8>,
-    closes: bool,
+struct State<N, C> {
+    carrier: C,
+    right: RightToAnswer<N, AfterAnswer>,
 }
 
-impl<R: Request> Parked<R> {
-    /// Parks a connection. `ahead` holds the bytes that hyper has read after the request.
-    pub(crate) fn new(
-        request: R,
-        exchange: Exchange,
-        stream: Stream,
-        ahead: Bytes,
-        idle: Duration,
-        wakes: &Wakes,
-    ) -> Self {
-        // A task that sleeps until a far deadline does not notice an answer that a delivery wrote,
-        // nor that its connection is idle for too long after it. A check now and then costs less
-        // than a wake after each answer, unless the checks would have to be very frequent.
-        let sleeps_long = request.wait() > idle;
-        let idle_check_ms = idle.as_millis().try_into().ok().and_then(NonZeroU32::new);
-        let idle_check_ms = idle_check_ms.filter(|_| sleeps_long && idle >= MIN_IDLE_CHECK);
-        let has_more = !ahead.is_empty() || stream.has_unread();
-        let wakes_after_answer = has_more || (sleeps_long && idle_check_ms.is_none());
+impl<R: Request, C: Carrier> Parked<R, C> {
+    /// Holds a request. If `wakes_after_answer` is true, its task is woken even by a delivery that
+    /// leaves it no work.
+    pub(super) fn new(request: R, carrier: C, wakes_after_answer: bool) -> Self {
         let state = State {
-            stream: Some(stream),
-            ahead: (!ahead.is_empty()).then(|| Box::new(ahead)),
+            carrier,
             right: RightToAnswer::new(wakes_after_answer),
-            has_pipelined_bytes: false,
         };
         Self {
             request,
-            exchange,
-            stop: Arc::clone(wakes.stop.stop()),
-            idle_check_ms,
+            idle_check_ms: None,
             state: Mutex::new(state),
         }
     }
 
-    /// Returns the client of the connection, if its address is limited.
+    /// Returns the client, if its address is limited.
     pub(crate) fn client(&self) -> Option<Client> {
-        let state = lock(&self.state);
-        state.stream.as_ref()?.client().cloned()
+        lock(&self.state).carrier.client()
     }
 
     /// Lets deliveries write the answer from here on. Returns the news that was delivered before,
@@ -222,7 +184,7 @@ impl<R: Request> Parked<R> {
         lock(&self.state).right.allow_answer()
     }
 
-    /// Answers from the connection's own task.
+    /// Answers from the request's own task.
     pub(crate) fn answer(&self, outcome: &R::Outcome) {
         // No wake is needed: the task is awake, and looks for the work that is left.
         drop(self.write(&mut lock(&self.state), outcome));
@@ -257,37 +219,17 @@ impl<R: Request> Parked<R> {
         }
     }
 
-    /// Writes as much of the answer as the socket takes. Returns the task that must be woken, if
-    /// it must be.
-    fn write(&self, state: &mut State<R::News>, outcome: &R::Outcome) -> Option<Waker> {
-        let mut response = self.request.answer(outcome);
-        let stream = state.stream.as_mut().expect(STILL_HERE);
-        add_hsts(&mut response, stream.hsts());
-        let (bytes, closes) = encode(response, self.exchange, self.stop.state() != Course::Open);
+    /// Writes as much of the answer as is taken without waiting. Returns the task that must be woken,
+    /// if it must be.
+    fn write(&self, state: &mut State<R::News, C>, outcome: &R::Outcome) -> Option<Waker> {
+        let response = self.request.answer(outcome);
         // Noted before the write, so that there is no second answer even if the code below
         // panics.
         state.right.answered(AfterAnswer {
             at: Instant::now(),
             then: Then::Drop,
         });
-        let stream = state.stream.as_mut().expect(STILL_HERE);
-        let then = match stream.try_write(&bytes) {
-            Ok(written) if written == bytes.len() && !stream.has_unsent() => {
-                if closes {
-                    Then::Close
-                } else {
-                    Then::Rest
-                }
-            }
-            Ok(written) => Then::Write(Box::new(Unwritten {
-                bytes: bytes[written..].to_vec(),
-                closes,
-            })),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Then::Write(Box::new(Unwritten { bytes, closes }))
-            }
-            Err(_) => Then::Drop,
-        };
+        let then = state.carrier.write(response);
         let has_work = !matches!(then, Then::Rest);
         let at = Instant::now();
         if !matches!(then, Then::Drop) {
@@ -340,135 +282,12 @@ impl<R: Request> Parked<R> {
     pub(crate) fn poll_delivered(&self, cx: &Context<'_>) -> Poll<DeliveryEnd<R::News>> {
         lock(&self.state).right.poll_end(cx)
     }
-
-    /// Ends a connection that broke. Returns the reason if the node ended it, because of bad TLS.
-    // Boxed, because it is rare and would make every task larger.
-    fn end_broken(&self) -> BoxFuture<'static, Option<DropReason>> {
-        let stream = lock(&self.state).stream.take();
-        Box::pin(async move { stream?.end_if_bad_tls().await })
-    }
-
-    /// Does the work that is left after the answer, and waits for the next request. Returns the
-    /// stream and the first bytes of that request.
-    ///
-    /// # Errors
-    /// Fails if the connection is at its end. The error has a reason if the node ended the
-    /// connection before its client did.
-    ///
-    /// # Cancel safety
-    /// If the task is dropped, the connection closes at once.
-    pub(crate) async fn rest(
-        &self,
-        timeouts: &Timeouts,
-        wakes: &mut Wakes,
-    ) -> Result<(Stream, Bytes), Option<DropReason>> {
-        let after = lock(&self.state).after_answer();
-        let Some(AfterAnswer {
-            then,
-            at: mut since,
-        }) = after
-        else {
-            return Err(self.end_broken().await);
-        };
-        let closes = match then {
-            Then::Rest => false,
-            Then::Close => true,
-            Then::Write(left) => {
-                // Boxed, because it is rare and would make every task larger.
-                let written = Box::pin(self.write_slowly(left, timeouts.write)).await;
-                let is_late = |error: io::Error| error.kind() == io::ErrorKind::TimedOut;
-                let closes =
-                    written.map_err(|error| is_late(error).then_some(DropReason::WriteTimeout))?;
-                since = Instant::now();
-                closes
-            }
-            Then::Drop => return Err(None),
-        };
-        lock(&self.state).rearm().map_err(|_| None)?;
-        let ahead = if closes {
-            None
-        } else {
-            match self.next(since + timeouts.idle, wakes).await {
-                Ok(ahead) => ahead,
-                Err(None) => return Err(self.end_broken().await),
-                Err(why) => return Err(why),
-            }
-        };
-        let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
-        if let Some(ahead) = ahead {
-            return Ok((stream, ahead));
-        }
-        Box::pin(async move { stream.linger().await }).await;
-        Err(None)
-    }
-
-    /// Waits for bytes of the next request. Returns `None` if there will be none and the
-    /// connection ends well.
-    ///
-    /// # Errors
-    /// Fails if the connection was idle for too long, or broke.
-    // Not `async`, because an `async fn` would keep its arguments twice.
-    fn next<'a>(
-        &'a self,
-        deadline: Instant,
-        wakes: &'a mut Wakes,
-    ) -> impl Future<Output = Result<Option<Bytes>, Option<DropReason>>> + 'a {
-        poll_fn(move |cx| {
-            let mut state = lock(&self.state);
-            if let Some(ahead) = state.ahead.take() {
-                return Poll::Ready(Ok(Some(*ahead)));
-            }
-            // A read, not a check for readiness: the runtime may call a socket readable that has
-            // no bytes.
-            let mut bytes = [MaybeUninit::uninit(); FIRST_BYTES];
-            let mut bytes = ReadBuf::uninit(&mut bytes);
-            match Pin::new(state.stream.as_mut().expect(STILL_HERE)).poll_read(cx, &mut bytes) {
-                Poll::Ready(Ok(())) if bytes.filled().is_empty() => return Poll::Ready(Ok(None)),
-                Poll::Ready(Ok(())) => {
-                    return Poll::Ready(Ok(Some(Bytes::copy_from_slice(bytes.filled()))));
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(None)),
-                Poll::Pending => {}
-            }
-            if wakes.stop.poll(cx) == Course::Closing {
-                return Poll::Ready(Ok(None));
-            }
-            wakes
-                .timer
-                .poll(deadline, cx)
-                .map(|()| Err(Some(DropReason::IdleTimeout)))
-        })
-    }
-
-    /// Writes the rest of an answer, as long as the reader takes some of it within each `limit`.
-    /// Returns whether the answer ends the connection.
-    async fn write_slowly(&self, left: Box<Unwritten>, limit: Duration) -> io::Result<bool> {
-        // The request is answered, so nobody else needs the stream any more.
-        let mut stream = lock(&self.state).stream.take().expect(STILL_HERE);
-        let mut bytes = &*left.bytes;
-        while !bytes.is_empty() || stream.has_unsent() {
-            if stream.has_unsent() {
-                timeout(limit, poll_fn(|cx| stream.poll_send(cx))).await??;
-                continue;
-            }
-            match timeout(limit, stream.write(bytes)).await?? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                written => bytes = &bytes[written..],
-            }
-        }
-        lock(&self.state).stream = Some(stream);
-        Ok(left.closes)
-    }
 }
 
-impl<N> State<N> {
-    /// Becomes ready when the client has closed its side.
+impl<N, C: Carrier> State<N, C> {
+    /// Becomes ready when the client has left.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(());
-        };
-        while ready!(stream.poll_beyond(cx)) == Beyond::Bytes {
-            self.has_pipelined_bytes = true;
+        while ready!(self.carrier.poll_beyond(cx)) == Beyond::Bytes {
             self.right.want_to_know();
         }
         Poll::Ready(())
@@ -482,13 +301,5 @@ impl<N> State<N> {
             at: *at,
             then: replace(then, Then::Drop),
         })
-    }
-
-    /// Makes the runtime look again for the bytes after the request, which it was asked to forget.
-    fn rearm(&mut self) -> io::Result<()> {
-        if take(&mut self.has_pipelined_bytes) {
-            self.stream = Some(self.stream.take().expect(STILL_HERE).rearmed()?);
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The wait of a parked connection: the two halves that [`crate::wait`] joins.
+//! The wait of a held request: the two halves that [`crate::wait`] joins.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -6,22 +6,22 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::model::status::Update;
-use crate::net::parked::{Parked, Request, Wakes};
+use crate::net::parked::{Carrier, Parked, Request, Wakes};
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 use crate::wait::{News, SharedHalf, Waiting};
 use crate::waiters::Taker;
 
-/// The half that only the connection's own task uses.
+/// The half that only the request's own task uses.
 #[derive(Debug)]
-pub(super) struct ParkedWait<'a, R: Request> {
-    pub(super) parked: &'a Arc<Parked<R>>,
+pub(super) struct ParkedWait<'a, R: Request, C> {
+    pub(super) parked: &'a Arc<Parked<R, C>>,
     pub(super) wakes: &'a mut Wakes,
 }
 
-impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
-    type Shared = Parked<R>;
+impl<R: Request<News = News>, C: Carrier> Waiting for ParkedWait<'_, R, C> {
+    type Shared = Parked<R, C>;
 
-    fn shared(&self) -> &Arc<Parked<R>> {
+    fn shared(&self) -> &Arc<Parked<R, C>> {
         self.parked
     }
 
@@ -34,7 +34,7 @@ impl<R: Request<News = News>> Waiting for ParkedWait<'_, R> {
     }
 }
 
-impl<R: Request<News = News>> SharedHalf for Parked<R> {
+impl<R: Request<News = News>, C: Carrier> SharedHalf for Parked<R, C> {
     fn allow_answer(&self) -> Option<News> {
         self.let_deliveries_answer()
     }
@@ -44,7 +44,7 @@ impl<R: Request<News = News>> SharedHalf for Parked<R> {
     }
 }
 
-impl<R: Request<News = News>> Taker for Parked<R> {
+impl<R: Request<News = News>, C: Carrier> Taker for Parked<R, C> {
     fn deliver(&self, update: &Update, since: Option<Instant>, at_once: bool) {
         let news = News {
             update: update.clone(),

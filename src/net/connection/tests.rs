@@ -11,6 +11,7 @@ use crate::http::origin::Grant;
 use crate::model::cause::Cause;
 use crate::model::mistake::{Fault, Mistake};
 use crate::model::status::{Outcome, Status, Value, Version as StatusVersion};
+use crate::net::parked::Carrier;
 use crate::page::script::{Callback, Form};
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption};
 
@@ -34,7 +35,7 @@ impl parked::Request for Fixed {
         Duration::ZERO
     }
 
-    async fn hold(parked: &Arc<Parked<Self>>, _: &mut Wakes) {
+    async fn hold<C: Carrier>(parked: &Arc<Parked<Self, C>>, _: &mut Wakes) {
         parked.answer(&());
     }
 }
@@ -362,7 +363,7 @@ impl parked::Request for Patient {
         SECOND * 600
     }
 
-    async fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) {
+    async fn hold<C: Carrier>(parked: &Arc<Parked<Self, C>>, wakes: &mut Wakes) {
         assert_eq!(parked.let_deliveries_answer(), None);
         let deadline = Instant::now() + SECOND * 600;
         assert_eq!(
@@ -384,7 +385,7 @@ async fn who_may_wait_for_longer_than_rest_does_both_for_as_long_as_it_may() {
             is_old: false,
             is_last: false,
         };
-        let parked = Arc::new(Parked::new(
+        let parked = Arc::new(Parked::connection(
             Patient,
             exchange,
             Stream::Unix(stream),
@@ -437,7 +438,7 @@ async fn a_socket_that_is_said_to_be_readable_and_is_not_brings_no_next_request(
         is_old: false,
         is_last: false,
     };
-    let parked = Parked::new(request, exchange, stream, Bytes::new(), SECOND * 10, &wakes);
+    let parked = Parked::connection(request, exchange, stream, Bytes::new(), SECOND * 10, &wakes);
     parked.answer(&());
     let timeouts = patient();
     let mut rest = Box::pin(parked.rest(&timeouts, &mut wakes));

@@ -21,7 +21,7 @@ use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Seen, Update, Version};
 use crate::net::clients::TooManyWaiters;
-use crate::net::parked::{Parked, Request, Wakes};
+use crate::net::parked::{Carrier, Parked, Request, Wakes};
 use crate::page::parked_wait::ParkedWait;
 use crate::runtime::clock::millis;
 use crate::store::StoreError;
@@ -95,7 +95,10 @@ impl Request for HeldGet {
         clippy::manual_async_fn,
         reason = "an `async fn` would keep its arguments twice"
     )]
-    fn hold(parked: &Arc<Parked<Self>>, wakes: &mut Wakes) -> impl Future<Output = ()> + Send {
+    fn hold<C: Carrier>(
+        parked: &Arc<Parked<Self, C>>,
+        wakes: &mut Wakes,
+    ) -> impl Future<Output = ()> + Send {
         async move {
             // The short steps are boxed, so that they do not add to the memory of a task during
             // its long wait.
@@ -179,7 +182,7 @@ impl Request for HeldGet {
 
 impl HeldGet {
     /// Asks the store once, for a get that does not wait.
-    async fn ask_once(&self, parked: &Parked<Self>, seen: Version) -> Ended {
+    async fn ask_once<C: Carrier>(&self, parked: &Parked<Self, C>, seen: Version) -> Ended {
         let GetHandler { store, drain, .. } = &*self.handler;
         let opened = tokio::select! {
             biased;
@@ -243,11 +246,11 @@ impl HeldGet {
 
 /// Registers a get that knows its key up to version `seen`, and opens the key: see
 /// [`crate::wait`]. Returns the wait if there is something to wait for, otherwise the outcome.
-async fn open<'a>(
-    parked: &'a Arc<Parked<HeldGet>>,
+async fn open<'a, C: Carrier>(
+    parked: &'a Arc<Parked<HeldGet, C>>,
     wakes: &'a mut Wakes,
     seen: Version,
-) -> Result<Opened<ParkedWait<'a, HeldGet>>, Ended> {
+) -> Result<Opened<ParkedWait<'a, HeldGet, C>>, Ended> {
     let get = &parked.request;
     let GetHandler {
         waiters,

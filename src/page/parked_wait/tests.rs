@@ -13,6 +13,7 @@ use crate::model::key::Key;
 use crate::model::status::Version;
 use crate::net::closing::{Course, Stop, Watch};
 use crate::net::encode::Exchange;
+use crate::net::parked::connection::Connection;
 use crate::net::stream::Stream;
 use crate::runtime::lazy_timer::Timer;
 use crate::store::StoreError;
@@ -39,13 +40,13 @@ impl Request for Plain {
         Duration::ZERO
     }
 
-    async fn hold(_: &Arc<Parked<Self>>, _: &mut Wakes) {}
+    async fn hold<C: Carrier>(_: &Arc<Parked<Self, C>>, _: &mut Wakes) {}
 }
 
 /// One parked request, and the things it waits for.
 struct Trial {
     waiters: Arc<Waiters>,
-    parked: Arc<Parked<Plain>>,
+    parked: Arc<Parked<Plain, Connection>>,
     stop: Arc<Stop>,
     client: UnixStream,
 }
@@ -62,7 +63,7 @@ impl Trial {
             is_old: false,
             is_last: false,
         };
-        let parked = Arc::new(Parked::new(
+        let parked = Arc::new(Parked::connection(
             Plain,
             exchange,
             Stream::Unix(stream),
@@ -79,7 +80,10 @@ impl Trial {
         (trial, wakes)
     }
 
-    fn register<'a>(&'a self, wakes: &'a mut Wakes) -> Registered<ParkedWait<'a, Plain>> {
+    fn register<'a>(
+        &'a self,
+        wakes: &'a mut Wakes,
+    ) -> Registered<ParkedWait<'a, Plain, Connection>> {
         let parked = &self.parked;
         let waiting = ParkedWait { parked, wakes };
         Registered::new(&self.waiters, &key(), version(1), waiting, None).expect("room")
@@ -93,7 +97,7 @@ impl Trial {
 
 /// Opens and waits until the end. The store has half a second more than the wait.
 async fn wait(
-    registered: Registered<ParkedWait<'_, Plain>>,
+    registered: Registered<ParkedWait<'_, Plain, Connection>>,
     open: impl Future<Output = (u64, Found)>,
     not_opened: impl FnOnce(),
     deadline: Instant,
