@@ -2,6 +2,7 @@
 //! bodies, tokens, origins, refusals. No sockets, no store, no waiters.
 
 pub mod auth;
+pub(crate) mod body;
 pub(crate) mod body_budget;
 pub(crate) mod content_coding;
 pub(crate) mod head;

@@ -8,6 +8,8 @@ pub(crate) mod encode;
 pub(crate) mod entrance;
 pub(crate) mod exposure;
 pub(crate) mod flow;
+pub(crate) mod http2;
+pub(crate) mod http2_connection;
 pub mod listener;
 pub mod network;
 pub(crate) mod parked;

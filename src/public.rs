@@ -152,7 +152,7 @@ impl Public {
 
     fn route(&self, request: &Request) -> Result<Route, Refusal> {
         head::check(request)?;
-        head::check_no_body(request.headers())?;
+        head::check_no_body(request)?;
         let (route, _) = self.routes.find(request.method(), request.uri().path())?;
         Ok(route)
     }

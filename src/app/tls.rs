@@ -26,6 +26,7 @@ pub(super) struct TlsListeners {
     bound: Vec<(Listener, Address)>,
     certificates: Arc<Certificates>,
     files: Vec<CertificateFiles>,
+    has_http2: bool,
     max_handshakes: usize,
     hsts: Option<HeaderValue>,
 }
@@ -45,6 +46,7 @@ impl TlsListeners {
             bound,
             certificates,
             files: settings.files.clone(),
+            has_http2: settings.has_http2,
             max_handshakes: settings.max_handshakes,
             hsts: settings.hsts.map(|age| {
                 let value = format!("max-age={}", age.as_secs());
@@ -67,6 +69,7 @@ impl TlsListeners {
     ) -> Vec<Endpoint> {
         let tls = Tls::new(
             Arc::clone(&self.certificates),
+            self.has_http2,
             self.max_handshakes,
             self.hsts,
             Arc::clone(metrics),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::declarations::{
-    ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, HSTS, INTERNAL, INTERNAL_TOKEN_FILE,
+    ADVERTISE, ALL, DRAIN_GRACE, DRAIN_QUIET, HOLD, HSTS, HTTP2, INTERNAL, INTERNAL_TOKEN_FILE,
     INTERNAL_WITHOUT_TOKEN, MAX_BODY_BYTES, MAX_HANDSHAKES, MAX_INBOUND_BYTES, MAX_VALUE_BYTES,
     PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, TRUSTED_PROXY, WIRE,
 };
@@ -111,7 +111,13 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
         );
     }
     if settings.tls.is_none() {
-        for setting in [&TLS_CERT as &dyn Declared, &TLS_KEY, &MAX_HANDSHAKES, &HSTS] {
+        for setting in [
+            &TLS_CERT as &dyn Declared,
+            &TLS_KEY,
+            &HTTP2,
+            &MAX_HANDSHAKES,
+            &HSTS,
+        ] {
             if reader.is_given(setting) {
                 let flag = setting.about().flag;
                 warnings.push(format!("--{flag} has no effect without --public-tls"));

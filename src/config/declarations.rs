@@ -74,11 +74,12 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 53] = [
+pub(super) const ALL: [&dyn Declared; 54] = [
     &PUBLIC,
     &PUBLIC_TLS,
     &TLS_CERT,
     &TLS_KEY,
+    &HTTP2,
     &HSTS,
     &PROXY_PROTOCOL,
     &TRUSTED_PROXY,
@@ -170,6 +171,19 @@ pub(super) const TLS_KEY: Setting<PathBuf> = Setting::new(
     "File with the private key of the `--tls-cert` at the same place, in PEM. Repeatable",
 )
 .shape(Shape::List);
+
+pub(super) const HTTP2: Setting<bool> = Setting::new(
+    "http2",
+    &BOOL,
+    Value("false"),
+    "Clients of `--public-tls` may choose HTTP/2",
+)
+.shape(Shape::Switch)
+.notes(
+    "All browsers then do. The tabs of a browser share one connection of some 25 KB, and each held \
+     script takes some 2 KB more. Without it, a held script is a connection of some 5 KB, and a \
+     browser opens six at most to a host",
+);
 
 pub(super) const HSTS: Setting<Duration> = Setting::new(
     "hsts",

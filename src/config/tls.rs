@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::declarations::{HSTS, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
+use super::declarations::{HSTS, HTTP2, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS_KEY};
 use super::reader::SettingReader;
 use crate::net::listener::Address;
 use crate::net::passed::Place;
@@ -19,6 +19,7 @@ pub struct TlsSettings {
     pub certificates: Option<Arc<Certificates>>,
     /// The files that the certificates come from.
     pub files: Vec<CertificateFiles>,
+    pub has_http2: bool,
     pub max_handshakes: usize,
     pub hsts: Option<Duration>,
 }
@@ -28,6 +29,7 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
     let addresses = reader.list(&PUBLIC_TLS);
     let certificates = reader.list(&TLS_CERT);
     let keys = reader.list(&TLS_KEY);
+    let has_http2 = reader.value(&HTTP2);
     let max_handshakes = reader.value(&MAX_HANDSHAKES);
     let hsts = reader.optional(&HSTS);
     let (given, counterpart) = (reader.texts(&TLS_CERT).len(), reader.texts(&TLS_KEY).len());
@@ -55,6 +57,7 @@ pub(super) fn read(reader: &mut SettingReader) -> Option<TlsSettings> {
         addresses,
         certificates: read,
         files,
+        has_http2,
         max_handshakes,
         hsts,
     })

@@ -1,14 +1,15 @@
 //! Checks of a request's head, beyond those of hyper's parser.
 
 use hyper::Version;
-use hyper::body::Incoming;
+use hyper::body::Body as _;
 use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 
+use crate::http::body::Body;
 use crate::http::refusal::Refusal;
 
 /// A request as it comes from the network.
-pub(crate) type Request = hyper::Request<Incoming>;
+pub(crate) type Request = hyper::Request<Body>;
 
 /// The longest request target.
 const MAX_TARGET_BYTES: usize = 8 * 1024;
@@ -74,7 +75,8 @@ fn is_host(host: &[u8]) -> bool {
 
 /// Refuses a public request that has a body, so that there is nothing to read, nothing to wait
 /// for, and no way to smuggle in a second request.
-pub(crate) fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check_no_body(request: &Request) -> Result<(), Refusal> {
+    let headers = request.headers();
     let empty = headers
         .get_all(CONTENT_LENGTH)
         .iter()
@@ -87,6 +89,9 @@ pub(crate) fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
         Err(Refusal::BadHead(
             "content-length: a body is not allowed here",
         ))
+    } else if !request.body().is_end_stream() {
+        // Over HTTP/2 a body need not have a length.
+        Err(Refusal::BadHead("a body is not allowed here"))
     } else {
         Ok(())
     }

@@ -275,6 +275,9 @@ labels! {
         BadHead => "bad_head",
         /// The client sent more than is allowed, or more than there was room for.
         TooLong => "too_long",
+        /// The client sent too many frames of HTTP/2 that ask for work and want no answer, such as
+        /// requests that it took back at once.
+        Flood => "flood",
     }
 }
 

@@ -15,13 +15,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::Version;
-use hyper::body::Body;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
+use crate::http::body::Body;
 use crate::http::head::{Request, lists};
 use crate::http::response::Response;
 use crate::metrics::{DropReason, Limit, Metrics};
@@ -37,7 +38,7 @@ use crate::runtime::self_wake::SelfWakes;
 use crate::runtime::sharded::lock;
 
 /// The longest head: request line, fields and the empty line.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// The most fields in a head.
 const MAX_HEAD_FIELDS: usize = 64;
 /// The time that a connection still has to send a complete head, once all connections are to end.
@@ -153,7 +154,8 @@ where
     let stream = Timed::new(stream, ahead, shared.timeouts);
     let (phase, mut deadline) = (stream.phase(), stream.deadline());
     let held = Mutex::new(None);
-    let service = service_fn(|mut request: Request| {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::Http1);
         if let Some(client) = &client {
             request.extensions_mut().insert(client.clone());
         }
@@ -196,7 +198,7 @@ where
                 HandedBack::Parked(Arc::new(parked), wakes)
             }
             Taken::Endless(request) => {
-                let flow = Flow::new(stream, ahead, exchange, timeouts.write);
+                let flow = Flow::on_connection(stream, ahead, exchange, timeouts.write);
                 HandedBack::Flowing(request.run(flow, wakes).then(next_after).boxed())
             }
         });
@@ -266,7 +268,7 @@ async fn drive<S>(
     wakes: &mut Wakes,
 ) -> Option<hyper::Result<()>>
 where
-    S: Service<Request, Response = Response, Error = HandBack>,
+    S: Service<hyper::Request<Incoming>, Response = Response, Error = HandBack>,
 {
     let mut self_wakes = SelfWakes::default();
     poll_fn(|cx| {
@@ -307,12 +309,7 @@ fn next_after(ended: flow::Ended) -> BoxFuture<'static, Rested> {
             flow::Ended::Whole(flow, wakes) => (flow, wakes),
             flow::Ended::Broken(flow, why) => return Err(flow.end_broken(why).await),
         };
-        let closes = flow.closes();
-        let (mut stream, ahead) = flow.into_parts().map_err(|_| None)?;
-        if closes {
-            stream.linger().await;
-            return Err(None);
-        }
+        let (stream, ahead) = flow.into_next().await.map_err(|()| None)?;
         Ok((stream, ahead, wakes))
     }
     .boxed()

@@ -123,9 +123,18 @@ fn push_head(bytes: &mut Vec<u8>, head: &Parts, is_old: bool, length: Length) {
     bytes.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Appends the current time as HTTP writes it (RFC 9110, 5.6.7). Each thread renders it once a
-/// second.
+/// Returns the current time as a header has it.
+pub(super) fn date() -> HeaderValue {
+    with_date(|date| HeaderValue::from_str(date).expect("it is made of letters and digits"))
+}
+
 fn push_date(bytes: &mut Vec<u8>) {
+    with_date(|date| bytes.extend_from_slice(date.as_bytes()));
+}
+
+/// Calls `f` with the current time as HTTP writes it (RFC 9110, 5.6.7). Each thread renders it once
+/// a second.
+fn with_date<T>(f: impl FnOnce(&str) -> T) -> T {
     thread_local!(static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) });
     let now = SystemTime::now();
     let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -133,6 +142,6 @@ fn push_date(bytes: &mut Vec<u8>) {
         if *of != second || date.is_empty() {
             (*of, *date) = (second, httpdate::fmt_http_date(now));
         }
-        bytes.extend_from_slice(date.as_bytes());
-    });
+        f(date)
+    })
 }

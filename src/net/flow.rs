@@ -1,8 +1,8 @@
-//! One connection while its answer goes on: an event stream, or a WebSocket
-//! ([`crate::net::socket`]). hyper does not have it then, as with a parked connection
-//! ([`crate::net::parked`]).
+//! An answer that goes on: an event stream, or a WebSocket ([`crate::net::socket`]). It goes on a
+//! connection of HTTP/1.1, which hyper does not have meanwhile, as with a held request
+//! ([`crate::net::parked`]). An event stream may also go on a stream of HTTP/2.
 //!
-//! Pieces of the answer are written by the connection's own task, one after the other. Knows no
+//! Pieces of the answer are written by its own task, one after the other. Knows no
 //! key and no event.
 
 use std::fmt::Debug;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::encode::{Exchange, add_hsts, encode_head, encode_switch};
+use crate::net::http2::stream::Http2Stream;
 use crate::net::parked::Wakes;
 use crate::net::stream::{Beyond, Stream};
 use crate::runtime::lazy_timer::Timer;
@@ -46,9 +47,29 @@ pub(crate) enum Ended {
     Broken(Box<Flow>, Option<DropReason>),
 }
 
-/// The connection, and the part of the answer that is not written yet.
+/// What an answer goes on, and the part of the answer that is not written yet.
 #[derive(Debug)]
 pub(crate) struct Flow {
+    sink: Sink,
+    /// The time until the reader must take the next bytes.
+    write_timeout: Duration,
+    unwritten: Vec<u8>,
+    /// When the answer is cut off unless the reader has taken some of `unwritten`.
+    cut_at: Option<Instant>,
+    /// The reason why the node cuts the answer off, if it does.
+    cut: Option<DropReason>,
+}
+
+/// What an answer goes on.
+#[derive(Debug)]
+enum Sink {
+    Connection(Connection),
+    Stream(Http2Stream),
+}
+
+/// A connection of HTTP/1.1 whose answer goes on.
+#[derive(Debug)]
+struct Connection {
     stream: Stream,
     /// The bytes that hyper read after the request.
     ahead: Bytes,
@@ -56,13 +77,6 @@ pub(crate) struct Flow {
     framing: Framing,
     /// Whether the connection ends with this answer.
     closes: bool,
-    /// The time until the reader must take the next bytes.
-    write_timeout: Duration,
-    unwritten: Vec<u8>,
-    /// When the connection is cut unless the reader has taken some of `unwritten`.
-    cut_at: Option<Instant>,
-    /// The reason why the node cuts the connection, if it does.
-    cut: Option<DropReason>,
     /// Whether the client has sent bytes after the request, so that the stream must be rearmed.
     has_pipelined_bytes: bool,
 }
@@ -77,14 +91,15 @@ enum Framing {
 }
 
 impl Flow {
-    pub(crate) fn new(
+    /// Returns the flow of an answer on a connection of HTTP/1.1. `ahead` holds the bytes that hyper
+    /// has read after the request.
+    pub(crate) fn on_connection(
         stream: Stream,
         ahead: Bytes,
         exchange: Exchange,
         write_timeout: Duration,
     ) -> Box<Self> {
-        // Boxed, because tasks keep a value that they move more than once.
-        Box::new(Self {
+        let connection = Connection {
             stream,
             ahead,
             exchange,
@@ -95,44 +110,72 @@ impl Flow {
             },
             // An answer of HTTP/1.0 has no chunks, so only the connection's end ends it.
             closes: exchange.is_last || exchange.is_old,
+            has_pipelined_bytes: false,
+        };
+        Self::new(Sink::Connection(connection), write_timeout)
+    }
+
+    /// Returns the flow of an answer on a stream of HTTP/2.
+    pub(crate) fn on_stream(stream: Http2Stream, write_timeout: Duration) -> Box<Self> {
+        Self::new(Sink::Stream(stream), write_timeout)
+    }
+
+    // Boxed, because tasks keep a value that they move more than once.
+    fn new(sink: Sink, write_timeout: Duration) -> Box<Self> {
+        Box::new(Self {
+            sink,
             write_timeout,
             unwritten: Vec::new(),
             cut_at: None,
             cut: None,
-            has_pipelined_bytes: false,
         })
     }
 
     /// Begins the answer. Its body is not used: the pieces follow.
     pub(crate) fn begin(&mut self, mut response: Response) {
-        add_hsts(&mut response, self.stream.hsts());
-        let head = encode_head(response, self.exchange);
-        self.unwritten.extend_from_slice(&head);
+        match &mut self.sink {
+            Sink::Connection(connection) => {
+                add_hsts(&mut response, connection.stream.hsts());
+                let head = encode_head(response, connection.exchange);
+                self.unwritten.extend_from_slice(&head);
+            }
+            Sink::Stream(stream) => stream.begin(response),
+        }
     }
 
     /// Answers that the connection has another protocol from here on, whose bytes are the pieces
-    /// that follow. Returns the bytes of it that were already read.
+    /// that follow. Returns the bytes of it that were already read. A stream of HTTP/2 has no other
+    /// protocol, and its client gets no answer.
     pub(crate) fn switch(&mut self, response: Response) -> Bytes {
-        self.framing = Framing::Bytes;
-        self.closes = true;
+        let Sink::Connection(connection) = &mut self.sink else {
+            return Bytes::new();
+        };
+        connection.framing = Framing::Bytes;
+        connection.closes = true;
         self.unwritten.extend_from_slice(&encode_switch(response));
-        take(&mut self.ahead)
+        take(&mut connection.ahead)
     }
 
     /// Reads bytes of the protocol that the connection has after [`Self::switch`].
+    ///
+    /// # Errors
+    /// Fails if the connection broke, or has no such protocol.
     pub(crate) fn poll_read(
         &mut self,
         buffer: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        let Sink::Connection(connection) = &mut self.sink else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
         let mut buffer = ReadBuf::new(buffer);
-        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let read = Pin::new(&mut connection.stream).poll_read(cx, &mut buffer);
         read.map_ok(|()| buffer.filled().len())
     }
 
     /// Adds a piece to the answer, which [`Self::flush`] writes.
     pub(crate) fn push(&mut self, piece: &[u8]) {
-        if matches!(self.framing, Framing::Bytes) {
+        if !self.has_chunks() {
             self.unwritten.extend_from_slice(piece);
             return;
         }
@@ -143,11 +186,26 @@ impl Flow {
         self.unwritten.extend_from_slice(b"\r\n");
     }
 
-    /// Ends the answer. [`Self::flush`] writes the end.
-    pub(crate) fn end(&mut self) {
-        if matches!(self.framing, Framing::Chunks) {
+    fn has_chunks(&self) -> bool {
+        match &self.sink {
+            Sink::Connection(connection) => matches!(connection.framing, Framing::Chunks),
+            Sink::Stream(_) => false,
+        }
+    }
+
+    /// Writes all that was added, and ends the answer.
+    ///
+    /// # Errors
+    /// Fails like [`Self::flush`].
+    pub(crate) async fn end(&mut self, timer: &mut Timer) -> Result<(), Option<DropReason>> {
+        if self.has_chunks() {
             self.unwritten.extend_from_slice(b"0\r\n\r\n");
         }
+        self.flush(timer).await?;
+        if let Sink::Stream(stream) = &mut self.sink {
+            stream.end();
+        }
+        Ok(())
     }
 
     /// Writes all that was added.
@@ -176,17 +234,8 @@ impl Flow {
     /// Fails if the connection broke.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut written = 0;
-        while written < self.unwritten.len() || self.stream.has_unsent() {
-            let more = if self.stream.has_unsent() {
-                self.stream.poll_send(cx).map_ok(|()| 0)
-            } else {
-                let rest = &self.unwritten[written..];
-                match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                    Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    more => more,
-                }
-            };
-            match more {
+        while written < self.unwritten.len() || self.sink.has_unsent() {
+            match self.sink.poll_write(&self.unwritten[written..], cx) {
                 Poll::Ready(Ok(more)) => {
                     written += more;
                     self.cut_at = None;
@@ -207,7 +256,7 @@ impl Flow {
 
     /// Returns whether a part of what was added is not written.
     pub(crate) fn has_unwritten(&self) -> bool {
-        !self.unwritten.is_empty() || self.stream.has_unsent()
+        !self.unwritten.is_empty() || self.sink.has_unsent()
     }
 
     /// Returns when the connection is to be cut, if something is not written.
@@ -225,22 +274,24 @@ impl Flow {
         self.cut.take()
     }
 
-    /// Ends the connection with this answer.
+    /// Makes the client send its next request on another connection.
     pub(crate) fn close(&mut self) {
-        self.closes = true;
+        match &mut self.sink {
+            Sink::Connection(connection) => connection.closes = true,
+            Sink::Stream(stream) => stream.close(),
+        }
     }
 
-    /// Becomes ready when the client has closed its side.
+    /// Becomes ready when the client has left.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while ready!(self.stream.poll_beyond(cx)) == Beyond::Bytes {
-            self.has_pipelined_bytes = true;
+        let connection = match &mut self.sink {
+            Sink::Connection(connection) => connection,
+            Sink::Stream(stream) => return stream.poll_left(cx),
+        };
+        while ready!(connection.stream.poll_beyond(cx)) == Beyond::Bytes {
+            connection.has_pipelined_bytes = true;
         }
         Poll::Ready(())
-    }
-
-    /// Returns whether the connection ends with this answer.
-    pub(crate) fn closes(&self) -> bool {
-        self.closes
     }
 
     /// Ends a connection that broke. Returns the reason if the node ended it, or `why` if that is
@@ -249,20 +300,57 @@ impl Flow {
         mut self: Box<Self>,
         why: Option<DropReason>,
     ) -> Option<DropReason> {
-        match why {
-            None => self.stream.end_if_bad_tls().await,
-            why => why,
+        match (why, &mut self.sink) {
+            (None, Sink::Connection(connection)) => connection.stream.end_if_bad_tls().await,
+            (why, _) => why,
         }
     }
 
-    /// Returns the connection for its next request, and the bytes of it that were read.
+    /// Returns the connection for its next request, and the bytes of it that were read. Ends the
+    /// connection instead if this answer ends it.
     ///
     /// # Errors
-    /// Fails with an error of the system.
-    pub(crate) fn into_parts(mut self) -> io::Result<(Stream, Bytes)> {
-        if self.has_pipelined_bytes {
-            self.stream = self.stream.rearmed()?;
+    /// Fails if there is no next request.
+    pub(crate) async fn into_next(self: Box<Self>) -> Result<(Stream, Bytes), ()> {
+        let Sink::Connection(mut connection) = self.sink else {
+            return Err(());
+        };
+        if connection.has_pipelined_bytes {
+            connection.stream = connection.stream.rearmed().map_err(|_| ())?;
         }
-        Ok((self.stream, self.ahead))
+        if connection.closes {
+            connection.stream.linger().await;
+            return Err(());
+        }
+        Ok((connection.stream, connection.ahead))
+    }
+}
+
+impl Sink {
+    /// Returns whether bytes were taken that are not sent yet.
+    fn has_unsent(&self) -> bool {
+        match self {
+            Self::Connection(connection) => connection.stream.has_unsent(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Becomes ready when some of the bytes are taken, or of those that were taken before are sent.
+    /// Returns how many were taken.
+    ///
+    /// # Errors
+    /// Fails if the connection broke, or the client left.
+    fn poll_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = match self {
+            Self::Connection(connection) => &mut connection.stream,
+            Self::Stream(stream) => return stream.poll_write(bytes, false, cx),
+        };
+        if stream.has_unsent() {
+            return stream.poll_send(cx).map_ok(|()| 0);
+        }
+        match Pin::new(stream).poll_write(cx, bytes) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            more => more,
+        }
     }
 }

@@ -175,7 +175,18 @@ impl<R: Request, C: Carrier> Parked<R, C> {
 
     /// Returns the client, if its address is limited.
     pub(crate) fn client(&self) -> Option<Client> {
-        lock(&self.state).carrier.client()
+        self.with_carrier(|carrier| carrier.client())
+    }
+
+    /// Calls `f` with what carries the answer.
+    pub(super) fn with_carrier<T>(&self, f: impl FnOnce(&mut C) -> T) -> T {
+        f(&mut lock(&self.state).carrier)
+    }
+
+    /// Returns the work that is left after the answer. Later calls return [`Then::Drop`].
+    pub(super) fn work_left(&self) -> Then {
+        let after = lock(&self.state).after_answer();
+        after.map_or(Then::Drop, |after| after.then)
     }
 
     /// Lets deliveries write the answer from here on. Returns the news that was delivered before,

@@ -21,6 +21,7 @@ use crate::metrics::{Limit, Metrics};
 use crate::net::closing::{Course, Stop};
 use crate::net::connection::{Handling, Shared, http1, serve};
 use crate::net::entrance::Entrance;
+use crate::net::http2_connection;
 use crate::net::listener::Listener;
 use crate::net::parked;
 use crate::net::stream::Stream;
@@ -289,7 +290,11 @@ where
         tokio::spawn(async move {
             if let Some(stream) = entrance.pass(stream, &shared).await {
                 // Another task, because this one keeps the memory that the entrance took.
-                tokio::spawn(serve(stream, shared, open));
+                if stream.is_http2() {
+                    tokio::spawn(http2_connection::serve(stream, shared, open));
+                } else {
+                    tokio::spawn(serve(stream, shared, open));
+                }
             }
         });
     }

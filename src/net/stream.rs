@@ -58,6 +58,15 @@ impl Stream {
         }
     }
 
+    /// Returns whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_http2(),
+            Self::Limited(limited) => limited.0.is_http2(),
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
+    }
+
     /// Returns the address of the other side, as the socket has it. A unix socket has none.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         let address = match self {

@@ -93,6 +93,12 @@ impl Phase {
         matches!(self.get() & PHASES, IDLE | WRITING) && !self.has_begun()
     }
 
+    /// Returns whether an answer waits until its reader takes more of it.
+    #[must_use]
+    pub(crate) fn is_writing(&self) -> bool {
+        self.get() & PHASES == WRITING
+    }
+
     fn has_begun(&self) -> bool {
         self.0.head_begun.load(Ordering::Relaxed)
     }

@@ -159,8 +159,7 @@ impl EventStream {
             // The browser must reconnect on another connection, so that it reaches another node.
             flow.close();
         }
-        flow.end();
-        flow.flush(&mut wakes.timer).await?;
+        flow.end(&mut wakes.timer).await?;
         Ok(end)
     }
 

@@ -32,11 +32,12 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 52] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 53] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--public-tls", None, Address),
     ("--tls-cert", None, File),
     ("--tls-key", None, File),
+    ("--http2", None, Switch),
     ("--hsts", None, Time),
     ("--proxy-protocol", None, Switch),
     ("--trusted-proxy", None, Network),
@@ -518,7 +519,7 @@ async fn unknown_doubled_and_stray_arguments_are_told_beside_bad_values() {
 async fn good_settings_pass_the_check_by_flag_and_by_variable() {
     let scratch = Scratch::new();
     let tokens = scratch.file("tokens", "\none\r\n\n two \n");
-    let good: [(&str, &[&str]); 36] = [
+    let good: [(&str, &[&str]); 37] = [
         (
             "--public",
             &["localhost:0", "[::1]:11000", "unix:/run/a b.sock"],
@@ -527,6 +528,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
             "--internal",
             &["127.0.0.1:0", "0.0.0.0:11001", "unix:/run/i.sock"],
         ),
+        ("--http2", &["true", "false"]),
         ("--proxy-protocol", &["true", "false"]),
         (
             "--trusted-proxy",
@@ -597,7 +599,9 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
             let value = values[round % values.len()];
             variables = variables.env(&variable(flag), value);
             match *flag {
-                "--demo" | "--internal-without-token" | "--proxy-protocol" => flags.push(flag),
+                "--demo" | "--http2" | "--internal-without-token" | "--proxy-protocol" => {
+                    flags.push(flag)
+                }
                 _ => flags.extend([flag, value]),
             }
         }

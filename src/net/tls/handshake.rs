@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::certificates::Certificates;
-use super::stream::TlsStream;
+use super::stream::{HTTP2, TlsStream};
 use crate::metrics::Metrics;
 use crate::net::timed::linger;
 
@@ -53,15 +53,17 @@ pub(crate) enum NoHandshake {
 
 impl Tls {
     /// Returns TLS with these certificates, for listeners that compute at most `turns` handshakes at
-    /// once. Answers have the header `hsts` if there is one.
+    /// once. Clients may choose HTTP/2 if `has_http2` is true. Answers have the header `hsts` if there
+    /// is one.
     pub(crate) fn new(
         certificates: Arc<Certificates>,
+        has_http2: bool,
         turns: usize,
         hsts: Option<HeaderValue>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            config: config(certificates),
+            config: config(certificates, has_http2),
             turns: Semaphore::new(turns),
             hsts,
             metrics,
@@ -148,7 +150,7 @@ fn refused(error: &io::Error) -> NoHandshake {
 }
 
 /// Returns rustls's settings: TLS 1.2 and 1.3, and no certificates of clients.
-fn config(certificates: Arc<Certificates>) -> Arc<ServerConfig> {
+fn config(certificates: Arc<Certificates>, has_http2: bool) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -156,6 +158,10 @@ fn config(certificates: Arc<Certificates>) -> Arc<ServerConfig> {
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if has_http2 {
+        // The first one that the client has is taken.
+        config.alpn_protocols.insert(0, HTTP2.to_vec());
+    }
     // A client resumes by a ticket that only this node can read, so the node keeps nothing. The
     // keys of the tickets change every six hours, and are never written anywhere.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

@@ -43,6 +43,8 @@ const WRITE_BYTES: usize = 16 * 1024;
 /// The error of rustls if the resolver has no certificate. Ours has one unless the client asks for
 /// an unknown name.
 const NO_CERTIFICATE: &str = "no server certificate chain resolved";
+/// The name of HTTP/2 in TLS (RFC 9113, 3.1).
+pub(super) const HTTP2: &[u8] = b"h2";
 /// A guess at the length of what rustls adds: the head of a record, its tag, and another message
 /// before it.
 const RECORD_EXTRA: usize = 64;
@@ -155,6 +157,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Returns whether the handshake was a short one, by a ticket of an earlier connection.
     pub fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Returns whether the client and the node have agreed on HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.connection.alpn_protocol() == Some(HTTP2)
     }
 
     /// Returns whether the client has ended its side, as far as the received bytes say.

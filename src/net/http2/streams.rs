@@ -1,0 +1,210 @@
+//! The state that a connection of HTTP/2 shares with its streams.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::task::AtomicWaker;
+use hyper::header::HeaderValue;
+use tokio::time::Instant;
+
+use crate::net::clients::Client;
+use crate::runtime::sharded::lock;
+
+/// The most streams that a client may have open at once. Browsers put further requests off.
+pub(in crate::net) const MAX_STREAMS: u32 = 100;
+/// The requests that a client may take back at once, and in each second from then on. A browser takes
+/// back those of a page that is closed. See CVE-2023-44487 ("rapid reset").
+const RESETS: f64 = 100.0;
+const RESETS_PER_SECOND: f64 = 10.0;
+/// The most bytes of answers that a connection keeps because the client's windows have no room for
+/// them.
+const MAX_KEPT_BYTES: usize = 256 * 1024;
+
+/// The state that a connection shares with its streams.
+#[derive(Debug)]
+pub(in crate::net) struct Streams {
+    /// The client, if its address is limited.
+    client: Option<Client>,
+    /// The header that tells browsers to come back only with TLS, if answers have it.
+    hsts: Option<HeaderValue>,
+    open: AtomicUsize,
+    /// When the last stream ended, or the connection began.
+    idle_since: Mutex<Instant>,
+    /// Whether the client must send further requests on another connection.
+    closes: AtomicBool,
+    kept: AtomicUsize,
+    resets: Mutex<Resets>,
+    /// The task of the connection.
+    task: AtomicWaker,
+}
+
+/// The requests that a client may still take back now.
+#[derive(Debug)]
+struct Resets {
+    left: f64,
+    at: Instant,
+}
+
+impl Resets {
+    fn new() -> Self {
+        Self {
+            left: RESETS,
+            at: Instant::now(),
+        }
+    }
+
+    /// Returns whether too many were taken back.
+    fn are_too_many(&self) -> bool {
+        self.left < 0.0
+    }
+
+    fn take(&mut self) {
+        let now = Instant::now();
+        let earned = (now - self.at).as_secs_f64() * RESETS_PER_SECOND;
+        // Once there were too many, the connection is at its end.
+        if !self.are_too_many() {
+            self.left = (self.left + earned).min(RESETS) - 1.0;
+        }
+        self.at = now;
+    }
+}
+
+impl Streams {
+    pub(in crate::net) fn new(client: Option<Client>, hsts: Option<HeaderValue>) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            hsts,
+            open: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            closes: AtomicBool::new(false),
+            kept: AtomicUsize::new(0),
+            resets: Mutex::new(Resets::new()),
+            task: AtomicWaker::new(),
+        })
+    }
+
+    pub(in crate::net) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    pub(in crate::net) fn hsts(&self) -> Option<&HeaderValue> {
+        self.hsts.as_ref()
+    }
+
+    /// Returns the task of the connection, which is to be woken if the streams change.
+    pub(in crate::net) fn task(&self) -> &AtomicWaker {
+        &self.task
+    }
+
+    /// Returns since when there was no open stream, if there is none.
+    pub(in crate::net) fn idle_since(&self) -> Option<Instant> {
+        let since = lock(&self.idle_since);
+        (self.open.load(Ordering::SeqCst) == 0).then_some(*since)
+    }
+
+    /// Makes the connection tell its client to send further requests on another one. It is told when
+    /// the connection's task runs next.
+    pub(in crate::net) fn close(&self) {
+        self.closes.store(true, Ordering::SeqCst);
+    }
+
+    pub(in crate::net) fn closes(&self) -> bool {
+        self.closes.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the client has taken back a request.
+    pub(in crate::net) fn note_reset(&self) {
+        lock(&self.resets).take();
+        self.task.wake();
+    }
+
+    /// Returns whether the client takes back its requests too often. It also does if it takes them
+    /// back faster than the tasks that answer them can end.
+    pub(in crate::net) fn has_too_many_resets(&self) -> bool {
+        self.open.load(Ordering::SeqCst) > 2 * MAX_STREAMS as usize
+            || lock(&self.resets).are_too_many()
+    }
+}
+
+/// The place of one stream among those of its connection.
+#[derive(Debug)]
+pub(in crate::net) struct Place {
+    pub(in crate::net) streams: Arc<Streams>,
+    /// The bytes that the stream keeps because the client's windows have no room for them.
+    kept: usize,
+}
+
+impl Place {
+    pub(in crate::net) fn new(streams: &Arc<Streams>) -> Self {
+        streams.open.fetch_add(1, Ordering::SeqCst);
+        Self {
+            streams: Arc::clone(streams),
+            kept: 0,
+        }
+    }
+
+    /// Notes how many bytes the stream keeps from here on. Returns whether they have room.
+    pub(in crate::net) fn keep(&mut self, bytes: usize) -> bool {
+        let all = &self.streams.kept;
+        let before = all.fetch_add(bytes, Ordering::SeqCst);
+        all.fetch_sub(self.kept, Ordering::SeqCst);
+        let fits = before + bytes <= MAX_KEPT_BYTES + self.kept;
+        self.kept = bytes;
+        fits
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.keep(0);
+        let mut since = lock(&self.streams.idle_since);
+        *since = Instant::now();
+        let before = self.streams.open.fetch_sub(1, Ordering::SeqCst);
+        drop(since);
+        if before == 1 {
+            self.streams.task.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_may_take_back_a_hundred_requests_at_once_and_then_ten_a_second() {
+        let streams = Streams::new(None, None);
+        let take_back = |count| {
+            for _ in 0..count {
+                streams.note_reset();
+            }
+            streams.has_too_many_resets()
+        };
+        assert!(!take_back(100));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!take_back(20));
+        assert!(take_back(1));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(
+            streams.has_too_many_resets(),
+            "the connection is at its end"
+        );
+    }
+
+    #[test]
+    fn the_bytes_that_streams_keep_together_have_a_limit() {
+        let streams = Streams::new(None, None);
+        let (mut one, mut other) = (Place::new(&streams), Place::new(&streams));
+        assert!(one.keep(MAX_KEPT_BYTES - 10) && other.keep(10));
+        assert!(!other.keep(11));
+        assert!(one.keep(MAX_KEPT_BYTES - 11));
+        assert!(other.keep(11));
+        drop(one);
+        assert!(other.keep(MAX_KEPT_BYTES));
+        drop(other);
+        assert_eq!(streams.kept.load(Ordering::SeqCst), 0);
+        assert!(streams.idle_since().is_some());
+    }
+}

@@ -1,0 +1,343 @@
+//! One connection of HTTP/2 from its handshake to its end. h2 has it all the time, because all
+//! requests of a browser share it. Each request is answered by a task of its own, on its stream
+//! ([`crate::net::http2`]).
+//!
+//! Generic over the handler that answers. Knows no key and no script.
+//!
+//! # Limits
+//! h2 bounds heads and their pieces, settings, pings, empty pieces of data, requests that are taken
+//! back before they are answered, and mistakes that make it reset a stream. [`Streams`] bounds the
+//! streams, the requests that are taken back while they are held, and the bytes of answers for
+//! which the client has no room.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use h2::server::Builder;
+use h2::{Reason, RecvStream};
+use hyper::header::{HOST, HeaderValue};
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use crate::http::body::Body;
+use crate::http::head::Request;
+use crate::http::response::Response;
+use crate::metrics::DropReason;
+use crate::net::clients::Client;
+use crate::net::closing::{Course, Watch};
+use crate::net::connection::{Handling, LAST_HEAD, MAX_HEAD_BYTES, Shared};
+use crate::net::flow::{Ended, Flow};
+use crate::net::http2::stream::{Http2Stream, WRITE_BYTES, write_slowly};
+use crate::net::http2::streams::{MAX_STREAMS, Streams};
+use crate::net::parked::{self, Carrier, Parked, Then, Wakes};
+use crate::net::stream::Stream;
+use crate::net::timed::{Phase, Timed, Timeouts};
+use crate::runtime::lazy_timer::Timer;
+
+/// The streams of a connection that h2 may reset because of a mistake of the client. See
+/// CVE-2025-8671 ("made you reset").
+const MAX_MISTAKES: usize = 20;
+/// The streams that h2 remembers after it has reset them, and for how long. Frames that were on their
+/// way are then no mistake.
+const REMEMBERED: usize = 20;
+const REMEMBERED_FOR: Duration = Duration::from_secs(1);
+
+/// Serves one connection to its end. Drops `open`, which counts the connection, only then.
+// Boxed, because it is far larger than the task of a connection of HTTP/1.1.
+pub(crate) fn serve<H, F, P, O>(
+    stream: Stream,
+    shared: Arc<Shared<H>>,
+    open: O,
+) -> BoxFuture<'static, ()>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+    O: Send + 'static,
+{
+    async move {
+        let why = speak(stream, &shared).await;
+        shared.metrics.refused(None, why);
+        drop(open);
+    }
+    .boxed()
+}
+
+/// Speaks HTTP/2 until the connection ends. Returns the reason if the node ended it before its
+/// client did.
+async fn speak<H, F, P>(stream: Stream, shared: &Arc<Shared<H>>) -> Option<DropReason>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    let streams = Streams::new(stream.client().cloned(), stream.hsts().cloned());
+    let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
+    let ended = drive(&mut socket, shared, &streams).await;
+    let (mut stream, _) = socket.into_parts();
+    let ended = match ended {
+        Err(None) => stream
+            .end_if_bad_tls()
+            .await
+            .map_or(Ok(()), |why| Err(Some(why))),
+        ended => ended,
+    };
+    if ended.is_ok() {
+        stream.linger().await;
+    }
+    ended.err().flatten()
+}
+
+/// Reads requests until the connection ends.
+///
+/// # Errors
+/// Fails if the connection broke. The error has a reason if the node ended it.
+async fn drive<H, F, P>(
+    socket: &mut Timed<Stream>,
+    shared: &Arc<Shared<H>>,
+    streams: &Arc<Streams>,
+) -> Result<(), Option<DropReason>>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    let phase = socket.phase();
+    let handshake = timeout(
+        shared.timeouts.head,
+        settings().handshake::<_, Bytes>(socket),
+    );
+    let handshake = handshake.await.map_err(|_| Some(DropReason::HeadTimeout))?;
+    let mut connection = handshake.map_err(|error| why(&error))?;
+    let mut end = End::new(shared.timeouts, Watch::new(Arc::clone(&shared.stop)), phase);
+    poll_fn(|cx| {
+        streams.task().register(cx.waker());
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, reply)))) => {
+                    end.has_asked = true;
+                    let stream = Http2Stream::new(reply, streams);
+                    tokio::spawn(answer(Box::new(request), stream, Arc::clone(shared)));
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Err(end.why.or_else(|| why(&error))));
+                }
+                Poll::Ready(None) => {
+                    return Poll::Ready(end.why.map_or(Ok(()), |why| Err(Some(why))));
+                }
+                Poll::Pending => {}
+            }
+            match ready!(end.poll(streams, cx)) {
+                Step::Flooded => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
+                Step::GoAway => connection.graceful_shutdown(),
+                Step::Cut => return Poll::Ready(end.why.map_or(Ok(()), |why| Err(Some(why)))),
+            }
+        }
+    })
+    .await
+}
+
+/// How a connection comes to its end, if its client does not end it.
+struct End {
+    timeouts: Timeouts,
+    stop: Watch,
+    phase: Phase,
+    timer: Timer,
+    /// Whether the client has sent a request.
+    has_asked: bool,
+    /// Whether the client was told to send further requests on another connection.
+    is_told: bool,
+    /// When the connection is cut, whether its client has ended it by then or not.
+    cut_at: Option<Instant>,
+    /// Why the node ends the connection, if that is because of the client.
+    why: Option<DropReason>,
+}
+
+/// A step on the way to the end.
+enum Step {
+    /// The client has sent too much of what only makes work.
+    Flooded,
+    /// The client is told to send further requests on another connection.
+    GoAway,
+    Cut,
+}
+
+impl End {
+    fn new(timeouts: Timeouts, stop: Watch, phase: Phase) -> Self {
+        Self {
+            timeouts,
+            stop,
+            phase,
+            timer: Timer::default(),
+            has_asked: false,
+            is_told: false,
+            cut_at: None,
+            why: None,
+        }
+    }
+
+    /// Becomes ready when the next step is due.
+    fn poll(&mut self, streams: &Streams, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.why == Some(DropReason::Flood) {
+            return self.poll_cut(cx);
+        }
+        if streams.has_too_many_resets() {
+            self.why = Some(DropReason::Flood);
+            self.cut_at = Some(Instant::now() + LAST_HEAD);
+            return Poll::Ready(Step::Flooded);
+        }
+        let course = self.stop.poll(cx);
+        if !self.is_told && (course != Course::Open || streams.closes()) {
+            self.is_told = true;
+            return Poll::Ready(Step::GoAway);
+        }
+        let Some(since) = streams.idle_since() else {
+            return Poll::Pending;
+        };
+        // A reader that does not read has its own limit.
+        if self.phase.is_writing() {
+            return Poll::Pending;
+        }
+        if self.cut_at.is_none() && course == Course::Closing {
+            self.cut_at = Some(Instant::now() + LAST_HEAD);
+        }
+        if self.cut_at.is_some() {
+            return self.poll_cut(cx);
+        }
+        let (limit, why) = if self.has_asked {
+            (self.timeouts.idle, DropReason::IdleTimeout)
+        } else {
+            (self.timeouts.head, DropReason::HeadTimeout)
+        };
+        ready!(self.timer.poll(since + limit, cx));
+        self.why = Some(why);
+        self.cut_at = Some(Instant::now() + LAST_HEAD);
+        if self.is_told {
+            return self.poll_cut(cx);
+        }
+        self.is_told = true;
+        Poll::Ready(Step::GoAway)
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let at = self.cut_at.expect("it is set before");
+        self.timer.poll(at, cx).map(|()| Step::Cut)
+    }
+}
+
+/// Answers one request, and counts what the node ends before its client does.
+async fn answer<H, F, P>(
+    request: Box<hyper::Request<RecvStream>>,
+    mut stream: Http2Stream,
+    shared: Arc<Shared<H>>,
+) where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    let mut wakes = Wakes {
+        timer: Timer::default(),
+        stop: Watch::new(Arc::clone(&shared.stop)),
+    };
+    let write_timeout = shared.timeouts.write;
+    let ended = match (shared.handler)(received(*request, stream.client())) {
+        Handling::Park(request) => {
+            // A delivery that answers leaves the end of the task to the task.
+            let parked = Arc::new(Parked::new(request, stream, true));
+            P::hold(&parked, &mut wakes).await;
+            let Then::Write(left) = parked.work_left() else {
+                return;
+            };
+            let poll_write = |bytes: &[u8], cx: &mut Context<'_>| {
+                parked.with_carrier(|stream| stream.poll_write(bytes, true, cx))
+            };
+            // Boxed, as it is rare and would make every task larger.
+            Box::pin(write_slowly(
+                left,
+                write_timeout,
+                &mut wakes.timer,
+                poll_write,
+            ))
+            .await
+        }
+        Handling::Flow(endless) => {
+            let flow = Flow::on_stream(stream, write_timeout);
+            match endless.run(flow, wakes).await {
+                Ended::Broken(_, Some(why)) => Err(why),
+                _ => Ok(()),
+            }
+        }
+        Handling::Answer(answer) => {
+            let response = tokio::select! {
+                biased;
+                response = answer => response,
+                () = stream.left() => return,
+            };
+            let Then::Write(left) = stream.write(response) else {
+                return;
+            };
+            let poll_write =
+                |bytes: &[u8], cx: &mut Context<'_>| stream.poll_write(bytes, true, cx);
+            Box::pin(write_slowly(
+                left,
+                write_timeout,
+                &mut wakes.timer,
+                poll_write,
+            ))
+            .await
+        }
+    };
+    shared.metrics.refused(None, ended.err());
+}
+
+/// Returns a request as handlers get it, whichever version of HTTP brings it.
+fn received(request: hyper::Request<RecvStream>, client: Option<Client>) -> Request {
+    let mut request = request.map(Body::Http2);
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str().to_owned());
+    if let Some(authority) = authority.and_then(|text| HeaderValue::try_from(text).ok())
+        && request.headers().get(HOST) != Some(&authority)
+    {
+        // If the client has given another host too, the handler finds two.
+        request.headers_mut().append(HOST, authority);
+    }
+    request
+}
+
+fn settings() -> Builder {
+    let mut settings = Builder::new();
+    settings
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_send_buffer_size(WRITE_BYTES)
+        .max_local_error_reset_streams(Some(MAX_MISTAKES))
+        .max_concurrent_reset_streams(REMEMBERED)
+        .reset_stream_duration(REMEMBERED_FOR);
+    settings
+}
+
+/// Returns why h2 ended a connection, as metrics count it.
+fn why(error: &h2::Error) -> Option<DropReason> {
+    debug!(%error, "connection of HTTP/2 ended");
+    match (error.get_io(), error.reason()) {
+        (Some(error), _) => {
+            (error.kind() == io::ErrorKind::TimedOut).then_some(DropReason::WriteTimeout)
+        }
+        // The client has ended it.
+        _ if error.is_remote() => None,
+        (None, Some(Reason::ENHANCE_YOUR_CALM)) => Some(DropReason::Flood),
+        (None, _) => Some(DropReason::BadHead),
+    }
+}
