@@ -204,6 +204,8 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::net::closing::Stop;
     use crate::net::connection::{Shared, http1, serve};
+    use crate::net::http2::stream::Http2Stream;
+    use crate::net::http2_connection::tests::size_of_task;
     use crate::net::parked::Parked;
     use crate::net::parked::connection::Connection;
     use crate::net::stream::Stream;
@@ -256,33 +258,46 @@ mod tests {
         }
     }
 
+    /// The handler of a server, with what all of its connections share.
+    fn shared() -> Arc<Shared<impl Fn(Request) -> Handling<Answer, HeldGet> + Send + Sync>> {
+        let second = Duration::from_secs(1);
+        let public = Public::new(gets(), Vec::new(), None);
+        Arc::new(Shared {
+            handler: move |request: Request| public.answer(&request),
+            http1: http1(false),
+            timeouts: Timeouts {
+                head: second,
+                idle: second,
+                write: second,
+            },
+            stop: Arc::<Stop>::default(),
+            metrics: Arc::default(),
+        })
+    }
+
     /// The task is what each held get costs, besides its socket, its timer and its place among
     /// the waiters. A new wait in a connection must put the data that it seldom needs on the
     /// heap.
     #[tokio::test]
     async fn the_task_of_a_connection_is_small() {
         let (stream, _client) = UnixStream::pair().expect("a pair of sockets");
-        let second = Duration::from_secs(1);
-        let timeouts = Timeouts {
-            head: second,
-            idle: second,
-            write: second,
-        };
-        let public = Public::new(gets(), Vec::new(), None);
-        let handler = move |request: Request| public.answer(&request);
-        let shared = Shared {
-            handler,
-            http1: http1(false),
-            timeouts,
-            stop: Arc::<Stop>::default(),
-            metrics: Arc::default(),
-        };
-        let task = serve(Stream::Unix(stream), Arc::new(shared), ());
+        let task = serve(Stream::Unix(stream), shared(), ());
         let (task, get) = (size_of_val(&task), size_of::<Parked<HeldGet, Connection>>());
         // A release build is 8 bytes smaller, and the counts of its `Arc` take 16. So each get takes
         // 256 bytes, and not the allocator's next size, which is 320.
         assert!(
             task <= 304 && get <= 248,
+            "{task} bytes, and {get} for the get"
+        );
+    }
+
+    #[test]
+    fn the_task_of_a_request_of_http2_is_small() {
+        let task = size_of_task(&*shared());
+        let get = size_of::<Parked<HeldGet, Http2Stream>>();
+        // The runtime adds 96 bytes, and takes multiples of 128.
+        assert!(
+            task <= 288 && get <= 240,
             "{task} bytes, and {get} for the get"
         );
     }

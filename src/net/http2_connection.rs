@@ -35,7 +35,7 @@ use crate::net::connection::{Handling, LAST_HEAD, MAX_HEAD_BYTES, Shared};
 use crate::net::flow::{Ended, Flow};
 use crate::net::http2::stream::{Http2Stream, WRITE_BYTES, write_slowly};
 use crate::net::http2::streams::{MAX_STREAMS, Streams};
-use crate::net::parked::{self, Carrier, Parked, Then, Wakes};
+use crate::net::parked::{self, Carrier, Parked, Then};
 use crate::net::stream::Stream;
 use crate::net::timed::{Phase, Timed, Timeouts};
 use crate::runtime::lazy_timer::Timer;
@@ -77,7 +77,13 @@ where
     F: Future<Output = Response> + Send + 'static,
     P: parked::Request,
 {
-    let streams = Streams::new(stream.client().cloned(), stream.hsts().cloned());
+    let streams = Streams::new(
+        stream.client().cloned(),
+        stream.hsts().cloned(),
+        Arc::clone(&shared.stop),
+        shared.timeouts.write,
+        Arc::clone(&shared.metrics),
+    );
     let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
     let ended = drive(&mut socket, shared, &streams).await;
     let (mut stream, _) = socket.into_parts();
@@ -123,7 +129,12 @@ where
                 Poll::Ready(Some(Ok((request, reply)))) => {
                     end.has_asked = true;
                     let stream = Http2Stream::new(reply, streams);
-                    tokio::spawn(answer(Box::new(request), stream, Arc::clone(shared)));
+                    let shared = Arc::clone(shared);
+                    tokio::spawn(answer(Box::new(Begun {
+                        request,
+                        stream,
+                        shared,
+                    })));
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -232,69 +243,89 @@ impl End {
     }
 }
 
-/// Answers one request, and counts what the node ends before its client does.
-async fn answer<H, F, P>(
-    request: Box<hyper::Request<RecvStream>>,
-    mut stream: Http2Stream,
+/// A request that the handler has not seen yet, and its stream.
+struct Begun<H> {
+    request: hyper::Request<RecvStream>,
+    stream: Http2Stream,
     shared: Arc<Shared<H>>,
-) where
+}
+
+/// The work that a request makes.
+enum Work<P: parked::Request> {
+    Hold(Arc<Parked<P, Http2Stream>>),
+    Other(BoxFuture<'static, ()>),
+}
+
+/// Answers one request, and counts what the node ends before its client does.
+// All but the long wait of a held request is boxed, and nothing is kept that it does not need. So it
+// is the only part that the memory of a task depends on.
+async fn answer<H, F, P>(begun: Box<Begun<H>>)
+where
     H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
     P: parked::Request,
 {
-    let mut wakes = Wakes {
-        timer: Timer::default(),
-        stop: Watch::new(Arc::clone(&shared.stop)),
-    };
-    let write_timeout = shared.timeouts.write;
-    let ended = match (shared.handler)(received(*request, stream.client())) {
-        Handling::Park(request) => {
-            // A delivery that answers leaves the end of the task to the task.
-            let parked = Arc::new(Parked::new(request, stream, true));
+    match begin(*begun) {
+        Work::Hold(parked) => {
+            let mut wakes = parked.with_carrier(|stream| stream.streams().wakes());
             P::hold(&parked, &mut wakes).await;
-            let Then::Write(left) = parked.work_left() else {
-                return;
-            };
-            let poll_write = |bytes: &[u8], cx: &mut Context<'_>| {
-                parked.with_carrier(|stream| stream.poll_write(bytes, true, cx))
-            };
-            // Boxed, as it is rare and would make every task larger.
-            Box::pin(write_slowly(
-                left,
-                write_timeout,
-                &mut wakes.timer,
-                poll_write,
-            ))
-            .await
-        }
-        Handling::Flow(endless) => {
-            let flow = Flow::on_stream(stream, write_timeout);
-            match endless.run(flow, wakes).await {
-                Ended::Broken(_, Some(why)) => Err(why),
-                _ => Ok(()),
+            if let Then::Write(left) = parked.work_left() {
+                let streams = parked.with_carrier(|stream| stream.streams());
+                let poll_write = |bytes: &[u8], cx: &mut Context<'_>| {
+                    parked.with_carrier(|stream| stream.poll_write(bytes, true, cx))
+                };
+                Box::pin(write_slowly(left, &streams, &mut wakes.timer, poll_write)).await;
             }
         }
-        Handling::Answer(answer) => {
-            let response = tokio::select! {
-                biased;
-                response = answer => response,
-                () = stream.left() => return,
-            };
-            let Then::Write(left) = stream.write(response) else {
-                return;
-            };
-            let poll_write =
-                |bytes: &[u8], cx: &mut Context<'_>| stream.poll_write(bytes, true, cx);
-            Box::pin(write_slowly(
-                left,
-                write_timeout,
-                &mut wakes.timer,
-                poll_write,
-            ))
-            .await
+        Work::Other(work) => work.await,
+    }
+}
+
+/// Has the handler decide about a request.
+fn begin<H, F, P>(begun: Begun<H>) -> Work<P>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    let Begun {
+        request,
+        mut stream,
+        shared,
+    } = begun;
+    match (shared.handler)(received(request, stream.client())) {
+        Handling::Park(request) => {
+            // The task ends behind the answer, so it wants to know of it.
+            let parked = Parked::new(request, stream, true);
+            Work::Hold(Arc::new(parked))
         }
-    };
-    shared.metrics.refused(None, ended.err());
+        Handling::Flow(endless) => {
+            let wakes = stream.streams().wakes();
+            let run = endless.run(Flow::on_stream(stream, shared.timeouts.write), wakes);
+            let count = move |ended| {
+                if let Ended::Broken(_, why) = ended {
+                    shared.metrics.refused(None, why);
+                }
+            };
+            Work::Other(run.map(count).boxed())
+        }
+        Handling::Answer(answer) => {
+            let write = async move {
+                let response = tokio::select! {
+                    biased;
+                    response = answer => response,
+                    () = stream.left() => return,
+                };
+                if let Then::Write(left) = stream.write(response) {
+                    let streams = stream.streams();
+                    let poll_write =
+                        |bytes: &[u8], cx: &mut Context<'_>| stream.poll_write(bytes, true, cx);
+                    write_slowly(left, &streams, &mut Timer::default(), poll_write).await;
+                }
+            };
+            Work::Other(write.boxed())
+        }
+    }
 }
 
 /// Returns a request as handlers get it, whichever version of HTTP brings it.
@@ -322,6 +353,7 @@ fn settings() -> Builder {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .max_send_buffer_size(WRITE_BYTES)
+        .header_table_size(0)
         .max_local_error_reset_streams(Some(MAX_MISTAKES))
         .max_concurrent_reset_streams(REMEMBERED)
         .reset_stream_duration(REMEMBERED_FOR);
@@ -339,5 +371,23 @@ fn why(error: &h2::Error) -> Option<DropReason> {
         _ if error.is_remote() => None,
         (None, Some(Reason::ENHANCE_YOUR_CALM)) => Some(DropReason::Flood),
         (None, _) => Some(DropReason::BadHead),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Returns the size of the task that answers a request.
+    pub(crate) fn size_of_task<H, F, P>(_: &Shared<H>) -> usize
+    where
+        H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+        P: parked::Request,
+    {
+        fn size_of_answer<A, F>(_: impl FnOnce(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        size_of_answer(answer::<H, F, P>)
     }
 }

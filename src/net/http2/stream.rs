@@ -11,7 +11,6 @@ use std::io;
 use std::mem::replace;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -25,7 +24,6 @@ use tokio::time::Instant;
 
 use super::streams::{Place, Streams};
 use crate::http::response::{CLOSE, Response};
-use crate::metrics::DropReason;
 use crate::net::clients::Client;
 use crate::net::encode::date;
 use crate::net::parked::{Carrier, Then, Unwritten};
@@ -86,6 +84,11 @@ impl Http2Stream {
         {
             self.answer = Answer::Begun(body);
         }
+    }
+
+    /// Returns what the stream shares with the others of its connection.
+    pub(in crate::net) fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.place.streams)
     }
 
     /// Makes the client send its next request on another connection.
@@ -228,19 +231,16 @@ impl Carrier for Http2Stream {
 }
 
 /// Writes the rest of an answer by `poll_write`, as long as the reader takes some of it within each
-/// `limit`.
-///
-/// # Errors
-/// Fails with the reason if the node gives up. The stream is reset when it is dropped.
+/// write timeout. After that, the stream is reset when it is dropped.
 pub(in crate::net) async fn write_slowly(
     left: Box<Unwritten>,
-    limit: Duration,
+    streams: &Streams,
     timer: &mut Timer,
     mut poll_write: impl FnMut(&[u8], &mut Context<'_>) -> Poll<io::Result<usize>>,
-) -> Result<(), DropReason> {
+) {
     let mut bytes = &*left.bytes;
     while !bytes.is_empty() {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + streams.write_timeout();
         let written = poll_fn(|cx| {
             if let Poll::Ready(written) = poll_write(bytes, cx) {
                 return Poll::Ready(Some(written));
@@ -250,11 +250,10 @@ pub(in crate::net) async fn write_slowly(
         match written.await {
             Some(Ok(written)) => bytes = &bytes[written..],
             // The client has left, or the stream is reset already.
-            Some(Err(_)) => return Ok(()),
-            None => return Err(DropReason::WriteTimeout),
+            Some(Err(_)) => return,
+            None => return streams.note_slow_reader(),
         }
     }
-    Ok(())
 }
 
 /// Returns whether an answer with this status says how long its body is.

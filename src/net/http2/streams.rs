@@ -2,12 +2,17 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::header::HeaderValue;
 use tokio::time::Instant;
 
+use crate::metrics::{DropReason, Metrics};
 use crate::net::clients::Client;
+use crate::net::closing::{Stop, Watch};
+use crate::net::parked::Wakes;
+use crate::runtime::lazy_timer::Timer;
 use crate::runtime::sharded::lock;
 
 /// The most streams that a client may have open at once. Browsers put further requests off.
@@ -27,6 +32,10 @@ pub(in crate::net) struct Streams {
     client: Option<Client>,
     /// The header that tells browsers to come back only with TLS, if answers have it.
     hsts: Option<HeaderValue>,
+    stop: Arc<Stop>,
+    /// The time until a reader must take the next bytes of an answer.
+    write_timeout: Duration,
+    metrics: Arc<Metrics>,
     open: AtomicUsize,
     /// When the last stream ended, or the connection began.
     idle_since: Mutex<Instant>,
@@ -70,10 +79,19 @@ impl Resets {
 }
 
 impl Streams {
-    pub(in crate::net) fn new(client: Option<Client>, hsts: Option<HeaderValue>) -> Arc<Self> {
+    pub(in crate::net) fn new(
+        client: Option<Client>,
+        hsts: Option<HeaderValue>,
+        stop: Arc<Stop>,
+        write_timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             client,
             hsts,
+            stop,
+            write_timeout,
+            metrics,
             open: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
             closes: AtomicBool::new(false),
@@ -89,6 +107,23 @@ impl Streams {
 
     pub(in crate::net) fn hsts(&self) -> Option<&HeaderValue> {
         self.hsts.as_ref()
+    }
+
+    /// Returns the events that wake the task of a stream.
+    pub(in crate::net) fn wakes(&self) -> Wakes {
+        Wakes {
+            timer: Timer::default(),
+            stop: Watch::new(Arc::clone(&self.stop)),
+        }
+    }
+
+    pub(in crate::net) fn write_timeout(&self) -> Duration {
+        self.write_timeout
+    }
+
+    /// Counts a stream that is reset because its reader takes too long.
+    pub(in crate::net) fn note_slow_reader(&self) {
+        self.metrics.dropped(DropReason::WriteTimeout);
     }
 
     /// Returns the task of the connection, which is to be woken if the streams change.
@@ -169,13 +204,21 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    fn streams() -> Arc<Streams> {
+        Streams::new(
+            None,
+            None,
+            Arc::default(),
+            Duration::from_secs(1),
+            Arc::default(),
+        )
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_may_take_back_a_hundred_requests_at_once_and_then_ten_a_second() {
-        let streams = Streams::new(None, None);
+        let streams = streams();
         let take_back = |count| {
             for _ in 0..count {
                 streams.note_reset();
@@ -195,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_bytes_that_streams_keep_together_have_a_limit() {
-        let streams = Streams::new(None, None);
+        let streams = streams();
         let (mut one, mut other) = (Place::new(&streams), Place::new(&streams));
         assert!(one.keep(MAX_KEPT_BYTES - 10) && other.keep(10));
         assert!(!other.keep(11));
