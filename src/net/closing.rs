@@ -1,12 +1,19 @@
 //! The signal by which a listener ends its connections, in two steps.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::runtime::sharded::shrink;
 use crate::runtime::sync::{AtomicU8, AtomicU64, Mutex, lock};
+
+/// The time that a connection still has to send a complete head, once all connections are to end.
+pub(super) const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// How far a listener is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +82,16 @@ impl Watch {
         // Read only after the task is in the list: a change that is not seen here wakes the
         // task.
         self.stop.state()
+    }
+
+    /// Waits until a connection that has sent no complete head is to end.
+    pub(super) async fn last_head_is_over(&mut self) {
+        poll_fn(|cx| match self.poll(cx) {
+            Course::Closing => Poll::Ready(()),
+            Course::Open | Course::Stopping => Poll::Pending,
+        })
+        .await;
+        sleep(LAST_HEAD).await;
     }
 }
 

@@ -9,7 +9,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -26,7 +25,7 @@ use crate::http::body::Body;
 use crate::http::head::{Request, lists};
 use crate::http::response::Response;
 use crate::metrics::{DropReason, Limit, Metrics};
-use crate::net::closing::{Course, Stop, Watch};
+use crate::net::closing::{Course, LAST_HEAD, Stop, Watch};
 use crate::net::encode::{Exchange, add_hsts};
 use crate::net::flow::{self, Endless, Flow};
 use crate::net::parked::connection::Connection;
@@ -41,8 +40,6 @@ use crate::runtime::sharded::lock;
 pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// The most fields in a head.
 const MAX_HEAD_FIELDS: usize = 64;
-/// The time that a connection still has to send a complete head, once all connections are to end.
-pub(super) const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// A handler's decision about a request.
 pub(crate) enum Handling<F, P> {

@@ -1,18 +1,15 @@
 //! The way of a connection from its accept to its first request: the header of a proxy, the TLS
 //! handshake, and whose address is limited.
 
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 use crate::metrics::DropReason;
 use crate::net::clients::{Client, ClientLimits};
-use crate::net::closing::{Course, Watch};
-use crate::net::connection::{LAST_HEAD, Shared};
+use crate::net::closing::Watch;
+use crate::net::connection::Shared;
 use crate::net::proxies::Proxies;
 use crate::net::stream::Stream;
 use crate::net::tls::handshake::{NoHandshake, Tls};
@@ -52,17 +49,9 @@ impl Entrance {
     /// If it is dropped, the connection closes at once.
     pub(crate) async fn pass<H>(&self, stream: Stream, shared: &Shared<H>) -> Option<Stream> {
         let mut watch = Watch::new(Arc::clone(&shared.stop));
-        let closing = async {
-            poll_fn(|cx| match watch.poll(cx) {
-                Course::Closing => Poll::Ready(()),
-                _ => Poll::Pending,
-            })
-            .await;
-            sleep(LAST_HEAD).await;
-        };
         tokio::select! {
             begun = self.begin(stream, shared) => begun,
-            () = closing => None,
+            () = watch.last_head_is_over() => None,
         }
     }
 

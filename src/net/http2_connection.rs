@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use h2::server::Builder;
 use h2::{Reason, RecvStream};
 use hyper::header::{HOST, HeaderValue};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::http::body::Body;
@@ -30,8 +30,8 @@ use crate::http::head::Request;
 use crate::http::response::Response;
 use crate::metrics::DropReason;
 use crate::net::clients::Client;
-use crate::net::closing::{Course, Watch};
-use crate::net::connection::{Handling, LAST_HEAD, MAX_HEAD_BYTES, Shared};
+use crate::net::closing::{Course, LAST_HEAD, Watch};
+use crate::net::connection::{Handling, MAX_HEAD_BYTES, Shared};
 use crate::net::flow::{Ended, Flow};
 use crate::net::http2::stream::{Http2Stream, WRITE_BYTES, write_slowly};
 use crate::net::http2::streams::{MAX_STREAMS, Streams};
@@ -87,41 +87,44 @@ where
     let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
     let ended = drive(&mut socket, shared, &streams).await;
     let (mut stream, _) = socket.into_parts();
-    let ended = match ended {
-        Err(None) => stream
-            .end_if_bad_tls()
-            .await
-            .map_or(Ok(()), |why| Err(Some(why))),
-        ended => ended,
-    };
-    if ended.is_ok() {
-        stream.linger().await;
+    match ended {
+        Ok(why) => {
+            stream.linger().await;
+            why
+        }
+        Err(None) => stream.end_if_bad_tls().await,
+        Err(why) => why,
     }
-    ended.err().flatten()
 }
 
-/// Reads requests until the connection ends.
+/// Reads requests until the connection ends. Returns the reason if the node ended it before its
+/// client did.
 ///
 /// # Errors
-/// Fails if the connection broke. The error has a reason if the node ended it.
+/// Fails if the connection broke. The error has the reason if the client reads too little.
 async fn drive<H, F, P>(
     socket: &mut Timed<Stream>,
     shared: &Arc<Shared<H>>,
     streams: &Arc<Streams>,
-) -> Result<(), Option<DropReason>>
+) -> Result<Option<DropReason>, Option<DropReason>>
 where
     H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
     P: parked::Request,
 {
     let phase = socket.phase();
-    let handshake = timeout(
-        shared.timeouts.head,
-        settings().handshake::<_, Bytes>(socket),
-    );
-    let handshake = handshake.await.map_err(|_| Some(DropReason::HeadTimeout))?;
-    let mut connection = handshake.map_err(|error| why(&error))?;
-    let mut end = End::new(shared.timeouts, Watch::new(Arc::clone(&shared.stop)), phase);
+    let mut stop = Watch::new(Arc::clone(&shared.stop));
+    let handshake = settings().handshake::<_, Bytes>(socket);
+    let handshake = tokio::select! {
+        handshake = handshake => handshake,
+        () = sleep(shared.timeouts.head) => return Ok(Some(DropReason::HeadTimeout)),
+        () = stop.last_head_is_over() => return Ok(None),
+    };
+    let mut connection = match handshake {
+        Ok(connection) => connection,
+        Err(error) => return why(&error),
+    };
+    let mut end = End::new(shared.timeouts, stop, phase);
     poll_fn(|cx| {
         streams.task().register(cx.waker());
         loop {
@@ -138,17 +141,16 @@ where
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Err(end.why.or_else(|| why(&error))));
+                    let why = why(&error);
+                    return Poll::Ready(end.why.map_or(why, |why| Ok(Some(why))));
                 }
-                Poll::Ready(None) => {
-                    return Poll::Ready(end.why.map_or(Ok(()), |why| Err(Some(why))));
-                }
+                Poll::Ready(None) => return Poll::Ready(Ok(end.why)),
                 Poll::Pending => {}
             }
             match ready!(end.poll(streams, cx)) {
                 Step::Flooded => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
                 Step::GoAway => connection.graceful_shutdown(),
-                Step::Cut => return Poll::Ready(end.why.map_or(Ok(()), |why| Err(Some(why)))),
+                Step::Cut => return Poll::Ready(Ok(end.why)),
             }
         }
     })
@@ -361,16 +363,20 @@ fn settings() -> Builder {
 }
 
 /// Returns why h2 ended a connection, as metrics count it.
-fn why(error: &h2::Error) -> Option<DropReason> {
+///
+/// # Errors
+/// Fails if the connection broke.
+fn why(error: &h2::Error) -> Result<Option<DropReason>, Option<DropReason>> {
     debug!(%error, "connection of HTTP/2 ended");
     match (error.get_io(), error.reason()) {
-        (Some(error), _) => {
-            (error.kind() == io::ErrorKind::TimedOut).then_some(DropReason::WriteTimeout)
+        (Some(error), _) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(Some(DropReason::WriteTimeout))
         }
+        (Some(_), _) => Err(None),
         // The client has ended it.
-        _ if error.is_remote() => None,
-        (None, Some(Reason::ENHANCE_YOUR_CALM)) => Some(DropReason::Flood),
-        (None, _) => Some(DropReason::BadHead),
+        _ if error.is_remote() => Ok(None),
+        (None, Some(Reason::ENHANCE_YOUR_CALM)) => Ok(Some(DropReason::Flood)),
+        (None, _) => Ok(Some(DropReason::BadHead)),
     }
 }
 

@@ -1,5 +1,6 @@
 use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
