@@ -1,4 +1,4 @@
-//! TLS on the public listener, with clients that nobody here wrote: curl, Python and openssl.
+//! TLS on the public listener, with clients that nobody here wrote: curl, Python, Java and openssl.
 
 use std::process::Stdio;
 
@@ -15,6 +15,39 @@ context = ssl.create_default_context(cafile=certificate)
 context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
 url = f"https://127.0.0.1:{port}/status/get?key={key}&callback=cb"
 print(urllib.request.urlopen(url, context=context, timeout=30).read().decode(), end="")
+"#;
+
+/// Waits for the key that its argument names, with the version of TLS that it names. Prints the
+/// version of HTTP and the answer.
+const JAVA: &str = r#"
+import java.io.FileInputStream;
+import java.net.URI;
+import java.net.http.*;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
+import javax.net.ssl.*;
+
+class Wait {
+    public static void main(String[] args) throws Exception {
+        KeyStore trusted = KeyStore.getInstance(KeyStore.getDefaultType());
+        trusted.load(null, null);
+        try (FileInputStream file = new FileInputStream(args[1])) {
+            CertificateFactory x509 = CertificateFactory.getInstance("X.509");
+            trusted.setCertificateEntry("authority", x509.generateCertificate(file));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance("PKIX");
+        trust.init(trusted);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, trust.getTrustManagers(), null);
+        SSLParameters versions = new SSLParameters();
+        versions.setProtocols(new String[] {args[3]});
+        HttpClient client = HttpClient.newBuilder().sslContext(context).sslParameters(versions).build();
+        String url = "https://127.0.0.1:" + args[0] + "/status/get?key=" + args[2] + "&callback=cb";
+        HttpRequest request = HttpRequest.newBuilder(URI.create(url)).build();
+        HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+        System.out.print(answer.version() + " " + answer.body());
+    }
+}
 "#;
 
 /// Runs a program without input. Returns all that it printed.
@@ -72,6 +105,29 @@ async fn real_clients_wait_and_hear_with_each_version_of_tls() {
         .metric(r#"holdfast_tls_handshakes_total{kind="full"}"#)
         .await;
     assert_eq!(seen, 4.0);
+}
+
+/// Java's client asks for HTTP/2, and takes HTTP/1.1 if it must.
+#[tokio::test]
+async fn a_client_in_java_waits_and_hears_with_each_version_of_tls_and_of_http() {
+    let scratch = holdfast_testkit::Scratch::new();
+    let program = scratch.file("Wait.java", JAVA);
+    let trusted = tls::authority().await.path();
+    for (flags, http, tls) in [
+        (&[][..], "HTTP_1_1", "TLSv1.2"),
+        (&["--http2"], "HTTP_2", "TLSv1.3"),
+    ] {
+        let node = Node::start(&[&tls::flags().await[..], flags].concat()).await;
+        let port = node.tls.expect("TLS").port().to_string();
+        let set = async {
+            node.wait_key_waiters("java", 1).await;
+            node.set_ok("java", r#"{"step":"paid"}"#).await;
+        };
+        let args = [&*program, &port, &trusted, "java", tls];
+        let (answer, ()) = tokio::join!(run("java", &args), set);
+        assert!(answer.starts_with(&format!("{http} /**/")), "{answer}");
+        assert!(answer.contains(r#""value":{"step":"paid"}"#), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ async fn each_example_sets_a_status_with_the_token() {
         ("Go", "go", "set.go", vec!["go", "run"]),
         ("Python", "python", "set.py", vec![python.as_str()]),
         ("Node", "js", "set.mjs", vec!["node"]),
+        ("Java", "java", "SetStatus.java", vec!["java"]),
     ];
     let mut last = 0;
     for (heading, language, name, program) in programs {
