@@ -171,7 +171,12 @@ where
         return None;
     };
     let parts = connection.into_parts();
-    let (mut stream, ahead) = parts.io.into_inner().into_parts();
+    let stream = parts.io.into_inner();
+    if stream.is_tls() {
+        shared.metrics.dropped(DropReason::BadHead);
+        debug!("closed: the client speaks TLS, and this listener does not");
+    }
+    let (mut stream, ahead) = stream.into_parts();
     // Copied, because it is a slice of hyper's whole read buffer, which it would keep alive.
     let ahead = [&*parts.read_buf, &*ahead].concat();
     drop(parts.read_buf);

@@ -26,6 +26,9 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// The longest time for which they are read.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
+/// The first byte of a TLS handshake (RFC 8446, 5.1). No head begins with it.
+pub(super) const TLS_HANDSHAKE: u8 = 22;
+
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
@@ -188,8 +191,8 @@ impl Deadline {
     }
 }
 
-/// A stream that notes what it reads, and fails with [`io::ErrorKind::TimedOut`] if its reader
-/// takes too long.
+/// A stream that notes what it reads. Fails with [`io::ErrorKind::TimedOut`] if its reader takes too
+/// long. Is at its end if its client speaks TLS to a listener without it.
 #[derive(Debug)]
 pub(crate) struct Timed<S> {
     inner: S,
@@ -202,6 +205,8 @@ pub(crate) struct Timed<S> {
     write_timer: Option<Pin<Box<Sleep>>>,
     /// Whether bytes that `inner` has taken wait to be sent.
     is_flushing: bool,
+    /// Whether the client speaks TLS to a listener without it.
+    is_tls: bool,
 }
 
 impl<S> Timed<S> {
@@ -215,12 +220,18 @@ impl<S> Timed<S> {
             tail: [0; 3],
             write_timer: None,
             is_flushing: false,
+            is_tls: false,
         }
     }
 
     /// Returns the inner stream, and the part of `ahead` that is still to be read.
     pub(crate) fn into_parts(self) -> (S, Bytes) {
         (self.inner, self.ahead)
+    }
+
+    /// Returns whether the client speaks TLS to a listener without it.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Returns the phase, for the service.
@@ -276,13 +287,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        let is_first = this.tail == [0; 3];
         if this.ahead.is_empty() {
             ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
         } else {
             buf.put_slice(&this.ahead.split_to(this.ahead.len().min(buf.remaining())));
         }
-        if buf.filled().len() > before {
-            this.bytes_came(&buf.filled()[before..]);
+        let read = &buf.filled()[before..];
+        if is_first && read.first() == Some(&TLS_HANDSHAKE) {
+            this.is_tls = true;
+            buf.set_filled(before);
+        } else if !read.is_empty() {
+            this.bytes_came(read);
         }
         Poll::Ready(Ok(()))
     }

@@ -22,10 +22,8 @@ use tracing::debug;
 use super::certificates::Certificates;
 use super::stream::{HTTP2, TlsStream};
 use crate::metrics::Metrics;
-use crate::net::timed::linger;
+use crate::net::timed::{TLS_HANDSHAKE, linger};
 
-/// The first byte of a handshake (RFC 8446, 5.1).
-const HANDSHAKE: u8 = 22;
 /// The answer to a request without TLS.
 const USE_HTTPS: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 46\r\nconnection: close\r\n\r\n\
@@ -89,7 +87,7 @@ impl Tls {
     async fn begin(&self, mut socket: TcpStream) -> Result<TlsStream<TcpStream>, NoHandshake> {
         let mut first = [0];
         match socket.peek(&mut first).await {
-            Ok(1) if first[0] != HANDSHAKE => {
+            Ok(1) if first[0] != TLS_HANDSHAKE => {
                 debug!("a client did not begin with a TLS handshake");
                 if first[0].is_ascii_alphabetic() {
                     let _ = socket.write_all(USE_HTTPS.as_bytes()).await;
