@@ -1,5 +1,5 @@
-//! TLS on the public listener, without a proxy: the stream ([`stream`]), the handshake that begins
-//! it ([`handshake`]), the certificates
+//! TLS on the public listener, without a proxy: the session ([`session`]), the stream that joins it
+//! with its socket ([`stream`]), the handshake that begins it ([`handshake`]), the certificates
 //! ([`certificates`]) and their renewal ([`renewal`]).
 //!
 //! rustls does the cryptography and the protocol. Its unbuffered connection is used, because its
@@ -8,4 +8,5 @@
 pub mod certificates;
 pub(crate) mod handshake;
 pub(crate) mod renewal;
+mod session;
 pub mod stream;

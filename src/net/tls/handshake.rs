@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::certificates::Certificates;
-use super::stream::{HTTP2, TlsStream};
+use super::session::HTTP2;
+use super::stream::TlsStream;
 use crate::metrics::Metrics;
 use crate::net::timed::{TLS_HANDSHAKE, linger};
 
