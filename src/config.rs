@@ -107,6 +107,22 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+impl Settings {
+    /// Returns the warnings about settings, and those about the certificates that they name.
+    #[must_use]
+    pub fn all_warnings(&self) -> Vec<String> {
+        let tls = self.tls.as_ref().and_then(|tls| tls.certificates.as_ref());
+        let certificates = tls.map(|certificates| certificates.current());
+        let of_certificates = certificates.iter().flat_map(|all| all.iter());
+        let of_certificates = of_certificates.flat_map(|one| one.warnings.clone());
+        self.warnings
+            .iter()
+            .cloned()
+            .chain(of_certificates)
+            .collect()
+    }
+}
+
 /// The reason why there are no settings.
 #[derive(Debug)]
 pub enum NoSettings {

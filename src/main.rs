@@ -55,6 +55,9 @@ fn start(settings: Settings, open_files: u64) -> ExitCode {
     if settings.check {
         return match runtime.block_on(app::check(&settings)) {
             Ok(()) => {
+                for warning in settings.all_warnings() {
+                    eprintln!("holdfast: warning: {warning}");
+                }
                 println!("holdfast: the settings are good");
                 ExitCode::SUCCESS
             }

@@ -328,12 +328,60 @@ async fn a_key_that_all_can_read_and_settings_without_effect_are_warned_of() {
             "{mode:o}"
         );
     }
-    let node = Node::start(&["--tls-cert", &certificate, "--tls-key", &key]).await;
+    let pair = ["--tls-cert", &certificate, "--tls-key", &key];
+    let node = Node::start(&[&pair[..], &["--http2"]].concat()).await;
     let logs = logs_of_start(&node).await;
-    for flag in ["--tls-cert", "--tls-key"] {
+    for flag in ["--tls-cert", "--tls-key", "--http2"] {
         let warning = format!("{flag} has no effect without --public-tls");
         assert!(logs.contains(&warning), "{logs}");
     }
+    // The check of the settings warns of the same.
+    set_mode(0o644);
+    for (flags, warning) in [
+        (&["--http2"][..], "--http2 has no effect without"),
+        (
+            &["--public-tls", "127.0.0.1:0"],
+            "every user of the machine",
+        ),
+    ] {
+        let args = [&["--check"], flags, &pair].concat();
+        let checked = Launch::new(&args).run().await;
+        assert!(checked.status.success(), "{checked:?}");
+        let lines = checked.stderr.lines();
+        let warned = lines.filter(|line| line.starts_with("holdfast: warning: "));
+        let told = warned.filter(|line| line.contains(warning)).count();
+        assert_eq!(told, 1, "{checked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_the_node_may_read_again_is_read_and_a_pipe_keeps_it_from_nothing() {
+    let authority = Authority::new().await;
+    let (certificate, key) = authority.certificate("a.example").await;
+    let scratch = Scratch::new();
+    let used = scratch.file(
+        "used.pem",
+        &std::fs::read_to_string(&certificate).expect("PEM"),
+    );
+    let node = start(&[(used.clone(), key.clone())]).await;
+    let says = async |line: &str, count: usize| {
+        let found = || node.logs().iter().filter(|one| one.contains(line)).count();
+        eventually(async || found() == count, line).await;
+    };
+    let link = scratch.path("link").display().to_string();
+    let pipe = scratch.path("pipe").display().to_string();
+    let made = Command::new("mkfifo").arg(&pipe).status().await;
+    assert!(made.expect("mkfifo runs").success());
+    std::fs::rename(&used, &link).expect("moved");
+    std::fs::rename(&pipe, &used).expect("moved");
+    says("no regular file, so it is not read again", 1).await;
+    std::fs::remove_file(&used).expect("a pipe");
+    std::fs::rename(&link, &used).expect("moved back");
+    says("TLS certificate\"", 2).await;
+    // A change of the rights alone, as if they had been wrong.
+    let mode = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(&used, mode).expect("ours");
+    says("TLS certificate\"", 3).await;
 }
 
 #[tokio::test]

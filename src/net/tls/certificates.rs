@@ -85,11 +85,26 @@ impl Certificates {
         Ok(Arc::new(Self(RwLock::new(Arc::new([certificate])))))
     }
 
-    /// Reads the files again. If there is a mistake in any, the certificates stay as they are.
+    /// Reads the files again. If there is a mistake in any, the certificates stay as they are. A pipe
+    /// is one, because it would keep the node waiting.
     ///
     /// # Errors
     /// All mistakes in the files.
     pub fn read_again(&self, files: &[CertificateFiles]) -> Result<(), Vec<Mistake>> {
+        let paths = files
+            .iter()
+            .flat_map(|pair| [(&pair.certificate, false), (&pair.key, true)]);
+        let pipes = paths.filter(|(path, _)| path.exists() && !path.is_file());
+        let mistakes: Vec<_> = pipes
+            .map(|(path, is_key)| Mistake {
+                file: path.clone(),
+                is_key,
+                text: "no regular file, so it is not read again".to_owned(),
+            })
+            .collect();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
         let read = read_all(files)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(())

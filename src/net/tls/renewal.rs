@@ -24,9 +24,9 @@ pub(crate) struct Renewal {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// The facts by which a changed file is known: its time, size and place. The place changes if a
-/// link is set to another file, as Kubernetes does.
-type Stamp = Option<(i64, i64, u64, u64)>;
+/// The facts by which a changed file is known: the time of its content, and of its owner and rights,
+/// its size and its place. The place changes if a link is set to another file, as Kubernetes does.
+type Stamp = Option<([i64; 4], u64, u64)>;
 
 impl Renewal {
     /// Renews the certificates as long as the node runs.
@@ -94,5 +94,11 @@ fn seconds(certificate: &Certificate) -> i64 {
 
 fn stamp(path: &Path) -> Stamp {
     let data = std::fs::metadata(path).ok()?;
-    Some((data.mtime(), data.mtime_nsec(), data.size(), data.ino()))
+    let times = [
+        data.mtime(),
+        data.mtime_nsec(),
+        data.ctime(),
+        data.ctime_nsec(),
+    ];
+    Some((times, data.size(), data.ino()))
 }
