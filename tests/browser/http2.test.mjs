@@ -228,7 +228,8 @@ test("a_page_that_is_reloaded_thirty_times_is_not_taken_for_a_flood", limit, asy
 test("pages_hear_on_through_a_drain_of_their_node_and_lose_no_status", limit, async (t) => {
   const store = await redis({ t });
   const args = ["--redis", store.url];
-  const [first, second] = await Promise.all([secured(t, [...HTTP2, ...args]), secured(t, [...HTTP2, ...args])]);
+  const slowly = ["--drain-quiet", "2s"];
+  const [first, second] = await Promise.all([secured(t, [...HTTP2, ...args, ...slowly]), secured(t, [...HTTP2, ...args])]);
   // New connections go to the second node from the beginning of the drain on, as behind a balancer.
   const name = await relay(t, first["public-tls"]);
   const https = secure(name.url);
@@ -240,16 +241,20 @@ test("pages_hear_on_through_a_drain_of_their_node_and_lose_no_status", limit, as
   await first.waiters(watches.length);
   for (const { key } of watches) await first.set(key, "1");
   for (const { key } of watches) await values(page, 1, key);
+  await first.waiters(watches.length);
   name.upstream = second["public-tls"];
   first.terminate();
   // Statuses are set throughout the drain, by the node that stays.
-  let step = 1;
+  let step = 1, sent_away;
   const draining = { over: false };
   const over = first.exited.then((code) => ((draining.over = true), code));
   while (!draining.over) {
     step += 1;
     for (const { key } of watches) await second.set(key, String(step));
+    sent_away = await first.metric(`holdfast_gets_total{outcome="retry"}`).catch(() => sent_away);
   }
+  // The held scripts, and no other: the next ones came on another connection, at once.
+  assert.equal(sent_away, 3);
   assert.equal(await over, 0);
   step += 1;
   for (const { key } of watches) await second.set(key, String(step), `,"final":true`);
