@@ -225,6 +225,32 @@ test("a_page_that_is_reloaded_thirty_times_is_not_taken_for_a_flood", limit, asy
   assert.deepEqual(page.complaints, []);
 });
 
+test("a_page_that_aborts_gets_in_a_tight_loop_is_cut_off_and_its_streams_hear_on", limit, async (t) => {
+  const node = await secured(t);
+  const page = await loaded(t, chromium, other.localhost, node.https, trusting);
+  // The stream and the gets of `fetch` share a connection.
+  await watch(page, node.https, "key", { transport: "events" });
+  await node.waiters(1);
+  const flooded = async () => (await node.metric(`holdfast_dropped_total{reason="flood"}`)) === 1;
+  for (let round = 0; !(await flooded()); round++) {
+    assert.ok(round < 100, "no flood");
+    await page.evaluate(
+      ({ base, round }) => {
+        window.all = new AbortController();
+        for (let n = 0; n < 50; n++) fetch(`${base}/status/get?key=${round}-${n}`, { signal: all.signal }).catch(() => {});
+      },
+      { base: node.https, round },
+    );
+    await until("they are held", async () => (await node.metric("holdfast_waiters")) >= 50 || flooded());
+    await page.evaluate(() => all.abort());
+    await until("they have left", async () => (await node.metric("holdfast_waiters")) <= 1);
+  }
+  await node.set("key", "1", `,"final":true`);
+  assert.deepEqual(await values(page, 1), [1]);
+  await state(page, "stopped");
+  await node.waiters(0);
+});
+
 test("pages_hear_on_through_a_drain_of_their_node_and_lose_no_status", limit, async (t) => {
   const store = await redis({ t });
   const args = ["--redis", store.url];
@@ -253,8 +279,8 @@ test("pages_hear_on_through_a_drain_of_their_node_and_lose_no_status", limit, as
     for (const { key } of watches) await second.set(key, String(step));
     sent_away = await first.metric(`holdfast_gets_total{outcome="retry"}`).catch(() => sent_away);
   }
-  // The held scripts, and no other: the next ones came on another connection, at once.
-  assert.equal(sent_away, 3);
+  // Each script at most once: its next get came on another connection, at once. One that the set answered first was not.
+  assert.ok(sent_away <= 3, `${sent_away} were sent away`);
   assert.equal(await over, 0);
   step += 1;
   for (const { key } of watches) await second.set(key, String(step), `,"final":true`);
