@@ -16,6 +16,9 @@
 //!    delivers the status writes the answer, or the connection's own task does: see
 //!    [`runtime::right_to_answer`].
 //!
+//! Over HTTP/2, [`net::http2_connection`] has h2 parse the requests of a connection. A get is then
+//! parked on its stream ([`net::http2`]), and the connection goes on with the others.
+//!
 //! Then hyper reads the next request of the connection. An event stream ([`page::events`]) waits
 //! again and again instead, and writes each status to its connection ([`net::flow`]). So does a
 //! WebSocket ([`page::socket`]) for each of its keys, by messages ([`net::socket`]).

@@ -107,6 +107,14 @@ export async function program({ t, args = [] } = {}) {
   };
   await ready("it says that it is ready", answers, () => log.join("\n"));
 
+  /** Returns the value of a metric, which is named with its labels as in `/metrics`. */
+  const metric = async (name) => {
+    const lines = (await (await fetch(`${addresses.internal}/metrics`)).text()).split("\n");
+    const line = lines.find((line) => line.startsWith(`${name} `));
+    if (!line) throw new Error(`no metric ${name}`);
+    return Number(line.slice(name.length));
+  };
+
   return {
     ...addresses,
     /** The arguments for a program that takes the place of this one. */
@@ -129,11 +137,8 @@ export async function program({ t, args = [] } = {}) {
     },
     forget: (key) => fetch(`${addresses.internal}/keys/${encodeURIComponent(key)}`, { method: "DELETE" }),
     /** Waits until exactly `count` gets are held. */
-    waiters: (count) =>
-      until(`holdfast_waiters is ${count}`, async () => {
-        const metrics = await (await fetch(`${addresses.internal}/metrics`)).text();
-        return new RegExp(`^holdfast_waiters ${count}$`, "m").test(metrics);
-      }),
+    waiters: (count) => until(`holdfast_waiters is ${count}`, async () => (await metric("holdfast_waiters")) === count),
+    metric,
   };
 }
 

@@ -7,6 +7,8 @@ import { connect, createServer } from "node:net";
 export async function relay(t, upstream) {
   const self = {
     url: "",
+    /** The server of new connections. */
+    upstream,
     /** The request lines that came, without the version of HTTP. */
     asked: [],
     /** Returns the number of requests for a route that came. */
@@ -20,7 +22,7 @@ export async function relay(t, upstream) {
   };
   const connections = new Set();
   const server = createServer((page) => {
-    const { hostname, port } = new URL(upstream);
+    const { hostname, port } = new URL(self.upstream);
     const one = { page, server: connect(port, hostname), isFrozen: false };
     connections.add(one);
     page.on("data", (bytes) => {
