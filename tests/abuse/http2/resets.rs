@@ -1,0 +1,148 @@
+//! Requests that are taken back: all at once ("rapid reset", CVE-2023-44487), and while they are
+//! held.
+
+use holdfast_testkit::http2::{CANCEL, RST_STREAM, frame};
+use holdfast_testkit::{Http2, eventually};
+
+use super::{FLOOD_BYTES, Http2Node, Witness, is_flood};
+
+/// Returns the bytes of requests that are each taken back at once.
+fn taken_back(client: &mut Http2, target: &str, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        let (stream, get) = client.get_bytes(target);
+        bytes.extend(get);
+        bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn ten_thousand_requests_that_are_taken_back_at_once_end_their_connections_and_cost_nothing()
+{
+    let node = Http2Node::start(&[]).await;
+    node.serves("before").await;
+    let before = node.node.own_bytes();
+    let witness = Witness::of(&node).await;
+    let targets = [
+        "/status/get?key=k",
+        "/status/get?key=k&wait=0",
+        "/status/events?key=k",
+        "/nowhere",
+    ];
+    for (round, target) in targets.into_iter().enumerate() {
+        let mut client = node.open().await;
+        client.ping().await;
+        let bytes = taken_back(&mut client, target, 10_000);
+        // The node ends the connection before it has taken them all.
+        client.try_send_bytes(bytes).await;
+        is_flood(&client.end().await);
+        node.wait_dropped("flood", (round + 1) as f64).await;
+        witness.is_served().await;
+        node.node.wait_key_waiters("k", 0).await;
+    }
+    witness.end().await;
+    node.quiet().await;
+    let grown = node.node.own_bytes().saturating_sub(before);
+    assert!(grown < FLOOD_BYTES, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn pairs_that_come_one_by_one_are_a_flood_too() {
+    // Each is accepted before it is taken back, so that h2 does not count it.
+    let node = Http2Node::start(&[]).await;
+    for target in ["/status/get?key=k", "/status/events?key=k"] {
+        let before = node.dropped("flood").await;
+        let mut client = node.open().await;
+        let mut is_open = true;
+        for _ in 0..10_000 {
+            let bytes = taken_back(&mut client, target, 1);
+            if !client.try_send_bytes(bytes).await {
+                is_open = false;
+                break;
+            }
+        }
+        assert!(!is_open, "{target}: ten thousand were taken");
+        client.end().await;
+        node.wait_dropped("flood", before + 1.0).await;
+        node.node.wait_key_waiters("k", 0).await;
+    }
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn a_hundred_held_gets_may_be_taken_back_at_once_and_the_connection_goes_on() {
+    let node = Http2Node::start(&[]).await;
+    let mut client = node.open().await;
+    let mut streams = node.hold_many(&mut client, "k", 99).await;
+    let kept = node.hold_on(&mut client, "kept").await;
+    for stream in streams.drain(..) {
+        client.take_back(stream).await;
+    }
+    node.node.wait_key_waiters("k", 0).await;
+    assert_eq!(node.gets("left").await, 99.0);
+    assert_eq!(node.dropped("flood").await, 0.0);
+    // The one that was kept is answered, and others may follow.
+    node.answers(&mut client, kept, "kept").await;
+    let next = node.hold_on(&mut client, "next").await;
+    node.answers(&mut client, next, "next").await;
+    drop(client);
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn held_gets_that_are_taken_back_faster_than_ten_a_second_end_their_connection() {
+    let node = Http2Node::start(&[]).await;
+    let mut other = node.open().await;
+    let held = node.hold_on(&mut other, "other").await;
+    let mut client = node.open().await;
+    let mut taken_back = 0;
+    while node.dropped("flood").await == 0.0 {
+        assert!(taken_back < 2_000, "{taken_back} were taken back");
+        let stream = client.status("key=k").await;
+        // A connection at its end does not hold it any more.
+        let is_held =
+            async || node.node.key_waiters("k").await == 1 || node.dropped("flood").await > 0.0;
+        eventually(is_held, "held").await;
+        if !client
+            .try_send_bytes(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()))
+            .await
+        {
+            break;
+        }
+        taken_back += 1;
+        node.node.wait_key_waiters("k", 0).await;
+    }
+    assert!(taken_back >= 100, "{taken_back} were taken back");
+    is_flood(&client.end().await);
+    node.wait_dropped("flood", 1.0).await;
+    // Another connection of the same client's does not suffer.
+    node.answers(&mut other, held, "other").await;
+    drop((client, other));
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_held_gets_that_are_taken_back_leave_nothing() {
+    let node = Http2Node::start(&[]).await;
+    let round = async |connections: usize| {
+        for _ in 0..connections {
+            let mut client = node.open().await;
+            // As many as the node still takes for no flood.
+            let streams = node.hold_many(&mut client, "k", 100).await;
+            for stream in streams {
+                client.take_back(stream).await;
+            }
+            node.node.wait_key_waiters("k", 0).await;
+        }
+        node.quiet().await;
+        node.node.own_bytes()
+    };
+    let before = round(20).await;
+    let after = round(100).await;
+    assert_eq!(node.gets("left").await, 12_000.0);
+    assert_eq!(node.dropped("flood").await, 0.0);
+    let grown = after.saturating_sub(before);
+    // Far less than a hundred bytes for each.
+    assert!(grown < 1_500_000, "{grown} bytes more");
+}
