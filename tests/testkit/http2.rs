@@ -171,14 +171,7 @@ impl Http2 {
     /// # Panics
     /// If the node does not choose HTTP/2.
     pub async fn over(socket: TcpStream) -> Self {
-        socket.set_nodelay(true).expect("a socket");
-        let mut config = tls::client(rustls::ALL_VERSIONS).await;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let name = ServerName::try_from(HOST).expect("a host");
-        let connector = TlsConnector::from(Arc::new(config));
-        let stream = within(connector.connect(name, socket), "a handshake").await;
-        let chosen = stream.get_ref().1.alpn_protocol();
-        assert_eq!(chosen, Some(b"h2".as_slice()), "the node has HTTP/2");
+        let stream = handshake(socket).await;
         Self {
             stream,
             unread: Vec::new(),
@@ -365,9 +358,11 @@ impl Http2 {
         }
     }
 
-    /// Sends close_notify, and closes the sending side of TCP.
+    /// Sends close_notify, and closes the sending side of TCP, unless the connection has ended.
     pub async fn half_close(&mut self) {
-        within(self.stream.shutdown(), "to shut down writing").await;
+        let closed = timeout(self.patience, self.stream.shutdown()).await;
+        // An error means that the node was first.
+        let _ = closed.expect("in time");
     }
 
     /// Ends the connection by a TCP reset.
@@ -451,6 +446,22 @@ impl Http2 {
             _ => {}
         }
     }
+}
+
+/// Begins TLS on a connection, and chooses HTTP/2.
+///
+/// # Panics
+/// If the node does not.
+pub async fn handshake(socket: TcpStream) -> TlsStream<TcpStream> {
+    socket.set_nodelay(true).expect("a socket");
+    let mut config = tls::client(rustls::ALL_VERSIONS).await;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from(HOST).expect("a host");
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = within(connector.connect(name, socket), "a handshake").await;
+    let chosen = stream.get_ref().1.alpn_protocol();
+    assert_eq!(chosen, Some(b"h2".as_slice()), "the node has HTTP/2");
+    stream
 }
 
 /// Returns the bytes of a frame.
