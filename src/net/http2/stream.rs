@@ -24,7 +24,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http_body_util::BodyExt;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, STRICT_TRANSPORT_SECURITY,
+    CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, STRICT_TRANSPORT_SECURITY, UPGRADE,
 };
 use hyper::http::response::Parts;
 use hyper::{Method, StatusCode};
@@ -151,7 +151,9 @@ impl Http2Stream {
         let Answer::Awaited { mut reply, .. } = replace(&mut self.answer, Answer::Ended) else {
             return;
         };
-        // HTTP/2 has its own way to say that a connection ends.
+        // HTTP/2 has its own way to say that a connection ends, and no other protocols. h2 refuses a
+        // head with these fields.
+        head.headers.remove(UPGRADE);
         if head.headers.remove(CONNECTION) == Some(CLOSE) {
             self.place.streams.close();
         }
@@ -312,6 +314,12 @@ impl Carrier for Http2Stream {
         if has_length(head.status) {
             let length = HeaderValue::from(body.len());
             head.headers.insert(CONTENT_LENGTH, length);
+        }
+        if let Answer::Awaited {
+            has_body: false, ..
+        } = self.answer
+        {
+            body.clear();
         }
         self.send_head(head, body.is_empty());
         let Answer::Begun(stream, unsent) = &mut self.answer else {
