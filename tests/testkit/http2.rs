@@ -352,6 +352,11 @@ impl Http2 {
     /// If it does not come in time.
     pub async fn end(&mut self) -> Http2End {
         while self.read().await.is_some() {}
+        // A reset may come behind close_notify.
+        let mut rest = Vec::new();
+        let socket = &mut self.stream.get_mut().0;
+        let read = timeout(self.patience, socket.read_to_end(&mut rest)).await;
+        self.is_cut |= read.expect("the end in time").is_err();
         Http2End {
             go_away: self.go_away,
             is_cut: self.is_cut,

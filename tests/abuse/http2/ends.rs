@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use holdfast_testkit::http2::{
-    CANCEL, GOAWAY, HEADERS, NO_ERROR, PING, PREFACE, SETTINGS, frame, settings,
+    CANCEL, GOAWAY, HEADERS, NO_ERROR, PING, PREFACE, PROTOCOL_ERROR, SETTINGS, frame, settings,
 };
 use holdfast_testkit::{Address, Conn, Http2, eventually, request};
 
@@ -46,8 +46,8 @@ impl Moment {
 
     async fn of(self, node: &Http2Node) -> Http2 {
         let mut client = Http2::silent(node.address).await;
-        // An answer to the settings of the node would come before the preface.
-        client.acknowledges = !matches!(self, Self::Silent | Self::HalfPreface);
+        // An answer to the settings of the node would come before the preface, or within a frame.
+        client.acknowledges = matches!(self, Self::Answered | Self::Held | Self::Stuck);
         match self {
             Self::Silent => return client,
             Self::HalfPreface => {
@@ -146,13 +146,27 @@ async fn what_is_no_preface_ends_the_connection_at_once() {
             since.elapsed() < Duration::from_secs(5),
             "{round}: only in time"
         );
-        assert_eq!(
-            node.dropped("bad_head").await,
-            (round + 1) as f64,
-            "{round}"
-        );
+        node.wait_dropped("bad_head", (round + 1) as f64).await;
     }
     assert_eq!(node.node.key_waiters("k").await, 0);
+    node.quiet().await;
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_is_told_so_also_if_it_sends_on() {
+    let node = Http2Node::start(&[]).await;
+    for _ in 0..10 {
+        let mut client = node.open().await;
+        let held = node.hold_on(&mut client, "k").await;
+        // A frame of settings has no stream. The node reads none of what follows.
+        let wrong = frame(SETTINGS, 0, 1, &[]);
+        let more = frame(PING, 0, 0, b"8 bytes!").repeat(6_000);
+        client.try_send_bytes([wrong, more].concat()).await;
+        let end = client.end().await;
+        assert_eq!(end.go_away, Some((held, PROTOCOL_ERROR)), "{end:?}");
+        node.node.wait_key_waiters("k", 0).await;
+    }
+    node.wait_dropped("bad_head", 10.0).await;
     node.quiet().await;
 }
 
