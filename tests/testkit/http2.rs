@@ -559,10 +559,10 @@ fn huffman_digits(bytes: &[u8]) -> String {
         "00000", "00001", "00010", "011001", "011010", "011011", "011100", "011101", "011110",
         "011111",
     ];
-    let mut next = || {
+    let next = || {
         let digit = codes.iter().position(|code| rest.starts_with(code))?;
         rest = &rest[codes[digit].len()..];
         Some(digit.to_string())
     };
-    std::iter::from_fn(|| next()).take(3).collect()
+    std::iter::from_fn(next).take(3).collect()
 }

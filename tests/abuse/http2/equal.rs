@@ -14,6 +14,9 @@ use holdfast_testkit::{Conn, PATIENCE, Response, http2, now_ms, request};
 
 use super::Http2Node;
 
+/// A request: its method, its target and its fields.
+type Asked<'a> = (&'a str, String, Vec<(&'a str, &'a str)>);
+
 /// Connects as a browser does.
 async fn connect(address: SocketAddr) -> SendRequest<bytes::Bytes> {
     let socket = TcpStream::connect(address).await.expect("accepted");
@@ -80,7 +83,7 @@ async fn each_answer_has_the_status_the_fields_and_the_bytes_that_it_has_without
     node.node.set_ok("k", r#"{"a":[1,2,"</script>"]}"#).await;
     let ahead = now_ms() + 600_000;
     let origin = ("origin", "https://page.example.com");
-    let asked: Vec<(&str, String, Vec<(&str, &str)>)> = vec![
+    let asked: Vec<Asked<'_>> = vec![
         ("GET", "/status/get?key=k".into(), vec![]),
         ("GET", "/status/get?key=long".into(), vec![]),
         ("GET", "/status/get?key=long&callback=cb".into(), vec![]),
