@@ -294,6 +294,14 @@ impl Flow {
         Poll::Ready(())
     }
 
+    /// Waits until an answer on a stream of HTTP/2 that has ended is sent, or its reader has taken too
+    /// long.
+    pub(crate) async fn send_rest(self: Box<Self>, timer: &mut Timer) {
+        if let Sink::Stream(stream) = self.sink {
+            stream.send_rest(None, timer).await;
+        }
+    }
+
     /// Ends a connection that broke. Returns the reason if the node ended it, or `why` if that is
     /// given already.
     pub(crate) async fn end_broken(

@@ -33,7 +33,7 @@ use crate::net::clients::Client;
 use crate::net::closing::{Course, LAST_HEAD, Watch};
 use crate::net::connection::{Handling, MAX_HEAD_BYTES, Shared};
 use crate::net::flow::{Ended, Flow};
-use crate::net::http2::stream::{Http2Stream, WRITE_BYTES, write_slowly};
+use crate::net::http2::stream::{Http2Stream, Piece, send_rest};
 use crate::net::http2::streams::{MAX_STREAMS, Streams};
 use crate::net::parked::{self, Carrier, Parked, Then};
 use crate::net::stream::Stream;
@@ -92,7 +92,13 @@ where
             stream.linger().await;
             why
         }
-        Err(None) => stream.end_if_bad_tls().await,
+        Err(None) => {
+            let why = stream.end_if_bad_tls().await;
+            if why.is_none() {
+                stream.linger().await;
+            }
+            why
+        }
         Err(why) => why,
     }
 }
@@ -114,7 +120,7 @@ where
 {
     let phase = socket.phase();
     let mut stop = Watch::new(Arc::clone(&shared.stop));
-    let handshake = settings().handshake::<_, Bytes>(socket);
+    let handshake = settings().handshake::<_, Piece>(socket);
     let handshake = tokio::select! {
         handshake = handshake => handshake,
         () = sleep(shared.timeouts.head) => return Ok(Some(DropReason::HeadTimeout)),
@@ -131,7 +137,7 @@ where
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, reply)))) => {
                     end.has_asked = true;
-                    let stream = Http2Stream::new(reply, streams);
+                    let stream = Http2Stream::new(reply, request.method(), streams);
                     let shared = Arc::clone(shared);
                     tokio::spawn(answer(Box::new(Begun {
                         request,
@@ -267,17 +273,24 @@ where
     F: Future<Output = Response> + Send + 'static,
     P: parked::Request,
 {
+    let mut begun = begun;
+    if begun.stream.has_no_room() && Box::pin(begun.stream.wait_for_room()).await {
+        return;
+    }
     match begin(*begun) {
         Work::Hold(parked) => {
             let mut wakes = parked.with_carrier(|stream| stream.streams().wakes());
             P::hold(&parked, &mut wakes).await;
-            if let Then::Write(left) = parked.work_left() {
-                let streams = parked.with_carrier(|stream| stream.streams());
-                let poll_write = |bytes: &[u8], cx: &mut Context<'_>| {
-                    parked.with_carrier(|stream| stream.poll_write(bytes, true, cx))
-                };
-                Box::pin(write_slowly(left, &streams, &mut wakes.timer, poll_write)).await;
-            }
+            let left = match parked.work_left() {
+                Then::Write(left) => Some(left),
+                Then::Rest => None,
+                Then::Close | Then::Drop => return,
+            };
+            let streams = parked.with_carrier(|stream| stream.streams());
+            let rest = send_rest(left, &streams, &mut wakes.timer, |poll| {
+                parked.with_carrier(poll);
+            });
+            Box::pin(rest).await;
         }
         Work::Other(work) => work.await,
     }
@@ -304,12 +317,13 @@ where
         Handling::Flow(endless) => {
             let wakes = stream.streams().wakes();
             let run = endless.run(Flow::on_stream(stream, shared.timeouts.write), wakes);
-            let count = move |ended| {
-                if let Ended::Broken(_, why) = ended {
-                    shared.metrics.refused(None, why);
+            let finish = async move {
+                match run.await {
+                    Ended::Whole(flow, mut wakes) => flow.send_rest(&mut wakes.timer).await,
+                    Ended::Broken(_, why) => shared.metrics.refused(None, why),
                 }
             };
-            Work::Other(run.map(count).boxed())
+            Work::Other(finish.boxed())
         }
         Handling::Answer(answer) => {
             let write = async move {
@@ -318,12 +332,12 @@ where
                     response = answer => response,
                     () = stream.left() => return,
                 };
-                if let Then::Write(left) = stream.write(response) {
-                    let streams = stream.streams();
-                    let poll_write =
-                        |bytes: &[u8], cx: &mut Context<'_>| stream.poll_write(bytes, true, cx);
-                    write_slowly(left, &streams, &mut Timer::default(), poll_write).await;
-                }
+                let left = match stream.write(response) {
+                    Then::Write(left) => Some(left),
+                    Then::Rest => None,
+                    Then::Close | Then::Drop => return,
+                };
+                stream.send_rest(left, &mut Timer::default()).await;
             };
             Work::Other(write.boxed())
         }
@@ -354,7 +368,8 @@ fn settings() -> Builder {
     settings
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32)
-        .max_send_buffer_size(WRITE_BYTES)
+        // The windows limit what it is given.
+        .max_send_buffer_size(u32::MAX as usize)
         .header_table_size(0)
         .max_local_error_reset_streams(Some(MAX_MISTAKES))
         .max_concurrent_reset_streams(REMEMBERED)

@@ -4,22 +4,31 @@
 //! # Windows
 //! A client says by windows how many bytes of an answer it takes. h2 would take more, and keep them
 //! for as long as the client likes. So it is given only what the windows have room for. What waits
-//! for room is kept here, where its bytes and its time have a limit.
+//! for room is kept here, and its time has a limit. While much is kept, further requests of the
+//! connection wait.
+//!
+//! h2 may also be unable to send what it was given: the socket takes no more, or the client has made
+//! its windows smaller meanwhile. So [`Unsent`] counts these bytes, and they have the same limit of
+//! time.
 
 use std::future::poll_fn;
 use std::io;
 use std::mem::replace;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http_body_util::BodyExt;
-use hyper::StatusCode;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, STRICT_TRANSPORT_SECURITY, UPGRADE,
+};
 use hyper::http::response::Parts;
+use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::streams::{Place, Streams};
@@ -30,8 +39,9 @@ use crate::net::parked::{Carrier, Then, Unwritten};
 use crate::net::stream::Beyond;
 use crate::runtime::lazy_timer::Timer;
 
-/// The most bytes of an answer that h2 is given at once. It keeps them until the socket takes them.
-pub(in crate::net) const WRITE_BYTES: usize = 16 * 1024;
+/// The bytes of an answer that h2 has not sent yet, from which on it is given no more of those that
+/// had to wait. So a stream of events that is not read does not grow in h2.
+const MAX_UNSENT: usize = 16 * 1024;
 
 /// A stream of HTTP/2.
 #[derive(Debug)]
@@ -43,17 +53,90 @@ pub(crate) struct Http2Stream {
 /// How far the answer is.
 #[derive(Debug)]
 enum Answer {
-    /// It has not begun.
-    Awaited(SendResponse<Bytes>),
-    Begun(SendStream<Bytes>),
-    /// All of it was given to h2, or the stream has ended before.
+    /// It has not begun. `has_body` is false if the request is a HEAD.
+    Awaited {
+        reply: SendResponse<Piece>,
+        has_body: bool,
+    },
+    Begun(SendStream<Piece>, Arc<Unsent>),
+    /// All of it was given to h2.
+    Given(SendStream<Piece>, Arc<Unsent>),
+    /// It has no bytes, or the stream has ended before.
     Ended,
 }
 
-impl Http2Stream {
-    pub(in crate::net) fn new(reply: SendResponse<Bytes>, streams: &Arc<Streams>) -> Self {
+/// The number of bytes of an answer that h2 was given and has not sent.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: AtomicUsize,
+    /// The task of the stream.
+    task: AtomicWaker,
+}
+
+impl Unsent {
+    /// Returns the number of bytes, and wakes the task when it is less.
+    fn poll_bytes(&self, cx: &Context<'_>) -> usize {
+        self.task.register(cx.waker());
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Notes that bytes were sent, or dropped because their stream has ended.
+    fn note_sent(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            self.task.wake();
+        }
+    }
+}
+
+/// Bytes of an answer, as h2 is given them.
+#[derive(Debug)]
+pub(in crate::net) struct Piece {
+    bytes: Bytes,
+    unsent: Arc<Unsent>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, unsent: &Arc<Unsent>) -> Self {
+        unsent.bytes.fetch_add(bytes.len(), Ordering::SeqCst);
         Self {
-            answer: Answer::Awaited(reply),
+            bytes,
+            unsent: Arc::clone(unsent),
+        }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.unsent.note_sent(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.unsent.note_sent(self.bytes.len());
+    }
+}
+
+impl Http2Stream {
+    /// Returns the stream of a request with this method.
+    pub(in crate::net) fn new(
+        reply: SendResponse<Piece>,
+        method: &Method,
+        streams: &Arc<Streams>,
+    ) -> Self {
+        let has_body = method != Method::HEAD;
+        Self {
+            answer: Answer::Awaited { reply, has_body },
             place: Place::new(streams),
         }
     }
@@ -66,10 +149,12 @@ impl Http2Stream {
     }
 
     fn send_head(&mut self, mut head: Parts, is_all: bool) {
-        let Answer::Awaited(mut reply) = replace(&mut self.answer, Answer::Ended) else {
+        let Answer::Awaited { mut reply, .. } = replace(&mut self.answer, Answer::Ended) else {
             return;
         };
-        // HTTP/2 has its own way to say that a connection ends.
+        // HTTP/2 has its own way to say that a connection ends, and no other protocols. h2 refuses a
+        // head with these fields.
+        head.headers.remove(UPGRADE);
         if head.headers.remove(CONNECTION) == Some(CLOSE) {
             self.place.streams.close();
         }
@@ -82,7 +167,7 @@ impl Http2Stream {
         if let Ok(body) = reply.send_response(response, is_all)
             && !is_all
         {
-            self.answer = Answer::Begun(body);
+            self.answer = Answer::Begun(body, Arc::default());
         }
     }
 
@@ -98,9 +183,11 @@ impl Http2Stream {
 
     /// Ends the answer behind the bytes that were written.
     pub(crate) fn end(&mut self) {
-        if let Answer::Begun(mut body) = replace(&mut self.answer, Answer::Ended) {
+        if let Answer::Begun(mut body, unsent) = replace(&mut self.answer, Answer::Ended)
             // Fails only if the stream has ended.
-            let _ = body.send_data(Bytes::new(), true);
+            && body.send_data(Piece::new(Bytes::new(), &unsent), true).is_ok()
+        {
+            self.answer = Answer::Given(body, unsent);
         }
     }
 
@@ -116,46 +203,68 @@ impl Http2Stream {
         ends: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let Answer::Begun(body) = &mut self.answer else {
+        let Answer::Begun(body, unsent) = &mut self.answer else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
+        if unsent.poll_bytes(cx) >= MAX_UNSENT {
+            return Poll::Pending;
+        }
         if body.capacity() == 0 {
-            body.reserve_capacity(bytes.len().min(WRITE_BYTES));
+            body.reserve_capacity(bytes.len().min(MAX_UNSENT));
         }
         while body.capacity() == 0 {
             match body.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(_)) | None) => {
+                    // Counts the request if the client has taken it back.
+                    let _ = self.poll_left(cx);
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
                 Poll::Pending => {
-                    if self.place.keep(bytes.len()) {
-                        return Poll::Pending;
-                    }
-                    self.reset(Reason::ENHANCE_YOUR_CALM);
-                    return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+                    self.place.keep(bytes.len());
+                    return Poll::Pending;
                 }
             }
         }
         let written = bytes.len().min(body.capacity());
         let ends = ends && written == bytes.len();
-        let sent = body.send_data(Bytes::copy_from_slice(&bytes[..written]), ends);
-        if sent.is_err() {
+        let piece = Piece::new(Bytes::copy_from_slice(&bytes[..written]), unsent);
+        if body.send_data(piece, ends).is_err() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         self.place.keep(bytes.len() - written);
         if ends {
-            self.answer = Answer::Ended;
+            self.note_all_given();
         }
         Poll::Ready(Ok(written))
+    }
+
+    fn note_all_given(&mut self) {
+        self.answer = match replace(&mut self.answer, Answer::Ended) {
+            Answer::Begun(body, unsent) => Answer::Given(body, unsent),
+            other => other,
+        };
+    }
+
+    /// Becomes ready when fewer bytes of the answer than `before` are unsent. Returns their number.
+    fn poll_unsent(&self, before: usize, cx: &Context<'_>) -> Poll<usize> {
+        let left = match &self.answer {
+            Answer::Begun(_, unsent) | Answer::Given(_, unsent) => unsent.poll_bytes(cx),
+            Answer::Awaited { .. } | Answer::Ended => 0,
+        };
+        if left == 0 || left < before {
+            Poll::Ready(left)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Becomes ready when the client has taken the request back, or left.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.answer {
-            Answer::Awaited(reply) => ready!(reply.poll_reset(cx)),
-            Answer::Begun(body) => ready!(body.poll_reset(cx)),
-            Answer::Ended => return Poll::Ready(()),
+            Answer::Awaited { reply, .. } => ready!(reply.poll_reset(cx)),
+            Answer::Begun(body, _) => ready!(body.poll_reset(cx)),
+            Answer::Given(..) | Answer::Ended => return Poll::Ready(()),
         };
         self.answer = Answer::Ended;
         // Otherwise the connection has ended.
@@ -173,10 +282,37 @@ impl Http2Stream {
         poll_fn(|cx| self.poll_left(cx)).await;
     }
 
+    /// Waits until the connection keeps so little that it may have further answers. Returns whether the
+    /// client has taken the request back meanwhile, or left.
+    pub(in crate::net) async fn wait_for_room(&mut self) -> bool {
+        poll_fn(|cx| {
+            if self.place.streams.poll_room(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            self.poll_left(cx).map(|()| true)
+        })
+        .await
+    }
+
+    /// Returns whether the request has to wait for room.
+    pub(in crate::net) fn has_no_room(&self) -> bool {
+        !self.place.streams.has_room()
+    }
+
+    /// Has h2 send the rest of the answer, as [`send_rest`] does.
+    pub(in crate::net) async fn send_rest(
+        mut self,
+        left: Option<Box<Unwritten>>,
+        timer: &mut Timer,
+    ) {
+        let streams = self.streams();
+        send_rest(left, &streams, timer, |poll| poll(&mut self)).await;
+    }
+
     fn reset(&mut self, reason: Reason) {
         match replace(&mut self.answer, Answer::Ended) {
-            Answer::Awaited(mut reply) => reply.send_reset(reason),
-            Answer::Begun(mut body) => body.send_reset(reason),
+            Answer::Awaited { mut reply, .. } => reply.send_reset(reason),
+            Answer::Begun(mut body, _) | Answer::Given(mut body, _) => body.send_reset(reason),
             Answer::Ended => {}
         }
     }
@@ -196,29 +332,33 @@ impl Carrier for Http2Stream {
             let length = HeaderValue::from(body.len());
             head.headers.insert(CONTENT_LENGTH, length);
         }
+        if let Answer::Awaited {
+            has_body: false, ..
+        } = self.answer
+        {
+            body.clear();
+        }
         self.send_head(head, body.is_empty());
-        let Answer::Begun(stream) = &mut self.answer else {
+        let Answer::Begun(stream, unsent) = &mut self.answer else {
             return if body.is_empty() {
                 Then::Rest
             } else {
                 Then::Drop
             };
         };
-        stream.reserve_capacity(body.len().min(WRITE_BYTES));
+        stream.reserve_capacity(body.len());
         let now = body.split_to(stream.capacity().min(body.len()));
         let is_all = body.is_empty();
-        if (!now.is_empty() || is_all) && stream.send_data(now, is_all).is_err() {
+        let now = Piece::new(now, unsent);
+        if (now.has_remaining() || is_all) && stream.send_data(now, is_all).is_err() {
             self.answer = Answer::Ended;
             return Then::Drop;
         }
         if is_all {
-            self.answer = Answer::Ended;
+            self.note_all_given();
             return Then::Rest;
         }
-        if !self.place.keep(body.len()) {
-            self.reset(Reason::ENHANCE_YOUR_CALM);
-            return Then::Drop;
-        }
+        self.place.keep(body.len());
         Then::Write(Box::new(Unwritten {
             bytes: body.into(),
             closes: false,
@@ -230,28 +370,44 @@ impl Carrier for Http2Stream {
     }
 }
 
-/// Writes the rest of an answer by `poll_write`, as long as the reader takes some of it within each
-/// write timeout. After that, the stream is reset when it is dropped.
-pub(in crate::net) async fn write_slowly(
-    left: Box<Unwritten>,
+/// Has h2 send the rest of an answer, as long as the reader takes some of it within each write
+/// timeout. Resets the stream otherwise. `with_stream` calls its argument with the stream.
+pub(in crate::net) async fn send_rest(
+    left: Option<Box<Unwritten>>,
     streams: &Streams,
     timer: &mut Timer,
-    mut poll_write: impl FnMut(&[u8], &mut Context<'_>) -> Poll<io::Result<usize>>,
+    mut with_stream: impl FnMut(&mut dyn FnMut(&mut Http2Stream)),
 ) {
-    let mut bytes = &*left.bytes;
-    while !bytes.is_empty() {
+    let mut bytes = left.as_ref().map_or(&[][..], |left| &left.bytes);
+    let mut unsent = usize::MAX;
+    // The first look only sets `unsent`.
+    while unsent > 0 {
         let deadline = Instant::now() + streams.write_timeout();
-        let written = poll_fn(|cx| {
-            if let Poll::Ready(written) = poll_write(bytes, cx) {
-                return Poll::Ready(Some(written));
+        let sent = poll_fn(|cx| {
+            let mut sent = Poll::Pending;
+            with_stream(&mut |stream| {
+                sent = if bytes.is_empty() {
+                    stream.poll_unsent(unsent, cx).map(|left| {
+                        unsent = left;
+                        Ok(0)
+                    })
+                } else {
+                    stream.poll_write(bytes, true, cx)
+                };
+            });
+            if let Poll::Ready(sent) = sent {
+                return Poll::Ready(Some(sent));
             }
             timer.poll(deadline, cx).map(|()| None)
         });
-        match written.await {
+        match sent.await {
             Some(Ok(written)) => bytes = &bytes[written..],
             // The client has left, or the stream is reset already.
             Some(Err(_)) => return,
-            None => return streams.note_slow_reader(),
+            None => {
+                with_stream(&mut |stream| stream.reset(Reason::CANCEL));
+                return streams.note_slow_reader();
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The state that a connection of HTTP/2 shares with its streams.
 
+use std::mem::{replace, take};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -22,8 +24,8 @@ pub(in crate::net) const MAX_STREAMS: u32 = 100;
 /// three times a second. See CVE-2023-44487 ("rapid reset").
 const RESETS: f64 = 500.0;
 const RESETS_PER_SECOND: f64 = 20.0;
-/// The most bytes of answers that a connection keeps because the client's windows have no room for
-/// them.
+/// The bytes of answers that a connection keeps because the client's windows have no room for them,
+/// from which on its further requests wait.
 const MAX_KEPT_BYTES: usize = 256 * 1024;
 
 /// The state that a connection shares with its streams.
@@ -43,6 +45,8 @@ pub(in crate::net) struct Streams {
     /// Whether the client must send further requests on another connection.
     closes: AtomicBool,
     kept: AtomicUsize,
+    /// The tasks of requests that wait until less is kept.
+    waiting: Mutex<Vec<Waker>>,
     resets: Mutex<Resets>,
     /// The task of the connection.
     task: AtomicWaker,
@@ -97,6 +101,7 @@ impl Streams {
             idle_since: Mutex::new(Instant::now()),
             closes: AtomicBool::new(false),
             kept: AtomicUsize::new(0),
+            waiting: Mutex::default(),
             resets: Mutex::new(Resets::new()),
             task: AtomicWaker::new(),
         })
@@ -148,6 +153,21 @@ impl Streams {
         self.closes.load(Ordering::SeqCst)
     }
 
+    /// Returns whether so little is kept that there is room for further answers.
+    pub(in crate::net) fn has_room(&self) -> bool {
+        self.kept.load(Ordering::SeqCst) < MAX_KEPT_BYTES
+    }
+
+    /// Becomes ready when there is room for further answers.
+    pub(in crate::net) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waiting = lock(&self.waiting);
+        if self.has_room() {
+            return Poll::Ready(());
+        }
+        waiting.push(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Notes that the client has taken back a request.
     pub(in crate::net) fn note_reset(&self) {
         lock(&self.resets).take();
@@ -179,14 +199,16 @@ impl Place {
         }
     }
 
-    /// Notes how many bytes the stream keeps from here on. Returns whether they have room.
-    pub(in crate::net) fn keep(&mut self, bytes: usize) -> bool {
+    /// Notes how many bytes the stream keeps from here on.
+    pub(in crate::net) fn keep(&mut self, bytes: usize) {
+        let had = replace(&mut self.kept, bytes);
         let all = &self.streams.kept;
-        let before = all.fetch_add(bytes, Ordering::SeqCst);
-        all.fetch_sub(self.kept, Ordering::SeqCst);
-        let fits = before + bytes <= MAX_KEPT_BYTES + self.kept;
-        self.kept = bytes;
-        fits
+        all.fetch_add(bytes, Ordering::SeqCst);
+        let before = all.fetch_sub(had, Ordering::SeqCst);
+        if before >= MAX_KEPT_BYTES && self.streams.has_room() {
+            let waiting = take(&mut *lock(&self.streams.waiting));
+            waiting.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -238,16 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_that_streams_keep_together_have_a_limit() {
+    fn further_requests_wait_while_much_is_kept() {
         let streams = streams();
         let (mut one, mut other) = (Place::new(&streams), Place::new(&streams));
-        assert!(one.keep(MAX_KEPT_BYTES - 10) && other.keep(10));
-        assert!(!other.keep(11));
-        assert!(one.keep(MAX_KEPT_BYTES - 11));
-        assert!(other.keep(11));
-        drop(one);
-        assert!(other.keep(MAX_KEPT_BYTES));
-        drop(other);
+        let cx = &mut Context::from_waker(Waker::noop());
+        one.keep(MAX_KEPT_BYTES - 1);
+        assert!(streams.poll_room(cx).is_ready());
+        other.keep(1);
+        assert!(streams.poll_room(cx).is_pending());
+        one.keep(MAX_KEPT_BYTES);
+        assert!(!streams.has_room());
+        one.keep(0);
+        assert!(lock(&streams.waiting).is_empty(), "they were woken");
+        assert!(streams.poll_room(cx).is_ready());
+        drop((one, other));
         assert_eq!(streams.kept.load(Ordering::SeqCst), 0);
         assert!(streams.idle_since().is_some());
     }
