@@ -416,3 +416,26 @@ pub(in crate::net) async fn send_rest(
 fn has_length(status: StatusCode) -> bool {
     !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_unsent_until_h2_has_sent_them_or_dropped_them() {
+        let unsent = Arc::<Unsent>::default();
+        let count =
+            || unsent.poll_bytes(&Context::from_waker(futures_util::task::noop_waker_ref()));
+        let mut one = Piece::new(Bytes::from_static(b"12345"), &unsent);
+        let other = Piece::new(Bytes::from_static(b"678"), &unsent);
+        assert_eq!(count(), 8);
+        one.advance(2);
+        assert_eq!((count(), one.chunk()), (6, &b"345"[..]));
+        drop(other);
+        assert_eq!(count(), 3);
+        one.advance(3);
+        assert_eq!((count(), one.remaining()), (0, 0));
+        drop(one);
+        assert_eq!(count(), 0);
+    }
+}

@@ -334,3 +334,29 @@ async fn a_reader_that_stops_reading_tcp_is_cut_off_and_costs_little() {
     drop(client);
     node.quiet().await;
 }
+
+#[tokio::test]
+async fn a_stream_of_events_that_is_not_read_goes_on_with_the_newest_status() {
+    let node = Http2Node::start(&["--write-timeout", "60s"]).await;
+    let mut client = open_small(&node).await;
+    let stream = client.get("/status/events?key=k").await;
+    node.node.wait_key_waiters("k", 1).await;
+    // Far more than the buffers of the system take, and windows that are no limit.
+    for number in 1..=300 {
+        let value = format!("\"n{number}n{}\"", "x".repeat(50_000));
+        node.node.set_ok("k", &value).await;
+    }
+    let mut events = 0;
+    let mut is_last = false;
+    while !is_last {
+        let piece = read_until(&mut client, |frame| frame.kind == DATA).await;
+        assert_eq!(piece.stream, stream);
+        let text = String::from_utf8(piece.payload).expect("ASCII");
+        events += text.matches("data: ").count();
+        is_last = text.contains("n300n");
+    }
+
+    assert!(events < 140, "{events} events");
+    drop(client);
+    node.quiet().await;
+}
