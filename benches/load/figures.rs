@@ -38,6 +38,20 @@ const FIGURES: &[Figure] = &[
     figure("hold", "memory_bytes", "memory per waiter (PSS)", "B", true),
     figure(
         "hold",
+        "connection_bytes",
+        "memory per connection",
+        "B",
+        true,
+    ),
+    figure(
+        "hold",
+        "stream_bytes",
+        "memory per further stream",
+        "B",
+        true,
+    ),
+    figure(
+        "hold",
         "slab_bytes",
         "kernel slab per waiter, both ends",
         "B",
@@ -170,6 +184,9 @@ pub(crate) fn bars(scenario: &str, name: &str, single: bool) -> Vec<Bar> {
             Bar::Ratio(NCHAN, 1.0 / 4.0),
             Bar::Ratio(PROXIED, 1.0 / 4.0),
         ],
+        ("http2 hold", "connection_bytes") => vec![Bar::AtMost(27_648.0)],
+        ("http2 shared hold", "stream_bytes") => vec![Bar::AtMost(2_048.0)],
+        ("http2 paced" | "http2 shared paced", "cycle_cpu_us") => vec![Bar::Ratio(PROXIED, 0.65)],
         ("tls hold", "connect_cpu_us") => vec![Bar::Ratio(PROXIED, 0.6)],
         ("tls cycle", "cycle_cpu_us") => vec![Bar::Ratio(PLAIN, 1.15)],
         ("tls paced", "cycle_cpu_us") => vec![
