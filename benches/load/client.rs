@@ -173,7 +173,8 @@ impl Client {
     }
 
     /// Replaces the connections that set, none of which has a set under way. A server closes them
-    /// when they are idle for long, and may do so in the moment at which one is used.
+    /// when they are idle for long, as they are until all pages are held, and may do so in the moment
+    /// at which one is used.
     pub(crate) fn renew_setters(&mut self) -> Outcome<()> {
         for at in 0..self.setters.len() {
             self.setters[at].conn = self.open_setter(at)?;

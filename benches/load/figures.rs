@@ -129,6 +129,13 @@ const FIGURES: &[Figure] = &[
         false,
     ),
     figure("paced", "cycle_cpu_us", "CPU per cycle", "us", true),
+    figure(
+        "paced",
+        "worked_bytes",
+        "memory per connection, with statuses",
+        "B",
+        false,
+    ),
     figure("paced", "cycles_per_second", "cycles", "/s", false),
     figure("paced", "wake_p50_us", "wake p50", "us", true),
     figure("paced", "wake_p99_us", "wake p99", "us", true),

@@ -13,8 +13,8 @@ use crate::args::WireName;
 use crate::blocking::wait;
 use crate::wire::Holdfast;
 
-/// More waiters than any run has.
-const MAX_WAITERS: &str = "1000000";
+/// Allows for more waiters than any run has.
+const MANY_WAITERS: [&str; 2] = ["--max-waiters", "1000000"];
 
 /// The program, and the settings that differ between runs.
 pub(super) struct Launch<'a> {
@@ -38,10 +38,11 @@ impl Launch<'_> {
                 ))
             }
             Kind::Cluster => Ok(self.cluster()),
-            Kind::Proxied => self.proxied(false),
-            Kind::ProxiedTls | Kind::ProxiedHttp2 => self.proxied(true),
+            Kind::Proxied => self.proxied(false, &[]),
+            Kind::ProxiedTls => self.proxied(true, &[]),
+            Kind::ProxiedHttp2 => self.proxied(true, &MANY_WAITERS),
             Kind::Tls => self.tls(&[]),
-            Kind::Http2 => self.tls(&["--http2", "--max-waiters", MAX_WAITERS]),
+            Kind::Http2 => self.tls(&[&["--http2"], &MANY_WAITERS[..]].concat()),
             Kind::Counted => Ok(self.introduced(Introduction::Named)),
             Kind::Uncounted => Ok(self.introduced(Introduction::Unnamed)),
         }
@@ -95,9 +96,10 @@ impl Launch<'_> {
 
     /// Starts a node behind nginx. nginx reaches it by a Unix socket, because both are on one
     /// machine.
-    fn proxied(&self, tls: bool) -> Outcome<Server> {
+    fn proxied(&self, tls: bool, args: &[&str]) -> Outcome<Server> {
         let scratch = Scratch::new();
-        let node = self.start(&["--public", &scratch.socket("public.sock")]);
+        let public = scratch.socket("public.sock");
+        let node = self.start(&[&["--public", &public], args].concat());
         let nginx = proxy::start(&node.public, tls)?;
         let internal = node.internal.tcp();
         let (addresses, trusted) = ([nginx.address, internal, internal], nginx.trusted());
