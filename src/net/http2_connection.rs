@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use h2::server::Builder;
+use h2::server::{Builder, Connection};
 use h2::{Reason, RecvStream};
 use hyper::header::{HOST, HeaderValue};
 use tokio::time::{Instant, timeout};
@@ -61,21 +61,22 @@ where
     P: parked::Request,
     O: Send + 'static,
 {
-    async move {
-        let why = speak(stream, &shared).await;
-        shared.metrics.refused(None, why);
-        drop(open);
-    }
-    .boxed()
+    run(stream, shared, open).boxed()
 }
 
-/// Speaks HTTP/2 until the connection ends. Returns the reason if the node ended it before its
-/// client did.
-async fn speak<H, F, P>(stream: Stream, shared: &Arc<Shared<H>>) -> Option<DropReason>
+/// Returns what [`serve`] boxes.
+// It has the socket and what its streams share from the beginning. A function that is given the
+// stream would keep the room of the stream besides.
+fn run<H, F, P, O>(
+    stream: Stream,
+    shared: Arc<Shared<H>>,
+    open: O,
+) -> impl Future<Output = ()> + Send + 'static
 where
     H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
     P: parked::Request,
+    O: Send + 'static,
 {
     let streams = Streams::new(
         stream.client().cloned(),
@@ -85,8 +86,27 @@ where
         Arc::clone(&shared.metrics),
     );
     let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
-    let ended = drive(&mut socket, shared, &streams).await;
-    let (mut stream, _) = socket.into_parts();
+    async move {
+        let why = speak(&mut socket, &shared, &streams).await;
+        shared.metrics.refused(None, why);
+        drop(open);
+    }
+}
+
+/// Speaks HTTP/2 until the connection ends. Returns the reason if the node ended it before its
+/// client did.
+async fn speak<H, F, P>(
+    socket: &mut Timed<Stream>,
+    shared: &Arc<Shared<H>>,
+    streams: &Arc<Streams>,
+) -> Option<DropReason>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    let ended = drive(socket, shared, streams).await;
+    let stream = socket.get_mut();
     let ended = match ended {
         Err(None) => stream
             .end_if_bad_tls()
@@ -115,12 +135,8 @@ where
     P: parked::Request,
 {
     let phase = socket.phase();
-    let handshake = timeout(
-        shared.timeouts.head,
-        settings().handshake::<_, Bytes>(socket),
-    );
-    let handshake = handshake.await.map_err(|_| Some(DropReason::HeadTimeout))?;
-    let mut connection = handshake.map_err(|error| why(&error))?;
+    // Boxed, because the compiler does not let the connection have the place of its handshake.
+    let mut connection = shake_hands(socket, shared.timeouts.head).boxed().await?;
     let mut end = End::new(shared.timeouts, Watch::new(Arc::clone(&shared.stop)), phase);
     poll_fn(|cx| {
         streams.task().register(cx.waker());
@@ -153,6 +169,19 @@ where
         }
     })
     .await
+}
+
+/// Sends the settings of the node, and reads how its client begins.
+///
+/// # Errors
+/// Fails like [`drive`].
+async fn shake_hands(
+    socket: &mut Timed<Stream>,
+    limit: Duration,
+) -> Result<Connection<&mut Timed<Stream>, Bytes>, Option<DropReason>> {
+    let handshake = timeout(limit, settings().handshake(socket));
+    let handshake = handshake.await.map_err(|_| Some(DropReason::HeadTimeout))?;
+    handshake.map_err(|error| why(&error))
 }
 
 /// How a connection comes to its end, if its client does not end it.
@@ -389,5 +418,19 @@ pub(crate) mod tests {
             size_of::<F>()
         }
         size_of_answer(answer::<H, F, P>)
+    }
+
+    /// Returns the size of what is boxed for a connection.
+    pub(crate) fn size_of_connection<H, F, P>(_: &Shared<H>) -> usize
+    where
+        H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+        P: parked::Request,
+    {
+        fn size_of_run<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        // As large as what counts an open connection.
+        size_of_run(run::<H, F, P, [usize; 3]>)
     }
 }
