@@ -226,7 +226,7 @@ impl Client {
     pub(crate) fn close(&mut self, page: usize) {
         self.pages[page].conn = None;
         if let Some(links) = &mut self.links
-            && page % links.pages_each == 0
+            && page.is_multiple_of(links.pages_each)
         {
             links.all[page / links.pages_each] = None;
         }
