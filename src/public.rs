@@ -205,7 +205,7 @@ mod tests {
     use crate::net::closing::Stop;
     use crate::net::connection::{Shared, http1, serve};
     use crate::net::http2::stream::Http2Stream;
-    use crate::net::http2_connection::tests::size_of_task;
+    use crate::net::http2_connection::tests::{size_of_connection, size_of_task};
     use crate::net::parked::Parked;
     use crate::net::parked::connection::Connection;
     use crate::net::stream::Stream;
@@ -300,5 +300,12 @@ mod tests {
             task <= 288 && get <= 240,
             "{task} bytes, and {get} for the get"
         );
+    }
+
+    #[test]
+    fn a_connection_of_http2_is_small() {
+        let connection = size_of_connection(&*shared());
+        // The next larger allocation takes 2,048 bytes.
+        assert!(connection <= 1_792, "{connection} bytes");
     }
 }

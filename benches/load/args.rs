@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Gets, streams or sockets held at once in cycle and paced
     #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 1000, value_name = "COUNT")]
     pub(crate) outstanding: usize,
+    /// Gets on each connection in http2, besides one
+    #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 6, value_name = "COUNT")]
+    pub(crate) streams: usize,
     /// Connections that set, each with one set under way
     #[arg(long, value_parser = at_least_one::<usize>, default_value_t = 64, value_name = "COUNT")]
     pub(crate) setters: usize,
@@ -99,6 +102,12 @@ pub(crate) enum ScenarioName {
     /// hold, cycle and paced with TLS at holdfast itself, and also beside nginx with TLS in front
     /// of holdfast, and beside holdfast without TLS. At most 10,000 are held
     Tls,
+    /// hold, cycle and paced with HTTP/2 at holdfast itself, and also beside nginx with HTTP/2 in
+    /// front of holdfast. hold and paced once more with several streams on each connection. At most
+    /// 10,000 connections
+    Http2,
+    /// hold and paced, with each page's own address counted, and also beside pages without one
+    Addresses,
 }
 
 /// The name of a way to hear of a status in `--wire`.
@@ -127,6 +136,8 @@ pub(crate) struct Sizes {
     pub(crate) pairs: usize,
     pub(crate) waiters: usize,
     pub(crate) outstanding: usize,
+    /// The number of gets on each connection, where connections have several.
+    pub(crate) streams: usize,
     pub(crate) setters: usize,
     pub(crate) cycles: usize,
     /// The number of cycles before those that count.
@@ -151,8 +162,8 @@ fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Res
 /// 20,000.
 pub(crate) const MOST_PROXIED: usize = 9_000;
 
-/// The greatest number of gets in `tls`, which is measured with this many. Handshakes keep both
-/// workers of nginx busy, so neither gets nearly all of them.
+/// The greatest number of connections in `tls` and `http2`, which are measured with this many.
+/// Handshakes keep both workers of nginx busy, so neither gets nearly all of them.
 pub(crate) const MOST_TLS: usize = 10_000;
 
 impl Args {
@@ -167,6 +178,7 @@ impl Args {
             pairs: self.pairs.unwrap_or(pairs),
             waiters: self.waiters.unwrap_or(waiters),
             outstanding: self.outstanding,
+            streams: self.streams,
             setters: self.setters,
             cycles,
             warm_up: cycles / 5,

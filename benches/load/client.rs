@@ -18,6 +18,7 @@ use rustls::ClientConfig;
 mod conn;
 mod events;
 mod http;
+mod http2;
 mod reader;
 mod socket;
 mod tally;
@@ -29,10 +30,11 @@ pub(crate) use tally::Tally;
 pub(crate) use tls::trusting;
 
 use crate::args::WireName;
-use crate::server::Server;
+use crate::server::{Introduction, Server};
 use crate::wire::{Wire, key};
 use crate::{Outcome, interrupt, stats};
-use conn::{Conn, Got};
+use conn::{Conn, Got, connect};
+use http2::Link;
 use reader::Reader;
 use timer::Timer;
 use tls::Tls;
@@ -76,17 +78,40 @@ struct Setter {
     page: Option<usize>,
 }
 
+/// The connections of HTTP/2. Each has as many neighbouring pages, and the token of its first page.
+struct Links {
+    pages_each: usize,
+    all: Vec<Option<Link>>,
+}
+
+impl Links {
+    /// Returns the connection of a page if it is open, and the page's place on it.
+    fn of(&mut self, page: usize) -> Option<(&mut Link, usize)> {
+        let link = self.all[page / self.pages_each].as_mut()?;
+        Some((link, page % self.pages_each))
+    }
+
+    /// Returns the pages that share the connection of this page.
+    fn neighbours(&self, page: usize) -> std::ops::Range<usize> {
+        let first = page - page % self.pages_each;
+        first..first + self.pages_each
+    }
+}
+
 /// All connections to one server.
 pub(crate) struct Client {
     wire: &'static dyn Wire,
     pages_address: SocketAddr,
     sets_address: SocketAddr,
+    introduction: Option<Introduction>,
     tls: Option<Arc<ClientConfig>>,
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
     request: Vec<u8>,
     pages: Vec<Page>,
+    /// The connections of HTTP/2 that pages share, if they do.
+    links: Option<Links>,
     setters: Vec<Setter>,
     /// The setters that are free, used in turn, so that none is idle until a server closes it.
     free: VecDeque<usize>,
@@ -104,16 +129,22 @@ pub(crate) struct Client {
 impl Client {
     /// Opens `setters` connections for sets, and none for pages yet.
     pub(crate) fn new(server: &Server, pages: usize, setters: usize) -> Outcome<Self> {
+        let links = server.streams.map(|streams| Links {
+            pages_each: streams,
+            all: (0..pages.div_ceil(streams)).map(|_| None).collect(),
+        });
         let mut client = Self {
             wire: server.wire,
             pages_address: server.pages,
             sets_address: server.sets,
+            introduction: server.introduction,
             tls: server.tls.clone(),
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; 64 * 1024],
             request: Vec::new(),
             pages: (0..pages).map(|_| Page::default()).collect(),
+            links,
             setters: Vec::new(),
             free: (0..setters).collect(),
             next: 0,
@@ -142,7 +173,8 @@ impl Client {
     }
 
     /// Replaces the connections that set, none of which has a set under way. A server closes them
-    /// when they are idle for long, and may do so in the moment at which one is used.
+    /// when they are idle for long, as they are until all pages are held, and may do so in the moment
+    /// at which one is used.
     pub(crate) fn renew_setters(&mut self) -> Outcome<()> {
         for at in 0..self.setters.len() {
             self.setters[at].conn = self.open_setter(at)?;
@@ -150,11 +182,15 @@ impl Client {
         Ok(())
     }
 
-    /// Opens a page's connection and asks. The page's earlier connection is dropped.
+    /// Opens a page's connection and asks. The page's earlier connection is dropped. Of pages that
+    /// share a connection, the first opens it.
     pub(crate) fn open(&mut self, page: usize) -> Outcome<()> {
+        if self.links.is_some() {
+            return self.open_shared(page);
+        }
         self.pages[page].conn = None;
         self.pages[page].reader = Reader::new(self.wire.name());
-        let source = Ipv4Addr::new(127, 0, 0, 2 + (page % SOURCES) as u8);
+        let source = source(page);
         let tls = self.tls.as_ref().map(Tls::new).transpose()?;
         let conn = Conn::open(
             self.poll.registry(),
@@ -163,35 +199,60 @@ impl Client {
             self.pages_address,
             tls,
         );
-        self.pages[page].conn =
-            Some(conn.map_err(|error| format!("a page cannot connect: {error}"))?);
+        let mut conn = conn.map_err(|error| format!("a page cannot connect: {error}"))?;
+        if let Some(introduction) = self.introduction {
+            conn.send(introduction.header(page).as_bytes())?;
+        }
+        self.pages[page].conn = Some(conn);
         self.ask(page)
     }
 
-    /// Drops a page's connection.
+    fn open_shared(&mut self, page: usize) -> Outcome<()> {
+        let links = self.links.as_mut().expect("pages share connections");
+        let neighbours = links.neighbours(page);
+        if page == neighbours.start {
+            let tls = Tls::for_http2(self.tls.as_ref().expect("HTTP/2 goes over TLS"))?;
+            let (from, token) = (source(page / neighbours.len()), Token(page));
+            let link = connect(self.poll.registry(), token, from, self.pages_address)
+                .and_then(|stream| Link::open(stream, tls, neighbours.len()));
+            links.all[page / neighbours.len()] =
+                Some(link.map_err(|error| format!("a page cannot connect: {error}"))?);
+        }
+        self.ask(page)?;
+        self.link_event(page)
+    }
+
+    /// Drops a page's connection. Of pages that share one, the first drops it.
     pub(crate) fn close(&mut self, page: usize) {
         self.pages[page].conn = None;
+        if let Some(links) = &mut self.links
+            && page.is_multiple_of(links.pages_each)
+        {
+            links.all[page / links.pages_each] = None;
+        }
     }
 
     /// Returns whether all gets were given to the kernel.
     pub(crate) fn all_asked(&self) -> bool {
+        if let Some(links) = &self.links {
+            let flushed = |link: &Option<Link>| link.as_ref().is_some_and(Link::is_flushed);
+            return links.all.iter().all(flushed);
+        }
         self.pages
             .iter()
             .all(|page| page.conn.as_ref().is_some_and(Conn::is_flushed))
     }
 
     fn ask(&mut self, page: usize) -> Outcome<()> {
-        let Page {
-            conn: Some(conn),
-            resume,
-            ..
-        } = &mut self.pages[page]
-        else {
-            return Ok(());
-        };
+        let Page { conn, resume, .. } = &mut self.pages[page];
         self.request.clear();
         self.wire.ask(&mut self.request, &key(page), resume);
-        Ok(conn.send(&self.request)?)
+        if let Some(conn) = conn {
+            conn.send(&self.request)?;
+        } else if let Some((link, slot)) = self.links.as_mut().and_then(|links| links.of(page)) {
+            link.ask(slot, &self.request)?;
+        }
+        Ok(())
     }
 
     /// Returns whether a setter is free.
@@ -244,6 +305,8 @@ impl Client {
             let handled = if token == TIMER {
                 self.timer.iter().for_each(Timer::read);
                 Ok(())
+            } else if token.0 < self.pages.len() && self.links.is_some() {
+                self.link_event(token.0)
             } else if token.0 < self.pages.len() {
                 self.page_event(token.0, event.is_readable(), event.is_read_closed())
             } else {
@@ -273,28 +336,14 @@ impl Client {
         if !readable && !closed {
             return Ok(());
         }
-        let (tally, latencies, wire) = (&mut self.tally, &mut self.latencies, self.wire);
+        let mut book = Book {
+            wire: self.wire,
+            tally: &mut self.tally,
+            latencies: &mut self.latencies,
+        };
         let got = conn.read_by(&mut self.buffer, |bytes| {
             reader.take(bytes, |response| {
-                let open = expected
-                    .as_mut()
-                    .filter(|expected| expected.answered.is_none());
-                let Some(expected) = open else {
-                    return tally.unasked(response);
-                };
-                let latency = expected.start.elapsed();
-                match wire.answer(response, &key(at), expected.n, resume) {
-                    Ok(version) => expected.answered = Some(version),
-                    Err(what) => {
-                        tally.wrong(&what);
-                        expected.answered = Some(0);
-                    }
-                }
-                if response.more {
-                    tally.unasked(response);
-                }
-                tally.answered(latency);
-                *latencies += u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+                book.enter(at, response, expected.as_mut(), resume);
             })
         });
         match got.map_err(|error| broken("a page", &error))? {
@@ -308,6 +357,58 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Does all that can be done now on the connection of HTTP/2 that this page has.
+    fn link_event(&mut self, page: usize) -> Outcome<()> {
+        let Some(neighbours) = self.links.as_ref().map(|links| links.neighbours(page)) else {
+            return Ok(());
+        };
+        loop {
+            let Some((link, _)) = self.links.as_mut().and_then(|links| links.of(page)) else {
+                return Ok(());
+            };
+            if link.turn().map_err(|error| broken("a page", &error))? == Got::End {
+                return Err("the server closed the connection of a page".into());
+            }
+            let mut has_answer = false;
+            for at in neighbours.clone() {
+                has_answer |= self.take_shared(at)?;
+            }
+            // What was asked again is not sent yet.
+            if !has_answer {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the answer of a page on a shared connection if it is complete. Returns whether it was.
+    fn take_shared(&mut self, at: usize) -> Outcome<bool> {
+        let Some((link, slot)) = self.links.as_mut().and_then(|links| links.of(at)) else {
+            return Ok(false);
+        };
+        let Some(Page {
+            resume, expected, ..
+        }) = self.pages.get_mut(at)
+        else {
+            return Ok(false);
+        };
+        let mut book = Book {
+            wire: self.wire,
+            tally: &mut self.tally,
+            latencies: &mut self.latencies,
+        };
+        let taken = link.take(slot, |response| {
+            book.enter(at, response, expected.as_mut(), resume);
+        });
+        let is_answered = taken.map_err(|error| broken("a page", &error))?;
+        if is_answered {
+            if self.asks_again {
+                self.ask(at)?;
+            }
+            self.settle(at);
+        }
+        Ok(is_answered)
     }
 
     fn setter_event(&mut self, at: usize, readable: bool, closed: bool) -> Outcome<()> {
@@ -383,6 +484,46 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Where the answers to pages are checked and counted.
+struct Book<'a> {
+    wire: &'static dyn Wire,
+    tally: &'a mut Tally,
+    latencies: &'a mut Histogram<u64>,
+}
+
+impl Book<'_> {
+    fn enter(
+        &mut self,
+        page: usize,
+        response: &Response<'_>,
+        expected: Option<&mut Expected>,
+        resume: &mut Vec<u8>,
+    ) {
+        let open = expected.filter(|expected| expected.answered.is_none());
+        let Some(expected) = open else {
+            return self.tally.unasked(response);
+        };
+        let latency = expected.start.elapsed();
+        match self.wire.answer(response, &key(page), expected.n, resume) {
+            Ok(version) => expected.answered = Some(version),
+            Err(what) => {
+                self.tally.wrong(&what);
+                expected.answered = Some(0);
+            }
+        }
+        if response.more {
+            self.tally.unasked(response);
+        }
+        self.tally.answered(latency);
+        *self.latencies += u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+    }
+}
+
+/// Returns the address from which a page connects, or a connection that pages share.
+fn source(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, 2 + (number % SOURCES) as u8)
 }
 
 fn broken(whose: &str, error: &io::Error) -> String {

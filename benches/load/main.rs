@@ -17,7 +17,7 @@ use tikv_jemallocator::Jemalloc;
 use args::{Args, PeerName, ScenarioName, Sizes, WireName};
 use deployed::{deployed, enter_workspace};
 use report::Report;
-use server::{Kind, Subject};
+use server::{Beside, Subject};
 
 mod args;
 mod blocking;
@@ -100,7 +100,7 @@ fn measure(args: &Args) -> Outcome<Report> {
         .collect();
     let mut report = Report::new(names, args.threads == Some(1), args.quick);
     report.versions = versions(&subjects)?;
-    report.notes = server::notes(&subjects, &args.wire);
+    report.notes = server::notes(&subjects, &args.wire, &args.scenario);
     for name in args.scenarios() {
         for wire in &args.wire {
             for pair in 0..sizes.pairs {
@@ -138,11 +138,11 @@ fn measure_pair(
 /// Returns the servers to measure, the subject first.
 fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
     let program = args.holdfast.clone().map_or_else(deployed, Ok)?;
-    let holdfast = |name: &str, program: &Path, beside_tls| Subject::Holdfast {
+    let holdfast = |name: &str, program: &Path, beside| Subject::Holdfast {
         name: name.to_owned(),
         program: program.to_owned(),
         threads: args.threads,
-        beside_tls,
+        beside,
     };
     let name = args.threads.map_or("holdfast".to_owned(), |threads| {
         format!("holdfast --threads {threads}")
@@ -161,12 +161,16 @@ fn subjects(args: &Args) -> Outcome<Vec<Subject>> {
             PeerName::None => {}
         }
     }
-    if args.scenario.contains(&ScenarioName::Tls) {
-        let peers = [
-            (report::PROXIED, Kind::ProxiedTls),
-            (report::PLAIN, Kind::Single),
-        ];
-        subjects.extend(peers.map(|(name, kind)| holdfast(name, &program, Some(kind))));
+    let beside = [
+        (report::PROXIED, Beside::Proxied),
+        (report::PLAIN, Beside::Plain),
+        (report::UNCOUNTED, Beside::Uncounted),
+    ];
+    for (name, beside) in beside {
+        let mut kinds = args.scenario.iter().copied().map(scenario::kind);
+        if kinds.any(|kind| beside.kind(kind).is_some()) {
+            subjects.push(holdfast(name, &program, Some(beside)));
+        }
     }
     Ok(subjects)
 }

@@ -12,9 +12,11 @@ use crate::{Outcome, machine};
 
 /// The peer that most bars with a ratio refer to.
 pub(crate) const NCHAN: &str = "nchan";
-/// The peers of `tls` that are holdfast: behind nginx with TLS, and without TLS.
+/// The peers that are holdfast: behind nginx with TLS, without TLS, and without a count of
+/// addresses.
 pub(crate) const PROXIED: &str = "nginx + holdfast";
 pub(crate) const PLAIN: &str = "plain holdfast";
+pub(crate) const UNCOUNTED: &str = "uncounted";
 
 /// The whole report, as it is written to the file.
 #[derive(Debug, Serialize, Deserialize)]

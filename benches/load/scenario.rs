@@ -12,6 +12,7 @@ use crate::{Outcome, interrupt};
 
 mod cycle;
 mod hold;
+mod http2;
 mod storm;
 
 /// The figures of one run, by name, and the results of its sets.
@@ -22,6 +23,12 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
+    /// Returns a figure that was put, if it was.
+    fn get(&self, name: &str) -> Option<f64> {
+        let mut figures = self.figures.iter();
+        Some(figures.find(|(other, _)| *other == name)?.1)
+    }
+
     fn put(&mut self, name: &'static str, value: f64) {
         self.figures.push((name, value));
     }
@@ -41,6 +48,8 @@ pub(crate) fn kind(name: ScenarioName) -> Kind {
         ScenarioName::Proxied => Kind::Proxied,
         ScenarioName::ProxiedTls => Kind::ProxiedTls,
         ScenarioName::Tls => Kind::Tls,
+        ScenarioName::Http2 => Kind::Http2,
+        ScenarioName::Addresses => Kind::Counted,
         ScenarioName::Hold | ScenarioName::Cycle | ScenarioName::Paced | ScenarioName::Storm => {
             Kind::Single
         }
@@ -72,22 +81,18 @@ fn run_parts(
     subject: &Subject,
     sizes: &Sizes,
 ) -> Outcome<Vec<(&'static str, Sample)>> {
-    let start = || {
+    let start_with = |streams, is_brief| {
         subject.start(Setup {
             kind: kind(name),
+            streams,
             wire,
-            kept_seconds: 300,
+            // Statuses that are kept for pages that come late must expire before the last look
+            // at memory. They would look like memory that is not given back.
+            kept_seconds: if is_brief { 20 } else { 300 },
         })
     };
-    // Statuses that are kept for pages that come late must expire before the last look at
-    // memory. They would look like memory that is not given back.
-    let start_brief = || {
-        subject.start(Setup {
-            kind: kind(name),
-            wire,
-            kept_seconds: 20,
-        })
-    };
+    let start = || start_with(1, false);
+    let start_brief = || start_with(1, true);
     Ok(match name {
         ScenarioName::Hold => vec![("hold", hold::run(&start_brief()?, sizes, sizes.waiters)?)],
         ScenarioName::Cycle => vec![("cycle", cycle::saturated(&start()?, sizes)?)],
@@ -126,6 +131,17 @@ fn run_parts(
             ),
             ("tls cycle", cycle::saturated(&start()?, sizes)?),
             ("tls paced", cycle::paced(&start()?, sizes, sizes.rate)?),
+        ],
+        ScenarioName::Http2 => http2::run(start_with, sizes)?,
+        ScenarioName::Addresses => vec![
+            (
+                "addresses hold",
+                hold::run_without_leaving(&start_brief()?, sizes, sizes.waiters)?,
+            ),
+            (
+                "addresses paced",
+                cycle::paced(&start()?, sizes, sizes.rate)?,
+            ),
         ],
     })
 }

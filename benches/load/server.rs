@@ -1,7 +1,7 @@
 //! The servers to measure: one program, or several together, started anew for each run on free
 //! ports of loopback.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use holdfast_testkit::{Address, Authority, Conn, Nginx, Node, Redis, Scratch, nginx, request};
 use rustls::ClientConfig;
 
-use crate::args::WireName;
+use crate::args::{ScenarioName, WireName};
 use crate::blocking::wait;
 use crate::client::trusting;
 use crate::wire::Wire;
@@ -26,6 +26,15 @@ const TLS_NOTE: &str = "tls: HTTP/1.1, an ECDSA certificate on P-256, and a whol
                         resumes a session. nginx + holdfast: the files of nginx/, and a Unix socket between the two. \
                         Figures are of all processes of a server";
 
+/// What a reader of the report must know of the servers in `http2`.
+const HTTP2_NOTE: &str = "http2: TLS as in `tls`, and the settings and header fields of Chromium. hold, cycle and paced have one \
+                          stream on each connection, shared hold and shared paced those of --streams. With several, \
+                          nginx + holdfast has fewer connections, because each of its streams takes one to the node";
+
+/// What a reader of the report must know of the servers in `addresses`.
+const ADDRESSES_NOTE: &str = "addresses: each page has an address of its own, which a header of the PROXY protocol names. \
+                              Beside it, headers that name no address";
+
 /// The servers that can be started.
 #[derive(Clone, Debug)]
 pub(crate) enum Subject {
@@ -34,8 +43,8 @@ pub(crate) enum Subject {
         name: String,
         program: PathBuf,
         threads: Option<usize>,
-        /// If it is only a peer in the scenario `tls`: its setup there.
-        beside_tls: Option<Kind>,
+        /// If it is only a peer of holdfast: in which setup.
+        beside: Option<Beside>,
     },
     Nchan {
         workers: usize,
@@ -44,10 +53,36 @@ pub(crate) enum Subject {
     Floor,
 }
 
+/// A holdfast that is only a peer of holdfast, in some scenarios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Behind nginx with TLS: in `tls` and `http2`.
+    Proxied,
+    /// Without TLS: in `tls`.
+    Plain,
+    /// Without a count of addresses: in `addresses`.
+    Uncounted,
+}
+
+impl Beside {
+    /// Returns its setup in scenarios whose subject has the setup `kind`, if it is in them.
+    pub(crate) fn kind(self, kind: Kind) -> Option<Kind> {
+        match (self, kind) {
+            (Self::Proxied, Kind::Tls) => Some(Kind::ProxiedTls),
+            (Self::Proxied, Kind::Http2) => Some(Kind::ProxiedHttp2),
+            (Self::Plain, Kind::Tls) => Some(Kind::Single),
+            (Self::Uncounted, Kind::Counted) => Some(Kind::Uncounted),
+            _ => None,
+        }
+    }
+}
+
 /// The setup of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
+    /// How many pages share a connection, if it is one of HTTP/2.
+    pub(crate) streams: usize,
     /// How its pages hear of a status.
     pub(crate) wire: WireName,
     /// How long a status is kept.
@@ -67,6 +102,35 @@ pub(crate) enum Kind {
     ProxiedTls,
     /// One server, with TLS.
     Tls,
+    /// As `Tls`, with HTTP/2.
+    Http2,
+    /// As `ProxiedTls`, with HTTP/2 to nginx.
+    ProxiedHttp2,
+    /// One server, which counts the waiters of each client's address.
+    Counted,
+    /// As `Counted`, but no client has an address that counts.
+    Uncounted,
+}
+
+/// The header of the PROXY protocol with which each connection of a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Introduction {
+    /// Each page has an address of its own.
+    Named,
+    /// No page has an address.
+    Unnamed,
+}
+
+impl Introduction {
+    pub(crate) fn header(self, page: usize) -> String {
+        match self {
+            Self::Named => {
+                let address = Ipv4Addr::from_bits(0x0100_0000 + page as u32);
+                format!("PROXY TCP4 {address} 192.0.2.1 40000 80\r\n")
+            }
+            Self::Unnamed => "PROXY UNKNOWN\r\n".to_owned(),
+        }
+    }
 }
 
 /// A running server.
@@ -76,6 +140,10 @@ pub(crate) struct Server {
     pub(crate) pages: SocketAddr,
     /// The TLS configuration of pages, if they speak TLS.
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// How many pages share a connection. `None` without HTTP/2.
+    pub(crate) streams: Option<usize>,
+    /// The header before the first get of each connection, if there is one.
+    pub(crate) introduction: Option<Introduction>,
     /// The address that backends set at.
     pub(crate) sets: SocketAddr,
     /// The address at which the node that holds the gets reports their number.
@@ -132,21 +200,14 @@ impl Subject {
     /// Returns whether it can be set up in this way, and knows this wire.
     pub(crate) fn can(&self, kind: Kind, wire: WireName) -> bool {
         match self {
-            Self::Holdfast { .. } => !self.is_beside_tls() || kind == Kind::Tls,
-            Self::Nchan { .. } => true,
+            Self::Holdfast { beside, .. } => {
+                (beside.is_none_or(|beside| beside.kind(kind).is_some()))
+                    && (kind != Kind::Http2 || wire == WireName::Script)
+            }
+            Self::Nchan { .. } if kind == Kind::Http2 => wire == WireName::Script,
+            Self::Nchan { .. } => kind != Kind::Counted,
             Self::Hyper | Self::Floor => kind == Kind::Single && wire == WireName::Script,
         }
-    }
-
-    /// Returns whether it is only a peer in the scenario `tls`.
-    fn is_beside_tls(&self) -> bool {
-        matches!(
-            self,
-            Self::Holdfast {
-                beside_tls: Some(_),
-                ..
-            }
-        )
     }
 
     /// Starts it, and waits until it answers.
@@ -156,14 +217,15 @@ impl Subject {
     pub(crate) fn start(&self, setup: Setup) -> Outcome<Server> {
         let Setup {
             kind,
+            streams,
             wire,
             kept_seconds,
         } = setup;
-        match self {
+        let mut server = match self {
             Self::Holdfast {
                 program,
                 threads,
-                beside_tls,
+                beside,
                 ..
             } => holdfast::Launch {
                 program,
@@ -171,7 +233,7 @@ impl Subject {
                 wire,
                 kept_seconds,
             }
-            .server(beside_tls.unwrap_or(kind)),
+            .server(beside.and_then(|beside| beside.kind(kind)).unwrap_or(kind)),
             Self::Nchan { workers } => nchan::Launch {
                 workers: *workers,
                 wire,
@@ -180,7 +242,9 @@ impl Subject {
             .server(kind),
             Self::Hyper => own::start(plain::SUBCOMMAND),
             Self::Floor => own::start(floor::SUBCOMMAND),
-        }
+        }?;
+        server.streams = (kind == Kind::Http2).then_some(streams);
+        Ok(server)
     }
 
     /// Returns its version, as its program reports it.
@@ -204,6 +268,8 @@ impl Server {
             wire,
             pages,
             tls: None,
+            streams: None,
+            introduction: None,
             sets,
             held,
             programs,
@@ -244,6 +310,13 @@ impl Server {
         machine::pss_bytes(&self.pids())
     }
 
+    /// Returns whether pages reach a node through nginx.
+    pub(crate) fn has_proxy(&self) -> bool {
+        let is_nginx = |program: &Program| matches!(program, Program::Nginx(_));
+        let is_node = |program: &Program| matches!(program, Program::Node(_));
+        self.programs.iter().any(is_nginx) && self.programs.iter().any(is_node)
+    }
+
     fn pids(&self) -> Vec<u32> {
         self.programs.iter().flat_map(Program::pids).collect()
     }
@@ -272,8 +345,13 @@ fn first_line(command: &mut Command) -> Outcome<String> {
         .to_owned())
 }
 
-/// Returns notes for the report: how peers are set up, and how they differ by these wires.
-pub(crate) fn notes(subjects: &[Subject], wires: &[WireName]) -> Vec<String> {
+/// Returns notes for the report: how peers are set up, and how they differ by these wires and in
+/// these scenarios.
+pub(crate) fn notes(
+    subjects: &[Subject],
+    wires: &[WireName],
+    scenarios: &[ScenarioName],
+) -> Vec<String> {
     let mut notes = Vec::new();
     if subjects
         .iter()
@@ -281,8 +359,15 @@ pub(crate) fn notes(subjects: &[Subject], wires: &[WireName]) -> Vec<String> {
     {
         notes.extend(nchan::notes(wires));
     }
-    if subjects.iter().any(Subject::is_beside_tls) {
-        notes.push(TLS_NOTE.to_owned());
+    let by_scenario = [
+        (ScenarioName::Tls, TLS_NOTE),
+        (ScenarioName::Http2, HTTP2_NOTE),
+        (ScenarioName::Addresses, ADDRESSES_NOTE),
+    ];
+    for (scenario, note) in by_scenario {
+        if scenarios.contains(&scenario) {
+            notes.push(note.to_owned());
+        }
     }
     notes
 }

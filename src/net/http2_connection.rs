@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use h2::server::Builder;
+use h2::server::{Builder, Connection};
 use h2::{Reason, RecvStream};
 use hyper::header::{HOST, HeaderValue};
 use tokio::time::{Instant, sleep};
@@ -48,6 +48,10 @@ const MAX_MISTAKES: usize = 20;
 const REMEMBERED: usize = 20;
 const REMEMBERED_FOR: Duration = Duration::from_secs(1);
 
+/// How a connection is over: an error if it broke. In both cases with the reason, if the node ended it
+/// before its client did.
+type Over = Result<Option<DropReason>, Option<DropReason>>;
+
 /// Serves one connection to its end. Drops `open`, which counts the connection, only then.
 // Boxed, because it is far larger than the task of a connection of HTTP/1.1.
 pub(crate) fn serve<H, F, P, O>(
@@ -61,21 +65,22 @@ where
     P: parked::Request,
     O: Send + 'static,
 {
-    async move {
-        let why = speak(stream, &shared).await;
-        shared.metrics.refused(None, why);
-        drop(open);
-    }
-    .boxed()
+    run(stream, shared, open).boxed()
 }
 
-/// Speaks HTTP/2 until the connection ends. Returns the reason if the node ended it before its
-/// client did.
-async fn speak<H, F, P>(stream: Stream, shared: &Arc<Shared<H>>) -> Option<DropReason>
+/// Returns what [`serve`] boxes.
+// It has the socket and what its streams share from the beginning. A function that is given the
+// stream would keep the room of the stream besides.
+fn run<H, F, P, O>(
+    stream: Stream,
+    shared: Arc<Shared<H>>,
+    open: O,
+) -> impl Future<Output = ()> + Send + 'static
 where
     H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
     P: parked::Request,
+    O: Send + 'static,
 {
     let streams = Streams::new(
         stream.client().cloned(),
@@ -85,9 +90,28 @@ where
         Arc::clone(&shared.metrics),
     );
     let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
-    let ended = drive(&mut socket, shared, &streams).await;
-    let (mut stream, _) = socket.into_parts();
-    match ended {
+    async move {
+        let why = speak(&mut socket, &shared, &streams).await;
+        shared.metrics.refused(None, why);
+        drop(open);
+    }
+}
+
+/// Speaks HTTP/2 until the connection ends. Returns the reason if the node ended it before its
+/// client did.
+async fn speak<H, F, P>(
+    socket: &mut Timed<Stream>,
+    shared: &Arc<Shared<H>>,
+    streams: &Arc<Streams>,
+) -> Option<DropReason>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    let over = drive(socket, shared, streams).await;
+    let stream = socket.get_mut();
+    match over {
         Ok(why) => {
             stream.linger().await;
             why
@@ -112,7 +136,7 @@ async fn drive<H, F, P>(
     socket: &mut Timed<Stream>,
     shared: &Arc<Shared<H>>,
     streams: &Arc<Streams>,
-) -> Result<Option<DropReason>, Option<DropReason>>
+) -> Over
 where
     H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
@@ -120,15 +144,11 @@ where
 {
     let phase = socket.phase();
     let mut stop = Watch::new(Arc::clone(&shared.stop));
-    let handshake = settings().handshake::<_, Piece>(socket);
-    let handshake = tokio::select! {
-        handshake = handshake => handshake,
-        () = sleep(shared.timeouts.head) => return Ok(Some(DropReason::HeadTimeout)),
-        () = stop.last_head_is_over() => return Ok(None),
-    };
-    let mut connection = match handshake {
+    // Boxed, because the compiler does not let the connection have the place of its handshake.
+    let handshake = shake_hands(socket, shared.timeouts.head, &mut stop).boxed();
+    let mut connection = match handshake.await {
         Ok(connection) => connection,
-        Err(error) => return why(&error),
+        Err(over) => return over,
     };
     let mut end = End::new(shared.timeouts, stop, phase);
     poll_fn(|cx| {
@@ -161,6 +181,22 @@ where
         }
     })
     .await
+}
+
+/// Sends the settings of the node, and reads how its client begins.
+///
+/// # Errors
+/// Returns the end of the connection if it has ended already.
+async fn shake_hands<'a>(
+    socket: &'a mut Timed<Stream>,
+    limit: Duration,
+    stop: &mut Watch,
+) -> Result<Connection<&'a mut Timed<Stream>, Piece>, Over> {
+    tokio::select! {
+        handshake = settings().handshake(socket) => handshake.map_err(|error| why(&error)),
+        () = sleep(limit) => Err(Ok(Some(DropReason::HeadTimeout))),
+        () = stop.last_head_is_over() => Err(Ok(None)),
+    }
 }
 
 /// How a connection comes to its end, if its client does not end it.
@@ -381,7 +417,7 @@ fn settings() -> Builder {
 ///
 /// # Errors
 /// Fails if the connection broke.
-fn why(error: &h2::Error) -> Result<Option<DropReason>, Option<DropReason>> {
+fn why(error: &h2::Error) -> Over {
     debug!(%error, "connection of HTTP/2 ended");
     match (error.get_io(), error.reason()) {
         (Some(error), _) if error.kind() == io::ErrorKind::TimedOut => {
@@ -410,5 +446,19 @@ pub(crate) mod tests {
             size_of::<F>()
         }
         size_of_answer(answer::<H, F, P>)
+    }
+
+    /// Returns the size of what is boxed for a connection.
+    pub(crate) fn size_of_connection<H, F, P>(_: &Shared<H>) -> usize
+    where
+        H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+        P: parked::Request,
+    {
+        fn size_of_run<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        // As large as what counts an open connection.
+        size_of_run(run::<H, F, P, [usize; 3]>)
     }
 }

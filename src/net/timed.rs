@@ -234,6 +234,11 @@ impl<S> Timed<S> {
         self.is_tls
     }
 
+    /// Returns the stream, for what comes behind the last request.
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
     /// Returns the phase, for the service.
     pub(crate) fn phase(&self) -> Phase {
         self.phase.clone()

@@ -5,6 +5,7 @@
 pub(crate) mod ends;
 pub(crate) mod equal;
 pub(crate) mod hellos;
+mod http2;
 pub(crate) mod load;
 mod raw;
 pub(crate) mod records;

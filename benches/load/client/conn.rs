@@ -49,26 +49,8 @@ impl Conn {
         to: SocketAddr,
         tls: Option<Tls>,
     ) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::IPV4,
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )?;
-        // Without this option, a port is in use for the whole address, even if its old
-        // connection only rests for a minute (TIME_WAIT).
-        socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&to.into()) {
-            Ok(()) => {}
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
-        let mut stream = TcpStream::from_std(socket.into());
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
-            stream,
+            stream: connect(registry, token, source, to)?,
             tls,
             unsent: Vec::new(),
             unread: Vec::new(),
@@ -168,6 +150,34 @@ impl Conn {
             Ok(Got::Answer)
         }
     }
+}
+
+/// Begins to connect from `source`.
+pub(super) fn connect(
+    registry: &Registry,
+    token: Token,
+    source: Ipv4Addr,
+    to: SocketAddr,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::IPV4,
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    // Without this option, a port is in use for the whole address, even if its old connection
+    // only rests for a minute (TIME_WAIT).
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    let mut stream = TcpStream::from_std(socket.into());
+    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(stream)
 }
 
 /// Passes the answer in `bytes` to `take` if it is complete.

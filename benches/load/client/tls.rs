@@ -36,10 +36,22 @@ impl Tls {
         )?)))
     }
 
+    /// Returns a connection on which the client wants to speak HTTP/2.
+    pub(super) fn for_http2(config: &Arc<ClientConfig>) -> Outcome<Self> {
+        let (name, protocols) = (ServerName::try_from(NAME)?, vec![b"h2".to_vec()]);
+        let connection = ClientConnection::new_with_alpn(Arc::clone(config), name, protocols)?;
+        Ok(Self(Box::new(connection)))
+    }
+
     /// Takes bytes to send, and sends what can be sent.
     pub(super) fn send(&mut self, stream: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-        self.0.writer().write_all(bytes)?;
+        self.keep(bytes)?;
         self.flush(stream)
+    }
+
+    /// Takes bytes to send when it is flushed.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.writer().write_all(bytes)
     }
 
     pub(super) fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {

@@ -50,6 +50,7 @@ fn prepare(server: &Server, sizes: &Sizes) -> Outcome<(Client, VecDeque<usize>)>
     hold_all(&mut client, server, sizes.outstanding)?;
     client.asks_again = true;
     rest()?;
+    client.renew_setters()?;
     Ok((client, (0..sizes.outstanding).collect()))
 }
 
@@ -84,6 +85,7 @@ pub(super) fn saturated(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
 /// sets are taken, or all pages are unanswered, the set waits for the server, and that counts.
 /// `late_p99_us` reports how late sets are taken up.
 pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample> {
+    let baseline = server.pss_bytes()?;
     let (mut client, mut pages) = prepare(server, sizes)?;
     let interval = Duration::from_secs(1) / rate;
     client.tick(interval)?;
@@ -108,12 +110,17 @@ pub(super) fn paced(server: &Server, sizes: &Sizes, rate: u32) -> Outcome<Sample
         sets.turn(&mut client, &mut pages, total)?;
     }
     let (after, count) = (Mark::now(server)?, sets.done - done_before);
+    let grown = server.pss_bytes()? as f64 - baseline as f64;
     let end = Instant::now() + LOST;
     while !sets.waiting.is_empty() && Instant::now() < end {
         sets.turn(&mut client, &mut pages, total)?;
     }
     let mut sample = Sample::default();
     put_costs(&mut sample, &before, &after, count);
+    if let Some(streams) = server.streams {
+        let connections = sizes.outstanding.div_ceil(streams) as f64;
+        sample.put("worked_bytes", grown / connections);
+    }
     // Sets that could never be sent are as bad as those that nobody confirmed.
     client.tally.unconfirmed += sets.waiting.len() as u64;
     settle(&mut client, &mut sample)?;

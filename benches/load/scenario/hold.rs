@@ -83,7 +83,6 @@ fn connect(
 }
 
 fn set_each(client: &mut Client, count: usize, sample: &mut Sample) -> Outcome<()> {
-    // With TLS, it may take longer until all are held than a server keeps an idle connection.
     client.renew_setters()?;
     let start = Instant::now();
     set_in_turn(client, &mut (0..count).collect::<VecDeque<_>>(), count)?;

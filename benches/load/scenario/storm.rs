@@ -31,6 +31,7 @@ pub(super) fn run(server: &Server, sizes: &Sizes) -> Outcome<Sample> {
         "back_cpu_us",
         (server.cpu_ns()? - cpu) as f64 / 1e3 / sizes.waiters as f64,
     );
+    client.renew_setters()?;
     // The count of held gets may still include old ones. Setting each key shows that the new
     // gets are held.
     set_in_turn(

@@ -38,6 +38,8 @@ struct Extras<'a> {
     redis: Option<u16>,
     /// A second address, with its certificate and key.
     tls: Option<(SocketAddr, &'a (String, String))>,
+    /// Whether the second address speaks HTTP/2.
+    is_http2: bool,
 }
 
 impl Launch {
@@ -52,11 +54,12 @@ impl Launch {
                     vec![Program::Nginx(nginx)],
                 ))
             }
-            Kind::ProxiedTls | Kind::Tls => {
+            Kind::ProxiedTls | Kind::Tls | Kind::Http2 => {
                 let authority = wait(Authority::new());
                 let (files, pages) = (wait(authority.certificate(NAME)), free_address());
                 let extras = Extras {
                     tls: Some((pages, &files)),
+                    is_http2: kind == Kind::Http2,
                     ..Extras::default()
                 };
                 let nginx = self.start(&extras)?;
@@ -65,6 +68,9 @@ impl Launch {
                     .with_authority(authority)
             }
             Kind::Cluster => self.cluster(),
+            Kind::ProxiedHttp2 | Kind::Counted | Kind::Uncounted => {
+                Err("nchan has no such setup".into())
+            }
         }
     }
 
@@ -94,7 +100,8 @@ impl Launch {
             |port| format!("upstream redis {{ nchan_redis_server redis://127.0.0.1:{port}; }}");
         let tls = |(address, (certificate, key)): (SocketAddr, &(String, String))| {
             let files = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
-            format!("listen {address} ssl backlog=16384 reuseport; {files}")
+            let http2 = if extras.is_http2 { "http2 " } else { "" };
+            format!("listen {address} ssl {http2}backlog=16384 reuseport; {files}")
         };
         let text = TEMPLATE
             .replace("@module@", &module()?.display().to_string())

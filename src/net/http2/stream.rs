@@ -158,7 +158,11 @@ impl Http2Stream {
         if head.headers.remove(CONNECTION) == Some(CLOSE) {
             self.place.streams.close();
         }
-        head.headers.insert(DATE, date());
+        let mut now = date();
+        // Otherwise h2 would keep each date that it has sent, to say later which of them a header
+        // repeats: some 10 KB after an hour of answers. No header repeats one that is old.
+        now.set_sensitive(true);
+        head.headers.insert(DATE, now);
         if let Some(hsts) = self.place.streams.hsts() {
             let headers = &mut head.headers;
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
