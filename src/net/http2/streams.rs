@@ -22,7 +22,8 @@ pub(in crate::net) const MAX_STREAMS: u32 = 100;
 const RESETS: f64 = 100.0;
 const RESETS_PER_SECOND: f64 = 10.0;
 /// The most bytes of answers that a connection keeps because the client's windows have no room for
-/// them.
+/// them. One more answer may be kept, whatever its size: a client with small windows must get large
+/// answers too, and with HTTP/1.1 a connection also keeps one.
 const MAX_KEPT_BYTES: usize = 256 * 1024;
 
 /// The state that a connection shares with its streams.
@@ -42,6 +43,8 @@ pub(in crate::net) struct Streams {
     /// Whether the client must send further requests on another connection.
     closes: AtomicBool,
     kept: AtomicUsize,
+    /// Whether there is one answer more, which is not counted in `kept`.
+    keeps_one_more: AtomicBool,
     resets: Mutex<Resets>,
     /// The task of the connection.
     task: AtomicWaker,
@@ -96,6 +99,7 @@ impl Streams {
             idle_since: Mutex::new(Instant::now()),
             closes: AtomicBool::new(false),
             kept: AtomicUsize::new(0),
+            keeps_one_more: AtomicBool::new(false),
             resets: Mutex::new(Resets::new()),
             task: AtomicWaker::new(),
         })
@@ -167,6 +171,8 @@ pub(in crate::net) struct Place {
     pub(in crate::net) streams: Arc<Streams>,
     /// The bytes that the stream keeps because the client's windows have no room for them.
     kept: usize,
+    /// Whether its answer is the one that is not counted.
+    is_one_more: bool,
 }
 
 impl Place {
@@ -175,17 +181,31 @@ impl Place {
         Self {
             streams: Arc::clone(streams),
             kept: 0,
+            is_one_more: false,
         }
     }
 
     /// Notes how many bytes the stream keeps from here on. Returns whether they have room.
     pub(in crate::net) fn keep(&mut self, bytes: usize) -> bool {
+        if self.is_one_more {
+            if bytes == 0 {
+                self.is_one_more = false;
+                self.streams.keeps_one_more.store(false, Ordering::SeqCst);
+            }
+            return true;
+        }
         let all = &self.streams.kept;
         let before = all.fetch_add(bytes, Ordering::SeqCst);
         all.fetch_sub(self.kept, Ordering::SeqCst);
         let fits = before + bytes <= MAX_KEPT_BYTES + self.kept;
         self.kept = bytes;
-        fits
+        if fits || self.streams.keeps_one_more.swap(true, Ordering::SeqCst) {
+            return fits;
+        }
+        self.is_one_more = true;
+        self.kept = 0;
+        all.fetch_sub(bytes, Ordering::SeqCst);
+        true
     }
 }
 
@@ -241,7 +261,12 @@ mod tests {
         let streams = streams();
         let (mut one, mut other) = (Place::new(&streams), Place::new(&streams));
         assert!(one.keep(MAX_KEPT_BYTES - 10) && other.keep(10));
+        let mut larger = Place::new(&streams);
+        assert!(larger.keep(10 * MAX_KEPT_BYTES), "one may be of any size");
         assert!(!other.keep(11));
+        assert!(!Place::new(&streams).keep(10 * MAX_KEPT_BYTES));
+        drop(larger);
+        assert!(Place::new(&streams).keep(10 * MAX_KEPT_BYTES));
         assert!(one.keep(MAX_KEPT_BYTES - 11));
         assert!(other.keep(11));
         drop(one);
