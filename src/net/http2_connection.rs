@@ -128,7 +128,7 @@ where
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, reply)))) => {
                     end.has_asked = true;
-                    let stream = Http2Stream::new(reply, streams);
+                    let stream = Http2Stream::new(reply, request.method(), streams);
                     let shared = Arc::clone(shared);
                     tokio::spawn(answer(Box::new(Begun {
                         request,

@@ -17,9 +17,9 @@ use futures_util::FutureExt;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http_body_util::BodyExt;
-use hyper::StatusCode;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use hyper::http::response::Parts;
+use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::streams::{Place, Streams};
@@ -37,6 +37,8 @@ pub(in crate::net) const WRITE_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Http2Stream {
     answer: Answer,
+    /// Whether the request is HEAD, so that its answer has no body.
+    is_head: bool,
     place: Place,
 }
 
@@ -51,9 +53,15 @@ enum Answer {
 }
 
 impl Http2Stream {
-    pub(in crate::net) fn new(reply: SendResponse<Bytes>, streams: &Arc<Streams>) -> Self {
+    /// Returns the stream of a request of `method`.
+    pub(in crate::net) fn new(
+        reply: SendResponse<Bytes>,
+        method: &Method,
+        streams: &Arc<Streams>,
+    ) -> Self {
         Self {
             answer: Answer::Awaited(reply),
+            is_head: method == Method::HEAD,
             place: Place::new(streams),
         }
     }
@@ -62,22 +70,27 @@ impl Http2Stream {
     /// the request back.
     pub(crate) fn begin(&mut self, response: Response) {
         let (head, _) = response.into_parts();
-        self.send_head(head, false);
+        self.send_head(head, None, false);
     }
 
-    fn send_head(&mut self, mut head: Parts, is_all: bool) {
+    fn send_head(&mut self, mut head: Parts, length: Option<usize>, is_all: bool) {
         let Answer::Awaited(mut reply) = replace(&mut self.answer, Answer::Ended) else {
             return;
         };
-        // HTTP/2 has its own way to say that a connection ends.
-        if head.headers.remove(CONNECTION) == Some(CLOSE) {
+        let headers = &mut head.headers;
+        // HTTP/2 has its own way to say that a connection ends, and no upgrade. Clients refuse an
+        // answer with these fields (RFC 9113, 8.2.2).
+        headers.remove(UPGRADE);
+        if headers.remove(CONNECTION) == Some(CLOSE) {
             self.place.streams.close();
         }
-        head.headers.insert(DATE, date());
         if let Some(hsts) = self.place.streams.hsts() {
-            let headers = &mut head.headers;
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
+        if let Some(length) = length {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        headers.insert(DATE, date());
         let response = hyper::Response::from_parts(head, ());
         if let Ok(body) = reply.send_response(response, is_all)
             && !is_all
@@ -188,15 +201,15 @@ impl Carrier for Http2Stream {
     }
 
     fn write(&mut self, response: Response) -> Then {
-        let (mut head, mut body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         let body = body.frame().now_or_never().flatten().and_then(Result::ok);
         let body = body.and_then(|frame| frame.into_data().ok());
         let mut body = body.unwrap_or_default();
-        if has_length(head.status) {
-            let length = HeaderValue::from(body.len());
-            head.headers.insert(CONTENT_LENGTH, length);
+        let length = has_length(head.status).then_some(body.len());
+        if self.is_head {
+            body.clear();
         }
-        self.send_head(head, body.is_empty());
+        self.send_head(head, length, body.is_empty());
         let Answer::Begun(stream) = &mut self.answer else {
             return if body.is_empty() {
                 Then::Rest
