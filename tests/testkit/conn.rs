@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::tls::{self, HOST};
-use crate::{PATIENCE, Response, http2};
+use crate::{PATIENCE, Response, translated};
 
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Conn {
                 tls,
                 is_http2: true,
                 ..
-            } => Box::new(http2::connect(*tls).await),
+            } => Box::new(translated::connect(*tls).await),
             Address::Tls { tls, .. } => Box::new(tls::connect(*tls, HOST).await),
         };
         Self::over(stream)

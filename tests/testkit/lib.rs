@@ -16,7 +16,6 @@ mod clock;
 mod conn;
 mod events;
 mod files;
-mod http2;
 mod launch;
 pub mod nginx;
 mod node;
@@ -32,6 +31,7 @@ mod scratch;
 mod sentinel;
 mod socket;
 pub mod tls;
+mod translated;
 
 use std::path::Path;
 use std::sync::LazyLock;
