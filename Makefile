@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-tls test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-all lint deny fuzz
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -34,16 +34,31 @@ THREADS = --test-threads=8
 test: needs ## run all tests that fit into ten minutes: unit, doc, integration, browser, protocol and loom
 	cargo test --locked -- $(THREADS)
 	@$(MAKE) -s test-tls
+	@$(MAKE) -s test-http2
 	@$(MAKE) -s test-protocol
 	@$(MAKE) -s loom
 	@$(MAKE) -s test-browser
 
-# The tests whose clients speak to the public listener, once more with TLS between them. The one that is skipped gives its
-# clients half a second, in which a busy machine may not complete a handshake.
+# The tests whose clients speak to the public listener. They run three times: without TLS, over TLS, and over HTTP/2. Those that
+# are skipped choose their listeners themselves.
+PUBLIC_TESTS = contract:: races::one_node races::model abuse::bad_http abuse::hostile operate::drain \
+	--skip contract::tls --skip contract::http2
+
+# It gives its clients half a second, in which a busy machine may not complete a handshake.
+NOT_OVER_TLS = --skip abuse::bad_http::random
+
+# They are about the bytes of heads and bodies of HTTP/1.1, which no client of HTTP/2 can send. In the last but one, connections
+# wait for requests during a drain: with HTTP/2 their clients are sent to others at once. The last one has half a second too.
+NOT_OVER_HTTP2 = --skip abuse::bad_http::framing --skip abuse::bad_http::pace::a_head_ --skip abuse::bad_http::a_head_ \
+	--skip abuse::bad_http::a_target_ --skip abuse::bad_http::a_request_has --skip abuse::bad_http::targets_of \
+	--skip operate::drain::connections_from_before --skip abuse::bad_http::pace::an_idle_
+
 test-tls: ## run the tests of the public listener over TLS
-	HOLDFAST_TEST_TLS=1 cargo test --locked --test integration -- $(THREADS) \
-		contract:: races::one_node races::model abuse::bad_http abuse::hostile abuse::fuzz \
-		--skip abuse::bad_http::random
+	HOLDFAST_TEST_TLS=1 cargo test --locked --test integration -- $(THREADS) $(PUBLIC_TESTS) $(NOT_OVER_TLS)
+
+# WebSockets and requests of HTTP/1.0 are sent over TLS with HTTP/1.1, to the same listener.
+test-http2: ## run the tests of the public listener over HTTP/2
+	HOLDFAST_TEST_HTTP2=1 cargo test --locked --test integration -- $(THREADS) $(PUBLIC_TESTS) $(NOT_OVER_TLS) $(NOT_OVER_HTTP2)
 
 test-protocol: ## check the model of the protocol only, in all orders of its steps
 	cargo test --locked -p holdfast-protocol

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod demo;
 mod events;
 mod golden;
+pub(crate) mod http2;
 pub(crate) mod keys;
 pub(crate) mod library;
 pub(crate) mod params;

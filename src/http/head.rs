@@ -18,12 +18,12 @@ const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// (RFC 9112, 3.2; HTTP/1.0 need not send one).
 pub(crate) fn check(request: &Request) -> Result<(), Refusal> {
     let uri = request.uri();
-    let origin = uri
-        .scheme_str()
-        .map_or(0, |scheme| scheme.len() + "://".len())
-        + uri
-            .authority()
-            .map_or(0, |authority| authority.as_str().len());
+    let origin = match (uri.scheme_str(), uri.authority()) {
+        // Fields of their own, and no part of the target.
+        _ if request.version() == Version::HTTP_2 => 0,
+        (Some(scheme), Some(authority)) => scheme.len() + "://".len() + authority.as_str().len(),
+        (_, authority) => authority.map_or(0, |authority| authority.as_str().len()),
+    };
     let target = origin
         + uri
             .path_and_query()

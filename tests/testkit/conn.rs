@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::tls::{self, HOST};
-use crate::{PATIENCE, Response};
+use crate::{PATIENCE, Response, translated};
 
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Address {
         tls: SocketAddr,
         /// The address without.
         plain: SocketAddr,
+        /// Whether the clients speak HTTP/2.
+        is_http2: bool,
     },
 }
 
@@ -112,6 +114,11 @@ impl Conn {
                 Box::new(within(TcpStream::connect(address), "to connect").await)
             }
             Address::Unix(path) => Box::new(within(UnixStream::connect(path), "to connect").await),
+            Address::Tls {
+                tls,
+                is_http2: true,
+                ..
+            } => Box::new(translated::connect(*tls).await),
             Address::Tls { tls, .. } => Box::new(tls::connect(*tls, HOST).await),
         };
         Self::over(stream)

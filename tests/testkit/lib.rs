@@ -32,6 +32,7 @@ mod scratch;
 mod sentinel;
 mod socket;
 pub mod tls;
+mod translated;
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -102,6 +103,11 @@ pub fn ahead() -> u64 {
 /// Returns whether the long forms of the tests are asked for (`HOLDFAST_TEST_LONG`).
 pub fn long() -> bool {
     std::env::var_os("HOLDFAST_TEST_LONG").is_some()
+}
+
+/// Returns whether the clients of the public listener speak HTTP/2 (`HOLDFAST_TEST_HTTP2`).
+pub fn speaks_http2() -> bool {
+    std::env::var_os("HOLDFAST_TEST_HTTP2").is_some()
 }
 
 /// Returns the text of a file of the project, by its path from the top or from the root.

@@ -11,7 +11,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request, tls};
+use crate::{
+    Address, Conn, Launch, PATIENCE, PAUSE, Response, encode, eventually, request, speaks_http2,
+    tls,
+};
 
 /// The log lines that are kept. The oldest go first.
 const MAX_LINES: usize = 50_000;
@@ -59,9 +62,14 @@ impl Node {
     }
 
     pub(crate) async fn launch_unready(mut launch: Launch) -> Self {
-        let is_switched = launch.may_have_tls() && std::env::var_os("HOLDFAST_TEST_TLS").is_some();
+        let is_http2 = speaks_http2();
+        let is_tls = is_http2 || std::env::var_os("HOLDFAST_TEST_TLS").is_some();
+        let is_switched = is_tls && launch.may_have_tls();
         if is_switched {
             launch = launch.and(&tls::flags().await);
+            if is_http2 {
+                launch = launch.and(&["--http2"]);
+            }
         }
         let has_tls = launch.has_tls();
         let mut child = launch.command().spawn().expect("the program starts");
@@ -91,6 +99,7 @@ impl Node {
             Some(tls) => Address::Tls {
                 tls,
                 plain: public.tcp(),
+                is_http2,
             },
             None => public,
         };

@@ -26,7 +26,7 @@ impl Response {
     ///
     /// # Panics
     /// If it has no whole head.
-    pub(crate) fn whole(bytes: &[u8]) -> Self {
+    pub fn whole(bytes: &[u8]) -> Self {
         // Only the status line of HTTP/2 differs: it has no reason.
         let as_http_1 = bytes
             .strip_prefix(b"HTTP/2 ")

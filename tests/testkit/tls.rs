@@ -90,7 +90,26 @@ pub async fn connect(address: SocketAddr, name: &str) -> TlsStream<TcpStream> {
 /// # Panics
 /// If the handshake fails.
 pub async fn over(socket: TcpStream, name: &str) -> TlsStream<TcpStream> {
-    let config = client(rustls::ALL_VERSIONS).await;
+    handshake(socket, name, &[]).await
+}
+
+/// Connects with TLS, asks for the host `name`, and offers `protocols`.
+///
+/// # Panics
+/// If the node does not accept, or the certificate is not good.
+pub async fn connect_with(
+    address: SocketAddr,
+    name: &str,
+    protocols: &[&str],
+) -> TlsStream<TcpStream> {
+    let socket = within(TcpStream::connect(address), "to connect").await;
+    handshake(socket, name, protocols).await
+}
+
+async fn handshake(socket: TcpStream, name: &str, protocols: &[&str]) -> TlsStream<TcpStream> {
+    let mut config = client(rustls::ALL_VERSIONS).await;
+    let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
+    config.alpn_protocols = protocols.collect();
     let name = ServerName::try_from(name.to_owned()).expect("a host");
     let connector = TlsConnector::from(Arc::new(config));
     within(connector.connect(name, socket), "a handshake").await

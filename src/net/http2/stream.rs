@@ -15,22 +15,19 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::replace;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
-use futures_util::task::AtomicWaker;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http_body_util::BodyExt;
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, STRICT_TRANSPORT_SECURITY, UPGRADE,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use hyper::http::response::Parts;
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::piece::{Piece, Unsent};
 use super::streams::{Place, Streams};
 use crate::http::response::{CLOSE, Response};
 use crate::net::clients::Client;
@@ -47,84 +44,21 @@ const MAX_UNSENT: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Http2Stream {
     answer: Answer,
+    /// Whether the request is HEAD, so that its answer has no body.
+    is_head: bool,
     place: Place,
 }
 
 /// How far the answer is.
 #[derive(Debug)]
 enum Answer {
-    /// It has not begun. `has_body` is false if the request is a HEAD.
-    Awaited {
-        reply: SendResponse<Piece>,
-        has_body: bool,
-    },
+    /// It has not begun.
+    Awaited(SendResponse<Piece>),
     Begun(SendStream<Piece>, Arc<Unsent>),
     /// All of it was given to h2.
     Given(SendStream<Piece>, Arc<Unsent>),
     /// It has no bytes, or the stream has ended before.
     Ended,
-}
-
-/// The number of bytes of an answer that h2 was given and has not sent.
-#[derive(Debug, Default)]
-struct Unsent {
-    bytes: AtomicUsize,
-    /// The task of the stream.
-    task: AtomicWaker,
-}
-
-impl Unsent {
-    /// Returns the number of bytes, and wakes the task when it is less.
-    fn poll_bytes(&self, cx: &Context<'_>) -> usize {
-        self.task.register(cx.waker());
-        self.bytes.load(Ordering::SeqCst)
-    }
-
-    /// Notes that bytes were sent, or dropped because their stream has ended.
-    fn note_sent(&self, bytes: usize) {
-        if bytes > 0 {
-            self.bytes.fetch_sub(bytes, Ordering::SeqCst);
-            self.task.wake();
-        }
-    }
-}
-
-/// Bytes of an answer, as h2 is given them.
-#[derive(Debug)]
-pub(in crate::net) struct Piece {
-    bytes: Bytes,
-    unsent: Arc<Unsent>,
-}
-
-impl Piece {
-    fn new(bytes: Bytes, unsent: &Arc<Unsent>) -> Self {
-        unsent.bytes.fetch_add(bytes.len(), Ordering::SeqCst);
-        Self {
-            bytes,
-            unsent: Arc::clone(unsent),
-        }
-    }
-}
-
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        self.unsent.note_sent(count);
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        self.unsent.note_sent(self.bytes.len());
-    }
 }
 
 impl Http2Stream {
@@ -134,9 +68,9 @@ impl Http2Stream {
         method: &Method,
         streams: &Arc<Streams>,
     ) -> Self {
-        let has_body = method != Method::HEAD;
         Self {
-            answer: Answer::Awaited { reply, has_body },
+            answer: Answer::Awaited(reply),
+            is_head: method == Method::HEAD,
             place: Place::new(streams),
         }
     }
@@ -145,28 +79,31 @@ impl Http2Stream {
     /// the request back.
     pub(crate) fn begin(&mut self, response: Response) {
         let (head, _) = response.into_parts();
-        self.send_head(head, false);
+        self.send_head(head, None, false);
     }
 
-    fn send_head(&mut self, mut head: Parts, is_all: bool) {
-        let Answer::Awaited { mut reply, .. } = replace(&mut self.answer, Answer::Ended) else {
+    fn send_head(&mut self, mut head: Parts, length: Option<usize>, is_all: bool) {
+        let Answer::Awaited(mut reply) = replace(&mut self.answer, Answer::Ended) else {
             return;
         };
-        // HTTP/2 has its own way to say that a connection ends, and no other protocols. h2 refuses a
-        // head with these fields.
-        head.headers.remove(UPGRADE);
-        if head.headers.remove(CONNECTION) == Some(CLOSE) {
+        let headers = &mut head.headers;
+        // HTTP/2 has its own way to say that a connection ends, and no upgrade. h2 refuses an answer
+        // with these fields (RFC 9113, 8.2.2).
+        headers.remove(UPGRADE);
+        if headers.remove(CONNECTION) == Some(CLOSE) {
             self.place.streams.close();
+        }
+        if let Some(hsts) = self.place.streams.hsts() {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        if let Some(length) = length {
+            headers.insert(CONTENT_LENGTH, length.into());
         }
         let mut now = date();
         // Otherwise h2 would keep each date that it has sent, to say later which of them a header
         // repeats: some 10 KB after an hour of answers. No header repeats one that is old.
         now.set_sensitive(true);
-        head.headers.insert(DATE, now);
-        if let Some(hsts) = self.place.streams.hsts() {
-            let headers = &mut head.headers;
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
-        }
+        headers.insert(DATE, now);
         let response = hyper::Response::from_parts(head, ());
         if let Ok(body) = reply.send_response(response, is_all)
             && !is_all
@@ -254,7 +191,7 @@ impl Http2Stream {
     fn poll_unsent(&self, before: usize, cx: &Context<'_>) -> Poll<usize> {
         let left = match &self.answer {
             Answer::Begun(_, unsent) | Answer::Given(_, unsent) => unsent.poll_bytes(cx),
-            Answer::Awaited { .. } | Answer::Ended => 0,
+            Answer::Awaited(_) | Answer::Ended => 0,
         };
         if left == 0 || left < before {
             Poll::Ready(left)
@@ -266,7 +203,7 @@ impl Http2Stream {
     /// Becomes ready when the client has taken the request back, or left.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.answer {
-            Answer::Awaited { reply, .. } => ready!(reply.poll_reset(cx)),
+            Answer::Awaited(reply) => ready!(reply.poll_reset(cx)),
             Answer::Begun(body, _) => ready!(body.poll_reset(cx)),
             Answer::Given(..) | Answer::Ended => return Poll::Ready(()),
         };
@@ -315,7 +252,7 @@ impl Http2Stream {
 
     fn reset(&mut self, reason: Reason) {
         match replace(&mut self.answer, Answer::Ended) {
-            Answer::Awaited { mut reply, .. } => reply.send_reset(reason),
+            Answer::Awaited(mut reply) => reply.send_reset(reason),
             Answer::Begun(mut body, _) | Answer::Given(mut body, _) => body.send_reset(reason),
             Answer::Ended => {}
         }
@@ -328,21 +265,15 @@ impl Carrier for Http2Stream {
     }
 
     fn write(&mut self, response: Response) -> Then {
-        let (mut head, mut body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         let body = body.frame().now_or_never().flatten().and_then(Result::ok);
         let body = body.and_then(|frame| frame.into_data().ok());
         let mut body = body.unwrap_or_default();
-        if has_length(head.status) {
-            let length = HeaderValue::from(body.len());
-            head.headers.insert(CONTENT_LENGTH, length);
-        }
-        if let Answer::Awaited {
-            has_body: false, ..
-        } = self.answer
-        {
+        let length = has_length(head.status).then_some(body.len());
+        if self.is_head {
             body.clear();
         }
-        self.send_head(head, body.is_empty());
+        self.send_head(head, length, body.is_empty());
         let Answer::Begun(stream, unsent) = &mut self.answer else {
             return if body.is_empty() {
                 Then::Rest
@@ -419,27 +350,4 @@ pub(in crate::net) async fn send_rest(
 /// Returns whether an answer with this status says how long its body is.
 fn has_length(status: StatusCode) -> bool {
     !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_unsent_until_h2_has_sent_them_or_dropped_them() {
-        let unsent = Arc::<Unsent>::default();
-        let count =
-            || unsent.poll_bytes(&Context::from_waker(futures_util::task::noop_waker_ref()));
-        let mut one = Piece::new(Bytes::from_static(b"12345"), &unsent);
-        let other = Piece::new(Bytes::from_static(b"678"), &unsent);
-        assert_eq!(count(), 8);
-        one.advance(2);
-        assert_eq!((count(), one.chunk()), (6, &b"345"[..]));
-        drop(other);
-        assert_eq!(count(), 3);
-        one.advance(3);
-        assert_eq!((count(), one.remaining()), (0, 0));
-        drop(one);
-        assert_eq!(count(), 0);
-    }
 }

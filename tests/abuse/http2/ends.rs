@@ -174,12 +174,16 @@ async fn a_client_that_breaks_the_protocol_is_told_so_also_if_it_sends_on() {
 async fn http1_behind_the_choice_of_http1_is_served_as_ever() {
     let node = Http2Node::start(&[]).await;
     let tls = node.address;
-    let plain = node.node.public.tcp();
-    let mut conn = Conn::open(&Address::Tls { tls, plain }).await;
+    let address = Address::Tls {
+        tls,
+        plain: node.node.public.tcp(),
+        is_http2: false,
+    };
+    let mut conn = Conn::open(&address).await;
     let get = request("GET", "/status/get?key=k&wait=0", &[], b"");
     assert_eq!(conn.ask(&get).await.code(), -1);
     // The preface of HTTP/2 there is no good request.
-    let mut conn = Conn::open(&Address::Tls { tls, plain }).await;
+    let mut conn = Conn::open(&address).await;
     conn.send(PREFACE).await;
     let answer = conn.response_or_close().await;
     assert!(answer.is_none_or(|answer| answer.status >= 400));
