@@ -177,7 +177,11 @@ where
             match ready!(end.poll(streams, cx)) {
                 Step::Flooded => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
                 Step::GoAway => connection.graceful_shutdown(),
-                Step::Cut => return Poll::Ready(Ok(end.why)),
+                Step::Cut => {
+                    // Sends an answer that was made since the connection was polled.
+                    let _ = connection.poll_closed(cx);
+                    return Poll::Ready(Ok(end.why));
+                }
             }
         }
     })

@@ -3,7 +3,7 @@
 
 use holdfast_testkit::Http2;
 use holdfast_testkit::http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, SETTINGS, WINDOW_UPDATE,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, SETTINGS, WINDOW_UPDATE,
     frame, head, literals,
 };
 
@@ -299,4 +299,19 @@ async fn requests_beyond_the_streams_that_are_refused_again_and_again_are_a_floo
     node.wait_dropped("flood", 1.0).await;
     drop(client);
     node.quiet().await;
+}
+
+#[tokio::test]
+async fn frames_that_h2_would_warn_of_write_no_line() {
+    let node = Http2Node::start(&[]).await;
+    let mut client = node.open().await;
+    let held = node.hold_on(&mut client, "k").await;
+    let unasked = frame(PING, ACK, 0, b"unasked!");
+    client.send_bytes(unasked.repeat(1_000)).await;
+    client.ping().await;
+    node.answers(&mut client, held, "k").await;
+    drop(client);
+    node.quiet().await;
+    let is_of_h2 = |line: &String| line.contains("\"h2::");
+    assert_eq!(node.node.logs().iter().filter(|line| is_of_h2(line)).count(), 0);
 }
