@@ -3,8 +3,8 @@
 
 use holdfast_testkit::Http2;
 use holdfast_testkit::http2::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, SETTINGS, WINDOW_UPDATE,
-    frame, head, literals,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, SETTINGS,
+    WINDOW_UPDATE, frame, head, literals,
 };
 
 use super::{FLOOD_BYTES, Http2Node, Witness, is_flood};
@@ -313,5 +313,12 @@ async fn frames_that_h2_would_warn_of_write_no_line() {
     drop(client);
     node.quiet().await;
     let is_of_h2 = |line: &String| line.contains("\"h2::");
-    assert_eq!(node.node.logs().iter().filter(|line| is_of_h2(line)).count(), 0);
+    assert_eq!(
+        node.node
+            .logs()
+            .iter()
+            .filter(|line| is_of_h2(line))
+            .count(),
+        0
+    );
 }
