@@ -181,9 +181,9 @@ pub(super) const HTTP2: Setting<bool> = Setting::new(
 .shape(Shape::Switch)
 .notes(
     "All browsers then choose it, and the tabs of a site share one connection for up to 100 \
-     requests. It takes some 27 KB of memory with one held script, and some 2 KB for each further \
-     one. Over HTTP/1.1 each held script has a connection of some 5 KB, and a browser opens at most \
-     six",
+     requests. That connection takes some 27 KB of memory with one held script, and some 2 KB for \
+     each further one. Over HTTP/1.1 each held script has a connection of some 5 KB, and a browser \
+     opens at most six to a host",
 );
 
 pub(super) const HSTS: Setting<Duration> = Setting::new(

@@ -19,7 +19,7 @@ use crate::log::Seldom;
 use crate::metrics::{Limit, Metrics};
 use crate::net::exposure::is_public;
 
-/// The time in which one warning of a kind is logged.
+/// The time in which at most one warning of a kind is logged.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// All addresses that are known.
@@ -136,7 +136,7 @@ impl Client {
     }
 }
 
-/// An address has as many waiters as it may have.
+/// The error if an address has as many waiters as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooManyWaiters;
 

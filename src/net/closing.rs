@@ -12,7 +12,8 @@ use tokio::time::sleep;
 use crate::runtime::sharded::shrink;
 use crate::runtime::sync::{AtomicU8, AtomicU64, Mutex, lock};
 
-/// The time that a connection still has to send a complete head, once all connections are to end.
+/// The time that a connection still has to send a complete head, once all connections are to end. Over
+/// HTTP/2 also the time from GOAWAY to the close.
 pub(super) const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// How far a listener is on its way to the end.
@@ -54,11 +55,11 @@ impl Stop {
     }
 }
 
-/// A connection's receiver of the signal, for all of its life.
+/// The receiver of the signal in one task: that of a connection, or of a request of HTTP/2.
 #[derive(Debug)]
 pub(crate) struct Watch {
     stop: Arc<Stop>,
-    /// The connection's key in the list of tasks, once it was polled.
+    /// The key of the task in the list, once it was polled.
     id: Option<u64>,
 }
 

@@ -1,9 +1,8 @@
-//! An answer that goes on: an event stream, or a WebSocket ([`crate::net::socket`]). It goes on a
-//! connection of HTTP/1.1, which hyper does not have meanwhile, as with a held request
-//! ([`crate::net::parked`]). An event stream may also go on a stream of HTTP/2.
+//! An endless answer: an event stream, or a WebSocket ([`crate::net::socket`]). It is written to a
+//! connection of HTTP/1.1 that hyper has given back, as for a held request
+//! ([`crate::net::parked`]). An event stream may also be written to a stream of HTTP/2.
 //!
-//! Pieces of the answer are written by its own task, one after the other. Knows no
-//! key and no event.
+//! The answer's own task writes its pieces one after the other. Knows no key and no event.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -43,11 +42,12 @@ pub(crate) trait Endless: Debug + Send {
 pub(crate) enum Ended {
     /// The connection may have further requests.
     Whole(Box<Flow>, Wakes),
-    /// The connection is to be closed. The reason, if the node ended it before its client did.
+    /// The connection, or only the stream of HTTP/2, is to be closed. Has the reason if the node
+    /// ended it before its client did.
     Broken(Box<Flow>, Option<DropReason>),
 }
 
-/// What an answer goes on, and the part of the answer that is not written yet.
+/// An endless answer: its sink, and the part that is not written yet.
 #[derive(Debug)]
 pub(crate) struct Flow {
     sink: Sink,
@@ -60,7 +60,7 @@ pub(crate) struct Flow {
     cut: Option<DropReason>,
 }
 
-/// What an answer goes on.
+/// The connection or the stream that an endless answer is written to.
 #[derive(Debug)]
 enum Sink {
     Connection(Connection),
@@ -335,7 +335,8 @@ impl Flow {
 }
 
 impl Sink {
-    /// Returns whether bytes were taken that are not sent yet.
+    /// Returns whether a connection has taken bytes that are not sent yet. False for a stream, which
+    /// limits its unsent bytes itself.
     fn has_unsent(&self) -> bool {
         match self {
             Self::Connection(connection) => connection.stream.has_unsent(),

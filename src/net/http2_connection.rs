@@ -41,7 +41,7 @@ use crate::net::stream::Stream;
 use crate::net::timed::{Phase, Timed, Timeouts};
 use crate::runtime::lazy_timer::Timer;
 
-/// The streams of a connection that h2 may reset because of a mistake of the client. See
+/// The streams of a connection that h2 may reset or refuse because of mistakes of the client. See
 /// CVE-2025-8671 ("made you reset").
 const MAX_MISTAKES: usize = 20;
 /// The streams that h2 remembers after it has reset them, and for how long. Frames that were on their
@@ -49,8 +49,8 @@ const MAX_MISTAKES: usize = 20;
 const REMEMBERED: usize = 20;
 const REMEMBERED_FOR: Duration = Duration::from_secs(1);
 
-/// How a connection is over: an error if it broke. In both cases with the reason, if the node ended it
-/// before its client did.
+/// The end of a connection: an error if it broke. Both variants have the reason if the node ended the
+/// connection before its client did.
 type Over = Result<Option<DropReason>, Option<DropReason>>;
 
 /// Serves one connection to its end. Drops `open`, which counts the connection, only then.
@@ -70,8 +70,8 @@ where
 }
 
 /// Returns what [`serve`] boxes.
-// It has the socket and what its streams share from the beginning. A function that is given the
-// stream would keep the room of the stream besides.
+// Not an `async fn`: its future would keep room for the argument `stream` beside the socket that is
+// made of it.
 fn run<H, F, P, O>(
     stream: Stream,
     shared: Arc<Shared<H>>,
@@ -145,7 +145,7 @@ where
 {
     let phase = socket.phase();
     let mut stop = Watch::new(Arc::clone(&shared.stop));
-    // Boxed, because the compiler does not let the connection have the place of its handshake.
+    // Boxed, because the task would otherwise keep room for the handshake beside the connection.
     let handshake = shake_hands(socket, shared.timeouts.head, &mut stop).boxed();
     let mut connection = match handshake.await {
         Ok(connection) => connection,
@@ -204,7 +204,7 @@ async fn shake_hands<'a>(
     }
 }
 
-/// How a connection comes to its end, if its client does not end it.
+/// The steps by which the node ends a connection.
 struct End {
     timeouts: Timeouts,
     stop: Watch,
@@ -212,17 +212,17 @@ struct End {
     timer: Timer,
     /// Whether the client has sent a request.
     has_asked: bool,
-    /// Whether the client was told to send further requests on another connection.
+    /// Whether GOAWAY was sent.
     is_told: bool,
     /// When the connection is cut, whether its client has ended it by then or not.
     cut_at: Option<Instant>,
-    /// Why the node ends the connection, if that is because of the client.
+    /// The reason that is counted, if the client gave the node one to end the connection.
     why: Option<DropReason>,
 }
 
 /// A step on the way to the end.
 enum Step {
-    /// The client has sent too much of what only makes work.
+    /// Ends the connection, because the client has taken back too many requests.
     Flooded,
     /// The client is told to send further requests on another connection.
     GoAway,
@@ -306,8 +306,8 @@ enum Work<P: parked::Request> {
 }
 
 /// Answers one request, and counts what the node ends before its client does.
-// All but the long wait of a held request is boxed, and nothing is kept that it does not need. So it
-// is the only part that the memory of a task depends on.
+// Everything but the long wait of a held request is boxed, so that only this wait decides how large
+// the task is.
 async fn answer<H, F, P>(begun: Box<Begun<H>>)
 where
     H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
@@ -351,7 +351,7 @@ where
     } = begun;
     match (shared.handler)(received(request, stream.client())) {
         Handling::Park(request) => {
-            // The task ends behind the answer, so it wants to know of it.
+            // The task ends after the answer, so each delivery must wake it.
             let parked = Parked::new(request, stream, true);
             Work::Hold(Arc::new(parked))
         }
@@ -409,7 +409,7 @@ fn settings() -> Builder {
     settings
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32)
-        // The windows limit what it is given.
+        // No limit is needed: h2 is given only what the client's windows have room for.
         .max_send_buffer_size(u32::MAX as usize)
         .header_table_size(0)
         .max_local_error_reset_streams(Some(MAX_MISTAKES))

@@ -1,6 +1,7 @@
 //! One connection's time limits, below HTTP. A connection ends if a head takes too long, if it
 //! is idle for too long, or if its reader holds an answer back for too long. This module also
-//! ends a connection in a way that lets its last answer reach the reader.
+//! ends a connection in a way that lets its last answer reach the reader. Over HTTP/2 only the limit
+//! for the reader is kept here: [`crate::net::http2_connection`] has the others.
 //!
 //! The limits are kept apart from hyper, because hyper's one timeout for heads also ends idle
 //! connections: ten seconds for the one would be ten seconds for the other. They are also kept

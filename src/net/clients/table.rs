@@ -69,7 +69,7 @@ struct Shard {
     known: HashMap<Source, Known>,
     /// The number of addresses with waiters.
     waiting: usize,
-    /// No address can be forgotten before this time.
+    /// The time before which a sweep would forget no address.
     sweep_at: u64,
 }
 
@@ -107,7 +107,7 @@ pub(super) enum Taken {
     Allowed,
     /// Its address asks too often.
     TooMany,
-    /// It is allowed, because too many addresses are known.
+    /// It is allowed and not counted, because too many addresses are known.
     NotCounted,
 }
 

@@ -2,9 +2,9 @@
 //! ([`crate::net::parked`]), or an answer goes on ([`crate::net::flow`]).
 //!
 //! # Windows
-//! A client says by windows how many bytes of an answer it takes. h2 would take more, and keep them
-//! for as long as the client likes. So it is given only what the windows have room for. What waits
-//! for room is kept here, and its time has a limit. While much is kept, further requests of the
+//! A client says by windows how many bytes of an answer it takes. h2 would take more, and keep it
+//! for as long as the client likes. So it is given only what the windows have room for. The rest is
+//! kept here, for a limited time. While much is kept, further requests of the
 //! connection wait.
 //!
 //! h2 may also be unable to send what it was given: the socket takes no more, or the client has made
@@ -57,7 +57,7 @@ enum Answer {
     Begun(SendStream<Piece>, Arc<Unsent>),
     /// All of it was given to h2.
     Given(SendStream<Piece>, Arc<Unsent>),
-    /// It has no bytes, or the stream has ended before.
+    /// The head was the whole answer, or the stream has ended.
     Ended,
 }
 
@@ -100,8 +100,8 @@ impl Http2Stream {
             headers.insert(CONTENT_LENGTH, length.into());
         }
         let mut now = date();
-        // Otherwise h2 would keep each date that it has sent, to say later which of them a header
-        // repeats: some 10 KB after an hour of answers. No header repeats one that is old.
+        // Otherwise h2 keeps each date in its table of sent fields: some 10 KB of memory after answers
+        // in some 60 different seconds. An old date is never sent again.
         now.set_sensitive(true);
         headers.insert(DATE, now);
         let response = hyper::Response::from_parts(head, ());
@@ -136,8 +136,7 @@ impl Http2Stream {
     /// answer ends with these bytes.
     ///
     /// # Errors
-    /// Fails if the client has taken the request back or left, or reads so little that too much is
-    /// kept for it.
+    /// Fails if the client has taken the request back or left, or if the answer has ended.
     pub(crate) fn poll_write(
         &mut self,
         bytes: &[u8],
@@ -187,7 +186,8 @@ impl Http2Stream {
         };
     }
 
-    /// Becomes ready when fewer bytes of the answer than `before` are unsent. Returns their number.
+    /// Becomes ready when fewer bytes of the answer than `before`, or none, are unsent. Returns their
+    /// number.
     fn poll_unsent(&self, before: usize, cx: &Context<'_>) -> Poll<usize> {
         let left = match &self.answer {
             Answer::Begun(_, unsent) | Answer::Given(_, unsent) => unsent.poll_bytes(cx),
@@ -200,7 +200,8 @@ impl Http2Stream {
         }
     }
 
-    /// Becomes ready when the client has taken the request back, or left.
+    /// Becomes ready when the client has taken the request back or left, or at once if the whole
+    /// answer was given to h2.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.answer {
             Answer::Awaited(reply) => ready!(reply.poll_reset(cx)),

@@ -174,8 +174,8 @@ impl Streams {
         self.task.wake();
     }
 
-    /// Returns whether the client takes back its requests too often. It also does if it takes them
-    /// back faster than the tasks that answer them can end.
+    /// Returns whether the client takes back its requests too often, or faster than the tasks that
+    /// answer them can end.
     pub(in crate::net) fn has_too_many_resets(&self) -> bool {
         self.open.load(Ordering::SeqCst) > 2 * MAX_STREAMS as usize
             || lock(&self.resets).are_too_many()

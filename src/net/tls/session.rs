@@ -39,7 +39,7 @@ pub(super) struct Session {
     is_ready: bool,
     /// Whether nothing more will be received.
     has_ended: bool,
-    /// Whether the client has been sent the end of this side. What it sends is then dropped.
+    /// Whether this side was closed. Bytes that the client sends after that are dropped.
     has_closed: bool,
     /// Whether the received bytes were no good TLS. Then rustls is not used any more.
     has_failed: bool,
@@ -124,7 +124,7 @@ impl Session {
         self.has_ended = true;
     }
 
-    /// Returns whether the client has been sent the end of this side.
+    /// Returns whether this side was closed.
     pub(super) fn has_closed(&self) -> bool {
         self.has_closed
     }
@@ -204,7 +204,7 @@ impl Session {
             return (bytes.len(), Err(broken("the connection has failed")));
         }
         if self.has_closed && matches!(then, Then::Nothing) {
-            // rustls takes an alert behind its own notice for a mistake of its caller.
+            // rustls reports an alert that comes after its own notice as a mistake of its caller.
             return (bytes.len(), Ok(()));
         }
         let mut used = 0;

@@ -3,9 +3,9 @@
 //!
 //! # Bounds
 //! rustls is given at most [`READ_BYTES`] of received bytes at a time, and the bytes that are
-//! decrypted are read before more are received. So at most one record of 16 KiB and the bytes of
-//! one read are kept. Of the bytes that come while a request is held, [`MAX_AHEAD`] are decrypted.
-//! Further ones stay in the socket, where TCP bounds them.
+//! decrypted are read before more are received. So after the handshake at most one record of 16 KiB
+//! and the bytes of one read are kept. During it, the session has a limit of its own. While a request is held, no more is received once [`MAX_AHEAD`] bytes are
+//! decrypted. Further ones stay in the socket, where TCP bounds them.
 //!
 //! # Writing
 //! A record must be sent whole, once, and in order. So all encrypted bytes go through the
@@ -29,7 +29,8 @@ use crate::net::timed::{LINGER, linger};
 
 /// The most bytes that are read from the socket at once. They are on the stack.
 const READ_BYTES: usize = 4096;
-/// The most bytes after a held request that are decrypted.
+/// The number of decrypted bytes after a held request, from which on no more are received. The last
+/// read may add a record.
 const MAX_AHEAD: usize = 4096;
 /// The most bytes that one write encrypts: those of one record.
 const WRITE_BYTES: usize = 16 * 1024;
