@@ -243,6 +243,10 @@ impl Flow {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.unwritten.drain(..written);
+                    // All streams of a connection wait for its socket, which has the same limit.
+                    if matches!(&self.sink, Sink::Stream(stream) if stream.is_socket_full()) {
+                        self.cut_at = None;
+                    }
                     let timeout = self.write_timeout;
                     self.cut_at.get_or_insert_with(|| Instant::now() + timeout);
                     return Poll::Pending;

@@ -83,14 +83,16 @@ where
     P: parked::Request,
     O: Send + 'static,
 {
+    let (client, hsts) = (stream.client().cloned(), stream.hsts().cloned());
+    let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
     let streams = Streams::new(
-        stream.client().cloned(),
-        stream.hsts().cloned(),
+        client,
+        hsts,
         Arc::clone(&shared.stop),
         shared.timeouts.write,
+        socket.phase(),
         Arc::clone(&shared.metrics),
     );
-    let mut socket = Timed::new(stream, Bytes::new(), shared.timeouts);
     async move {
         let why = speak(&mut socket, &shared, &streams).await;
         shared.metrics.refused(None, why);

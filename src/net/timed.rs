@@ -68,15 +68,17 @@ const IDLE: u64 = 2;
 const WRITING: u64 = 3;
 const PHASES: u64 = 0b11;
 
-impl Phase {
-    fn new() -> Self {
+impl Default for Phase {
+    fn default() -> Self {
         Self(Arc::new(PhaseState {
             changes: AtomicU64::new(HEAD),
             within_head: AtomicBool::new(false),
             head_begun: AtomicBool::new(false),
         }))
     }
+}
 
+impl Phase {
     /// Notes that a head is complete and its request begins.
     pub(crate) fn request_begins(&self) {
         self.0.head_begun.store(false, Ordering::Relaxed);
@@ -216,7 +218,7 @@ impl<S> Timed<S> {
         Self {
             inner,
             ahead,
-            phase: Phase::new(),
+            phase: Phase::default(),
             timeouts,
             tail: [0; 3],
             write_timer: None,

@@ -12,9 +12,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::free_port;
+use crate::{PATIENCE, PAUSE, free_port};
 
 /// The treatment of bytes. Bytes that are held back pass when the weather changes, even if
 /// their client has closed its connection meanwhile. They are like a packet that the network
@@ -119,9 +119,14 @@ impl Drop for Proxy {
 }
 
 async fn listen(port: u16) -> TcpListener {
-    TcpListener::bind(("127.0.0.1", port))
-        .await
-        .expect("a port of our own")
+    let mut listener = TcpListener::bind(("127.0.0.1", port)).await;
+    let deadline = Instant::now() + PATIENCE;
+    // A client of another test may have been given the port meanwhile, for a connection of its own.
+    while listener.is_err() && Instant::now() < deadline {
+        sleep(PAUSE).await;
+        listener = TcpListener::bind(("127.0.0.1", port)).await;
+    }
+    listener.expect("a port of our own")
 }
 
 async fn run(

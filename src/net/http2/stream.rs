@@ -31,6 +31,7 @@ use super::piece::{Piece, Unsent};
 use super::streams::{Place, Streams};
 use crate::http::response::{CLOSE, Response};
 use crate::net::clients::Client;
+use crate::net::closing::Course;
 use crate::net::encode::date;
 use crate::net::parked::{Carrier, Then, Unwritten};
 use crate::net::stream::Beyond;
@@ -105,10 +106,11 @@ impl Http2Stream {
         now.set_sensitive(true);
         headers.insert(DATE, now);
         let response = hyper::Response::from_parts(head, ());
-        if let Ok(body) = reply.send_response(response, is_all)
-            && !is_all
-        {
-            self.answer = Answer::Begun(body, Arc::default());
+        match reply.send_response(response, is_all) {
+            Ok(_) if is_all => {}
+            Ok(body) => self.answer = Answer::Begun(body, Arc::default()),
+            // The client has taken the request back, or left.
+            Err(_) => self.place.streams.note_reset(),
         }
     }
 
@@ -224,14 +226,20 @@ impl Http2Stream {
         poll_fn(|cx| self.poll_left(cx)).await;
     }
 
-    /// Waits until the connection keeps so little that it may have further answers. Returns whether the
-    /// client has taken the request back meanwhile, or left.
+    /// Waits until the connection keeps so little that it may have further answers, or the node drains.
+    /// Returns whether the client has taken the request back meanwhile, or left.
     pub(in crate::net) async fn wait_for_room(&mut self) -> bool {
+        let mut stop = self.place.streams.wakes().stop;
         poll_fn(|cx| {
             if self.place.streams.poll_room(cx).is_ready() {
                 return Poll::Ready(false);
             }
-            self.poll_left(cx).map(|()| true)
+            let has_left = self.poll_left(cx).is_ready();
+            if !has_left && stop.poll(cx) == Course::Open {
+                return Poll::Pending;
+            }
+            self.place.streams.wait_no_more(cx);
+            Poll::Ready(has_left)
         })
         .await
     }
@@ -239,6 +247,11 @@ impl Http2Stream {
     /// Returns whether the request has to wait for room.
     pub(in crate::net) fn has_no_room(&self) -> bool {
         !self.place.streams.has_room()
+    }
+
+    /// Returns whether the socket takes no more bytes now.
+    pub(crate) fn is_socket_full(&self) -> bool {
+        self.place.streams.is_socket_full()
     }
 
     /// Has h2 send the rest of the answer, as [`send_rest`] does.
@@ -340,6 +353,8 @@ pub(in crate::net) async fn send_rest(
             Some(Ok(written)) => bytes = &bytes[written..],
             // The client has left, or the stream is reset already.
             Some(Err(_)) => return,
+            // All streams wait for the socket, which has the same limit.
+            None if streams.is_socket_full() => {}
             None => {
                 with_stream(&mut |stream| stream.reset(Reason::CANCEL));
                 return streams.note_slow_reader();

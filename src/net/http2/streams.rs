@@ -14,6 +14,7 @@ use crate::metrics::{DropReason, Metrics};
 use crate::net::clients::Client;
 use crate::net::closing::{Stop, Watch};
 use crate::net::parked::Wakes;
+use crate::net::timed::Phase;
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::sharded::lock;
 
@@ -38,6 +39,8 @@ pub(in crate::net) struct Streams {
     stop: Arc<Stop>,
     /// The time until a reader must take the next bytes of an answer.
     write_timeout: Duration,
+    /// The phase of the connection, which says whether the socket takes more bytes.
+    phase: Phase,
     metrics: Arc<Metrics>,
     open: AtomicUsize,
     /// When the last stream ended, or the connection began.
@@ -89,6 +92,7 @@ impl Streams {
         hsts: Option<HeaderValue>,
         stop: Arc<Stop>,
         write_timeout: Duration,
+        phase: Phase,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -96,6 +100,7 @@ impl Streams {
             hsts,
             stop,
             write_timeout,
+            phase,
             metrics,
             open: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
@@ -164,8 +169,21 @@ impl Streams {
         if self.has_room() {
             return Poll::Ready(());
         }
-        waiting.push(cx.waker().clone());
+        if !waiting.iter().any(|task| task.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
         Poll::Pending
+    }
+
+    /// Notes that a task waits for room no more. Otherwise its memory would be kept until there is
+    /// room.
+    pub(in crate::net) fn wait_no_more(&self, cx: &Context<'_>) {
+        lock(&self.waiting).retain(|task| !task.will_wake(cx.waker()));
+    }
+
+    /// Returns whether the socket takes no more bytes now. A client that takes none in time is cut off.
+    pub(in crate::net) fn is_socket_full(&self) -> bool {
+        self.phase.is_writing()
     }
 
     /// Notes that the client has taken back a request.
@@ -227,16 +245,21 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
+
     use super::*;
 
+    /// A task that is the same only as itself.
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
     fn streams() -> Arc<Streams> {
-        Streams::new(
-            None,
-            None,
-            Arc::default(),
-            Duration::from_secs(1),
-            Arc::default(),
-        )
+        let second = Duration::from_secs(1);
+        let phase = Phase::default();
+        Streams::new(None, None, Arc::default(), second, phase, Arc::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,13 +286,19 @@ mod tests {
     fn further_requests_wait_while_much_is_kept() {
         let streams = streams();
         let (mut one, mut other) = (Place::new(&streams), Place::new(&streams));
-        let cx = &mut Context::from_waker(Waker::noop());
+        let task = Waker::from(Arc::new(Task));
+        let cx = &mut Context::from_waker(&task);
         one.keep(MAX_KEPT_BYTES - 1);
         assert!(streams.poll_room(cx).is_ready());
         other.keep(1);
         assert!(streams.poll_room(cx).is_pending());
         one.keep(MAX_KEPT_BYTES);
         assert!(!streams.has_room());
+        assert!(streams.poll_room(cx).is_pending());
+        assert_eq!(lock(&streams.waiting).len(), 1, "it waits once");
+        streams.wait_no_more(cx);
+        assert!(lock(&streams.waiting).is_empty(), "it has left");
+        assert!(streams.poll_room(cx).is_pending());
         one.keep(0);
         assert!(lock(&streams.waiting).is_empty(), "they were woken");
         assert!(streams.poll_room(cx).is_ready());
