@@ -1,6 +1,7 @@
 //! Additions to the standard library and tokio: time, locks, maps, timers, wakes, the right to
 //! answer, futures that finish after they were dropped, and shutdown. No HTTP.
 
+pub(crate) mod allowance;
 pub mod clock;
 pub(crate) mod expiring;
 pub(crate) mod finishing;

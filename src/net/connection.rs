@@ -25,14 +25,13 @@ use crate::http::body::Body;
 use crate::http::head::{Request, lists};
 use crate::http::response::Response;
 use crate::metrics::{DropReason, Limit, Metrics};
-use crate::net::closing::{Course, LAST_HEAD, Stop, Watch};
+use crate::net::closing::{Course, LAST_HEAD, Stop};
 use crate::net::encode::{Exchange, add_hsts};
 use crate::net::flow::{self, Endless, Flow};
 use crate::net::parked::connection::Connection;
 use crate::net::parked::{self, Parked, Wakes};
 use crate::net::stream::Stream;
 use crate::net::timed::{Deadline, Phase, Timed, Timeouts};
-use crate::runtime::lazy_timer::Timer;
 use crate::runtime::self_wake::SelfWakes;
 use crate::runtime::sharded::lock;
 
@@ -101,10 +100,7 @@ where
     P: parked::Request,
     O: Send,
 {
-    let wakes = Wakes {
-        timer: Timer::default(),
-        stop: Watch::new(Arc::clone(&shared.stop)),
-    };
+    let wakes = Wakes::new(&shared.stop);
     // Boxed, and freed before the connection is parked: a task always takes as much memory as
     // the largest of its states.
     let mut speaks = Box::pin(speak(stream, Bytes::new(), Arc::clone(&shared), wakes));
@@ -250,7 +246,7 @@ where
     let answer = taken.map_err(|request| *lock(held) = Some((request, exchange)));
     async move {
         let mut response = answer.map_err(|()| HandBack)?.await;
-        add_hsts(&mut response, hsts);
+        add_hsts(response.headers_mut(), hsts);
         // HTTP/1.0 ends a connection unless the client asks otherwise. The answer says `close` all
         // the same.
         if (exchange.is_old && exchange.is_last) || shared.stop.state() != Course::Open {

@@ -5,9 +5,10 @@
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use hyper::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::http::response::Parts;
 
 use crate::http::response::{CLOSE, Response};
@@ -24,11 +25,7 @@ pub(crate) struct Exchange {
 /// Renders a response as hyper would write it. Also returns whether it ends its connection.
 pub(super) fn encode(mut response: Response, exchange: Exchange, is_last: bool) -> (Vec<u8>, bool) {
     let closes = note_end(&mut response, exchange, is_last);
-    let (head, mut body) = response.into_parts();
-    let body = body.frame().now_or_never().flatten().and_then(Result::ok);
-    let body = body
-        .and_then(|frame| frame.into_data().ok())
-        .unwrap_or_default();
+    let (head, body) = parts(response);
     let mut bytes = Vec::with_capacity(512 + body.len());
     push_head(
         &mut bytes,
@@ -63,11 +60,18 @@ pub(super) fn encode_switch(response: Response) -> Vec<u8> {
 }
 
 /// Adds the header that tells browsers to come back only with TLS, if there is one.
-pub(super) fn add_hsts(response: &mut Response, hsts: Option<&HeaderValue>) {
+pub(super) fn add_hsts(headers: &mut HeaderMap, hsts: Option<&HeaderValue>) {
     if let Some(hsts) = hsts {
-        let headers = response.headers_mut();
         headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
+}
+
+/// Returns the head of a response, and its body, which is there as a whole.
+pub(super) fn parts(response: Response) -> (Parts, Bytes) {
+    let (head, mut body) = response.into_parts();
+    let body = body.frame().now_or_never().flatten().and_then(Result::ok);
+    let body = body.and_then(|frame| frame.into_data().ok());
+    (head, body.unwrap_or_default())
 }
 
 /// How a client finds the end of a body.

@@ -135,7 +135,7 @@ impl Flow {
     pub(crate) fn begin(&mut self, mut response: Response) {
         match &mut self.sink {
             Sink::Connection(connection) => {
-                add_hsts(&mut response, connection.stream.hsts());
+                add_hsts(response.headers_mut(), connection.stream.hsts());
                 let head = encode_head(response, connection.exchange);
                 self.unwritten.extend_from_slice(&head);
             }

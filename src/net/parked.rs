@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 use crate::http::response::Response;
 use crate::net::clients::Client;
-use crate::net::closing::{Course, Watch};
+use crate::net::closing::{Course, Stop, Watch};
 use crate::net::stream::Beyond;
 use crate::runtime::lazy_timer::Timer;
 use crate::runtime::right_to_answer::{DeliveryEnd, Interruption, NextStep, RightToAnswer};
@@ -102,7 +102,17 @@ pub(crate) struct Wakes {
     pub(crate) stop: Watch,
 }
 
-/// What carries the answer to a held request.
+impl Wakes {
+    /// Returns the events of a task that has not waited yet.
+    pub(crate) fn new(stop: &Arc<Stop>) -> Self {
+        Self {
+            timer: Timer::default(),
+            stop: Watch::new(Arc::clone(stop)),
+        }
+    }
+}
+
+/// A connection or a stream, to which the answer to a held request is written.
 pub(crate) trait Carrier: Debug + Send + 'static {
     /// Returns the client, if its address is limited.
     fn client(&self) -> Option<Client>;

@@ -8,7 +8,6 @@
 //! it is not a valid WebSocket request, or if its origin is not allowed. A key that is wrong, or not
 //! good, is answered by a message.
 
-mod allowance;
 mod closing;
 mod handshake;
 pub mod message;

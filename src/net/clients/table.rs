@@ -101,7 +101,7 @@ impl Shard {
     }
 }
 
-/// What becomes of a get.
+/// The result of counting a get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     Allowed,

@@ -378,10 +378,7 @@ impl parked::Request for Patient {
 async fn who_may_wait_for_longer_than_rest_does_both_for_as_long_as_it_may() {
     for idle in [SECOND, SECOND * 75] {
         let (stream, _client) = UnixStream::pair().expect("a pair of sockets");
-        let mut wakes = Wakes {
-            timer: Timer::default(),
-            stop: Watch::new(Arc::default()),
-        };
+        let mut wakes = Wakes::new(&Arc::default());
         let exchange = Exchange {
             is_old: false,
             is_last: false,
@@ -430,10 +427,7 @@ async fn a_socket_that_is_said_to_be_readable_and_is_not_brings_no_next_request(
     stream
         .poll_read_ready(&mut std::task::Context::from_waker(std::task::Waker::noop()))
         .is_ready();
-    let mut wakes = Wakes {
-        timer: Timer::default(),
-        stop: Watch::new(Arc::default()),
-    };
+    let mut wakes = Wakes::new(&Arc::default());
     let request = Fixed(Mutex::new(Some(of_length(3))));
     let exchange = Exchange {
         is_old: false,

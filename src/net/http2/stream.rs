@@ -18,11 +18,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_util::FutureExt;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http_body_util::BodyExt;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, STRICT_TRANSPORT_SECURITY, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, UPGRADE};
 use hyper::http::response::Parts;
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;
@@ -32,7 +30,7 @@ use super::streams::{Place, Streams};
 use crate::http::response::{CLOSE, Response};
 use crate::net::clients::Client;
 use crate::net::closing::Course;
-use crate::net::encode::date;
+use crate::net::encode::{add_hsts, date, parts};
 use crate::net::parked::{Carrier, Then, Unwritten};
 use crate::net::stream::Beyond;
 use crate::runtime::lazy_timer::Timer;
@@ -94,9 +92,7 @@ impl Http2Stream {
         if headers.remove(CONNECTION) == Some(CLOSE) {
             self.place.streams.close();
         }
-        if let Some(hsts) = self.place.streams.hsts() {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
-        }
+        add_hsts(headers, self.place.streams.hsts());
         if let Some(length) = length {
             headers.insert(CONTENT_LENGTH, length.into());
         }
@@ -279,10 +275,7 @@ impl Carrier for Http2Stream {
     }
 
     fn write(&mut self, response: Response) -> Then {
-        let (head, mut body) = response.into_parts();
-        let body = body.frame().now_or_never().flatten().and_then(Result::ok);
-        let body = body.and_then(|frame| frame.into_data().ok());
-        let mut body = body.unwrap_or_default();
+        let (head, mut body) = parts(response);
         let length = has_length(head.status).then_some(body.len());
         if self.is_head {
             body.clear();

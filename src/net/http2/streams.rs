@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::metrics::{DropReason, Metrics};
 use crate::net::clients::Client;
-use crate::net::closing::{Stop, Watch};
+use crate::net::closing::Stop;
 use crate::net::parked::Wakes;
 use crate::net::timed::Phase;
-use crate::runtime::lazy_timer::Timer;
+use crate::runtime::allowance::Allowance;
 use crate::runtime::sharded::lock;
 
 /// The most streams that a client may have open at once. Browsers put further requests off.
@@ -50,40 +50,12 @@ pub(in crate::net) struct Streams {
     kept: AtomicUsize,
     /// The tasks of requests that wait until less is kept.
     waiting: Mutex<Vec<Waker>>,
-    resets: Mutex<Resets>,
+    /// The requests that the client may still take back now.
+    resets: Mutex<Allowance>,
+    /// Whether it took back too many. The connection is then at its end.
+    is_flooded: AtomicBool,
     /// The task of the connection.
     task: AtomicWaker,
-}
-
-/// The requests that a client may still take back now.
-#[derive(Debug)]
-struct Resets {
-    left: f64,
-    at: Instant,
-}
-
-impl Resets {
-    fn new() -> Self {
-        Self {
-            left: RESETS,
-            at: Instant::now(),
-        }
-    }
-
-    /// Returns whether too many were taken back.
-    fn are_too_many(&self) -> bool {
-        self.left < 0.0
-    }
-
-    fn take(&mut self) {
-        let now = Instant::now();
-        let earned = (now - self.at).as_secs_f64() * RESETS_PER_SECOND;
-        // Once there were too many, the connection is at its end.
-        if !self.are_too_many() {
-            self.left = (self.left + earned).min(RESETS) - 1.0;
-        }
-        self.at = now;
-    }
 }
 
 impl Streams {
@@ -107,7 +79,8 @@ impl Streams {
             closes: AtomicBool::new(false),
             kept: AtomicUsize::new(0),
             waiting: Mutex::default(),
-            resets: Mutex::new(Resets::new()),
+            resets: Mutex::new(Allowance::new(RESETS, RESETS_PER_SECOND)),
+            is_flooded: AtomicBool::new(false),
             task: AtomicWaker::new(),
         })
     }
@@ -122,10 +95,7 @@ impl Streams {
 
     /// Returns the events that wake the task of a stream.
     pub(in crate::net) fn wakes(&self) -> Wakes {
-        Wakes {
-            timer: Timer::default(),
-            stop: Watch::new(Arc::clone(&self.stop)),
-        }
+        Wakes::new(&self.stop)
     }
 
     pub(in crate::net) fn write_timeout(&self) -> Duration {
@@ -188,7 +158,9 @@ impl Streams {
 
     /// Notes that the client has taken back a request.
     pub(in crate::net) fn note_reset(&self) {
-        lock(&self.resets).take();
+        if !lock(&self.resets).take() {
+            self.is_flooded.store(true, Ordering::SeqCst);
+        }
         self.task.wake();
     }
 
@@ -196,7 +168,7 @@ impl Streams {
     /// answer them can end.
     pub(in crate::net) fn has_too_many_resets(&self) -> bool {
         self.open.load(Ordering::SeqCst) > 2 * MAX_STREAMS as usize
-            || lock(&self.resets).are_too_many()
+            || self.is_flooded.load(Ordering::SeqCst)
     }
 }
 

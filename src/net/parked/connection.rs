@@ -73,7 +73,7 @@ impl Carrier for Connection {
 
     fn write(&mut self, mut response: Response) -> Then {
         let stream = self.stream.as_mut().expect(STILL_HERE);
-        add_hsts(&mut response, stream.hsts());
+        add_hsts(response.headers_mut(), stream.hsts());
         let (bytes, closes) = encode(response, self.exchange, self.stop.state() != Course::Open);
         match stream.try_write(&bytes) {
             Ok(written) if written == bytes.len() && !stream.has_unsent() => {

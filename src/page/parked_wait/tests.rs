@@ -11,11 +11,10 @@ use crate::http::response::Response;
 use crate::model::cause::Cause;
 use crate::model::key::Key;
 use crate::model::status::Version;
-use crate::net::closing::{Course, Stop, Watch};
+use crate::net::closing::{Course, Stop};
 use crate::net::encode::Exchange;
 use crate::net::parked::connection::Connection;
 use crate::net::stream::Stream;
-use crate::runtime::lazy_timer::Timer;
 use crate::store::StoreError;
 use crate::wait::{End, Registered};
 use crate::waiters::Waiters;
@@ -55,10 +54,7 @@ impl Trial {
     fn new() -> (Self, Wakes) {
         let (stream, client) = UnixStream::pair().expect("a pair of sockets");
         let stop = Arc::<Stop>::default();
-        let wakes = Wakes {
-            timer: Timer::default(),
-            stop: Watch::new(Arc::clone(&stop)),
-        };
+        let wakes = Wakes::new(&stop);
         let exchange = Exchange {
             is_old: false,
             is_last: false,

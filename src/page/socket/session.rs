@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::allowance::Allowance;
 use super::closing::Closing;
 use super::message::{BadMessage, Command};
 use super::watch::Watch;
@@ -26,15 +25,20 @@ use crate::net::socket::{Event, Socket};
 use crate::page::answer::{code_of, keyed_json};
 use crate::page::followed::{Followed, Heard};
 use crate::page::get::GetHandler;
+use crate::runtime::allowance::Allowance;
 use crate::runtime::clock::millis;
 
 /// A socket that watches nothing is closed after this time.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
+/// The messages of a page that are taken in a second, pings and pongs included. A page may send
+/// some more at once, so that it can watch as many keys as it may.
+const MESSAGES_PER_SECOND: f64 = 20.0;
 
 /// An accepted socket, and the keys that its page follows on it.
 pub(super) struct Session {
     pub(super) handler: Arc<GetHandler>,
     watches: Watches,
+    /// The messages that the page may still send now.
     allowance: Allowance,
     /// The client of the page, if its address is limited.
     client: Option<Client>,
@@ -54,7 +58,7 @@ enum Step {
 impl Session {
     pub(super) fn new(handler: Arc<GetHandler>, client: Option<Client>) -> Self {
         Self {
-            allowance: Allowance::new(handler.sockets.max_keys),
+            allowance: allowance(handler.sockets.max_keys),
             client,
             handler,
             watches: Watches::default(),
@@ -351,5 +355,32 @@ impl Session {
         socket: &mut Socket,
     ) {
         socket.send(keyed_json(key, code_of(outcome), outcome, last, retry_ms));
+    }
+}
+
+/// Returns how many messages a page may send that may watch `max_keys` keys.
+fn allowance(max_keys: usize) -> Allowance {
+    #[expect(clippy::cast_precision_loss, reason = "the setting is a small number")]
+    let most = MESSAGES_PER_SECOND + max_keys as f64;
+    Allowance::new(most, MESSAGES_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_may_send_twenty_messages_a_second_and_one_for_each_key_at_once() {
+        let mut allowance = super::allowance(32);
+        for _ in 0..52 {
+            assert!(allowance.take());
+        }
+        assert!(!allowance.take());
+        let mut allowance = super::allowance(0);
+        for _ in 0..20 {
+            assert!(allowance.take());
+        }
+        tokio::time::advance(Duration::from_millis(101)).await;
+        assert!(allowance.take() && allowance.take() && !allowance.take());
     }
 }
