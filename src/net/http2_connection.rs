@@ -157,6 +157,9 @@ where
     poll_fn(|cx| {
         streams.task().register(cx.waker());
         loop {
+            if streams.are_behind() {
+                return Poll::Pending;
+            }
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, reply)))) => {
                     end.has_asked = true;

@@ -20,6 +20,9 @@ use crate::runtime::sharded::lock;
 
 /// The most streams that a client may have open at once. Browsers put further requests off.
 pub(in crate::net) const MAX_STREAMS: u32 = 100;
+/// The tasks of a connection's requests, beyond which it reads no more until some have ended. Those of
+/// open streams are half of them at most. So the others need nothing of the connection to end.
+const MAX_TASKS: usize = 2 * MAX_STREAMS as usize;
 /// The requests that a client may take back at once, and in each second from then on. A browser takes
 /// back those of each page that is closed or reloaded: so a user may reload a page with six held gets
 /// three times a second. See CVE-2023-44487 ("rapid reset").
@@ -164,11 +167,15 @@ impl Streams {
         self.task.wake();
     }
 
-    /// Returns whether the client takes back its requests too often, or faster than the tasks that
-    /// answer them can end.
+    /// Returns whether the client takes back its requests too often.
     pub(in crate::net) fn has_too_many_resets(&self) -> bool {
-        self.open.load(Ordering::SeqCst) > 2 * MAX_STREAMS as usize
-            || self.is_flooded.load(Ordering::SeqCst)
+        self.is_flooded.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether so many streams have ended whose tasks have not that no more requests are to be
+    /// read. The task of the connection is woken when that changes.
+    pub(in crate::net) fn are_behind(&self) -> bool {
+        self.open.load(Ordering::SeqCst) > MAX_TASKS
     }
 }
 
@@ -209,7 +216,7 @@ impl Drop for Place {
         *since = Instant::now();
         let before = self.streams.open.fetch_sub(1, Ordering::SeqCst);
         drop(since);
-        if before == 1 {
+        if before == 1 || before == MAX_TASKS + 1 {
             self.streams.task.wake();
         }
     }
