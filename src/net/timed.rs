@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::replace;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -201,6 +202,8 @@ pub(crate) struct Timed<S> {
     inner: S,
     /// Bytes that were read from `inner` before this stream was made.
     ahead: Bytes,
+    /// Whether bytes were read from this stream.
+    has_read: bool,
     phase: Phase,
     timeouts: Timeouts,
     /// The last bytes that were read. They show the empty line that ends a head.
@@ -218,6 +221,7 @@ impl<S> Timed<S> {
         Self {
             inner,
             ahead,
+            has_read: false,
             phase: Phase::default(),
             timeouts,
             tail: [0; 3],
@@ -295,13 +299,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let is_first = this.tail == [0; 3];
         if this.ahead.is_empty() {
             ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
         } else {
             buf.put_slice(&this.ahead.split_to(this.ahead.len().min(buf.remaining())));
         }
         let read = &buf.filled()[before..];
+        let is_first = !replace(&mut this.has_read, true);
         if is_first && read.first() == Some(&TLS_HANDSHAKE) {
             this.is_tls = true;
             buf.set_filled(before);
@@ -360,4 +364,35 @@ pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
         io::Result::Ok(())
     };
     let _ = timeout(LINGER, read_on).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timed(inner: impl AsyncRead) -> Timed<impl AsyncRead> {
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts {
+            head: second,
+            idle: second,
+            write: second,
+        };
+        Timed::new(inner, Bytes::new(), timeouts)
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_tls_only_if_it_begins_so() {
+        let handshake = [TLS_HANDSHAKE, 3, 1];
+        let mut stream = timed(&handshake[..]);
+        assert_eq!(stream.read(&mut [0; 3]).await.expect("no error"), 0);
+        assert!(stream.is_tls());
+
+        let frames = [b'P', 0, 0, 0, TLS_HANDSHAKE, 0, 0, 0, TLS_HANDSHAKE];
+        let mut stream = timed(&frames[..]);
+        for length in [4, 4, 1] {
+            let read = stream.read(&mut [0; 8][..length]).await.expect("no error");
+            assert_eq!(read, length);
+        }
+        assert!(!stream.is_tls());
+    }
 }
