@@ -154,43 +154,64 @@ where
         Err(over) => return over,
     };
     let mut end = End::new(shared.timeouts, stop, phase);
+    let _wakes_answered = streams.connection_runs();
     poll_fn(|cx| {
         streams.task().register(cx.waker());
-        loop {
-            if streams.are_behind() {
-                return Poll::Pending;
-            }
-            match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, reply)))) => {
-                    end.has_asked = true;
-                    let stream = Http2Stream::new(reply, request.method(), streams);
-                    let shared = Arc::clone(shared);
-                    tokio::spawn(answer(Box::new(Begun {
-                        request,
-                        stream,
-                        shared,
-                    })));
-                    continue;
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    let why = why(&error);
-                    return Poll::Ready(end.why.map_or(why, |why| Ok(Some(why))));
-                }
-                Poll::Ready(None) => return Poll::Ready(Ok(end.why)),
-                Poll::Pending => {}
-            }
-            match ready!(end.poll(streams, cx)) {
-                Step::Flooded => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
-                Step::GoAway => connection.graceful_shutdown(),
-                Step::Cut => {
-                    // Sends an answer that was made since the connection was polled.
-                    let _ = connection.poll_closed(cx);
-                    return Poll::Ready(Ok(end.why));
-                }
-            }
-        }
+        let over = poll_requests(&mut connection, &mut end, shared, streams, cx);
+        // Answers are sent now, as far as the socket takes them.
+        streams.wake_answered();
+        over
     })
     .await
+}
+
+/// Begins the requests that have come, and sends what waits to be sent. Becomes ready when the
+/// connection has ended.
+fn poll_requests<H, F, P>(
+    connection: &mut Connection<&mut Timed<Stream>, Piece>,
+    end: &mut End,
+    shared: &Arc<Shared<H>>,
+    streams: &Arc<Streams>,
+    cx: &mut Context<'_>,
+) -> Poll<Over>
+where
+    H: Fn(Request) -> Handling<F, P> + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+    P: parked::Request,
+{
+    loop {
+        if streams.are_behind() {
+            return Poll::Pending;
+        }
+        match connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok((request, reply)))) => {
+                end.has_asked = true;
+                let stream = Http2Stream::new(reply, request.method(), streams);
+                let shared = Arc::clone(shared);
+                tokio::spawn(answer(Box::new(Begun {
+                    request,
+                    stream,
+                    shared,
+                })));
+                continue;
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let why = why(&error);
+                return Poll::Ready(end.why.map_or(why, |why| Ok(Some(why))));
+            }
+            Poll::Ready(None) => return Poll::Ready(Ok(end.why)),
+            Poll::Pending => {}
+        }
+        match ready!(end.poll(streams, cx)) {
+            Step::Flooded => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
+            Step::GoAway => connection.graceful_shutdown(),
+            Step::Cut => {
+                // Sends an answer that was made since the connection was polled.
+                let _ = connection.poll_closed(cx);
+                return Poll::Ready(Ok(end.why));
+            }
+        }
+    }
 }
 
 /// Sends the settings of the node, and reads how its client begins.
@@ -329,6 +350,7 @@ where
             P::hold(&parked, &mut wakes).await;
             let left = match parked.work_left() {
                 Then::Write(left) => Some(left),
+                Then::Rest if parked.with_carrier(|stream| stream.is_sent()) => return,
                 Then::Rest => None,
                 Then::Close | Then::Drop => return,
             };

@@ -120,6 +120,11 @@ pub(crate) trait Carrier: Debug + Send + 'static {
     /// Writes as much of the answer as is taken without waiting. Returns the work that is left.
     fn write(&mut self, response: Response) -> Then;
 
+    /// Returns the task that a delivery wakes after its answer, so that the request's own `task` runs.
+    fn task_to_wake(&self, task: Waker) -> Option<Waker> {
+        Some(task)
+    }
+
     /// Becomes ready when the client sends more behind the request, or leaves.
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<Beyond>;
 }
@@ -223,7 +228,10 @@ impl<R: Request, C: Carrier> Parked<R, C> {
         let at_once = at_once && self.request.is_answered_by(&news);
         let mut state = lock(&self.state);
         let task = match state.right.deliver(news, at_once) {
-            NextStep::Answer(news) => self.write(&mut state, &news.into()),
+            NextStep::Answer(news) => {
+                let task = self.write(&mut state, &news.into());
+                task.and_then(|task| state.carrier.task_to_wake(task))
+            }
             NextStep::Wake(task) => task,
         };
         drop(state);

@@ -16,10 +16,15 @@ pub(super) struct Unsent {
 }
 
 impl Unsent {
+    /// Returns the number of bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
     /// Returns the number of bytes, and wakes the task when it is less.
     pub(super) fn poll_bytes(&self, cx: &Context<'_>) -> usize {
         self.task.register(cx.waker());
-        self.bytes.load(Ordering::SeqCst)
+        self.bytes()
     }
 
     /// Notes that bytes were sent, or dropped because their stream has ended.

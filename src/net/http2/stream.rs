@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::replace;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
@@ -184,6 +184,14 @@ impl Http2Stream {
         };
     }
 
+    /// Returns whether h2 has sent all that it was given.
+    pub(in crate::net) fn is_sent(&self) -> bool {
+        match &self.answer {
+            Answer::Begun(_, unsent) | Answer::Given(_, unsent) => unsent.bytes() == 0,
+            Answer::Awaited(_) | Answer::Ended => true,
+        }
+    }
+
     /// Becomes ready when fewer bytes of the answer than `before`, or none, are unsent. Returns their
     /// number.
     fn poll_unsent(&self, before: usize, cx: &Context<'_>) -> Poll<usize> {
@@ -275,6 +283,11 @@ impl Carrier for Http2Stream {
     }
 
     fn write(&mut self, response: Response) -> Then {
+        if let Answer::Awaited(reply) = &mut self.answer {
+            // The task of the stream waits for its client to leave. h2 would wake it for the answer too,
+            // although it has nothing to do before the answer is sent.
+            let _ = reply.poll_reset(&mut Context::from_waker(Waker::noop()));
+        }
         let (head, mut body) = parts(response);
         let length = has_length(head.status).then_some(body.len());
         if self.is_head {
@@ -305,6 +318,10 @@ impl Carrier for Http2Stream {
             bytes: body.into(),
             closes: false,
         }))
+    }
+
+    fn task_to_wake(&self, task: Waker) -> Option<Waker> {
+        self.place.streams.wake_later(task)
     }
 
     fn poll_beyond(&mut self, cx: &mut Context<'_>) -> Poll<Beyond> {
