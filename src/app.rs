@@ -33,7 +33,7 @@ use crate::net::connection::Handling;
 use crate::net::exposure;
 use crate::net::listener::{Address, Listener};
 use crate::net::parked::Never;
-use crate::net::passed::Place;
+use crate::net::passed::{self, Place};
 use crate::net::server::{self, Endpoint};
 use crate::public::Public;
 use crate::runtime::shutdown::{self, Signals};
@@ -139,6 +139,11 @@ pub async fn run(
     };
     let place = Place::Address(settings.internal.clone());
     let (internal, internal_address) = bind(INTERNAL, &place).await?;
+    for number in passed::unused() {
+        warn!(
+            "no flag uses the socket fd:{number} that the process was started with: its clients wait in vain"
+        );
+    }
     // Checked after the bind, because a name may have several addresses, and the listener is bound
     // to only one of them. No client is accepted before this check.
     check_exposure(

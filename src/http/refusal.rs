@@ -108,7 +108,7 @@ impl fmt::Display for Refusal {
             Self::Busy | Self::NoRoom => f.write_str("busy"),
             Self::MethodNotAllowed(_) => f.write_str("method not allowed"),
             Self::Forbidden => f.write_str("forbidden"),
-            Self::NoWebSocket => f.write_str("not a WebSocket of version 13"),
+            Self::NoWebSocket => f.write_str("not a WebSocket of version 13 over HTTP/1.1"),
             Self::Unauthorized => f.write_str("unauthorized"),
             Self::BodyTooLong(bytes) => write!(f, "body: longer than {bytes} bytes"),
             Self::BodyTooSlow => f.write_str("body: not complete in time"),

@@ -85,6 +85,16 @@ impl fmt::Display for Place {
     }
 }
 
+/// Returns the numbers of the sockets that were passed and that nobody has taken. Nobody can take them
+/// from here on. They stay open.
+pub fn unused() -> Vec<usize> {
+    let mut passed = lock(&PASSED);
+    (0..passed.len())
+        .filter(|at| matches!(passed.take_raw_fd(*at), Ok(Some(_))))
+        .map(|at| at + FIRST)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,7 +189,7 @@ async fn a_request_that_is_no_websocket_is_refused_and_nothing_is_held() {
         headers.push((name, value));
         headers
     };
-    let not_a_socket = "not a WebSocket of version 13";
+    let not_a_socket = "not a WebSocket of version 13 over HTTP/1.1";
     for (headers, code, message) in [
         (Vec::new(), 426, not_a_socket),
         (without("upgrade"), 426, not_a_socket),

@@ -42,6 +42,23 @@ async fn a_node_listens_on_the_sockets_that_it_was_started_with() {
 }
 
 #[tokio::test]
+async fn a_socket_that_no_flag_uses_is_warned_of() {
+    let ports = [free_port(), free_port()];
+    let node = Launch::new(&["--public", "fd:4"])
+        .env("PORTS", &format!("{} {}", ports[0], ports[1]))
+        .under(SYSTEMD)
+        .start()
+        .await;
+    assert_eq!(
+        node.public.tcp(),
+        SocketAddr::from(([127, 0, 0, 1], ports[1]))
+    );
+    let logs = node.logs().join("\n");
+    assert!(logs.contains("no flag uses the socket fd:3 "), "{logs}");
+    assert!(!logs.contains("socket fd:4 "), "{logs}");
+}
+
+#[tokio::test]
 async fn a_socket_that_was_not_passed_is_a_clear_error() {
     let finished = Launch::new(&["--public", "fd:3"]).run().await;
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
