@@ -30,6 +30,7 @@ pub(crate) struct Clients {
     full_of_waiters: Seldom,
     full_of_gets: Seldom,
     full_of_addresses: Seldom,
+    floods: Seldom,
 }
 
 impl Clients {
@@ -40,6 +41,7 @@ impl Clients {
             full_of_waiters: Seldom::each(WARNING_INTERVAL),
             full_of_gets: Seldom::each(WARNING_INTERVAL),
             full_of_addresses: Seldom::each(WARNING_INTERVAL),
+            floods: Seldom::each(WARNING_INTERVAL),
         })
     }
 
@@ -74,6 +76,14 @@ impl Client {
             source: Source::of(ip),
             limits: Arc::clone(limits),
         })
+    }
+
+    /// Reports that a connection of this client was ended as a flood of HTTP/2.
+    pub(crate) fn report_flood(&self) {
+        if let Some(left_out) = self.limits.clients.floods.admit() {
+            let address = self.source;
+            warn!(%address, left_out, "a client sent too much that only makes work over HTTP/2: its connection was closed");
+        }
     }
 
     /// Counts a get. Returns whether it may be answered. If not, it is to be answered busy.

@@ -95,6 +95,11 @@ where
     );
     async move {
         let why = speak(&mut socket, &shared, &streams).await;
+        if why == Some(DropReason::Flood)
+            && let Some(client) = streams.client()
+        {
+            client.report_flood();
+        }
         shared.metrics.refused(None, why);
         drop(open);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use holdfast_testkit::http2::{CANCEL, Http2, RST_STREAM, frame};
 use holdfast_testkit::{
     Address, Conn, Launch, Node, Scratch, Socket, UPGRADE, eventually, request, tls,
 };
@@ -327,6 +328,28 @@ async fn proxies_on_a_unix_socket_are_trusted_if_they_are_named() {
             assert_eq!(conn.read_to_end().await, b"");
         }
     }
+}
+
+#[tokio::test]
+async fn the_address_of_a_flood_is_logged() {
+    let flags = tls::flags().await;
+    let flags = flags.iter().copied().chain(["--http2"]);
+    let args: Vec<_> = BEHIND_A_PROXY.into_iter().chain(flags).collect();
+    let node = Node::start(&args).await;
+    let mut socket = TcpStream::connect(tls_address(&node)).await.unwrap();
+    socket.write_all(&text("203.0.113.7")).await.unwrap();
+    let mut client = Http2::over(socket).await;
+    client.begin(&[]).await;
+    let mut bytes = Vec::new();
+    for _ in 0..1_000 {
+        let (stream, get) = client.get_bytes("/status/get?key=k");
+        bytes.extend(get);
+        bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
+    }
+    client.try_send_bytes(bytes).await;
+    let is_logged = async || count_logged(&node, "WARN", "\"address\":\"203.0.113.7\"") == 1;
+    eventually(is_logged, "the flood is logged").await;
+    assert_eq!(dropped(&node, "flood").await, 1.0);
 }
 
 #[tokio::test]

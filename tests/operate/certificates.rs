@@ -210,6 +210,42 @@ async fn a_bad_renewal_is_logged_and_the_certificate_in_use_stays() {
 }
 
 #[tokio::test]
+async fn an_expired_certificate_replaces_no_good_one_and_a_lost_name_is_warned_of() {
+    let authority = Authority::new().await;
+    let (certificate, key) = authority.certificate("a.example").await;
+    let node = start(&[(certificate.clone(), key.clone())]).await;
+    let address = node.tls.expect("TLS");
+    let first = serial(&certificate).await;
+    let logs = async |said: &str| {
+        let has = async || node.logs().iter().any(|line| line.contains(said));
+        eventually(has, said).await;
+    };
+    let made = Command::new("faketime")
+        .args([
+            "3 days ago",
+            "openssl",
+            "req",
+            "-x509",
+            "-new",
+            "-key",
+            &key,
+        ])
+        .args(["-days", "1", "-subj", "/CN=a", "-out", &certificate])
+        .status()
+        .await;
+    assert!(made.expect("faketime").success());
+    node.signal("HUP").await;
+    logs("expired on ").await;
+    assert_eq!(shown(address, &["-noservername"]).await, Some(first));
+
+    let (other, other_key) = authority.certificate("b.example").await;
+    std::fs::copy(other_key, &key).expect("copied");
+    std::fs::copy(other, &certificate).expect("copied");
+    node.signal("HUP").await;
+    logs("no TLS certificate is for this name any more").await;
+}
+
+#[tokio::test]
 async fn the_expiry_of_each_certificate_is_a_metric() {
     let authority = Authority::new().await;
     let one = authority.certificate("one.example").await;
@@ -250,6 +286,23 @@ async fn mistakes_in_certificates_and_keys_are_named() {
         "pkcs8", "-topk8", "-in", &key, "-passout", "pass:a", "-out", &locked8,
     ])
     .await;
+    let version_1 = scratch.path("version-1.pem").display().to_string();
+    let request = scratch.path("request.pem").display().to_string();
+    openssl(&[
+        "req",
+        "-new",
+        "-key",
+        &key,
+        "-subj",
+        "/CN=a.example",
+        "-out",
+        &request,
+    ])
+    .await;
+    openssl(&[
+        "x509", "-req", "-in", &request, "-signkey", &key, "-out", &version_1,
+    ])
+    .await;
     let ca_key = format!("{}/ca.key", authority.path().trim_end_matches("/ca.pem"));
     for (certificate, key, said) in [
         (
@@ -270,7 +323,10 @@ async fn mistakes_in_certificates_and_keys_are_named() {
             "not the private key of the first certificate",
         ),
         (&certificate, &locked8, "the private key is encrypted"),
+        (&certificate, &locked, "the private key is encrypted"),
         (&wrong_order, &ca_key, "did not sign certificate 1"),
+        (&wrong_order, &key, "did not sign certificate 1"),
+        (&version_1, &key, "(X.509 version 1)"),
         (&unrelated, &key, "did not sign certificate 1"),
         ("/dev/zero", &key, "longer than 1 MiB"),
     ] {
@@ -278,8 +334,6 @@ async fn mistakes_in_certificates_and_keys_are_named() {
         assert_eq!(found.len(), 1, "{said}: {found:?}");
         assert!(found[0].contains(said), "{said}: {found:?}");
     }
-    let found = mistakes(&["--tls-cert", &certificate, "--tls-key", &locked]).await;
-    assert_eq!(found.len(), 1, "{found:?}");
     for (args, said) in [
         (&[][..], "needs --tls-cert and --tls-key"),
         (

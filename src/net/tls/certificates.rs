@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_cert::Certificate as X509;
+use x509_cert::certificate::Version;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -86,7 +87,8 @@ impl Certificates {
     }
 
     /// Reads the files again. If there is a mistake in any, the certificates stay as they are. A pipe
-    /// is one, because it would keep the node waiting.
+    /// is one, because it would keep the node waiting. So is a certificate that has expired, if the one
+    /// in use has not.
     ///
     /// # Errors
     /// All mistakes in the files.
@@ -106,6 +108,20 @@ impl Certificates {
             return Err(mistakes);
         }
         let read = read_all(files)?;
+        let now = SystemTime::now();
+        let current = self.current();
+        let both = files.iter().zip(current.iter().zip(read.iter()));
+        let mistakes: Vec<_> = both
+            .filter(|(_, (current, new))| new.expires <= now && now < current.expires)
+            .map(|(pair, (_, new))| Mistake {
+                file: pair.certificate.clone(),
+                is_key: false,
+                text: format!("expired on {}", httpdate::fmt_http_date(new.expires)),
+            })
+            .collect();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(())
     }
@@ -210,7 +226,8 @@ fn read_key(path: &Path) -> Result<(PrivateKeyDer<'static>, bool), String> {
     let (text, is_open) = read_file(path)?;
     match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => Ok((key, is_open)),
-        Err(pem::Error::NoItemsFound) if holds(&text, b"ENCRYPTED PRIVATE KEY") => {
+        // The second is in keys that `openssl ec` has encrypted.
+        Err(_) if holds(&text, b"ENCRYPTED PRIVATE KEY") || holds(&text, b"4,ENCRYPTED") => {
             Err("the private key is encrypted: write it without a password \
              (openssl pkey -in KEY -out PLAIN)"
                 .into())
@@ -257,15 +274,6 @@ fn check(
     })?;
     let parsed: Result<Vec<_>, _> = chain.iter().map(|one| X509::from_der(one)).collect();
     let parsed = parsed.map_err(|error| (false, format!("not an X.509 certificate: {error}")))?;
-    let chain_and_key = CertifiedKey::new(chain, key);
-    match chain_and_key.keys_match() {
-        Err(InconsistentKeys(rustls::InconsistentKeys::Unknown)) | Ok(()) => {}
-        Err(InconsistentKeys(_)) => {
-            let text = "not the private key of the first certificate in the --tls-cert beside it";
-            return Err((true, text.into()));
-        }
-        Err(error) => return Err((false, error.to_string())),
-    }
     for (at, pair) in parsed.windows(2).enumerate() {
         if pair[0].tbs_certificate().issuer() != pair[1].tbs_certificate().subject() {
             let text = format!(
@@ -276,6 +284,20 @@ fn check(
             );
             return Err((false, text));
         }
+    }
+    if parsed[0].tbs_certificate().version() != Version::V3 {
+        let text = "a certificate without extensions (X.509 version 1), which browsers refuse: sign \
+             it with its names (openssl x509 -req -copy_extensions copy)";
+        return Err((false, text.into()));
+    }
+    let chain_and_key = CertifiedKey::new(chain, key);
+    match chain_and_key.keys_match() {
+        Err(InconsistentKeys(rustls::InconsistentKeys::Unknown)) | Ok(()) => {}
+        Err(InconsistentKeys(_)) => {
+            let text = "not the private key of the first certificate in the --tls-cert beside it";
+            return Err((true, text.into()));
+        }
+        Err(error) => return Err((false, error.to_string())),
     }
     let leaf = parsed[0].tbs_certificate();
     let time = |since: Duration| UNIX_EPOCH + since;

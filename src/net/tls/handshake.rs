@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -89,7 +90,8 @@ impl Tls {
         let mut first = [0];
         match socket.peek(&mut first).await {
             Ok(1) if first[0] != TLS_HANDSHAKE => {
-                debug!("a client did not begin with a TLS handshake");
+                let peer = socket.peer_addr().ok();
+                debug!(?peer, "a client did not begin with a TLS handshake");
                 if first[0].is_ascii_alphabetic() {
                     let _ = socket.write_all(USE_HTTPS.as_bytes()).await;
                 }
@@ -99,8 +101,9 @@ impl Tls {
             Ok(1..) => {}
             Ok(0) | Err(_) => return Err(NoHandshake::Left),
         }
+        let peer = socket.peer_addr().ok();
         let stream = TlsStream::new(socket, Arc::clone(&self.config));
-        let mut stream = stream.map_err(|error| refused(&error))?;
+        let mut stream = stream.map_err(|error| refused(&error, peer))?;
         match self.shake_hands(&mut stream).await {
             Ok(()) => {
                 self.metrics.shook_hands(stream.is_resumed());
@@ -108,7 +111,7 @@ impl Tls {
                 Ok(stream)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let refused = refused(&error);
+                let refused = refused(&error, peer);
                 // Otherwise bytes that were not read would reset the connection, and the client
                 // would not learn why.
                 stream.linger().await;
@@ -143,8 +146,8 @@ impl Tls {
     }
 }
 
-fn refused(error: &io::Error) -> NoHandshake {
-    debug!(%error, "a TLS handshake failed");
+fn refused(error: &io::Error, peer: Option<SocketAddr>) -> NoHandshake {
+    debug!(%error, ?peer, "a TLS handshake failed");
     NoHandshake::Refused
 }
 

@@ -53,8 +53,12 @@ impl Renewal {
     }
 
     fn read_again(&self) {
+        let before = self.certificates.current();
         match self.certificates.read_again(&self.files) {
-            Ok(()) => self.report(),
+            Ok(()) => {
+                self.report();
+                warn_of_lost_names(&before, &self.certificates.current());
+            }
             Err(mistakes) => {
                 for mistake in mistakes {
                     let file = mistake.file.display();
@@ -83,6 +87,19 @@ impl Renewal {
         files
             .flat_map(|pair| [stamp(&pair.certificate), stamp(&pair.key)])
             .collect()
+    }
+}
+
+/// Warns of each name that no certificate has any more.
+fn warn_of_lost_names(before: &[Certificate], now: &[Certificate]) {
+    let has = |name| now.iter().any(|one| one.names.contains(name));
+    for name in before.iter().flat_map(|one| &one.names) {
+        if !has(name) {
+            warn!(
+                name,
+                "no TLS certificate is for this name any more: clients that ask for it are refused"
+            );
+        }
     }
 }
 
