@@ -1,6 +1,8 @@
 #!/bin/sh
-# Gives holdfast a renewed certificate. Install it beside the service, and name it to the program that renews:
+# Gives holdfast a renewed certificate. Install it, and name it to the program that renews:
 #
+#   install -D -m 755 deploy/renew-hook.sh /usr/local/lib/holdfast/renew-hook.sh
+#   getent group ssl-cert || groupadd --system ssl-cert
 #   certbot renew --deploy-hook /usr/local/lib/holdfast/renew-hook.sh
 #   lego ... renew --renew-hook /usr/local/lib/holdfast/renew-hook.sh
 #
@@ -20,11 +22,12 @@ fi
 to=${HOLDFAST_TLS_DIR:-/etc/holdfast/tls}
 
 # Each file is written under another name first and then renamed, so that holdfast never reads half of it.
-umask 077
 mkdir -p "$to"
+chgrp "${HOLDFAST_TLS_GROUP:-ssl-cert}" "$to" # before anything is written, because the group may be missing
+umask 077
 cp "$cert" "$to/cert.pem.new"
 cp "$key" "$to/key.pem.new"
-chgrp "${HOLDFAST_TLS_GROUP:-ssl-cert}" "$to" "$to/cert.pem.new" "$to/key.pem.new"
+chgrp "${HOLDFAST_TLS_GROUP:-ssl-cert}" "$to/cert.pem.new" "$to/key.pem.new"
 chmod 750 "$to"
 chmod 640 "$to/cert.pem.new" "$to/key.pem.new"
 mv "$to/key.pem.new" "$to/key.pem"
