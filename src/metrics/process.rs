@@ -54,7 +54,7 @@ impl Process {
             ),
             tasks: families.gauge(
                 "holdfast_tasks",
-                "Tasks of the runtime: one for each connection, and some of the node's.",
+                "Tasks of the runtime: one for each connection and each open request of HTTP/2, and some of the node's.",
             ),
         }
     }
