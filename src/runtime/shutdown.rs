@@ -2,6 +2,7 @@
 //! that the node drains.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -115,6 +116,7 @@ impl Trigger {
     /// Begins the drain: from now on [`Drain::begun`] is true.
     pub fn begin(&self) {
         self.announce();
+        self.0.begun_at.get_or_init(Instant::now);
         self.0.begun.cancel();
     }
 }
@@ -124,6 +126,7 @@ impl Trigger {
 pub struct Drain {
     announced: CancellationToken,
     begun: CancellationToken,
+    begun_at: Arc<OnceLock<Instant>>,
 }
 
 impl Drain {
@@ -138,6 +141,12 @@ impl Drain {
     #[must_use]
     pub fn begun(&self) -> bool {
         self.begun.is_cancelled()
+    }
+
+    /// Returns when the drain began, if it has.
+    #[must_use]
+    pub fn begun_at(&self) -> Option<Instant> {
+        self.begun_at.get().copied()
     }
 
     /// Waits until the drain has begun.
@@ -156,6 +165,7 @@ pub fn drain() -> (Trigger, Drain) {
     let drain = Drain {
         announced: CancellationToken::new(),
         begun: CancellationToken::new(),
+        begun_at: Arc::default(),
     };
     (Trigger(drain.clone()), drain)
 }
