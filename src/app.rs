@@ -6,7 +6,7 @@ mod entrances;
 mod node;
 mod tls;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use self::drain::Server;
+use self::drain::{DrainTimes, Server};
 use self::entrances::Entrances;
 use self::node::{Node, store_options};
 use self::tls::TlsListeners;
@@ -128,10 +128,11 @@ pub async fn run(
     lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
     recent: Recent,
 ) -> Result<Ended, StartError> {
-    let signals = Signals::new()
-        .map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
-    let hangups = signal(SignalKind::hangup())
-        .map_err(|error| StartError::Failed("cannot handle signals".into(), error))?;
+    let no_handler = |error| StartError::Failed("cannot handle signals".into(), error);
+    // The end of a terminal sends SIGHUP. Asked now, because a terminal that has ended is none.
+    let has_terminal = io::stdin().is_terminal();
+    let signals = Signals::new(has_terminal).map_err(no_handler)?;
+    let hangups = signal(SignalKind::hangup()).map_err(no_handler)?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let tls = match &settings.tls {
         Some(tls) => Some(TlsListeners::bind(tls).await?),
@@ -218,7 +219,10 @@ pub async fn run(
     Ok(drain::run(
         &node,
         trigger,
-        settings.drain_grace,
+        DrainTimes {
+            notice: settings.drain_notice,
+            grace: settings.drain_grace,
+        },
         signals,
         servers,
         listed,

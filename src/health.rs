@@ -136,7 +136,7 @@ impl Health {
     /// If it should not. The error holds how far the last status came, unless the reason is a
     /// start or a drain.
     pub(crate) fn ready(&self) -> Result<(), Option<PathReport>> {
-        if !self.started.load(Ordering::Relaxed) || self.drain.begun() {
+        if !self.started.load(Ordering::Relaxed) || self.drain.is_announced() {
             return Err(None);
         }
         if self.store_gap.is_none() {

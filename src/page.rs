@@ -7,6 +7,7 @@ pub(crate) mod events;
 mod followed;
 pub(crate) mod get;
 mod parked_wait;
+pub(crate) mod returning;
 pub mod script;
 pub mod socket;
 pub(crate) mod socket_limits;

@@ -200,6 +200,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::cluster::membership::Nodes;
     use crate::http::origin::AllowOrigin;
     use crate::metrics::Metrics;
     use crate::net::closing::Stop;
@@ -210,6 +211,7 @@ mod tests {
     use crate::net::parked::connection::Connection;
     use crate::net::stream::Stream;
     use crate::net::timed::Timeouts;
+    use crate::page::returning::Returning;
     use crate::page::script::Prefix;
     use crate::page::socket_limits::SocketLimits;
     use crate::runtime::shutdown;
@@ -230,11 +232,14 @@ mod tests {
             Arc::clone(&metrics),
         ))));
         let waiters = Waiters::new(1, 1);
+        let drain = shutdown::drain().1;
+        let nodes = Nodes::new(None, String::new());
         Arc::new(GetHandler {
             waiters,
             store,
             recovery: None,
-            drain: shutdown::drain().1,
+            returning: Returning::new(drain.clone(), nodes, second),
+            drain,
             metrics,
             hold: second,
             stream_life: second,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::Ended;
@@ -19,6 +19,15 @@ const INTERNAL_GRACE_PART: u32 = 10;
 /// The least time for handing on the updates that a node keeps, even if the drain has used up
 /// its grace.
 const LEAST_HAND_OVER: Duration = Duration::from_secs(1);
+
+/// The time that each step of an end may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DrainTimes {
+    /// The time before the drain in which load balancers learn of it.
+    pub(super) notice: Duration,
+    /// The longest time that the drain itself takes.
+    pub(super) grace: Duration,
+}
 
 /// A running listener.
 pub(super) struct Server {
@@ -45,14 +54,14 @@ impl Server {
     }
 }
 
-/// Waits for a signal, then drains. First all waiters are answered, the leases are given back and
+/// Waits for a signal, gives load balancers notice, then drains. First all waiters are answered, the leases are given back and
 /// the public listener ends. Then the internal listener ends. Until then it shows operators the
 /// drain, takes sets from backends, and takes updates from peers that still have the leases. After
 /// that no set comes any more, and the updates kept for `--resend` are handed on.
 pub(super) async fn run(
     node: &Node,
     trigger: Trigger,
-    grace: Duration,
+    DrainTimes { notice, grace }: DrainTimes,
     mut signals: Signals,
     [mut public, mut internal]: [Server; 2],
     listed: JoinHandle<()>,
@@ -62,7 +71,21 @@ pub(super) async fn run(
         _ = &mut public.task => return Ended::Broken,
         _ = &mut internal.task => return Ended::Broken,
     };
-    info!(signal, ?grace, "draining");
+    trigger.announce();
+    if signal.gives_notice && !notice.is_zero() {
+        info!(
+            signal = signal.name,
+            ?notice,
+            "not ready any more; the drain follows"
+        );
+        tokio::select! {
+            () = sleep(notice) => {}
+            signal = signals.next() => info!(signal = signal.name, "a second signal ends the notice"),
+            _ = &mut public.task => return Ended::Broken,
+            _ = &mut internal.task => return Ended::Broken,
+        }
+    }
+    info!(signal = signal.name, ?grace, "draining");
     // The leases are listed before the waiters are answered, and given back meanwhile.
     let leave = node.recovery.as_ref().map(|recovery| recovery.leave());
     let leave = OptionFuture::from(leave);
@@ -93,7 +116,7 @@ pub(super) async fn run(
             Ended::Drained
         }
         signal = signals.next() => {
-            warn!(signal, "ended by a second signal, without a drain");
+            warn!(signal = signal.name, "ended by a second signal, without a drain");
             Ended::Forced
         }
     }

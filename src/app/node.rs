@@ -29,6 +29,7 @@ use crate::net::listener::Address;
 use crate::net::server;
 use crate::net::timed::Timeouts;
 use crate::page::get::GetHandler;
+use crate::page::returning::Returning;
 use crate::page::socket_limits::SocketLimits;
 use crate::runtime::shutdown::Drain;
 use crate::store::memory::MemoryLimits;
@@ -147,6 +148,11 @@ impl Node {
             store: Arc::clone(&self.delivery.store),
             recovery: self.recovery.clone(),
             drain: self.drain.clone(),
+            returning: Returning::new(
+                self.drain.clone(),
+                Arc::clone(&self.nodes),
+                settings.drain_quiet,
+            ),
             metrics: Arc::clone(&self.metrics),
             hold: settings.hold,
             stream_life: settings.stream_life,

@@ -120,6 +120,11 @@ impl Nodes {
         lock(&self.last).others.clone()
     }
 
+    /// Returns whether there are other nodes on that list.
+    pub(crate) fn has_others(&self) -> bool {
+        !lock(&self.last).others.is_empty()
+    }
+
     /// Returns the ids of the nodes that were seen to drain within the last minute. Such a node may
     /// have ended while the list that was last read still names it.
     pub(crate) fn drained(&self) -> Vec<String> {

@@ -74,7 +74,7 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 54] = [
+pub(super) const ALL: [&dyn Declared; 55] = [
     &PUBLIC,
     &PUBLIC_TLS,
     &TLS_CERT,
@@ -105,6 +105,7 @@ pub(super) const ALL: [&dyn Declared; 54] = [
     &BODY_TIMEOUT,
     &WRITE_TIMEOUT,
     &IDLE_TIMEOUT,
+    &DRAIN_NOTICE,
     &DRAIN_QUIET,
     &DRAIN_GRACE,
     &ALLOW_ORIGIN,
@@ -411,6 +412,17 @@ pub(super) const IDLE_TIMEOUT: Setting<Duration> = Setting::new(
     &TIMEOUT,
     Value("75s"),
     "Time for which a connection is kept between two requests",
+);
+
+pub(super) const DRAIN_NOTICE: Setting<Duration> = Setting::new(
+    "drain-notice",
+    &Time(Duration::ZERO..=HOUR),
+    Value("8s"),
+    "Time between SIGTERM or SIGQUIT and the drain, in which `/health/ready` is 503 already",
+)
+.notes(
+    "Load balancers learn in it that this node ends. `0s`: none. See [how long the notice must \
+     be](deployment.md#how-long-the-notice-must-be)",
 );
 
 pub(super) const DRAIN_QUIET: Setting<Duration> = Setting::new(

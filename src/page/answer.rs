@@ -15,22 +15,20 @@ use hyper::header::{
 use serde::Serialize;
 
 use crate::http::origin::Grant;
-use crate::http::response::{
-    CLOSE, CORP, NOSNIFF, Response, SCRIPT, code, rendered_json, retry_after_ms,
-};
+use crate::http::response::{CLOSE, CORP, NOSNIFF, Response, SCRIPT, code, rendered_json};
 use crate::model::key::Key;
 use crate::model::status::{Outcome, Value, Version};
 use crate::page::script::Form;
 use crate::page::wire::Asked;
 
 /// Renders the outcome of a get in the form that the page wants. `grant` is the page's right to
-/// read a JSON answer.
+/// read a JSON answer. `retry_after` is the time after which it is to ask again, in milliseconds.
 pub(crate) fn answer(
     form: &Form,
     grant: &Grant,
     outcome: &Outcome,
     last: Version,
-    waiters: usize,
+    retry_after: Option<u64>,
     policy: &HeaderValue,
 ) -> Response {
     let code = code_of(outcome);
@@ -41,8 +39,6 @@ pub(crate) fn answer(
         Outcome::Gone(_) => StatusCode::GONE,
         Outcome::Invalid(_) => StatusCode::BAD_REQUEST,
     };
-    let retry_after = matches!(code, code::RETRY | code::BUSY | code::UNAVAILABLE)
-        .then(|| retry_after_ms(waiters));
     let json = answer_json(code, outcome, last, retry_after);
     let mut response = match form {
         Form::Json => rendered_json(status, json),
@@ -81,6 +77,14 @@ pub(crate) fn templated(
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
     response
+}
+
+/// Returns whether the page of a get with this outcome is to ask again after a while.
+pub(super) const fn comes_again(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Retry | Outcome::Busy | Outcome::Unavailable(_)
+    )
 }
 
 /// Returns the code that an answer with this outcome carries.
@@ -190,7 +194,7 @@ mod tests {
         let last = Version::new(7).expect("good");
         let (form, grant) = (Form::Json, Grant::Unlisted);
         let outcome = Outcome::Unavailable(Cause::Late);
-        let response = answer(&form, &grant, &outcome, last, 0, &policy);
+        let response = answer(&form, &grant, &outcome, last, Some(100), &policy);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key(RETRY_AFTER));
         let json = String::from_utf8(answer_json(

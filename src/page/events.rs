@@ -73,8 +73,11 @@ impl GetHandler {
         let may_get = client.is_none_or(Client::may_get);
         let grant = self.allow_origin.grant(headers);
         let json = |outcome: &Outcome, last| {
-            let (waiters, policy) = (self.waiters.len(), &self.resource_policy);
-            let answer = answer::answer(&Form::Json, &grant, outcome, last, waiters, policy);
+            let (retry_after, policy) = (
+                self.retry_after_ms(outcome, Instant::now()),
+                &self.resource_policy,
+            );
+            let answer = answer::answer(&Form::Json, &grant, outcome, last, retry_after, policy);
             Box::new(answer)
         };
         let invalid = |mistake: Mistake, last| {
@@ -241,8 +244,8 @@ impl EventStream {
         if matches!(outcome, Outcome::Success(_)) {
             self.handler.metrics.status_on(Wire::Events);
         }
-        let waiters = self.handler.waiters.len();
-        wait.push(&render_outcome(outcome, self.followed.last, waiters));
+        let retry_after = self.handler.retry_after_ms(outcome, self.since);
+        wait.push(&render_outcome(outcome, self.followed.last, retry_after));
     }
 
     /// Counts and logs the end of the stream.

@@ -27,6 +27,7 @@ use crate::model::signing::{Admitted, KeyRejection, Signing};
 use crate::model::status::{Outcome, Version};
 use crate::net::connection::Handling;
 use crate::page::answer;
+use crate::page::returning::Returning;
 use crate::page::script::Prefix;
 use crate::page::socket_limits::SocketLimits;
 use crate::runtime::clock::{MAX_AHEAD, system_ms};
@@ -42,6 +43,7 @@ pub(crate) struct GetHandler {
     /// The recovery; present if nodes share the store.
     pub(crate) recovery: Option<Arc<Recovery>>,
     pub(crate) drain: Drain,
+    pub(crate) returning: Returning,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hold: Duration,
     /// The longest life of a stream.
@@ -95,8 +97,8 @@ impl GetHandler {
         may_get: bool,
     ) -> Handling<Response, HeldGet> {
         let answer = |outcome: &Outcome, last| {
-            let (waiters, policy) = (self.waiters.len(), &self.resource_policy);
-            wanted.answer(&grant, outcome, last, waiters, policy)
+            let retry_after = self.retry_after_ms(outcome, Instant::now());
+            wanted.answer(&grant, outcome, last, retry_after, &self.resource_policy)
         };
         if !may_get {
             let last = match &target {
@@ -138,6 +140,13 @@ impl GetHandler {
             }
             Err(why) => self.refuse_key(why, answer(&Outcome::Gone(last), last)),
         }
+    }
+
+    /// Returns the time after which the page of a get that came at `since` is to ask again, in
+    /// milliseconds, if this outcome makes it ask again after a while.
+    pub(super) fn retry_after_ms(&self, outcome: &Outcome, since: Instant) -> Option<u64> {
+        let after_ms = || self.returning.after_ms(since, self.waiters.len());
+        answer::comes_again(outcome).then(after_ms)
     }
 
     /// Returns whether a node may have given a page this version. A version that no node gave

@@ -88,7 +88,9 @@ export async function program({ t, args = [] } = {}) {
   // It is a mistake to give a listener twice, so add only those that `args` does not have.
   const given = (flag) => args.includes(flag);
   const listeners = ["--public", "--internal"].flatMap((flag) => (given(flag) ? [] : [flag, "127.0.0.1:0"]));
-  const command = { command: binary, args: [...listeners, "--log-format", "json", ...args] };
+  // No balancer has to learn of an end, and tests would wait for it.
+  const notice = given("--drain-notice") ? [] : ["--drain-notice", "0s"];
+  const command = { command: binary, args: [...listeners, ...notice, "--log-format", "json", ...args] };
   const { child, exited, stop, ready } = start({ t, ...command, stdio: ["ignore", "ignore", "pipe"] });
 
   const log = [];

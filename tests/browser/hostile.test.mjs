@@ -193,6 +193,23 @@ test("drained_node_is_left_and_its_successor_found", limit, async (t) => {
   await well(page, between, key, ["from the successor"], young);
 });
 
+test("restart_of_a_lone_node_is_told_once", limit, async (t) => {
+  const key = "restarted";
+  // The drain ends only if the page stays away for long enough.
+  const old = await program({ t, args: ["--drain-grace", "10m"] });
+  const page = await loaded(t, chromium, other.localhost, old.public);
+  await watch(page, old.public, key);
+  await old.waiters(1);
+  old.terminate();
+  assert.equal(await old.exited, 0);
+  const young = await program({ t, args: old.listeners });
+  await young.waiters(1);
+  await state(page, "waiting");
+  await young.set(key, `"from the successor"`);
+  assert.deepEqual(await values(page, 1), ["from the successor"]);
+  assert.deepEqual((await watched(page)).states, [["waiting"], ["retrying", -2], ["waiting"]]);
+});
+
 test("killed_node_that_comes_back_is_found", limit, async (t) => {
   const key = "killed";
   const old = await program({ t });

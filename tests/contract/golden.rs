@@ -37,8 +37,8 @@ pub(crate) fn assert_golden(name: &str, response: &Response) {
 
 /// Returns the bytes of `response` with constants in place of all that cannot be predicted: the
 /// value of `date`, versions made of [`ahead`], and the digits of a `retry_after_ms`. With a
-/// `retry_after_ms`, the value of `content-length` is replaced too, because the number of
-/// digits varies.
+/// `retry_after_ms`, the values of `retry-after` and `content-length` are replaced too: one is the
+/// same time, and the other depends on the number of digits.
 fn masked(response: &Response) -> Vec<u8> {
     let head = std::str::from_utf8(&response.head).expect("a head in UTF-8");
     let (body, random) = without_retry_after_ms(&response.body);
@@ -50,6 +50,7 @@ fn masked(response: &Response) -> Vec<u8> {
                 assert_eq!((value.len(), &value[26..]), (29, "GMT"), "an IMF-fixdate");
                 out += "date: DATE\r\n";
             }
+            Some(("retry-after", _)) if random => out += "retry-after: SECONDS\r\n",
             Some(("content-length", _)) if random => out += "content-length: LENGTH\r\n",
             _ => out += line,
         }

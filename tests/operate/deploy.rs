@@ -242,8 +242,13 @@ async fn the_unit_lets_a_drain_end_and_does_not_start_again_with_wrong_settings(
             .parse::<u32>()
             .expect("whole seconds")
     };
-    let grace = default_of(&listed["--drain-grace"]).expect("a default");
-    assert!(seconds(unit["TimeoutStopSec"]) > seconds(grace) + 5);
+    let default = |flag: &str| seconds(default_of(&listed[flag]).expect("a default"));
+    let longest = default("--drain-notice") + default("--drain-grace");
+    assert!(seconds(unit["TimeoutStopSec"]) > longest + 5);
+    // The sum that the document gives, with the second for handing on updates.
+    let document = project_file("docs/deployment.md");
+    let said = format!("defaults these are {} s", longest + 1);
+    assert!(document.contains(&said), "{said}");
     let wrong = Launch::new(&["--hold", "x"]).run().await;
     assert_eq!(
         unit["RestartPreventExitStatus"],

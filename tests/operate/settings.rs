@@ -32,7 +32,7 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 53] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 54] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--public-tls", None, Address),
     ("--tls-cert", None, File),
@@ -75,6 +75,7 @@ const SETTINGS: [(&str, Option<&str>, Kind); 53] = [
     ("--body-timeout", Some("10s"), Time),
     ("--write-timeout", Some("10s"), Time),
     ("--idle-timeout", Some("75s"), Time),
+    ("--drain-notice", Some("8s"), Time),
     ("--drain-quiet", Some("1s"), Time),
     ("--drain-grace", Some("10s"), Time),
     ("--allow-origin", Some("*"), Origin),

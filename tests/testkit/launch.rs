@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::{Node, PATIENCE};
 
 /// Flags that are given unless the test gives the flag or its environment variable itself.
-const DEFAULTS: [(&str, &str, &str); 4] = [
+const DEFAULTS: [(&str, &str, &str); 5] = [
     ("--public", "HOLDFAST_PUBLIC", "127.0.0.1:0"),
     ("--internal", "HOLDFAST_INTERNAL", "127.0.0.1:0"),
     // The `host` that [`request`](crate::request) sends.
@@ -21,6 +21,8 @@ const DEFAULTS: [(&str, &str, &str); 4] = [
         "push.example.com",
     ),
     ("--log-format", "HOLDFAST_LOG_FORMAT", "json"),
+    // No balancer has to learn of an end, and tests would wait for it.
+    ("--drain-notice", "HOLDFAST_DRAIN_NOTICE", "0s"),
 ];
 
 /// Returns the path of the program: the one that `HOLDFAST_BIN` names, or else the one that cargo

@@ -166,7 +166,7 @@ fn responses() -> Vec<Response> {
     ];
     let forms = [Form::Json, Form::Jsonp(callback)];
     let answer = |form: &Form, outcome: &Outcome| {
-        crate::page::answer::answer(form, &Grant::Any, outcome, version, 0, &policy)
+        crate::page::answer::answer(form, &Grant::Any, outcome, version, Some(100), &policy)
     };
     let mut responses: Vec<_> = outcomes
         .iter()

@@ -4,7 +4,6 @@
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
-use crate::http::response::retry_after_ms;
 use crate::model::status::{Outcome, Version};
 use crate::page::answer::{answer_json, code_of};
 
@@ -19,9 +18,9 @@ pub(super) fn render_retry() -> Vec<u8> {
     format!("retry: {ms}\n\n").into_bytes()
 }
 
-/// Renders an outcome as an event. `last` is the version that the page knows, and `waiters` how many
-/// waiters the node has.
-pub(super) fn render_outcome(outcome: &Outcome, last: Version, waiters: usize) -> Vec<u8> {
+/// Renders an outcome as an event. `last` is the version that the page knows, and `retry_ms` the time
+/// after which it is to reconnect, if it is to wait.
+pub(super) fn render_outcome(outcome: &Outcome, last: Version, retry_ms: Option<u64>) -> Vec<u8> {
     let id = match outcome {
         Outcome::Success(status) if status.is_final => Some((status.version, ".final")),
         Outcome::Success(status) => Some((status.version, "")),
@@ -35,11 +34,6 @@ pub(super) fn render_outcome(outcome: &Outcome, last: Version, waiters: usize) -
         Outcome::Unavailable(_) => Some("unavailable"),
         _ => None,
     };
-    let comes_again = matches!(
-        outcome,
-        Outcome::Retry | Outcome::Busy | Outcome::Unavailable(_)
-    );
-    let retry_ms = comes_again.then(|| retry_after_ms(waiters));
     let json = answer_json(code_of(outcome), outcome, last, retry_ms);
     render(id, name, retry_ms, &json)
 }

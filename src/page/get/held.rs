@@ -152,9 +152,10 @@ impl Request for HeldGet {
             _ => None,
         };
         self.record_end(end, cause);
-        let (waiters, policy) = (self.handler.waiters.len(), &self.handler.resource_policy);
+        let retry_after = self.handler.retry_after_ms(outcome, self.since);
+        let policy = &self.handler.resource_policy;
         self.wanted
-            .answer(&self.grant, outcome, self.last, waiters, policy)
+            .answer(&self.grant, outcome, self.last, retry_after, policy)
     }
 
     fn is_answered_by(&self, news: &News) -> bool {

@@ -26,11 +26,11 @@ impl Wanted {
         grant: &Grant,
         outcome: &Outcome,
         last: Version,
-        waiters: usize,
+        retry_after: Option<u64>,
         policy: &HeaderValue,
     ) -> Response {
         match self {
-            Self::Plain(form) => answer::answer(form, grant, outcome, last, waiters, policy),
+            Self::Plain(form) => answer::answer(form, grant, outcome, last, retry_after, policy),
             Self::Wire(asked) => answer::templated(asked, outcome, last, policy),
         }
     }

@@ -12,7 +12,6 @@ use super::closing::Closing;
 use super::message::{BadMessage, Command};
 use super::watch::Watch;
 use super::watches::Watches;
-use crate::http::response::retry_after_ms;
 use crate::metrics::{Limit, SocketEnd, Wire};
 use crate::model::key::Key;
 use crate::model::mistake::{Fault, Mistake};
@@ -42,6 +41,7 @@ pub(super) struct Session {
     allowance: Allowance,
     /// The client of the page, if its address is limited.
     client: Option<Client>,
+    since: Instant,
     /// When the socket closes because it watches nothing.
     empty_until: Option<Instant>,
     /// For each status that is being written, when its set was accepted.
@@ -60,6 +60,7 @@ impl Session {
         Self {
             allowance: allowance(handler.sockets.max_keys),
             client,
+            since: Instant::now(),
             handler,
             watches: Watches::default(),
             empty_until: Some(Instant::now() + EMPTY_FOR),
@@ -313,7 +314,8 @@ impl Session {
 
     /// Returns the time after which the page is to ask again.
     fn retry_ms(&self) -> u64 {
-        retry_after_ms(self.handler.waiters.len())
+        let waiters = self.handler.waiters.len();
+        self.handler.returning.after_ms(self.since, waiters)
     }
 
     /// Returns the reason of a close after which the page is to reconnect.
