@@ -32,6 +32,7 @@ mod recoveries;
 mod refusals;
 mod repeats;
 mod rolling;
+mod setups;
 mod slow;
 mod topologies;
 mod write_back;
