@@ -58,7 +58,9 @@ impl From<NoAddress> for StartError {
     fn from(none: NoAddress) -> Self {
         match none {
             NoAddress::Mistake(mistake) => Self::Mistake(mistake),
-            NoAddress::Failed(what, error) => Self::Failed(what, error),
+            NoAddress::Failed(what, error) | NoAddress::NoWay(what, error) => {
+                Self::Failed(what, error)
+            }
         }
     }
 }
@@ -131,7 +133,7 @@ pub async fn run(
     let no_handler = |error| StartError::Failed("cannot handle signals".into(), error);
     // The end of a terminal sends SIGHUP. Asked now, because a terminal that has ended is none.
     let has_terminal = io::stdin().is_terminal();
-    let signals = Signals::new(has_terminal).map_err(no_handler)?;
+    let mut signals = Signals::new(has_terminal).map_err(no_handler)?;
     let hangups = signal(SignalKind::hangup()).map_err(no_handler)?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let tls = match &settings.tls {
@@ -153,7 +155,14 @@ pub async fn run(
     )?;
     key::log_keys_by(settings.internal_tokens.first().as_ref().map(Token::as_str));
     let (trigger, drained) = shutdown::drain();
-    let node = Node::new(&settings, internal_address.clone(), drained, recent).await?;
+    let address = tokio::select! {
+        found = node::own_address(&settings, &internal_address) => found?,
+        signal = signals.next() => {
+            info!(signal = signal.name, "ended before the start was complete");
+            return Ok(Ended::Drained);
+        }
+    };
+    let node = Node::new(&settings, address, drained, recent)?;
     let demo = if settings.demo {
         Some(Addresses::of(&public_address).await)
     } else {
@@ -214,7 +223,12 @@ pub async fn run(
 
     let listed = node.spawn_tasks(&settings);
     node.health.started();
-    info!("ready");
+    match node.store().shared() {
+        Some(shared) if !shared.is_there() => {
+            warn!("ready, without Redis so far: sets are answered 503 until it is there");
+        }
+        _ => info!("ready"),
+    }
     let servers = [public, internal];
     Ok(drain::run(
         &node,

@@ -4,6 +4,7 @@
 //! One node holds a get, and a set on another node answers it. After each test nobody waits,
 //! and no key would stay in Redis for ever ([`settle`]).
 
+mod addresses;
 mod arrays;
 mod bounds;
 mod causes;
@@ -32,6 +33,7 @@ mod recoveries;
 mod refusals;
 mod repeats;
 mod rolling;
+mod setups;
 mod slow;
 mod topologies;
 mod write_back;

@@ -51,21 +51,33 @@ pub(super) struct Node {
     pub(super) drain: Drain,
 }
 
+/// Returns the address at which the node is reached as itself. If it is that of the way to Redis,
+/// waits until there is one. `internal` is the address of the internal listener.
+///
+/// # Cancel safety
+/// It has no effect but log lines.
+pub(super) async fn own_address(
+    settings: &Settings,
+    internal: &Address,
+) -> Result<Address, StartError> {
+    let store = store_options(settings);
+    let Some(servers) = store.servers() else {
+        return Ok(internal.clone());
+    };
+    let found = advertise::wait(settings.advertise.as_ref(), internal, &servers);
+    Ok(found.await?)
+}
+
 impl Node {
-    pub(super) async fn new(
+    /// Makes the parts of a node that is reached at `address`.
+    pub(super) fn new(
         settings: &Settings,
-        internal: Address,
+        address: Address,
         drain: Drain,
         recent: Recent,
     ) -> Result<Self, StartError> {
         let id = format!("{:032x}", rand::random::<u128>());
         let store = store_options(settings);
-        let address = match store.servers() {
-            Some(servers) => {
-                advertise::find(settings.advertise.as_ref(), &internal, &servers).await?
-            }
-            None => internal,
-        };
         let name = format!("{id}@{}", address.url());
         let metrics = Arc::<Metrics>::default();
         let store = Store::start(store, &name, Arc::clone(&metrics))

@@ -2,11 +2,20 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{UdpSocket, lookup_host};
+use tokio::time::sleep;
+use tracing::error;
 
+use crate::log::Seldom;
 use crate::net::listener::Address;
+
+/// The pause between two tries to find the way to Redis.
+const WAIT_REST: Duration = Duration::from_millis(500);
+/// The time after which the node logs again that it waits for a way to Redis.
+const WAIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The reason why no address was found.
 #[derive(Debug, Error)]
@@ -14,14 +23,18 @@ pub enum NoAddress {
     /// The settings are wrong. Holds a text for people.
     #[error("{0}")]
     Mistake(String),
-    /// A name cannot be resolved, or there is no route to Redis.
+    /// The name of `--advertise` cannot be resolved.
     #[error("{0}: {1}")]
     Failed(String, #[source] io::Error),
+    /// The address is that of the way to Redis, and there is none yet: no name of Redis resolves, or
+    /// there is no route.
+    #[error("{0}: {1}")]
+    NoWay(String, #[source] io::Error),
 }
 
 /// Returns the address that leases name: the `given` one, or else the internal listener's. If
 /// the listener is bound to an unspecified address, its port is combined with the address from
-/// which this machine speaks to the store's `servers`.
+/// which this machine speaks to the store's `servers`. Only then a name of theirs must resolve.
 ///
 /// # Errors
 /// Returns [`NoAddress`]. An address that only this machine reaches is a mistake if Redis is on
@@ -38,16 +51,18 @@ pub async fn find(
             Err(error) => unknown = Some((host, error)),
         }
     }
-    // One unknown name of several is no failure: its server may have been taken away.
-    if let (true, Some((host, error))) = (redis_at.is_empty(), unknown) {
-        return Err(NoAddress::Failed(
-            format!("cannot resolve {host} (--redis)"),
-            error,
-        ));
-    }
     let found = match given {
         Some(given) => given.clone(),
-        None => of_listener(internal, &redis_at).await?,
+        None => {
+            let at = of_listener(internal, &redis_at).await;
+            match (at, unknown) {
+                (Err(NoAddress::NoWay(..)), Some((host, error))) if redis_at.is_empty() => {
+                    let what = format!("cannot resolve {host} (--redis)");
+                    return Err(NoAddress::NoWay(what, error));
+                }
+                (at, _) => at?,
+            }
+        }
     };
     let failed = |error| NoAddress::Failed(format!("cannot resolve {found} (--advertise)"), error);
     let resolved = found.resolve().await.map_err(failed)?;
@@ -63,6 +78,31 @@ pub async fn find(
     Ok(found)
 }
 
+/// Waits until [`find`] returns an address or a failure that will not pass by itself. The server that
+/// has the name of Redis may start later than this node: container platforms take the name away
+/// together with the server.
+///
+/// # Cancel safety
+/// It has no effect but log lines.
+pub async fn wait(
+    given: Option<&Address>,
+    internal: &Address,
+    servers: &[(&str, u16)],
+) -> Result<Address, NoAddress> {
+    let waits = Seldom::each(WAIT_LOG_INTERVAL);
+    loop {
+        match find(given, internal, servers).await {
+            Err(why @ NoAddress::NoWay(..)) => {
+                if waits.admit().is_some() {
+                    error!(%why, "waiting for a way to Redis, to know this node's own address; with --advertise the node starts at once");
+                }
+                sleep(WAIT_REST).await;
+            }
+            found => return found,
+        }
+    }
+}
+
 async fn of_listener(internal: &Address, redis_at: &[SocketAddr]) -> Result<Address, NoAddress> {
     let Address::Tcp(text) = internal else {
         return Err(NoAddress::Mistake(
@@ -72,7 +112,7 @@ async fn of_listener(internal: &Address, redis_at: &[SocketAddr]) -> Result<Addr
     match text.parse::<SocketAddr>() {
         Ok(bound) if bound.ip().is_unspecified() => {
             let route =
-                |error| NoAddress::Failed("there is no way to Redis (--redis)".into(), error);
+                |error| NoAddress::NoWay("there is no way to Redis (--redis)".into(), error);
             let ip = route_to(bound.ip(), redis_at).await.map_err(route)?;
             Ok(Address::Tcp(SocketAddr::new(ip, bound.port()).to_string()))
         }
@@ -137,6 +177,26 @@ mod tests {
                 .expect("good"),
             "http://localhost:7"
         );
+    }
+
+    #[tokio::test]
+    async fn a_name_of_redis_that_does_not_resolve_matters_only_if_the_address_depends_on_it() {
+        let redis = "redis://nowhere.invalid";
+        for (given, internal, expected) in [
+            (Some("http://10.0.0.1:7"), "0.0.0.0:5", "http://10.0.0.1:7"),
+            (None, "10.0.0.2:5", "http://10.0.0.2:5"),
+            (None, "127.0.0.1:5", "http://127.0.0.1:5"),
+        ] {
+            assert_eq!(
+                found(given, internal, redis).await.expect(internal),
+                expected
+            );
+        }
+        let waits = found(None, "0.0.0.0:5", redis).await;
+        let Err(NoAddress::NoWay(what, _)) = waits else {
+            panic!("{waits:?}");
+        };
+        assert_eq!(what, "cannot resolve nowhere.invalid (--redis)");
     }
 
     #[tokio::test]

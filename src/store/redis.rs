@@ -6,6 +6,7 @@
 //! there is none; then it waits for nothing but its answer.
 
 mod canary;
+mod cluster_trouble;
 mod command;
 mod conn;
 mod connect;
@@ -14,6 +15,7 @@ mod drift;
 mod failure;
 mod give_back;
 mod inspection;
+mod last_words;
 mod leases;
 mod masters;
 mod metrics;
@@ -25,6 +27,7 @@ mod script;
 mod sentinel;
 mod server;
 mod supervisor;
+mod trial;
 mod url;
 mod write;
 
@@ -111,7 +114,7 @@ pub struct Redis {
     metrics: Arc<Metrics>,
     /// The metrics that only this store has.
     own_metrics: Arc<RedisMetrics>,
-    /// When Redis's words of a refusal were last logged, by its error code.
+    /// When Redis's words of a refusal were last logged, by the kind of the refusal.
     refusals_logged: Mutex<HashMap<String, Instant>>,
     /// The rate limit of log lines about other failures, for each [`RedisFailure`].
     failures_logged: [Seldom; RedisFailure::ALL.len()],
@@ -155,7 +158,13 @@ impl Redis {
     /// # Errors
     /// Returns what is wrong. The text contains no password.
     pub(super) async fn check(options: &RedisOptions) -> Result<(), impl Error> {
-        supervisor::check(supervisor_options(options, "check"), Arc::default()).await
+        let scripts = Scripts::default();
+        supervisor::check(
+            supervisor_options(options, "check"),
+            &options.prefix,
+            &scripts,
+        )
+        .await
     }
 
     /// Returns a watch on the presence of Redis, as it is now and as it changes.

@@ -3,7 +3,9 @@
 
 use super::{poll, settle, status};
 use crate::contract::sets::check_done;
-use holdfast_testkit::{Authority, Finished, Launch, Nodes, Redis, RedisCluster, Scratch};
+use holdfast_testkit::{
+    Authority, Finished, Launch, Nodes, Redis, RedisCluster, Scratch, eventually,
+};
 
 /// A password with characters that must be percent-encoded in a URL.
 const PASSWORD: &str = "p@ss:w/rd%?#[]";
@@ -11,7 +13,7 @@ const PASSWORD_ENCODED: &str = "p%40ss%3Aw%2Frd%25%3F%23%5B%5D";
 
 /// Returns what a user may do, as docs/cluster.md tells operators: the rules behind the user's name
 /// in its `ACL SETUSER` line, without the password.
-fn documented_rules() -> Vec<String> {
+pub(super) fn documented_rules() -> Vec<String> {
     let readme = include_str!("../../docs/cluster.md");
     let line = readme
         .lines()
@@ -29,7 +31,7 @@ fn documented_rules() -> Vec<String> {
 }
 
 /// Does everything that nodes do with Redis, with a key that was not used before.
-async fn use_all(nodes: &Nodes) {
+pub(super) async fn use_all(nodes: &Nodes) {
     let key = format!("k{:x}", rand::random::<u64>());
     let set = |more: &str| format!(r#"{{"key":"{key}","value":1{more}}}"#);
     let mut held = nodes.hold(0, &format!("key={key}&last=5")).await;
@@ -256,5 +258,13 @@ async fn a_wrong_login_is_said_in_the_log_without_the_password() {
         "{response:?}"
     );
     check_secret(&nodes, &["wr0ng"]);
+    let said = [
+        "Redis refuses our password: WRONGPASS",
+        "ready, without Redis so far",
+    ];
+    for said in said {
+        let is_logged = async || nodes[0].logs().iter().any(|line| line.contains(said));
+        eventually(is_logged, said).await;
+    }
     nodes.quiet().await;
 }

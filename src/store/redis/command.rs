@@ -63,7 +63,7 @@ impl Redis {
                 Ok(answer) => return Ok(answer),
                 Err(error) => match self.elsewhere(&error, &way, &key, deadline).await {
                     Some(elsewhere) => way = elsewhere,
-                    None => return Err(self.failure(error)),
+                    None => return Err(self.failure(script, error)),
                 },
             }
         }
@@ -80,7 +80,7 @@ impl Redis {
     ) -> Result<Answer, Failure> {
         self.exchange(permit, way, script, key, args)
             .await
-            .map_err(|error| self.failure(error))
+            .map_err(|error| self.failure(script, error))
     }
 
     /// Runs a script once. Notes the server's time in its answer, and whether the answer came in
@@ -158,7 +158,13 @@ impl Redis {
         }
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Ask) => {
-                let server = way.servers.at(error.redirect_node()?.0)?;
+                let (address, _) = error.redirect_node()?;
+                // Without a name it is that of the server which answered.
+                let address = match (address.starts_with(':'), &way.server.host) {
+                    (true, Some(host)) => format!("{}{address}", host.name),
+                    _ => address.to_owned(),
+                };
+                let server = way.servers.at(&address)?;
                 Some(Way {
                     server,
                     asking: true,

@@ -8,11 +8,12 @@ use redis::cluster_routing::RoutingInfo;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, RedisResult, Value, pipe,
+    RedisConnectionInfo, RedisError, RedisResult, Value, cmd, pipe,
 };
 use tokio::time::timeout;
 
 use super::connect_error::ConnectError;
+use super::last_words::last_words;
 use super::server::Server;
 use super::url::{Host, Target};
 
@@ -71,7 +72,7 @@ pub(super) fn tcp_settings(limit: Duration) -> TcpSettings {
         .set_user_timeout((2 * limit).max(Duration::from_secs(1)))
 }
 
-/// Connects to one server.
+/// Connects to one server, and logs in.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -80,17 +81,61 @@ pub(super) async fn open(
     host: &Host,
     limit: Duration,
 ) -> Result<MultiplexedConnection, ConnectError> {
-    let client = Client::open(info(target, host, limit))?;
+    let client = Client::open(address(target, host, limit))?;
     // The library's time limits are off, because this program sets its own around each command
     // and around connecting.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None);
-    let connecting = client.get_multiplexed_async_connection_with_config(&config);
+    let connecting = async {
+        let mut conn = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        log_in(&mut conn, target).await?;
+        Ok(conn)
+    };
     let connected = timeout(limit, connecting)
         .await
         .map_err(|_| ConnectError::Late(host.clone()))?;
-    connected.map_err(|error| ConnectError::of_server(host, &error))
+    let error: RedisError = match connected {
+        Ok(conn) => return Ok(conn),
+        Err(error) => error,
+    };
+    if error.code().is_none()
+        && !error.is_connection_refusal()
+        && let Some(said) = last_words(host, target.tls, limit).await
+    {
+        return Err(ConnectError::Server(host.clone(), said));
+    }
+    Err(ConnectError::of_login(host, &error))
+}
+
+/// Logs in, and chooses the database. The library could do both, but it does not repeat Redis's
+/// words when a password is refused.
+async fn log_in(conn: &mut MultiplexedConnection, target: &Target) -> RedisResult<()> {
+    if let Some(password) = &target.password {
+        let mut login = cmd("AUTH");
+        login.arg(&target.user).arg(password);
+        match login.exec_async(conn).await {
+            // A Redis before version 6 has no users.
+            Err(error)
+                if target.user.is_some() && words(&error).contains("number of arguments") =>
+            {
+                cmd("AUTH").arg(password).exec_async(conn).await?;
+            }
+            answered => answered?,
+        }
+    }
+    if target.db != 0 {
+        cmd("SELECT").arg(target.db).exec_async(conn).await?;
+    }
+    // A server may have hung up by now. Without a command under way, the library would not repeat
+    // the cause, such as an alert of TLS.
+    match cmd("PING").exec_async(conn).await {
+        // Any other answer is good enough here. The inspection finds out what the account may do.
+        Err(error) if error.code().is_some_and(|code| code != "NOAUTH") => Ok(()),
+        answered => answered,
+    }
 }
 
 /// Returns an error in Redis's own words, so that an operator can search for them. If Redis has
@@ -105,6 +150,20 @@ pub(super) fn words(error: &RedisError) -> String {
 /// Returns the address of a server and the account to use there. `limit` is the longest time
 /// that a command may take.
 pub(super) fn info(target: &Target, host: &Host, limit: Duration) -> ConnectionInfo {
+    let mut account = RedisConnectionInfo::default()
+        .set_db(target.db)
+        .set_skip_set_lib_name();
+    if let Some(user) = &target.user {
+        account = account.set_username(user);
+    }
+    if let Some(password) = &target.password {
+        account = account.set_password(password);
+    }
+    address(target, host, limit).set_redis_settings(account)
+}
+
+/// Returns the address of a server, without an account.
+fn address(target: &Target, host: &Host, limit: Duration) -> ConnectionInfo {
     let Host { name, port } = host.clone();
     let address = if target.tls {
         ConnectionAddr::TcpTls {
@@ -116,18 +175,9 @@ pub(super) fn info(target: &Target, host: &Host, limit: Duration) -> ConnectionI
     } else {
         ConnectionAddr::Tcp(name, port)
     };
-    let mut account = RedisConnectionInfo::default()
-        .set_db(target.db)
-        .set_skip_set_lib_name();
-    if let Some(user) = &target.user {
-        account = account.set_username(user);
-    }
-    if let Some(password) = &target.password {
-        account = account.set_password(password);
-    }
     let info = address
         .into_connection_info()
         .expect("an address is always good");
-    info.set_redis_settings(account)
+    info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name())
         .set_tcp_settings(tcp_settings(limit))
 }

@@ -40,9 +40,13 @@ pub(super) enum FoundBy {
     Itself,
     /// Sentinels, and the server that they named.
     Sentinels(Sentinels, Host),
-    /// The nodes of a cluster, and the masters that they have named since the connection was
-    /// made, by id.
-    Cluster(HashMap<String, Host>),
+    /// The nodes of a cluster.
+    Cluster {
+        /// The nodes that the settings name.
+        hosts: Vec<Host>,
+        /// The masters that nodes have named since the connection was made, by id.
+        known: HashMap<String, Host>,
+    },
 }
 
 /// Connects. If there are several servers, finds the master. `before` is the master that
@@ -69,6 +73,10 @@ pub(super) async fn connect(
             ))
         }
         Kind::Cluster => {
+            let found_by = FoundBy::Cluster {
+                hosts: target.hosts.clone(),
+                known: HashMap::new(),
+            };
             let nodes = target.hosts.iter().map(|host| info(target, host, limit));
             let client = ClusterClientBuilder::new(nodes)
                 .connection_timeout(limit)
@@ -83,10 +91,7 @@ pub(super) async fn connect(
             // frozen.
             let connecting = timeout(limit * 5, client.get_async_connection()).await;
             let conn = connecting.map_err(|_| ConnectError::ClusterLate)??;
-            Ok(Connected::new(
-                Conn::Cluster(conn),
-                FoundBy::Cluster(HashMap::new()),
-            ))
+            Ok(Connected::new(Conn::Cluster(conn), found_by))
         }
     }
 }

@@ -21,18 +21,49 @@ pub(super) enum ConnectError {
     /// The same, of a server that is not known.
     #[error("{0}")]
     Cluster(String),
-    #[error("no sentinel answers, or none knows a master of this name")]
-    NoMaster,
+    /// The server asks for a password, and none was sent. The second part is in Redis's words.
+    #[error("{0}: Redis asks for a password: {1}")]
+    PasswordMissing(Host, String),
+    /// The second part is in Redis's words.
+    #[error("{0}: Redis refuses our password: {1}")]
+    PasswordRefused(Host, String),
+    /// No sentinel named a master. Holds the answer of each.
+    #[error("no sentinel names a master: {0}")]
+    NoMaster(String),
+    #[error("{0}: it is no sentinel, but a Redis server: write redis://, or name the sentinels")]
+    NotASentinel(Host),
+    /// The master that sentinels named cannot be used.
+    #[error("of the master that the sentinels name: {0}")]
+    OfMaster(Box<ConnectError>),
     #[error("{0}, named by a sentinel as the master, is a {1}")]
     NotAMaster(Host, String),
     #[error("{0} does not answer in time")]
     NoAnswer(Host),
+    /// Redis did not carry out a script. `host` is empty, or ends in a colon and a space.
+    #[error("{host}the script {name}, which runs {commands}, fails: {why}")]
+    Script {
+        host: String,
+        name: &'static str,
+        commands: String,
+        why: String,
+    },
     /// The connection was made, but the inspection failed.
     #[error(transparent)]
     Inspection(#[from] Trouble),
 }
 
 impl ConnectError {
+    /// Returns the error of a server that did not take the account.
+    pub(super) fn of_login(host: &Host, error: &RedisError) -> Self {
+        let (host, said) = (host.clone(), words(error));
+        match error.code() {
+            Some("NOAUTH") => Self::PasswordMissing(host, said),
+            Some("WRONGPASS") => Self::PasswordRefused(host, said),
+            Some(_) if said.contains("AUTH") => Self::PasswordRefused(host, said),
+            _ => Self::Server(host, said),
+        }
+    }
+
     pub(super) fn of_server(host: &Host, error: &RedisError) -> Self {
         Self::Server(host.clone(), words(error))
     }

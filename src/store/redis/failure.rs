@@ -12,15 +12,16 @@ use super::Redis;
 use super::conn::words;
 use super::inspection::ends_connection;
 use super::metrics::RedisFailure;
+use super::script::Script;
 use crate::metrics::{Label, Limit};
 use crate::model::cause::Cause;
 use crate::runtime::sharded::lock;
 use crate::store::StoreError;
 
-/// The shortest time between two log lines about refusals with the same error code.
+/// The shortest time between two log lines about refusals of one kind.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// The most error codes of which a line is written in that time.
-const MAX_REFUSALS: usize = 16;
+/// The most kinds of refusals of which a line is written in that time.
+const MAX_REFUSALS: usize = 32;
 
 /// The reason why a command has no answer of use.
 pub(super) enum Failure {
@@ -70,7 +71,7 @@ impl Redis {
     /// Returns what a missing reply means. If Redis refused the command or it was not sent,
     /// nothing was done. If the connection broke or no answer came in time, it is not known
     /// whether it was carried out.
-    pub(super) fn failure(&self, error: NoReply) -> Failure {
+    pub(super) fn failure(&self, script: &Script, error: NoReply) -> Failure {
         let error = match error {
             NoReply::Late => {
                 self.note_failure(RedisFailure::Late, &"no answer came within --redis-timeout");
@@ -97,12 +98,12 @@ impl Redis {
             "OOM" => {
                 self.own_metrics.failed(RedisFailure::Full);
                 self.metrics.limit_hit(Limit::RedisMemory);
-                self.log_refusal(code, RedisFailure::Full, &error);
+                self.log_refusal(script, code, RedisFailure::Full, &error);
                 return Failure::Refused(StoreError::Full);
             }
             "NOREPLICAS" | "MISCONF" | "BUSY" => {
                 self.own_metrics.failed(RedisFailure::Refused);
-                self.log_refusal(code, RedisFailure::Refused, &error);
+                self.log_refusal(script, code, RedisFailure::Refused, &error);
             }
             // The command may have gone to a server that is no master, or has the key no more.
             _ if is_of_connection => {
@@ -111,7 +112,7 @@ impl Redis {
             }
             _ => {
                 self.own_metrics.failed(RedisFailure::Refused);
-                self.log_refusal(code, RedisFailure::Refused, &error);
+                self.log_refusal(script, code, RedisFailure::Refused, &error);
             }
         }
         Failure::Refused(StoreError::Unavailable(Cause::Refused))
@@ -135,14 +136,19 @@ impl Redis {
         Failure::NoAnswer(Cause::Nonsense)
     }
 
-    /// Logs a refusal in Redis's words, unless one with the same error code was logged less than
-    /// a minute ago.
-    fn log_refusal(&self, code: &str, cause: RedisFailure, error: &RedisError) {
+    /// Logs a refusal in Redis's words, unless one of the same kind was logged less than a minute ago.
+    fn log_refusal(&self, script: &Script, code: &str, cause: RedisFailure, error: &RedisError) {
         let mut logged = lock(&self.refusals_logged);
         logged.retain(|_, at| at.elapsed() < REFUSAL_LOG_INTERVAL);
-        if logged.len() < MAX_REFUSALS && !logged.contains_key(code) {
-            logged.insert(code.to_owned(), Instant::now());
-            error!(cause = cause.as_str(), error = words(error), redis = %self.options.target, "Redis refused a command");
+        // The code of a script that stopped says nothing of why, and each script runs other commands.
+        // Any other code says what concerns all scripts, such as a full memory.
+        let kind = match code {
+            "ERR" => format!("{code} {}", script.name),
+            code => code.to_owned(),
+        };
+        if logged.len() < MAX_REFUSALS && !logged.contains_key(&kind) {
+            logged.insert(kind, Instant::now());
+            error!(cause = cause.as_str(), script = script.name, error = words(error), redis = %self.options.target, "Redis refused a command");
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) enum Trouble {
     /// Redis cannot be used over this connection.
     #[error("{0}")]
     Lost(String),
+    #[error("no master of the cluster answers")]
+    NoMaster,
     #[error("it does not answer in time")]
     Late,
     /// Redis refused a command. The connection is good.
@@ -48,7 +50,9 @@ pub(super) enum Trouble {
 
 impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
-        if ends_connection(&error) {
+        if error.code() == Some("NOAUTH") {
+            Self::Lost(format!("Redis asks for a password: {}", words(&error)))
+        } else if ends_connection(&error) {
             Self::Lost(words(&error))
         } else {
             Self::Refused(words(&error))

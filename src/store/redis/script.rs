@@ -1,6 +1,8 @@
 //! The scripts. Each is one atomic step on the hash of one key. It is run by its own SHA-1 hash,
 //! and is sent whole only if Redis does not know it yet.
 
+use std::collections::BTreeSet;
+
 use redis::{
     Cmd, ErrorKind, RedisResult, ServerErrorKind, ToRedisArgs, Value, cmd, from_redis_value,
 };
@@ -11,15 +13,17 @@ use super::server::Server;
 /// One script.
 #[derive(Debug)]
 pub(super) struct Script {
+    /// Its name in the log.
+    pub(super) name: &'static str,
     text: String,
     hash: String,
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Self {
+    fn new(name: &'static str, parts: &[&str]) -> Self {
         let text = [&[include_str!("common.lua")], parts].concat().join("\n");
         let hash = redis::Script::new(&text).get_hash().to_owned();
-        Self { text, hash }
+        Self { name, text, hash }
     }
 
     /// Runs the script on the hash `key` of a server.
@@ -48,17 +52,30 @@ impl Script {
         {
             // This Redis process has not met the script yet, or its scripts were flushed.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                conn.ask(
-                    self.command("EVAL", &self.text, key, args),
-                    server,
-                    key,
-                    asking,
-                )
-                .await?
+                return self.run_whole(conn, to, key, args).await;
             }
             answered => answered?,
         };
         from_redis_value(answer).map_err(Into::into)
+    }
+
+    /// Runs the script as [`Script::run`] does, and sends its whole text.
+    pub(super) async fn run_whole(
+        &self,
+        conn: &mut Conn,
+        to: To<'_>,
+        key: &str,
+        args: Arguments<'_>,
+    ) -> RedisResult<Vec<Value>> {
+        let command = self.command("EVAL", &self.text, key, args);
+        let answer = conn.ask(command, to.server, key, to.asking).await?;
+        from_redis_value(answer).map_err(Into::into)
+    }
+
+    /// Returns the commands that the script runs in Redis, each once.
+    pub(super) fn commands(&self) -> BTreeSet<&str> {
+        let calls = self.text.split("call('").skip(1);
+        calls.filter_map(|rest| rest.split('\'').next()).collect()
     }
 
     fn command(&self, name: &str, script: &str, key: &str, args: Arguments<'_>) -> Cmd {
@@ -113,12 +130,21 @@ pub(super) struct Scripts {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            open: Script::new(&[include_str!("open.lua")]),
-            write: Script::new(&[include_str!("leases.lua"), include_str!("write.lua")]),
-            read: Script::new(&[include_str!("leases.lua"), include_str!("read.lua")]),
-            give_back: Script::new(&[include_str!("leases.lua"), include_str!("give_back.lua")]),
-            strip: Script::new(&[include_str!("strip.lua")]),
-            nodes: Script::new(&[include_str!("nodes.lua")]),
+            open: Script::new("open", &[include_str!("open.lua")]),
+            write: Script::new(
+                "write",
+                &[include_str!("leases.lua"), include_str!("write.lua")],
+            ),
+            read: Script::new(
+                "read",
+                &[include_str!("leases.lua"), include_str!("read.lua")],
+            ),
+            give_back: Script::new(
+                "give_back",
+                &[include_str!("leases.lua"), include_str!("give_back.lua")],
+            ),
+            strip: Script::new("strip", &[include_str!("strip.lua")]),
+            nodes: Script::new("nodes", &[include_str!("nodes.lua")]),
         }
     }
 }

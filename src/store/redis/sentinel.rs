@@ -40,8 +40,9 @@ impl Sentinels {
         &mut self,
         before: Option<&Host>,
     ) -> Result<(MultiplexedConnection, Host), ConnectError> {
-        let named = self.ask().await;
-        let mut why = ConnectError::NoMaster;
+        let answers = self.ask().await;
+        let named = named(&answers);
+        let mut why = ConnectError::NoMaster(self.describe(&answers));
         let mut masters: Vec<_> = named.iter().collect();
         // The server that most of them name comes first. Each server is tried once.
         masters.sort_by_key(|host| (Reverse(votes(&named, host)), host.to_string()));
@@ -56,7 +57,7 @@ impl Sentinels {
             let mut conn = match open(&self.target, master, self.limit).await {
                 Ok(conn) => conn,
                 Err(error) => {
-                    why = error;
+                    why = ConnectError::OfMaster(Box::new(error));
                     continue;
                 }
             };
@@ -75,7 +76,7 @@ impl Sentinels {
     /// Sentinels that do not answer count as naming `master`: one with an old view must not lead
     /// away from a master that works.
     pub(super) async fn other_master(&mut self, master: &Host) -> Option<Host> {
-        let named = self.ask().await;
+        let named = named(&self.ask().await);
         self.voted_out(master, &named).cloned()
     }
 
@@ -87,8 +88,8 @@ impl Sentinels {
         (votes(named, other) * 2 > self.conns.len()).then_some(other)
     }
 
-    /// Returns the server that each answering sentinel names.
-    async fn ask(&mut self) -> Vec<Host> {
+    /// Returns the answer of each sentinel, in the order of the target's hosts.
+    async fn ask(&mut self) -> Vec<Answer> {
         let Self {
             target,
             name,
@@ -98,13 +99,45 @@ impl Sentinels {
         let (target, name, limit) = (&*target, &*name, *limit);
         let asked = target.hosts.iter().zip(conns).map(async |(host, conn)| {
             let answer = timeout(limit, ask_one(target, name, host, conn, limit)).await;
-            if !matches!(answer, Ok(Ok(_))) {
+            let answer =
+                answer.unwrap_or_else(|_| Answer::None(ConnectError::NoAnswer(host.clone())));
+            if matches!(answer, Answer::None(_)) {
                 *conn = None;
             }
-            answer.ok()?.ok()?
+            answer
         });
-        join_all(asked).await.into_iter().flatten().collect()
+        join_all(asked).await
     }
+
+    /// Describes the answer of each sentinel.
+    fn describe(&self, answers: &[Answer]) -> String {
+        let hosts = self.target.hosts.iter();
+        let described = hosts.zip(answers).map(|(host, answer)| match answer {
+            Answer::Names(master) => format!("{host} names {master}"),
+            Answer::KnowsNone => format!("{host} knows no master of the name {:?}", self.name),
+            Answer::None(error) => error.to_string(),
+        });
+        described.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// The answer of a sentinel.
+enum Answer {
+    /// It names this server as the master.
+    Names(Host),
+    /// It has no master of the name.
+    KnowsNone,
+    /// It cannot be asked.
+    None(ConnectError),
+}
+
+/// Returns the server that each answering sentinel names.
+fn named(answers: &[Answer]) -> Vec<Host> {
+    let named = answers.iter().filter_map(|answer| match answer {
+        Answer::Names(host) => Some(host.clone()),
+        _ => None,
+    });
+    named.collect()
 }
 
 /// Returns how many sentinels name the host.
@@ -112,22 +145,32 @@ fn votes(named: &[Host], host: &Host) -> usize {
     named.iter().filter(|named| *named == host).count()
 }
 
-/// Asks one sentinel. Returns `None` if it does not know the name.
+/// Asks one sentinel.
 async fn ask_one(
     target: &Target,
     name: &str,
     host: &Host,
     conn: &mut Option<MultiplexedConnection>,
     limit: Duration,
-) -> Result<Option<Host>, ConnectError> {
+) -> Answer {
     let conn = match conn {
         Some(conn) => conn,
-        None => conn.insert(connect(target, host, limit).await?),
+        None => match connect(target, host, limit).await {
+            Ok(opened) => conn.insert(opened),
+            Err(error) => return Answer::None(error),
+        },
     };
     let mut command = cmd("SENTINEL");
     command.arg("get-master-addr-by-name").arg(name);
-    let answer: Option<(String, u16)> = command.query_async(conn).await?;
-    Ok(answer.map(|(name, port)| Host { name, port }))
+    let answer: Result<Option<(String, u16)>, RedisError> = command.query_async(conn).await;
+    match answer {
+        Ok(Some((name, port))) => Answer::Names(Host { name, port }),
+        Ok(None) => Answer::KnowsNone,
+        Err(error) if error.to_string().contains("unknown command") => {
+            Answer::None(ConnectError::NotASentinel(host.clone()))
+        }
+        Err(error) => Answer::None(ConnectError::of_server(host, &error)),
+    }
 }
 
 /// Connects to a sentinel without an account, because most have none. If it wants one, uses the
@@ -137,28 +180,20 @@ async fn connect(
     host: &Host,
     limit: Duration,
 ) -> Result<MultiplexedConnection, ConnectError> {
-    let open_to_all = Target {
-        user: None,
-        password: None,
+    let with_account = Target {
         db: 0,
         ..target.clone()
     };
-    let mut conn = open(&open_to_all, host, limit).await?;
-    let pong: Result<String, RedisError> = cmd("PING").query_async(&mut conn).await;
-    match pong {
-        Err(error) if error.code() == Some("NOAUTH") => {
-            open(
-                &Target {
-                    db: 0,
-                    ..target.clone()
-                },
-                host,
-                limit,
-            )
-            .await
+    let open_to_all = Target {
+        user: None,
+        password: None,
+        ..with_account.clone()
+    };
+    match open(&open_to_all, host, limit).await {
+        Err(ConnectError::PasswordMissing(..)) if target.password.is_some() => {
+            open(&with_account, host, limit).await
         }
-        Err(error) => Err(ConnectError::of_server(host, &error)),
-        Ok(_) => Ok(conn),
+        opened => opened,
     }
 }
 

@@ -11,6 +11,10 @@ use redis::cluster_routing::{Route, SingleNodeRoutingInfo, Slot, SlotAddr};
 use super::url::Host;
 use crate::runtime::clock::millis;
 
+/// The most names that are tried to find a key of a server. A server with so few slots that none of
+/// these names leads to it is left out.
+const MOST_NAMES: u32 = 100_000;
+
 /// One server.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -171,6 +175,24 @@ impl Servers {
     pub(super) fn have_answered_since(&self, time: Instant) -> bool {
         self.all()
             .any(|server| server.clock.has_answered_since(time))
+    }
+
+    /// Returns each server that has keys, with the name of one of its keys, which begins with `begin`.
+    pub(super) fn with_a_key(&self, begin: &str) -> Vec<(Arc<Server>, String)> {
+        let mut found: Vec<(Arc<Server>, String)> = Vec::new();
+        let several = !self.by_slot.is_empty();
+        for server in self.all().filter(|server| server.host.is_some() == several) {
+            let is_its = |key: &String| {
+                let of_key = self.of_key(key);
+                of_key.is_some_and(|of_key| Arc::ptr_eq(&of_key, server))
+            };
+            let is_new = found.iter().all(|(other, _)| !Arc::ptr_eq(other, server));
+            let key = (0..MOST_NAMES).map(|number| format!("{begin} {number}"));
+            if is_new && let Some(key) = key.into_iter().find(is_its) {
+                found.push((Arc::clone(server), key));
+            }
+        }
+        found
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Server>> {

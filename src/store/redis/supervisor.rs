@@ -16,14 +16,16 @@ use tokio::time::Instant;
 use self::owner::Owner;
 use super::canary::Canary;
 use super::conn::Conn;
-use super::connect::connect;
+use super::connect::{Connected, connect};
 use super::connect_error::ConnectError;
 use super::drift::Drift;
-use super::inspection::inspect;
+use super::inspection::{Trouble, inspect};
 use super::metrics::RedisMetrics;
 use super::script::Scripts;
 use super::server::{Server, Servers};
 use super::url::Target;
+use super::{cluster_trouble, trial};
+use crate::log::Seldom;
 use crate::runtime::clock::Clock;
 
 /// The state of the connection.
@@ -89,6 +91,7 @@ impl Supervisor {
             start,
             took: Duration::ZERO,
             well_at: None,
+            refusals_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
             settles: None,
         };
         tokio::spawn(owner.run());
@@ -143,16 +146,39 @@ pub(super) struct Way {
     pub(super) asking: bool,
 }
 
-/// Connects once, and inspects the Redis that is there.
+/// Connects once, inspects the Redis that is there, and runs every script in it. `prefix` is the text
+/// with which all keys begin.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub(super) async fn check(
     options: SupervisorOptions,
-    scripts: Arc<Scripts>,
+    prefix: &str,
+    scripts: &Scripts,
 ) -> Result<(), ConnectError> {
-    let mut connected = connect(&options.target, None, options.timeout).await?;
-    let mut canary = Canary::new(options.canary);
-    inspect(&mut connected, &mut canary, &scripts.write, options.timeout).await?;
-    Ok(())
+    let tried = try_all(&options, prefix, scripts).await;
+    match tried {
+        Ok(()) => Ok(()),
+        Err(error) => Err(cluster_trouble::explain(error, &options.target, options.timeout).await),
+    }
+}
+
+async fn try_all(
+    options: &SupervisorOptions,
+    prefix: &str,
+    scripts: &Scripts,
+) -> Result<(), ConnectError> {
+    let limit = options.timeout;
+    let mut connected = connect(&options.target, None, limit).await?;
+    let mut canary = Canary::new(options.canary.clone());
+    let inspected = inspect(&mut connected, &mut canary, &scripts.write, limit).await;
+    let refusal = match inspected {
+        Ok(_) => None,
+        Err(refusal @ Trouble::Refused(_)) => Some(refusal),
+        Err(trouble) => return Err(trouble.into()),
+    };
+    let Connected { conn, servers, .. } = &connected;
+    // The scripts are run even after a refusal, because their error names the script.
+    trial::run_all(conn, servers, scripts, prefix, limit).await?;
+    refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
 }

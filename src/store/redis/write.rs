@@ -282,7 +282,7 @@ impl Redis {
                 way = elsewhere;
                 continue;
             }
-            return match self.failure(error) {
+            return match self.failure(&self.scripts.write, error) {
                 Failure::NotSent(cause) => Attempt::NotSent(cause),
                 Failure::Refused(error) => Attempt::Refused(error),
                 Failure::NoAnswer(cause) => Attempt::NoAnswer(now, cause),

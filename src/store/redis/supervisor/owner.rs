@@ -9,9 +9,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::{ConnectionState, SupervisorOptions};
+use crate::log::Seldom;
 use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
+use crate::store::redis::cluster_trouble;
 use crate::store::redis::connect::{Connected, FoundBy, connect};
 use crate::store::redis::connect_error::ConnectError;
 use crate::store::redis::drift::Drift;
@@ -30,7 +32,7 @@ const FIRST_REST: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const MAX_REST: Duration = Duration::from_millis(500);
 /// The time after which the reason why there is no connection is logged again.
-const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+pub(super) const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest loss of a connection to the same Redis process after which keys need not be opened
 /// again. The leases are still there, and other nodes keep what they could not send meanwhile. To
 /// open all keys again would give an overloaded machine more to do each time that Redis is late.
@@ -65,6 +67,8 @@ pub(super) struct Owner {
     pub(super) took: Duration,
     /// When the last inspection began during which Redis answered.
     pub(super) well_at: Option<Instant>,
+    /// The rate limit of log lines about refused commands of inspections.
+    pub(super) refusals_logged: Seldom,
     /// When all keys are opened and all kept updates are put once more: see [`CLUSTER_SETTLES`].
     pub(super) settles: Option<Instant>,
 }
@@ -115,7 +119,11 @@ impl Owner {
                                 *last == why && at.elapsed() < FAILURE_LOG_INTERVAL
                             });
                     if !is_logged {
-                        error!(%why, redis = %self.options.target, "cannot connect to Redis; retrying");
+                        let SupervisorOptions {
+                            target, timeout, ..
+                        } = &self.options;
+                        let error = cluster_trouble::explain(error, target, *timeout).await;
+                        error!(why = %error, redis = %self.options.target, "cannot connect to Redis; retrying");
                         logged = Some((why, Instant::now()));
                     }
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
@@ -147,7 +155,7 @@ impl Owner {
         }
         let (is_first, is_cluster) = (
             self.masters.is_empty(),
-            matches!(connected.found_by, FoundBy::Cluster(_)),
+            matches!(connected.found_by, FoundBy::Cluster { .. }),
         );
         let gone = self.meet(found);
         let is_another = gone == Gone::Statuses && !is_first;
@@ -216,9 +224,10 @@ impl Owner {
                     self.well_at = Some(began);
                     Gone::Nothing
                 }
-                // The refusal of a command is logged where the command is sent.
                 Err(Trouble::Refused(why)) => {
-                    debug!(why, "Redis refused a command of an inspection");
+                    if self.refusals_logged.admit().is_some() {
+                        error!(error = why, redis = %self.options.target, "inspection of Redis refused");
+                    }
                     Gone::Nothing
                 }
                 Err(trouble) => return End::Gone(trouble.to_string()),
