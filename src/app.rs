@@ -186,7 +186,12 @@ pub async fn run(
     });
     let wires = settings.wires.iter().map(|(_, wire)| Arc::clone(wire));
     let wires = wires.collect();
-    let answers = Public::new(node.gets(&settings, signing.clone()), wires, demo);
+    let answers = Public::new(
+        node.gets(&settings, signing.clone()),
+        Arc::clone(&node.health),
+        wires,
+        demo,
+    );
     let options = node.options(
         &settings,
         PUBLIC,

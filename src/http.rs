@@ -4,6 +4,7 @@
 pub mod auth;
 pub(crate) mod body;
 pub(crate) mod body_budget;
+pub(crate) mod body_text;
 pub(crate) mod content_coding;
 pub(crate) mod head;
 pub(crate) mod json_members;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Either};
 use futures_util::stream::{self, StreamExt};
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
@@ -25,6 +25,7 @@ use crate::dashboard::{Dashboard, Page, shows_pages};
 use crate::health::{self, Health};
 use crate::http::auth::{self, Hosts, Tokens};
 use crate::http::body_budget::{BodyBudget, Taken};
+use crate::http::body_text;
 use crate::http::head::{self, Request};
 use crate::http::query::{Plus, decode, fields};
 use crate::http::refusal::Refusal;
@@ -103,6 +104,11 @@ impl Route {
 
     fn table(signs_keys: bool) -> Router<Self> {
         let row = |route: Self, method| (route.path(), vec![(method, route)]);
+        // Many checks of health ask by HEAD.
+        let checked = |route: Self| {
+            let methods = vec![(Method::GET, route), (Method::HEAD, route)];
+            (route.path(), methods)
+        };
         let mut table = vec![
             row(Self::Set, Method::POST),
             row(Self::Channel, Method::POST),
@@ -110,10 +116,10 @@ impl Route {
                 Self::Key.path(),
                 vec![(Method::GET, Self::Key), (Method::DELETE, Self::Forget)],
             ),
-            row(Self::Live, Method::GET),
-            row(Self::Ready, Method::GET),
-            row(Self::Path, Method::GET),
-            row(Self::Metrics, Method::GET),
+            checked(Self::Live),
+            checked(Self::Ready),
+            checked(Self::Path),
+            checked(Self::Metrics),
             row(Self::Nodes, Method::GET),
             row(Self::Page, Method::GET),
         ];
@@ -347,7 +353,7 @@ impl Internal {
     }
 
     async fn set(self: Arc<Self>, request: Request) -> Result<Response, Refusal> {
-        let content_type = request.headers().get(CONTENT_TYPE).cloned();
+        let [content_type, coding] = described(request.headers());
         let body = self
             .body(request, self.parts.max_body_bytes, &self.parts.set_bodies)
             .await;
@@ -370,7 +376,9 @@ impl Internal {
             });
         })?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
-        let sets = set::parse(&body, content_type, self.parts.limits)
+        let text = body_text::of(&body, coding.as_ref());
+        let sets = text
+            .and_then(|text| set::parse(text, content_type, self.parts.limits))
             .inspect_err(|_| self.parts.metrics.set_ended(SetEnd::Invalid))?;
         drop(body);
         let writer = Arc::clone(&self.parts.writer);
@@ -389,12 +397,13 @@ impl Internal {
     /// Makes a key for a page.
     async fn issue(&self, request: Request) -> Result<Response, Refusal> {
         let signing = self.parts.signing.as_ref().ok_or(Refusal::NotFound)?;
-        let content_type = request.headers().get(CONTENT_TYPE).cloned();
+        let [content_type, coding] = described(request.headers());
         let (body, _taken) = self
             .body(request, self.parts.max_body_bytes, &self.parts.set_bodies)
             .await?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
-        let issue = Issue::parse(&body, content_type, self.parts.writer.status_ttl)?;
+        let text = body_text::of(&body, coding.as_ref())?;
+        let issue = Issue::parse(text, content_type, self.parts.writer.status_ttl)?;
         Ok(issue.answer(signing, system_ms()))
     }
 
@@ -585,6 +594,11 @@ impl Internal {
         let read = timeout(self.parts.body_timeout, room.read(request.into_body(), max)).await;
         read.unwrap_or(Err(Refusal::BodyTooSlow))
     }
+}
+
+/// Returns the type and the content coding that a request gives its body.
+fn described(headers: &HeaderMap) -> [Option<HeaderValue>; 2] {
+    [CONTENT_TYPE, CONTENT_ENCODING].map(|name| headers.get(name).cloned())
 }
 
 /// Returns the longest message that another node may send, if the bodies of sets have this

@@ -5,12 +5,12 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, Either};
-use hyper::Method;
-use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use hyper::{Method, StatusCode};
 use tracing::field::Empty;
 use tracing::{Span, debug, debug_span};
 
 use crate::demo::{self, Demo};
+use crate::health::Health;
 use crate::http::head::{self, Request};
 use crate::http::origin;
 use crate::http::refusal::Refusal;
@@ -31,6 +31,8 @@ enum Route {
     Wire(usize, &'static str),
     Options(&'static str),
     Library(client_library::Form),
+    /// The health check of balancers that reach only this listener.
+    Health,
     Demo(demo::Route),
 }
 
@@ -43,6 +45,7 @@ impl Route {
             Self::Socket => "/status/ws",
             Self::Wire(_, path) | Self::Options(path) => path,
             Self::Library(form) => form.path(),
+            Self::Health => "/healthz",
             Self::Demo(_) => "/demo",
         }
     }
@@ -57,6 +60,7 @@ pub(crate) type Answer = Either<Ready<Response>, BoxFuture<'static, Response>>;
 pub(crate) struct Public {
     routes: Router<Route>,
     gets: Arc<GetHandler>,
+    health: Arc<Health>,
     wires: Vec<Arc<Template>>,
     demo: Option<Demo>,
 }
@@ -65,12 +69,14 @@ impl Public {
     /// Makes the handler. `wires` are templates whose paths are not those of other routes.
     pub(crate) fn new(
         gets: Arc<GetHandler>,
+        health: Arc<Health>,
         wires: Vec<Arc<Template>>,
         demo: Option<Demo>,
     ) -> Arc<Self> {
         Arc::new(Self {
             routes: Router::new(table(&wires, demo.is_some())),
             gets,
+            health,
             wires,
             demo,
         })
@@ -123,16 +129,13 @@ impl Public {
                     Err(refusal) => Err(refusal),
                 }
             }
-            Ok(Route::Options(_)) => {
-                let preflight = headers.contains_key(ORIGIN)
-                    && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-                Ok(Either::Left(
-                    grant().apply(origin::options(preflight, "GET, OPTIONS")),
-                ))
-            }
+            Ok(Route::Options(_)) => Ok(Either::Left(
+                grant().apply(origin::options(headers, "GET, OPTIONS")),
+            )),
             Ok(Route::Library(form)) => Ok(Either::Left(
                 form.answer(headers, &self.gets.resource_policy),
             )),
+            Ok(Route::Health) => Ok(Either::Left(self.healthz())),
             Ok(Route::Demo(route)) => match &self.demo {
                 Some(demo) => demo.answer(route, request),
                 None => Err(Refusal::NotFound),
@@ -148,6 +151,18 @@ impl Public {
                 Either::Left(ready(grant().apply(response::refusal(&refusal))))
             }
         })
+    }
+
+    /// Answers whether a load balancer should send this node requests, and not why: every client
+    /// may ask.
+    fn healthz(&self) -> Response {
+        let (status, text) = match self.health.ready() {
+            Ok(()) => (StatusCode::OK, "ok"),
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        };
+        let mut response = response::file("text/plain; charset=utf-8", text.into());
+        *response.status_mut() = status;
+        response
     }
 
     fn route(&self, request: &Request) -> Result<Route, Refusal> {
@@ -174,10 +189,12 @@ fn table(wires: &[Arc<Template>], has_demo: bool) -> Vec<(&'static str, Vec<(Met
         let path = wire.path().to_owned().leak();
         asked(path, Route::Wire(at, path))
     }));
-    table.extend(
-        client_library::Form::ALL
-            .map(|form| (form.path(), vec![(Method::GET, Route::Library(form))])),
-    );
+    let file = |route: Route| {
+        let methods = vec![(Method::GET, route), (Method::HEAD, route)];
+        (route.path(), methods)
+    };
+    table.push(file(Route::Health));
+    table.extend(client_library::Form::ALL.map(|form| file(Route::Library(form))));
     if has_demo {
         table.extend(demo::Route::table().into_iter().map(|(path, methods)| {
             (
@@ -251,6 +268,11 @@ mod tests {
         })
     }
 
+    fn health() -> Arc<Health> {
+        let nodes = Nodes::new(None, "http://a:1".to_owned());
+        Arc::new(Health::new(shutdown::drain().1, nodes, None))
+    }
+
     #[test]
     fn no_template_has_a_path_of_ours() {
         let template = include_str!("../deploy/wires/wechat-web.json");
@@ -266,7 +288,7 @@ mod tests {
     /// The handler of a server, with what all of its connections share.
     fn shared() -> Arc<Shared<impl Fn(Request) -> Handling<Answer, HeldGet> + Send + Sync>> {
         let second = Duration::from_secs(1);
-        let public = Public::new(gets(), Vec::new(), None);
+        let public = Public::new(gets(), health(), Vec::new(), None);
         Arc::new(Shared {
             handler: move |request: Request| public.answer(&request),
             http1: http1(false),

@@ -197,10 +197,16 @@ async fn what_the_node_decides_by_headers_it_decides_behind_nginx() {
         "origin: https://shop.example.com",
         "-H",
         "access-control-request-method: GET",
+        "-H",
+        "access-control-request-headers: sentry-trace,baggage",
     ];
     let response = nginx.ask("/status/get?key=k", &preflight).await;
     assert_eq!(response.status, 204, "{response:?}");
     assert_eq!(response.header("access-control-allow-methods"), Some("GET"));
+    assert_eq!(
+        response.header("access-control-allow-headers"),
+        Some("sentry-trace, baggage")
+    );
     let shown = nginx
         .ask(
             "/status/get?key=k&callback=cb&wait=0",

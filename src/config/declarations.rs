@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
-
 use super::file;
 use super::setting::Preset::{Computed, Unset, Value};
 use super::setting::{Declared, Setting, Shape};
@@ -18,6 +16,7 @@ use super::texts;
 use super::tls::{parse_path, parse_tls_place};
 use super::value_kind::{Choice, Content, Number, Text, Time, WholeSeconds};
 use crate::http::auth::Tokens;
+use crate::http::origin::OriginPattern;
 use crate::log::LogFormat;
 use crate::model::signing::Secrets;
 use crate::model::status::MAX_TTL_SECONDS;
@@ -440,17 +439,18 @@ pub(super) const DRAIN_GRACE: Setting<Duration> = Setting::new(
     "Longest time that a drain takes",
 );
 
-pub(super) const ALLOW_ORIGIN: Setting<HeaderValue> = Setting::new(
+pub(super) const ALLOW_ORIGIN: Setting<OriginPattern> = Setting::new(
     "allow-origin",
     &Text {
         unit: "origin",
-        range: "`https://host`, `http://host:port` or `*`",
+        range: "`https://host`, `http://host:port`, `https://*.example.com` or `*`",
         parse: texts::parse_origin,
     },
     Value("*"),
     "Origins whose pages may read JSON answers and event streams, and open WebSockets, or `*` for all. Repeatable",
 )
-.shape(Shape::List);
+.shape(Shape::List)
+.notes("`https://*.example.com` stands for all hosts below `example.com`, by one label or more, and not for `example.com` itself");
 
 pub(super) const CALLBACK_PREFIX: Setting<Prefix> = Setting::new(
     "callback-prefix",

@@ -6,16 +6,53 @@ use hyper::header::HeaderValue;
 use hyper::http::uri::Uri;
 use tracing_subscriber::EnvFilter;
 
+use crate::http::origin::OriginPattern;
 use crate::page::script::Prefix;
+
+/// The two forms of an origin, said in each mistake.
+const ORIGIN_FORMS: &str = "write https://host or https://host:port, or https://*.example.com for all hosts below a domain";
+
+/// Parses an origin, or a pattern of origins.
+pub(super) fn parse_origin(text: &str) -> Result<OriginPattern, String> {
+    let Some((scheme, rest)) = text.split_once('*') else {
+        return parse_exact_origin(text).map(OriginPattern::Exact);
+    };
+    // The rest of a pattern has to be an origin too, behind the same scheme.
+    let domain = rest.strip_prefix('.').unwrap_or_default();
+    if !scheme.ends_with("://") || domain.is_empty() || domain.contains('*') {
+        return Err(format!(
+            "not a pattern: * stands for one or more whole labels, once, at the beginning of the host; {ORIGIN_FORMS}"
+        ));
+    }
+    parse_exact_origin(&format!("{scheme}{domain}"))?;
+    let host = domain.split(':').next().unwrap_or_default();
+    let is_address = host.starts_with('[')
+        || host
+            .rsplit('.')
+            .next()
+            .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_address {
+        return Err(format!("an address has no hosts below it; {ORIGIN_FORMS}"));
+    }
+    if !host.contains('.') && host != "localhost" {
+        return Err(format!(
+            "this allows the pages of strangers, everybody below .{host}: name a domain of yours; {ORIGIN_FORMS}"
+        ));
+    }
+    Ok(OriginPattern::Subdomains {
+        scheme: scheme.to_owned(),
+        domain: rest.to_owned(),
+    })
+}
 
 /// Parses an origin as browsers send it. Origins are compared byte for byte, so one that no
 /// browser sends is a mistake.
-pub(super) fn parse_origin(text: &str) -> Result<HeaderValue, String> {
-    let uri = Uri::from_str(text)
-        .map_err(|_| "not an origin: write https://host or https://host:port".to_owned())?;
+fn parse_exact_origin(text: &str) -> Result<HeaderValue, String> {
+    let no_origin = || format!("not an origin: {ORIGIN_FORMS}");
+    let uri = Uri::from_str(text).map_err(|_| no_origin())?;
     let as_sent = match (uri.scheme_str(), uri.authority()) {
         (Some(scheme), Some(authority)) => format!("{scheme}://{authority}").to_ascii_lowercase(),
-        _ => return Err("not an origin: write https://host or https://host:port".into()),
+        _ => return Err(no_origin()),
     };
     let default_port = as_sent.starts_with("https://") && as_sent.ends_with(":443")
         || as_sent.starts_with("http://") && as_sent.ends_with(":80");
@@ -109,6 +146,9 @@ mod tests {
             "https://a.example",
             "http://localhost:8080",
             "http://[::1]:3000",
+            "https://*.example.com",
+            "http://*.example.com:8080",
+            "http://*.localhost:3000",
         ] {
             assert!(parse_origin(good).is_ok(), "{good}");
         }
@@ -120,6 +160,23 @@ mod tests {
             "https://u@a.example",
             "null",
             "",
+            "*.example.com",
+            "https://*",
+            "https://*.",
+            "https://*example.com",
+            "https://a*.example.com",
+            "https://a.*.example.com",
+            "https://*.*.example.com",
+            "https://*.example.*",
+            "https://*.com",
+            "https://*.0.0.1",
+            "https://*.[::1]",
+            "https://*.Example.com",
+            "https://*..example.com",
+            "https://*.example.com/",
+            "https://*.example.com:443",
+            "https://*.example.com:*",
+            "*://*.example.com",
         ] {
             assert!(parse_origin(bad).is_err(), "{bad}");
         }

@@ -42,6 +42,10 @@ pub enum Refusal {
     BodyBroken,
     /// A body that is neither JSON nor a form.
     UnknownMediaType,
+    /// A body in a content coding, such as gzip.
+    BodyCompressed,
+    /// A body in UTF-16 or UTF-32.
+    BodyNotUtf8,
     /// The request is meant for another node.
     Misdirected,
 }
@@ -116,6 +120,8 @@ impl fmt::Display for Refusal {
             Self::UnknownMediaType => {
                 f.write_str("unsupported media type: send a JSON object or array, or a form")
             }
+            Self::BodyCompressed => f.write_str("body: compressed; send it as it is"),
+            Self::BodyNotUtf8 => f.write_str("body: UTF-16 or UTF-32; send UTF-8"),
             Self::Misdirected => f.write_str("not this node"),
         }
     }

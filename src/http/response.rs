@@ -90,7 +90,9 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::BodyTooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, true),
         Refusal::NoRoom => (StatusCode::INSUFFICIENT_STORAGE, true),
         Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, true),
-        Refusal::UnknownMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, false),
+        Refusal::UnknownMediaType | Refusal::BodyCompressed | Refusal::BodyNotUtf8 => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, false)
+        }
         Refusal::Misdirected => (StatusCode::MISDIRECTED_REQUEST, false),
     };
     let code = match refusal {

@@ -28,7 +28,7 @@ pub(crate) const MAX_CASES: usize = 64;
 pub(crate) const MAX_HOLD_SECONDS: u16 = 600;
 
 /// The beginnings of the paths that the public listener keeps for itself.
-const OWN_PATHS: [&str; 3] = ["/status/", "/holdfast", "/demo"];
+const OWN_PATHS: [&str; 4] = ["/status/", "/holdfast", "/healthz", "/demo"];
 
 /// A template of another service's wire.
 #[derive(Debug, PartialEq, Eq)]

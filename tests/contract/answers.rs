@@ -415,10 +415,10 @@ async fn an_unknown_method_is_a_405_that_names_the_known_in_alphabetical_order()
         ("OPTIONS", "/status/set", "POST"),
         ("GET", "/channel/set", "POST"),
         ("PUT", "/keys/k", "DELETE, GET"),
-        ("PUT", "/health/live", "GET"),
-        ("PUT", "/health/ready", "GET"),
-        ("PUT", "/health/path", "GET"),
-        ("PUT", "/metrics", "GET"),
+        ("PUT", "/health/live", "GET, HEAD"),
+        ("PUT", "/health/ready", "GET, HEAD"),
+        ("PUT", "/health/path", "GET, HEAD"),
+        ("PUT", "/metrics", "GET, HEAD"),
     ];
     for (method, target, allow) in internal {
         let response = node.internal(method, target, &[], b"").await;
@@ -454,6 +454,52 @@ async fn head_is_another_method_and_its_405_has_no_body() {
     );
 }
 
+/// Asks by GET, then by HEAD on the same connection, and then by GET for something else: a body
+/// behind the head would be read as its answer.
+#[tokio::test]
+async fn head_is_answered_as_get_without_the_body_where_checks_ask() {
+    let node = Node::start(&[]).await;
+    node.wait_ready().await;
+    for (address, targets, other) in [
+        (
+            &node.public,
+            &[
+                "/healthz",
+                "/holdfast.js",
+                "/holdfast.mjs",
+                "/holdfast-script.js",
+            ][..],
+            "/status/get?key=k&wait=0",
+        ),
+        (
+            &node.internal,
+            &["/health/live", "/health/ready", "/metrics"],
+            "/keys/k",
+        ),
+    ] {
+        for target in targets {
+            let mut conn = Conn::open(address).await;
+            let got = conn.ask(request("GET", target, &[], b"")).await;
+            conn.send(request("HEAD", target, &[], b"")).await;
+            let head = conn.read_head_response().await;
+            assert_eq!((head.status, head.status), (got.status, 200), "{target}");
+            assert_eq!(head.header_names(), got.header_names(), "{target}");
+            if *target != "/metrics" {
+                let length = got.body.len().to_string();
+                assert_eq!(head.header("content-length"), Some(&*length), "{target}");
+            }
+            let next = conn.ask(request("GET", other, &[], b"")).await;
+            assert!([-1, -5].contains(&next.code()), "{target}: {next:?}");
+        }
+    }
+    // A page's routes have no HEAD: a get by HEAD would be held for nobody.
+    for target in ["/status/get", "/status/events", "/status/ws"] {
+        let mut conn = Conn::open(&node.public).await;
+        conn.send(request("HEAD", target, &[], b"")).await;
+        assert_eq!(conn.read_head_response().await.status, 405, "{target}");
+    }
+}
+
 #[tokio::test]
 async fn a_preflight_is_a_204_that_allows_get_to_any_origin() {
     let node = Node::start(&[]).await;
@@ -466,16 +512,103 @@ async fn a_preflight_is_a_204_that_allows_get_to_any_origin() {
     assert_eq!(response.status, 204);
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(response.header("access-control-allow-methods"), Some("GET"));
-    let allowed = "accept, cache-control, content-type, last-event-id, pragma";
     assert_eq!(
         response.header("access-control-allow-headers"),
-        Some(allowed)
+        Some("cache-control")
     );
     assert_eq!(response.header("access-control-max-age"), Some("600"));
     assert_eq!(response.header("access-control-allow-credentials"), None);
     // A 204 has no content-length (RFC 9110, 8.6).
     assert_eq!(response.header("content-length"), None);
     assert_golden("preflight", &response);
+}
+
+/// The second name is that of a browser's own list, which has no spaces.
+#[tokio::test]
+async fn a_preflight_allows_the_headers_that_are_asked_for_as_long_as_they_are_names() {
+    let node = Node::start(&[]).await;
+    let usual = "accept, cache-control, content-type, last-event-id, pragma";
+    let tracer = "baggage,sentry-trace,traceparent,x-requested-with";
+    let longest = format!("x-{}", "a".repeat(1022));
+    let too_long = format!("{longest}a");
+    let two = format!("x-a, x-{}", "b".repeat(1017));
+    let two_too_long = format!("{two}b");
+    for (asked, allowed) in [
+        (&[][..], usual),
+        (
+            &[tracer],
+            "baggage, sentry-trace, traceparent, x-requested-with",
+        ),
+        (&["a,, \tb ,"], "a, b"),
+        (&["a", "b"], "a, b"),
+        (&[""], usual),
+        (&[" , "], usual),
+        (&["a b"], usual),
+        (&["a,b c"], usual),
+        (&["a", "b;c"], usual),
+        (&["a:b"], usual),
+        (&["\"a\""], usual),
+        (&[&longest], &longest),
+        (&[&too_long], usual),
+        (&[&two], &two),
+        (&[&two_too_long], usual),
+    ] {
+        let mut headers = vec![
+            ("origin", "https://shop.example"),
+            ("access-control-request-method", "GET"),
+        ];
+        headers.extend(
+            asked
+                .iter()
+                .map(|list| ("access-control-request-headers", *list)),
+        );
+        let response = node.public("OPTIONS", "/status/events", &headers).await;
+        assert_eq!(
+            (
+                response.status,
+                response.header("access-control-allow-headers")
+            ),
+            (204, Some(allowed)),
+            "{asked:?}"
+        );
+        assert_eq!(response.header("access-control-allow-credentials"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_of_origins_allows_the_hosts_below_its_domain_and_names_the_origin() {
+    let allow = "https://*.example.com,http://*.local.example:8080";
+    let node = Node::start(&["--allow-origin", allow]).await;
+    let target = "/status/get?key=k&wait=0";
+    for (origin, is_allowed) in [
+        ("https://a.example.com", true),
+        ("https://a.b.example.com", true),
+        ("http://a.local.example:8080", true),
+        ("https://example.com", false),
+        ("http://a.example.com", false),
+        ("https://a.example.com:444", false),
+        ("https://evilexample.com", false),
+        ("https://a.example.com.evil.example", false),
+        ("https://evil.example/.example.com", false),
+        ("http://a.local.example", false),
+        ("null", false),
+    ] {
+        let granted = is_allowed.then_some(origin);
+        let preflight = [("origin", origin), ("access-control-request-method", "GET")];
+        for response in [
+            node.public("GET", target, &[("origin", origin)]).await,
+            node.public("OPTIONS", target, &preflight).await,
+            node.public("GET", "/status/get", &[("origin", origin)])
+                .await,
+        ] {
+            assert_eq!(
+                response.header("access-control-allow-origin"),
+                granted,
+                "{origin}"
+            );
+            assert_eq!(response.header("vary"), Some("origin"), "{origin}");
+        }
+    }
 }
 
 #[tokio::test]

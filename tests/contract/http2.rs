@@ -233,6 +233,7 @@ async fn each_answer_over_http_2_is_that_of_the_plain_listener() {
         "/status/ws",
         "/holdfast.js",
         "/holdfast.mjs",
+        "/healthz",
         "/demo",
         "/demo/demo.js",
         "/",

@@ -204,13 +204,13 @@ async fn no_other_answer_is_compressed() {
 }
 
 #[tokio::test]
-async fn the_library_has_one_method() {
+async fn the_library_is_read_by_get_and_head_only() {
     let node = Node::start(&[]).await;
     for target in FORMS {
         let response = node.public("POST", target, &[]).await;
         assert_eq!(
             (response.status, response.header("allow")),
-            (405, Some("GET")),
+            (405, Some("GET, HEAD")),
             "{target}"
         );
     }

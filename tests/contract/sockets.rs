@@ -219,6 +219,7 @@ async fn a_request_that_is_no_websocket_is_refused_and_nothing_is_held() {
             "forbidden",
         ),
         (with("origin", "null"), 403, "forbidden"),
+        (with("origin", "https://a.b.example.net"), 403, "forbidden"),
         (with("sec-fetch-mode", "no-cors"), 403, "forbidden"),
     ] {
         let answer = node.public("GET", "/status/ws?key=k", &headers).await;
@@ -245,7 +246,7 @@ async fn a_request_that_is_no_websocket_is_refused_and_nothing_is_held() {
     assert_eq!(
         node.metric(r#"holdfast_sockets_ended_total{end="invalid"}"#)
             .await,
-        14.0
+        15.0
     );
     assert_eq!(node.metric("holdfast_sockets").await, 0.0);
     // The names of lists and their elements may be written in any case, and a page of a listed
@@ -266,6 +267,28 @@ async fn a_request_that_is_no_websocket_is_refused_and_nothing_is_held() {
     );
     assert_eq!(socket.head.header("sec-websocket-extensions"), None);
     node.wait_key_waiters("k", 1).await;
+}
+
+#[tokio::test]
+async fn a_pattern_of_origins_opens_sockets_to_the_hosts_below_its_domain() {
+    let node = Node::start(&["--allow-origin", "https://*.example.com"]).await;
+    for (origin, status) in [
+        ("https://shop.example.com", 101),
+        ("https://a.b.example.com", 101),
+        ("https://example.com", 403),
+        ("https://evilexample.com", 403),
+        ("http://shop.example.com", 403),
+    ] {
+        let headers: Vec<_> = UPGRADE
+            .iter()
+            .copied()
+            .chain([("origin", origin)])
+            .collect();
+        let mut conn = Conn::open(&node.public).await;
+        conn.send(request("GET", "/status/ws?key=k", &headers, b""))
+            .await;
+        assert_eq!(conn.read_head_response().await.status, status, "{origin}");
+    }
 }
 
 #[tokio::test]

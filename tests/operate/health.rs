@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::contract::channel::node_id;
 use crate::contract::sets::check;
-use holdfast_testkit::{Conn, Launch, Node, Scratch, ahead, eventually, long, request};
+use holdfast_testkit::{
+    Conn, Launch, Node, Scratch, ahead, eventually, free_address, long, request,
+};
 
 const GOOD: &str = r#"{"code":0,"message":"success"}"#;
 
@@ -50,6 +52,51 @@ async fn a_node_that_listens_and_does_not_drain_is_ready() {
         200,
         "it lives to its end"
     );
+}
+
+#[tokio::test]
+async fn healthz_on_the_public_listener_is_ok_until_the_drain_also_with_signed_keys() {
+    let scratch = Scratch::new();
+    let secrets = scratch.file("secrets", &"s".repeat(32));
+    let tokens = scratch.file("tokens", "token");
+    let node = Launch::new(&[
+        "--key-secret-file",
+        &secrets,
+        "--internal-token-file",
+        &tokens,
+        "--drain-quiet",
+        "30s",
+        "--drain-grace",
+        "30s",
+    ])
+    .bearer("token")
+    .start()
+    .await;
+    let ask = async || node.get("/healthz").await;
+    let answer = ask().await;
+    assert_eq!((answer.status, answer.text()), (200, "ok"));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    node.signal("TERM").await;
+    eventually(async || ask().await.status == 503, "not ready").await;
+    assert_eq!(ask().await.text(), "not ready");
+}
+
+/// Nothing listens at the address by which the node is to be reached, so its start never ends.
+#[tokio::test]
+async fn healthz_is_503_as_long_as_the_node_is_not_ready() {
+    let redis = format!("redis://{}", free_address());
+    let advertised = format!("http://{}", free_address());
+    let launch = Launch::new(&["--redis", &redis, "--advertise", &advertised]);
+    let node = launch.start_unready().await;
+    let ready = node.internal("GET", "/health/ready", &[], b"").await;
+    assert_eq!(ready.status, 503, "{ready:?}");
+    let answer = node.get("/healthz").await;
+    assert_eq!((answer.status, answer.text()), (503, "not ready"));
+    assert_eq!(node.get("/status/get?key=k&wait=0").await.status, 503);
 }
 
 /// Returns the answer of `/health/path` on a connection that is open already.

@@ -150,6 +150,8 @@ impl Kind {
                 "https://A.example",
                 "http://a b",
                 "https://",
+                "https://*",
+                "https://a.*.example",
             ],
             Choice => &["", "TEXT", "Cross-Origin", "text,json", "xml", "-"],
             Filter => &["=", "info,=", "a=b=c", "[", "x=loud"],
@@ -569,6 +571,7 @@ async fn good_settings_pass_the_check_by_flag_and_by_variable() {
                 "*",
                 "https://a.example",
                 "https://a.example,http://[::1]:3000",
+                "https://*.a.example,https://a.example",
             ],
         ),
         (

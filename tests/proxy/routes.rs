@@ -64,6 +64,7 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         ("GET", "/holdfast.mjs"),
         ("GET", "/holdfast-script.js"),
         ("GET", "/holdfast-script.mjs"),
+        ("HEAD", "/holdfast.js"),
         ("GET", "/demo"),
         ("GET", "/demo/demo.css"),
         ("POST", "/demo/code"),
@@ -98,6 +99,7 @@ async fn only_the_routes_of_pages_reach_a_node_and_only_by_their_methods() {
         "/status",
         "/status/get/",
         "/status/events/",
+        "/healthz",
         "/status/ws/",
         "/status/get%3Fkey=k",
         "/STATUS/GET",
@@ -139,9 +141,9 @@ async fn other_methods_are_answered_405_with_those_that_are_allowed() {
             &["POST", "PUT", "DELETE", "PATCH", "HEAD", "PROPFIND"][..],
             "GET, OPTIONS",
         ),
-        ("/holdfast.js", &["POST", "OPTIONS"], "GET"),
-        ("/holdfast.mjs", &["POST", "OPTIONS"], "GET"),
-        ("/holdfast-script.js", &["POST", "OPTIONS"], "GET"),
+        ("/holdfast.js", &["POST", "OPTIONS"], "GET, HEAD"),
+        ("/holdfast.mjs", &["POST", "OPTIONS"], "GET, HEAD"),
+        ("/holdfast-script.js", &["POST", "OPTIONS"], "GET, HEAD"),
         ("/demo", &["PUT", "OPTIONS"], "GET, POST"),
     ] {
         for method in methods {

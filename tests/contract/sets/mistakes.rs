@@ -1,8 +1,12 @@
 //! Mistakes in the body of a set: each is named, stores nothing and wakes nobody.
 
+use std::io::Write;
 use std::time::Duration;
 
-use super::{FORM, assert_unknown, check_done, check_refused, post};
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+
+use super::{FORM, assert_known, assert_unknown, check_done, check_refused, post};
 use holdfast_testkit::{Conn, Node, request};
 
 #[tokio::test]
@@ -21,13 +25,87 @@ async fn what_is_neither_json_nor_a_form_is_a_415() {
         (json, b"\"{\""),
         (json, b"1"),
         (json, b" \r\n\t"),
-        (json, b"\xef\xbb\xbf{\"key\":\"k\",\"value\":1}"),
         (json, b"\0{\"key\":\"k\",\"value\":1}"),
         (json, b"/**/{\"key\":\"k\",\"value\":1}"),
     ] {
         check_refused(&post(&node, content_type, body).await, 415, message);
         assert_unknown(&node, "k").await;
     }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_json_is_skipped() {
+    let node = Node::start(&[]).await;
+    for (key, body) in [
+        ("one", &b"\xef\xbb\xbf{\"key\":\"one\",\"value\":1}"[..]),
+        ("two", b"\xef\xbb\xbf \r\n[{\"key\":\"two\",\"value\":1}]"),
+    ] {
+        for content_type in [Some("application/json"), None, Some(FORM)] {
+            let response = post(&node, content_type, body).await;
+            assert_eq!(response.status, 200, "{response:?}");
+            assert_known(&node, key, "1").await;
+            node.delete_ok(key).await;
+        }
+    }
+    // Only one, and only in front.
+    for (body, status) in [
+        (
+            &b"\xef\xbb\xbf\xef\xbb\xbf{\"key\":\"k\",\"value\":1}"[..],
+            415,
+        ),
+        (b" \xef\xbb\xbf{\"key\":\"k\",\"value\":1}", 415),
+        (b"{\"key\":\"k\",\xef\xbb\xbf\"value\":1}", 400),
+    ] {
+        let response = post(&node, Some("application/json"), body).await;
+        assert_eq!((response.status, response.code()), (status, -5));
+        assert_unknown(&node, "k").await;
+    }
+}
+
+/// The bodies that a client sends by mistake, as the programs make them that compress.
+#[tokio::test]
+async fn a_body_that_is_compressed_or_in_utf_16_is_told_what_it_is() {
+    let node = Node::start(&[]).await;
+    let set = r#"{"key":"k","value":"aaaaaaaaaaaaaaaaaaaaaaaa"}"#;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(set.as_bytes()).expect("memory");
+    let gzip = gzip.finish().expect("memory");
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+    zlib.write_all(set.as_bytes()).expect("memory");
+    let zlib = zlib.finish().expect("memory");
+    // A brotli stream of one block that is not compressed.
+    let brotli = [b"\x8b\x16\x80".as_slice(), set.as_bytes(), b"\x03"].concat();
+    let wide =
+        |order: fn(u16) -> [u8; 2]| -> Vec<u8> { set.encode_utf16().flat_map(order).collect() };
+    let marked: Vec<u8> = [0xff, 0xfe]
+        .into_iter()
+        .chain(wide(u16::to_le_bytes))
+        .collect();
+    let compressed = "body: compressed; send it as it is";
+    let utf_16 = "body: UTF-16 or UTF-32; send UTF-8";
+    for (coding, body, message) in [
+        (Some("gzip"), &gzip, compressed),
+        (None, &gzip, compressed),
+        (Some("deflate"), &zlib, compressed),
+        (Some("br"), &brotli, compressed),
+        (None, &wide(u16::to_le_bytes), utf_16),
+        (None, &wide(u16::to_be_bytes), utf_16),
+        (None, &marked, utf_16),
+    ] {
+        for content_type in ["application/json", FORM] {
+            let mut headers = vec![("content-type", content_type)];
+            headers.extend(coding.map(|coding| ("content-encoding", coding)));
+            let response = node.internal("POST", "/status/set", &headers, body).await;
+            check_refused(&response, 415, message);
+            assert_unknown(&node, "k").await;
+        }
+    }
+    // One that only says so is read as before.
+    let headers = [("content-encoding", "gzip")];
+    let response = node
+        .internal("POST", "/status/set", &headers, set.as_bytes())
+        .await;
+    check_done(&response, 0);
 }
 
 const KEY_LONG: &str = "key: longer than 128 bytes";
