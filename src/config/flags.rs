@@ -124,13 +124,24 @@ pub(super) fn parse(
     }
 }
 
-/// Returns the mistake that clap found, in one line, with the flag that was probably meant.
+/// Returns the mistake that clap found, in one line, with the flag or the command that was
+/// probably meant.
 fn mistake(error: &clap::Error) -> String {
-    let text = error.to_string();
+    let text = match error.get(ContextKind::InvalidSubcommand) {
+        // Most words that no flag takes are no commands, but values with a flag too few.
+        Some(ContextValue::String(word)) => format!("unexpected argument '{word}' found"),
+        _ => error.to_string(),
+    };
     let first = text.trim_start_matches("error: ").split("\n\n").next();
     let first = first.unwrap_or_default().trim();
-    match error.get(ContextKind::SuggestedArg) {
+    let meant = error
+        .get(ContextKind::SuggestedArg)
+        .or_else(|| error.get(ContextKind::SuggestedSubcommand));
+    match meant {
         Some(ContextValue::String(meant)) => format!("{first}; did you mean '{meant}'?"),
+        Some(ContextValue::Strings(meant)) => {
+            format!("{first}; did you mean '{}'?", meant.join("' or '"))
+        }
         _ if is_unknown(error) => format!("{first}; see --help"),
         _ => first.to_owned(),
     }

@@ -175,7 +175,14 @@ async fn the_subcommand_health_ends_with_1_if_nobody_answers_or_the_address_is_w
     // A word that is no command starts nothing.
     let stray = Launch::new(&["serve"]).run().await;
     assert_eq!(stray.status.code(), Some(64));
-    assert!(stray.stderr.contains("'serve'; see --help"), "{stray:?}");
+    assert!(
+        stray
+            .stderr
+            .contains("unexpected argument 'serve' found; see --help"),
+        "{stray:?}"
+    );
+    let typo = Launch::new(&["helth"]).run().await;
+    assert!(typo.stderr.contains("did you mean 'health'?"), "{typo:?}");
 }
 
 /// Returns the answer of `/health/path` on a connection that is open already.
