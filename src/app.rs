@@ -1,6 +1,7 @@
 //! A node: puts its parts together, runs both listeners, and orders the drain. No routes, no
 //! parsing.
 
+mod ask;
 mod drain;
 mod entrances;
 mod node;
@@ -16,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+pub use self::ask::is_ready;
 use self::drain::{DrainTimes, Server};
 use self::entrances::Entrances;
 use self::node::{Node, store_options};
@@ -285,6 +287,12 @@ fn log_start(
     node.store().log_place(&node.address.url());
     for (file, wire) in &settings.wires {
         info!(path = wire.path(), file, "serving a template");
+    }
+    if settings.internal_tokens.first().is_some() {
+        info!("the internal listener asks for a token: send authorization: Bearer TOKEN");
+    }
+    if settings.key_secrets.is_some() {
+        info!("keys must be signed: a page waits with a key of POST /keys, and a set names its id");
     }
     for warning in &settings.warnings {
         warn!("{warning}");

@@ -129,6 +129,9 @@ impl Settings {
 pub enum NoSettings {
     /// `--help` or `--version` was given; this text is to be printed.
     Asked(String),
+    /// `holdfast health` was given: the node with this internal listener is to be asked. If that
+    /// is wrong, the mistakes stand for it.
+    Health(Result<Address, Vec<String>>),
     /// The mistakes, one text for each.
     Mistakes(Vec<String>),
 }
@@ -147,6 +150,15 @@ pub fn parse(
     let Some(found) = flags::parse(args, &mut mistakes)? else {
         return Err(NoSettings::Mistakes(mistakes));
     };
+    if let Some(found) = flags::of_health(&found) {
+        let mut reader = SettingReader::new(found, mistakes);
+        let internal = reader.value(&INTERNAL);
+        let mistakes = reader.into_mistakes();
+        let is_good = mistakes.is_empty();
+        return Err(NoSettings::Health(
+            is_good.then_some(internal).ok_or(mistakes),
+        ));
+    }
     let mut reader = SettingReader::new(found, mistakes);
     let mut settings = read(&mut reader, open_files);
     check::together(&settings, &mut reader);
@@ -267,6 +279,7 @@ mod tests {
             .map(OsString::from);
         parse(args, 20_000).map_err(|error| match error {
             NoSettings::Asked(text) => vec![text],
+            NoSettings::Health(asked) => vec![format!("{asked:?}")],
             NoSettings::Mistakes(mistakes) => mistakes,
         })
     }
@@ -350,7 +363,10 @@ mod tests {
                 &["--max-waiter=3"],
                 "unexpected argument '--max-waiter' found; did you mean '--max-waiters'?",
             ),
-            (&["--nonsense"], "unexpected argument '--nonsense' found"),
+            (
+                &["--nonsense"],
+                "unexpected argument '--nonsense' found; see --help",
+            ),
         ] {
             assert_eq!(settings(args).expect_err("a mistake"), [mistake]);
         }

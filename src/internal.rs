@@ -52,6 +52,17 @@ const ASKED_AT_ONCE: usize = 64;
 /// The number of updates that are delivered before other connections of this core have their
 /// turn, because each may write several answers.
 const AT_ONE_GO: usize = 16;
+/// The time between two log lines about clients that have to be set up in another way.
+const A_MINUTE: Duration = Duration::from_secs(60);
+/// The beginnings of the public listener's paths, apart from those of templates.
+const PUBLIC_PATHS: [&str; 6] = [
+    "/status/get",
+    "/status/events",
+    "/status/ws",
+    "/holdfast",
+    "/healthz",
+    "/demo",
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Route {
@@ -175,6 +186,10 @@ pub(crate) struct Internal {
     unknown_hosts: Seldom,
     /// Limits the log lines about bodies for which there is no room.
     no_room: Seldom,
+    /// Limits the log lines about requests that web pages send.
+    from_pages: Seldom,
+    /// Limits the log lines about requests without a good token.
+    without_token: Seldom,
 }
 
 impl Internal {
@@ -186,6 +201,8 @@ impl Internal {
             parts,
             unknown_hosts: Seldom::new(),
             no_room: Seldom::new(),
+            from_pages: Seldom::each(A_MINUTE),
+            without_token: Seldom::each(A_MINUTE),
         })
     }
 
@@ -248,14 +265,21 @@ impl Internal {
     fn route(&self, request: &Request) -> Result<(Route, Option<Key>), Refusal> {
         head::check(request)?;
         head::check_coding(request.headers())?;
-        let (route, params) = self.routes.find(request.method(), request.uri().path())?;
-        auth::refuse_pages(request.headers())?;
+        let path = request.uri().path();
+        let (route, params) = self
+            .routes
+            .find(request.method(), path)
+            .map_err(|refusal| explain(refusal, path))?;
+        auth::refuse_pages(request.headers())
+            .inspect_err(|refusal| log_refused(&self.from_pages, refusal))?;
         if !route.is_health() {
             match self.parts.tokens.check(request.headers()) {
                 Err(_) if matches!(route, Route::Page) && shows_pages(request.headers()) => {
                     return Ok((Route::AskToken, None));
                 }
-                checked => checked?,
+                checked => {
+                    checked.inspect_err(|refusal| log_refused(&self.without_token, refusal))?;
+                }
             }
         }
         if route.reveals_state() && self.parts.tokens.first().is_none() {
@@ -593,6 +617,50 @@ impl Internal {
         }
         let read = timeout(self.parts.body_timeout, room.read(request.into_body(), max)).await;
         read.unwrap_or(Err(Refusal::BodyTooSlow))
+    }
+}
+
+/// Returns whether a path is a route of this listener, but not whether keys are signed. `/` is
+/// not counted: it is the beginning of each site.
+pub(crate) fn has_route(path: &str) -> bool {
+    let routes = [
+        Route::Set,
+        Route::Channel,
+        Route::Issue,
+        Route::Live,
+        Route::Ready,
+        Route::Path,
+        Route::Metrics,
+        Route::Nodes,
+    ];
+    let is_key = path
+        .strip_prefix("/keys/")
+        .is_some_and(|key| !key.is_empty() && !key.contains('/'));
+    is_key || routes.iter().any(|route| route.path() == path)
+}
+
+/// Returns whether a path is one of the public listener.
+pub(crate) fn is_public(path: &str) -> bool {
+    let is_below = |rest: &str| rest.is_empty() || rest.starts_with(['/', '.', '-']);
+    PUBLIC_PATHS
+        .iter()
+        .any(|public| path.strip_prefix(public).is_some_and(is_below))
+}
+
+/// Returns the refusal of a request for `path`, with the reason why it is not found if that is
+/// known.
+fn explain(refusal: Refusal, path: &str) -> Refusal {
+    match refusal {
+        Refusal::NotFound if path == Route::Issue.path() => Refusal::NoSecrets,
+        Refusal::NotFound if is_public(path) => Refusal::OtherListener("public"),
+        other => other,
+    }
+}
+
+/// Logs why a client is refused that was set up in a wrong way, at most once a minute.
+fn log_refused(seldom: &Seldom, refusal: &Refusal) {
+    if let Some(left_out) = seldom.admit() {
+        warn!(left_out, "refused on the internal listener: {refusal}");
     }
 }
 

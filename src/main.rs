@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use holdfast::app::{self, Ended, StartError};
 use holdfast::config::{self, NoSettings, Settings};
 use holdfast::log::Log;
+use holdfast::net::listener::Address;
 
 /// jemalloc in place of glibc's allocator. It gives 0.89 of the memory of 15,000 held gets back
 /// to the system within a minute after they left; glibc's gives back nothing. A held get takes
@@ -31,12 +32,41 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Err(NoSettings::Health(Ok(internal))) => ask(&internal),
+        Err(NoSettings::Health(Err(mistakes))) => {
+            print_mistakes(&mistakes);
+            // Checks of health take any other code for a fault of theirs.
+            ExitCode::FAILURE
+        }
         Err(NoSettings::Mistakes(mistakes)) => {
-            for mistake in mistakes {
-                eprintln!("holdfast: {mistake}");
-            }
+            print_mistakes(&mistakes);
             ExitCode::from(WRONG_SETTINGS)
         }
+    }
+}
+
+fn print_mistakes(mistakes: &[String]) {
+    for mistake in mistakes {
+        eprintln!("holdfast: {mistake}");
+    }
+}
+
+/// Asks the node with this internal listener whether it is ready.
+fn ask(internal: &Address) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(app::is_ready(internal)) {
+        Ok(()) => {
+            // The reader may have closed the pipe.
+            let _ = std::io::stdout().write_all(b"holdfast: ready\n");
+            ExitCode::SUCCESS
+        }
+        Err(why) => failed(&why),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::http::origin;
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
 use crate::http::router::Router;
+use crate::internal;
 use crate::net::clients::Client;
 use crate::net::connection::Handling;
 use crate::page::client_library;
@@ -148,7 +149,14 @@ impl Public {
             Err(refusal) => {
                 self.gets.metrics.refused(refusal.limit(), refusal.drops());
                 debug!(refusal = refusal.logged(), "refused");
-                Either::Left(ready(grant().apply(response::refusal(&refusal))))
+                let refused = grant().apply(response::refusal(&refusal));
+                // A body is not read: the connection is closed instead.
+                let has_body = head::check_no_body(request).is_err();
+                Either::Left(ready(if has_body {
+                    response::closing(refused)
+                } else {
+                    refused
+                }))
             }
         })
     }
@@ -167,8 +175,15 @@ impl Public {
 
     fn route(&self, request: &Request) -> Result<Route, Refusal> {
         head::check(request)?;
+        let path = request.uri().path();
+        let found = self.routes.find(request.method(), path);
+        let (route, _) = found.map_err(|refusal| match refusal {
+            Refusal::NotFound if internal::has_route(path) => Refusal::OtherListener("internal"),
+            other => other,
+        })?;
+        // After the route, because a set that is sent to this listener has a body, and has to be
+        // told where it belongs.
         head::check_no_body(request)?;
-        let (route, _) = self.routes.find(request.method(), request.uri().path())?;
         Ok(route)
     }
 }
@@ -228,6 +243,7 @@ mod tests {
     use crate::net::parked::connection::Connection;
     use crate::net::stream::Stream;
     use crate::net::timed::Timeouts;
+    use crate::page::get::RefusedKeys;
     use crate::page::returning::Returning;
     use crate::page::script::Prefix;
     use crate::page::socket_limits::SocketLimits;
@@ -265,6 +281,7 @@ mod tests {
             callback_prefix: Prefix::default(),
             resource_policy: HeaderValue::from_static("cross-origin"),
             allow_origin: AllowOrigin::Any,
+            refused_keys: RefusedKeys::default(),
         })
     }
 
@@ -279,6 +296,8 @@ mod tests {
         let own = table(&[], true);
         assert!(own.len() > 6, "{}", own.len());
         for (path, _) in own {
+            assert!(internal::is_public(path), "{path}");
+            assert!(!internal::has_route(path), "{path}");
             let with_path = template.replace("/cgi-bin/mmwebwx-bin/login", path);
             let mistakes = Template::parse(&with_path).expect_err(path);
             assert!(mistakes.concat().contains("holdfast's own"), "{mistakes:?}");

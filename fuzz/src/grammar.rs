@@ -19,8 +19,10 @@ pub(crate) fn key_mistake(text: &str) -> Option<&'static str> {
     match text.len() {
         0 => Some("empty"),
         129.. => Some("longer than 128 bytes"),
-        _ if !PRINTABLE.is_match(text) => Some("not printable ASCII"),
-        _ if ["", "."].contains(&&text[1..]) && text.starts_with('.') => Some("a dot segment"),
+        _ if !PRINTABLE.is_match(text) => Some("not printable ASCII without spaces (! to ~)"),
+        _ if ["", "."].contains(&&text[1..]) && text.starts_with('.') => {
+            Some("a dot segment (. or ..)")
+        }
         _ => None,
     }
 }
@@ -77,7 +79,7 @@ pub(crate) fn wait_ms(text: &str) -> Option<u64> {
 /// has nothing that could be markup.
 pub(crate) fn is_dull(message: &str) -> bool {
     static DULL: LazyLock<Regex> = LazyLock::new(|| {
-        regex(r"^([a-z_.]{0,16}\[[0-9]+\] )?[A-Za-z0-9_]{1,32}: [A-Za-z0-9 ,()_-]{1,80}$")
+        regex(r"^([a-z_.]{0,16}\[[0-9]+\] )?[A-Za-z0-9_]{1,32}: [A-Za-z0-9 ,()_.!~=-]{1,80}$")
     });
     DULL.is_match(message)
 }

@@ -28,7 +28,7 @@ use crate::net::clients::Clients;
 use crate::net::listener::Address;
 use crate::net::server;
 use crate::net::timed::Timeouts;
-use crate::page::get::GetHandler;
+use crate::page::get::{GetHandler, RefusedKeys};
 use crate::page::returning::Returning;
 use crate::page::socket_limits::SocketLimits;
 use crate::runtime::shutdown::Drain;
@@ -173,6 +173,7 @@ impl Node {
             callback_prefix: settings.callback_prefix.clone(),
             resource_policy: settings.resource_policy.clone(),
             allow_origin: settings.allow_origin.clone(),
+            refused_keys: RefusedKeys::default(),
         })
     }
 

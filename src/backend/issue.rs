@@ -53,7 +53,8 @@ impl Issue {
                 (id, Ok(ttl.map(RawValue::get).map(str::to_owned)))
             }
             Some(_) if is_form(content_type) => {
-                let [id, ttl] = FormMembers::parse(body, MEMBERS).values()?;
+                let form = FormMembers::parse(body, MEMBERS);
+                let [id, ttl] = form.unless_no_form("id= or ttl=")?.values()?;
                 let owned = |text: Option<&str>| text.map(str::to_owned);
                 (id.optional().map(owned), ttl.optional().map(owned))
             }

@@ -70,7 +70,7 @@ pub fn parse(body: &[u8], content_type: Option<&[u8]>, limits: SetLimits) -> Res
         )?)),
         Some(b'[') => Ok(Sets::Many(parse_array(body, limits)?)),
         _ if is_form(content_type) => Ok(Sets::One(of_form(
-            FormMembers::parse(body, MEMBERS),
+            FormMembers::parse(body, MEMBERS).unless_no_form("key=")?,
             limits,
         )?)),
         _ => Err(Refusal::UnknownMediaType),
@@ -303,7 +303,10 @@ mod tests {
         for (body, message) in [
             (r#"{"value":1}"#, "key: missing"),
             (r#"{"key":1,"value":1}"#, "key: not a string"),
-            (r#"{"key":"\ud800","value":1}"#, "key: not printable ASCII"),
+            (
+                r#"{"key":"\ud800","value":1}"#,
+                "key: not printable ASCII without spaces (! to ~)",
+            ),
             (r#"{"key":"","value":1}"#, "key: empty"),
             (r#"{"key":"a","value":1,"key":"b"}"#, "key: given twice"),
             (r#"{"key":"a","value":1,"tll":1}"#, "tll: unknown member"),

@@ -4,11 +4,15 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::NoSettings;
-use super::declarations::ALL;
+use super::declarations::{ALL, INTERNAL};
 use super::setting::{Declared, Preset, Shape};
+
+/// The name of the subcommand that asks for the health of a node.
+const HEALTH: &str = "health";
 
 /// Returns clap's form of all settings.
 fn command() -> Command {
@@ -18,6 +22,28 @@ fn command() -> Command {
         .max_term_width(110)
         .disable_help_subcommand(true)
         .args(ALL.map(arg))
+        .subcommand(health())
+}
+
+/// Returns clap's form of `holdfast health`.
+fn health() -> Command {
+    Command::new(HEALTH)
+        .about("Ask the node of this machine whether it is ready: ends with 0 if it is, else with 1")
+        .long_about(
+            "Ask the node of this machine for /health/ready. Ends with 0 if it is ready, and with 1, \
+             and the reason, if it is not, does not answer within 5s, or if --internal is wrong. \
+             Reads no other setting.",
+        )
+        .max_term_width(110)
+        .arg(arg(&INTERNAL))
+}
+
+/// Returns the flags of `holdfast health`, if that was given. `--internal` may stand before it.
+pub(super) fn of_health(found: &ArgMatches) -> Option<ArgMatches> {
+    let of_health = found.subcommand_matches(HEALTH)?;
+    let flag = INTERNAL.about().flag;
+    let is_behind = of_health.value_source(flag) == Some(ValueSource::CommandLine);
+    Some(if is_behind { of_health } else { found }.clone())
 }
 
 /// Returns clap's form of a setting.
@@ -98,15 +124,32 @@ pub(super) fn parse(
     }
 }
 
-/// Returns the mistake that clap found, in one line, with the flag that was probably meant.
+/// Returns the mistake that clap found, in one line, with the flag or the command that was
+/// probably meant.
 fn mistake(error: &clap::Error) -> String {
-    let text = error.to_string();
+    let text = match error.get(ContextKind::InvalidSubcommand) {
+        // Most words that no flag takes are no commands, but values with a flag too few.
+        Some(ContextValue::String(word)) => format!("unexpected argument '{word}' found"),
+        _ => error.to_string(),
+    };
     let first = text.trim_start_matches("error: ").split("\n\n").next();
     let first = first.unwrap_or_default().trim();
-    match error.get(ContextKind::SuggestedArg) {
+    let meant = error
+        .get(ContextKind::SuggestedArg)
+        .or_else(|| error.get(ContextKind::SuggestedSubcommand));
+    match meant {
         Some(ContextValue::String(meant)) => format!("{first}; did you mean '{meant}'?"),
+        Some(ContextValue::Strings(meant)) => {
+            format!("{first}; did you mean '{}'?", meant.join("' or '"))
+        }
+        _ if is_unknown(error) => format!("{first}; see --help"),
         _ => first.to_owned(),
     }
+}
+
+fn is_unknown(error: &clap::Error) -> bool {
+    let unknown = [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand];
+    unknown.contains(&error.kind())
 }
 
 /// Returns the arguments, each negative number joined to the flag before it. clap would read
@@ -144,7 +187,10 @@ fn is_value(arg: &OsString) -> bool {
 
 /// Returns the index of the argument that an error is about.
 fn named_argument(error: &clap::Error, args: &[OsString]) -> Option<usize> {
-    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else {
+    let named = error
+        .get(ContextKind::InvalidArg)
+        .or_else(|| error.get(ContextKind::InvalidSubcommand));
+    let Some(ContextValue::String(named)) = named else {
         return None;
     };
     // clap names it as `--flag <VALUE>`, `--flag[=<VALUE>]`, `--flag=value` or `value`.

@@ -19,7 +19,8 @@ pub(super) fn parse_origin(text: &str) -> Result<OriginPattern, String> {
     };
     // The rest of a pattern has to be an origin too, behind the same scheme.
     let domain = rest.strip_prefix('.').unwrap_or_default();
-    if !scheme.ends_with("://") || domain.is_empty() || domain.contains('*') {
+    let has_gap = domain.starts_with('.') || domain.contains("..");
+    if !scheme.ends_with("://") || domain.is_empty() || domain.contains('*') || has_gap {
         return Err(format!(
             "not a pattern: * stands for one or more whole labels, once, at the beginning of the host; {ORIGIN_FORMS}"
         ));

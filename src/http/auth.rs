@@ -7,7 +7,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Forbidden, NoToken, Refusal};
 
 /// The bearer tokens of the internal listener. Without any, everyone who reaches it may use it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -58,10 +58,12 @@ impl Tokens {
         }
         // A request with two tokens is refused, whichever of them is good.
         let mut shown = headers.get_all(AUTHORIZATION).iter();
-        let (Some(shown), None) = (shown.next(), shown.next()) else {
-            return Err(Refusal::Unauthorized);
+        let shown = match (shown.next(), shown.next()) {
+            (None, _) => Err(NoToken::Missing),
+            (Some(_), Some(_)) => Err(NoToken::GivenTwice),
+            (Some(shown), None) => bearer(shown.as_bytes()).ok_or(NoToken::Missing),
         };
-        let shown = bearer(shown.as_bytes()).ok_or(Refusal::Unauthorized)?;
+        let shown = shown.map_err(Refusal::Unauthorized)?;
         // Every token is compared, and in constant time, so that the time does not reveal how
         // much of a token is right.
         let known = self.0.iter().fold(subtle::Choice::from(0), |known, token| {
@@ -70,7 +72,7 @@ impl Tokens {
         if known.into() {
             Ok(())
         } else {
-            Err(Refusal::Unauthorized)
+            Err(Refusal::Unauthorized(NoToken::Unknown))
         }
     }
 }
@@ -117,27 +119,32 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// inside the network could post to this listener and set any status, without reading the
 /// answer. Backends send neither `origin` nor `sec-fetch-site`.
 pub(crate) fn refuse_pages(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.contains_key(ORIGIN) {
-        Err(Refusal::Forbidden)
-    } else {
-        refuse_other_sites(headers)
-    }
+    let is_of_a_page = headers.contains_key(ORIGIN) || is_of_another_site(headers);
+    refuse_if(is_of_a_page, Forbidden::FromAPage)
 }
 
-/// Refuses a request if its `sec-fetch-site` header says that a page of another origin caused
-/// it. Browsers send this header only over HTTPS and to their own machine.
+/// Refuses a request that a page of another origin caused.
 pub(crate) fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
-    const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-    let of_the_user = |site: &[u8]| site == b"same-origin" || site == b"none";
-    let from_elsewhere = headers
-        .get_all(SEC_FETCH_SITE)
-        .iter()
-        .any(|site| !of_the_user(site.as_bytes()));
-    if from_elsewhere {
-        Err(Refusal::Forbidden)
+    refuse_if(is_of_another_site(headers), Forbidden::FromAnotherSite)
+}
+
+fn refuse_if(is_refused: bool, why: Forbidden) -> Result<(), Refusal> {
+    if is_refused {
+        Err(Refusal::Forbidden(why))
     } else {
         Ok(())
     }
+}
+
+/// Returns whether the `sec-fetch-site` header of a request says that a page of another origin
+/// caused it. Browsers send this header only over HTTPS and to their own machine.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let of_the_user = |site: &[u8]| site == b"same-origin" || site == b"none";
+    headers
+        .get_all(SEC_FETCH_SITE)
+        .iter()
+        .any(|site| !of_the_user(site.as_bytes()))
 }
 
 /// The names by which a client may call the internal listener and read what it knows, if no
@@ -169,13 +176,13 @@ impl Hosts {
             .to_str()
             .map(host_of)
             .map(str::to_ascii_lowercase)
-            .map_err(|_| Refusal::Forbidden)?;
+            .map_err(|_| Refusal::Forbidden(Forbidden::UnknownHost))?;
         let is_address = name.starts_with('[') || name.parse::<Ipv4Addr>().is_ok();
         let is_local = !name.contains('.') || name.ends_with(".localhost");
         if is_address || is_local || self.0.contains(&name) {
             Ok(())
         } else {
-            Err(Refusal::Forbidden)
+            Err(Refusal::Forbidden(Forbidden::UnknownHost))
         }
     }
 }

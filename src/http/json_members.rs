@@ -107,6 +107,7 @@ impl<const N: usize> Visitor<'_> for NameOf<N> {
 
 /// A form as it was read.
 pub(crate) struct FormMembers<'a, const N: usize> {
+    body: &'a [u8],
     values: [Given<'a>; N],
     /// The first unknown member.
     mistake: Option<Mistake>,
@@ -116,6 +117,7 @@ impl<'a, const N: usize> FormMembers<'a, N> {
     /// Reads a form with members of these names.
     pub(crate) fn parse(body: &'a [u8], names: Names<N>) -> Self {
         let mut form = Self {
+            body,
             values: [const { Given::Missing }; N],
             mistake: None,
         };
@@ -130,6 +132,23 @@ impl<'a, const N: usize> FormMembers<'a, N> {
             }
         }
         form
+    }
+
+    /// Returns the form, unless the body is something else that was only sent as one: it has no
+    /// member that is known, and none that looks like one. `curl -d` calls everything a form.
+    ///
+    /// # Errors
+    /// Fails with [`Fault::NotAForm`], which says what the form would be made `with`.
+    pub(crate) fn unless_no_form(self, with: &'static str) -> Result<Self, Mistake> {
+        let is_empty = self.values.iter().all(|value| *value == Given::Missing);
+        let is_like_a_member =
+            |mistake: &Mistake| self.body.contains(&b'=') && mistake.name() != Mistake::UNNAMED;
+        match &self.mistake {
+            Some(mistake) if is_empty && !is_like_a_member(mistake) => {
+                Err(Mistake::new("body", Fault::NotAForm(with)))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Returns the members' values, in the order of their names.

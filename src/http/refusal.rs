@@ -19,19 +19,22 @@ pub enum Refusal {
     UnknownCoding,
     /// The path is no route of this listener.
     NotFound,
+    /// The path is a route of the other listener, which has this name.
+    OtherListener(&'static str),
+    /// Keys are asked for, and there is no secret to sign them with.
+    NoSecrets,
     /// The demo's code has expired.
     Gone,
     /// The demo has used up what it may take of its node this second.
     Busy,
     /// The route has other methods: these, in alphabetical order.
     MethodNotAllowed(&'static str),
-    /// The browser would show or embed the answer, a page asks for something that only backends
-    /// may ask for, or the client called the internal listener by an unknown name.
-    Forbidden,
+    /// The client may not ask for this, whoever it is.
+    Forbidden(Forbidden),
     /// The route is for WebSockets, and the request is not one of version 13.
     NoWebSocket,
     /// The bearer token is missing or wrong.
-    Unauthorized,
+    Unauthorized(NoToken),
     /// A body longer than this many bytes; the connection ends.
     BodyTooLong(usize),
     /// There is no room left for the body now; the connection ends.
@@ -48,6 +51,59 @@ pub enum Refusal {
     BodyNotUtf8,
     /// The request is meant for another node.
     Misdirected,
+}
+
+/// The reason why nobody may send such a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forbidden {
+    /// A web page sends it to the internal listener.
+    FromAPage,
+    /// A page of another site sends it to the demo.
+    FromAnotherSite,
+    /// The client calls the internal listener by a name that is not known.
+    UnknownHost,
+    /// The browser would show or embed the script.
+    WouldBeShown,
+    /// The origin of a WebSocket's page is not listed.
+    UnlistedOrigin,
+    /// The browser does not ask for a WebSocket.
+    NoSocketOfAPage,
+}
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FromAPage => "requests from web pages are refused; send it from a backend",
+            Self::FromAnotherSite => "requests from other sites are refused",
+            Self::UnknownHost => {
+                "unknown host name; give --internal-token-file, or --internal-host NAME"
+            }
+            Self::WouldBeShown => "a browser would show this script as a page; load it as a script",
+            Self::UnlistedOrigin => "--allow-origin does not list this origin",
+            Self::NoSocketOfAPage => "sec-fetch-mode is not websocket",
+        })
+    }
+}
+
+/// The reason why a request shows no good token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoToken {
+    /// There is none, or not as a bearer token.
+    Missing,
+    /// There are two.
+    GivenTwice,
+    /// It is not one of the listener's.
+    Unknown,
+}
+
+impl fmt::Display for NoToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "send authorization: Bearer TOKEN",
+            Self::GivenTwice => "authorization is given twice",
+            Self::Unknown => "this token is not in the file of --internal-token-file",
+        })
+    }
 }
 
 impl Refusal {
@@ -108,12 +164,21 @@ impl fmt::Display for Refusal {
             Self::TargetTooLong => f.write_str("target too long"),
             Self::UnknownCoding => f.write_str("unknown transfer coding"),
             Self::NotFound => f.write_str("not found"),
+            Self::OtherListener(name) => {
+                write!(
+                    f,
+                    "not found: this is a route of the {name} listener (--{name})"
+                )
+            }
+            Self::NoSecrets => {
+                f.write_str("not found: keys are not signed without --key-secret-file")
+            }
             Self::Gone => f.write_str("gone"),
             Self::Busy | Self::NoRoom => f.write_str("busy"),
-            Self::MethodNotAllowed(_) => f.write_str("method not allowed"),
-            Self::Forbidden => f.write_str("forbidden"),
+            Self::MethodNotAllowed(allow) => write!(f, "method not allowed: send {allow}"),
+            Self::Forbidden(why) => write!(f, "forbidden: {why}"),
             Self::NoWebSocket => f.write_str("not a WebSocket of version 13 over HTTP/1.1"),
-            Self::Unauthorized => f.write_str("unauthorized"),
+            Self::Unauthorized(why) => write!(f, "unauthorized: {why}"),
             Self::BodyTooLong(bytes) => write!(f, "body: longer than {bytes} bytes"),
             Self::BodyTooSlow => f.write_str("body: not complete in time"),
             Self::BodyBroken => f.write_str("body: broken off"),

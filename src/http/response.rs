@@ -80,13 +80,15 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
         Refusal::BadHead(_) | Refusal::BodyBroken => (StatusCode::BAD_REQUEST, true),
         Refusal::TargetTooLong => (StatusCode::URI_TOO_LONG, true),
         Refusal::UnknownCoding => (StatusCode::NOT_IMPLEMENTED, true),
-        Refusal::NotFound => (StatusCode::NOT_FOUND, false),
+        Refusal::NotFound | Refusal::OtherListener(_) | Refusal::NoSecrets => {
+            (StatusCode::NOT_FOUND, false)
+        }
         Refusal::Gone => (StatusCode::GONE, false),
         Refusal::Busy => (StatusCode::TOO_MANY_REQUESTS, false),
         Refusal::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, false),
-        Refusal::Forbidden => (StatusCode::FORBIDDEN, false),
+        Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, false),
         Refusal::NoWebSocket => (StatusCode::UPGRADE_REQUIRED, false),
-        Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, false),
+        Refusal::Unauthorized(_) => (StatusCode::UNAUTHORIZED, false),
         Refusal::BodyTooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, true),
         Refusal::NoRoom => (StatusCode::INSUFFICIENT_STORAGE, true),
         Refusal::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, true),
@@ -124,7 +126,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        Refusal::Unauthorized => {
+        Refusal::Unauthorized(_) => {
             headers.insert(WWW_AUTHENTICATE, BEARER);
         }
         _ => {}

@@ -20,6 +20,9 @@ pub(crate) fn named<T>(name: &'static str, checked: Result<T, Fault>) -> Result<
 }
 
 impl Mistake {
+    /// The name of a member whose own name does not look like one.
+    pub(crate) const UNNAMED: &'static str = "body";
+
     /// Returns a mistake in the parameter or member `name`.
     #[must_use]
     pub const fn new(name: &'static str, what: Fault) -> Self {
@@ -40,7 +43,7 @@ impl Mistake {
         let name = if like_a_name {
             Cow::Owned(name.to_owned())
         } else {
-            Cow::Borrowed("body")
+            Cow::Borrowed(Self::UNNAMED)
         };
         Self {
             index: None,
@@ -111,13 +114,21 @@ pub enum Fault {
     TooDeep,
     LoneSurrogate,
     UnknownMember,
-    NotJson { line: usize, column: usize },
+    NotJson {
+        line: usize,
+        column: usize,
+    },
     NotObjects,
+    /// The body is no form either. The text says what the form would have.
+    NotAForm(&'static str),
     NotAnObject,
     NotAnId,
     MoreThan(usize),
     MoreKeys(usize),
-    WrongShape { line: usize, column: usize },
+    WrongShape {
+        line: usize,
+        column: usize,
+    },
     NoCallback,
     WouldBeShown,
     MoreChars(usize),
@@ -134,8 +145,8 @@ impl fmt::Display for Fault {
             Self::Missing => f.write_str("missing"),
             Self::Empty => f.write_str("empty"),
             Self::LongerThan(bytes) => write!(f, "longer than {bytes} bytes"),
-            Self::NotPrintable => f.write_str("not printable ASCII"),
-            Self::DotSegment => f.write_str("a dot segment"),
+            Self::NotPrintable => f.write_str("not printable ASCII without spaces (! to ~)"),
+            Self::DotSegment => f.write_str("a dot segment (. or ..)"),
             Self::GivenTwice => f.write_str("given twice"),
             Self::BadEncoding => f.write_str("bad percent-encoding"),
             Self::NotAVersion => f.write_str("not a version"),
@@ -149,6 +160,7 @@ impl fmt::Display for Fault {
             Self::UnknownMember => f.write_str("unknown member"),
             Self::NotJson { line, column } => write!(f, "not JSON (line {line}, column {column})"),
             Self::NotObjects => f.write_str("not an object or an array of objects"),
+            Self::NotAForm(with) => write!(f, "not JSON, and not a form with {with}"),
             Self::NotAnObject => f.write_str("not an object"),
             Self::NotAnId => f.write_str("not an id of 1 to 64 letters, digits, - or _"),
             Self::MoreKeys(count) => write!(f, "more than {count} keys on one socket"),

@@ -99,7 +99,7 @@ impl GetHandler {
             (Err(_), Some(_)) => return Err(over()),
             (Err(why), None) => {
                 self.metrics.stream_ended(StreamEnd::Gone);
-                self.metrics.key_refused(why);
+                self.note_refused_key(why);
                 return Err(json(&Outcome::Gone(last), last));
             }
         };

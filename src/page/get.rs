@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 pub(crate) use self::held::HeldGet;
 pub(super) use self::held::{OPEN_GRACE, refused};
@@ -18,8 +18,9 @@ use self::params::{BadForm, Params, Target};
 use self::wanted::Wanted;
 use crate::cluster::recovery::Recovery;
 use crate::http::origin::{AllowOrigin, Grant};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Forbidden, Refusal};
 use crate::http::response::{self, Response};
+use crate::log::Seldom;
 use crate::metrics::{GetEnd, Limit, Metrics};
 use crate::model::key::Key;
 use crate::model::mistake::{Fault, Mistake};
@@ -55,6 +56,39 @@ pub(crate) struct GetHandler {
     pub(crate) callback_prefix: Prefix,
     pub(crate) resource_policy: HeaderValue,
     pub(crate) allow_origin: AllowOrigin,
+    pub(crate) refused_keys: RefusedKeys,
+}
+
+/// A limit on the log lines about keys that are refused, for each reason.
+#[derive(Debug)]
+pub(crate) struct RefusedKeys([Seldom; KeyRejection::ALL.len()]);
+
+impl Default for RefusedKeys {
+    fn default() -> Self {
+        Self(KeyRejection::ALL.map(|_| Seldom::each(Duration::from_secs(60))))
+    }
+}
+
+impl RefusedKeys {
+    /// Logs why a key is refused, at most once a minute. Its page hears only that it is gone.
+    fn log(&self, why: KeyRejection) {
+        // `ALL` has the reasons in their order.
+        let Some(left_out) = self.0[why as usize].admit() else {
+            return;
+        };
+        match why {
+            KeyRejection::Unsigned => warn!(
+                left_out,
+                "refused a page's key: it is not signed (--key-secret-file); let the page wait with a key of POST /keys"
+            ),
+            KeyRejection::Forged => warn!(
+                left_out,
+                "refused a page's key: no secret of --key-secret-file has signed it"
+            ),
+            // A page that stays open for long does nothing wrong.
+            KeyRejection::Expired => info!(left_out, "refused a page's key: it has expired"),
+        }
+    }
 }
 
 impl GetHandler {
@@ -72,7 +106,9 @@ impl GetHandler {
             _ if params.wants_script() && would_be_shown(headers) => {
                 return self.refuse(
                     Fault::WouldBeShown,
-                    grant.apply(response::refusal(&Refusal::Forbidden)),
+                    grant.apply(response::refusal(&Refusal::Forbidden(
+                        Forbidden::WouldBeShown,
+                    ))),
                 );
             }
             Err(BadForm) => {
@@ -165,6 +201,12 @@ impl GetHandler {
         }
     }
 
+    /// Counts a key that was refused, and logs it at most once a minute for each reason.
+    pub(super) fn note_refused_key(&self, why: KeyRejection) {
+        self.metrics.key_refused(why);
+        self.refused_keys.log(why);
+    }
+
     /// Counts a waiter that was not registered because a limit is reached.
     pub(super) fn count_full(&self, full: Full) {
         self.metrics.limit_hit(match full {
@@ -175,7 +217,7 @@ impl GetHandler {
 
     fn refuse_key(&self, why: KeyRejection, response: Response) -> Handling<Response, HeldGet> {
         self.metrics.get_ended(GetEnd::Gone);
-        self.metrics.key_refused(why);
+        self.note_refused_key(why);
         debug!(
             outcome = GetEnd::Gone.as_str(),
             why = why.as_str(),

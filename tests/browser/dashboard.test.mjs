@@ -209,7 +209,7 @@ test("a_token_is_asked_for_kept_in_the_tab_and_forgotten", limit, async (t) => {
   const page_text = await asked.text();
   assert.match(page_text, /^<!doctype html>/);
   assert.ok(!page_text.includes(host(guarded)) && !page_text.includes(token), "no data in it");
-  assert.equal(await (await ask({ accept: "application/json" })).text(), `{"code":-5,"message":"unauthorized"}`);
+  assert.equal(await (await ask({ accept: "application/json" })).text(), `{"code":-5,"message":"unauthorized: send authorization: Bearer TOKEN"}`);
   const shown = await ask({ accept: "*/*", authorization: `Bearer ${token}` });
   assert.deepEqual([shown.status, await shown.text()], [200, page_text]);
 

@@ -43,7 +43,7 @@ test("poll_says_what_it_knows_and_how_long_it_waits_by_a_name_of_64_random_bits"
   // The server refuses a key that is not printable ASCII, and the watch ends.
   await state(page, "stopped");
   const { errors } = await watched(page);
-  assert.deepEqual(errors, ["key: not printable ASCII"]);
+  assert.deepEqual(errors, ["key: not printable ASCII without spaces (! to ~)"]);
 
   await watch(page, between.url, "defaults");
   await until("its poll", () => between.polls.length === 2);

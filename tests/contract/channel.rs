@@ -238,11 +238,11 @@ const MISTAKES: &[(&str, &str)] = &[
     (r#"{"key":"","version":1,"value":1}"#, "[1] key: empty"),
     (
         r#"{"key":"a b","version":1,"value":1}"#,
-        "[1] key: not printable ASCII",
+        "[1] key: not printable ASCII without spaces (! to ~)",
     ),
     (
         r#"{"key":"..","version":1,"gone":true}"#,
-        "[1] key: a dot segment",
+        "[1] key: a dot segment (. or ..)",
     ),
     (
         r#"{"key":"b","version":0,"value":1}"#,

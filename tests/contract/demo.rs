@@ -440,7 +440,10 @@ async fn no_other_site_presses_its_buttons() {
         let response = node.public("POST", &target, &headers).await;
         assert_eq!(
             (response.status, response.json()),
-            (403, json!({"code": -5, "message": "forbidden"}))
+            (
+                403,
+                json!({"code": -5, "message": "forbidden: requests from other sites are refused"})
+            )
         );
     }
     let own = [

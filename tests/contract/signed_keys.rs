@@ -423,7 +423,11 @@ async fn what_is_set_or_looked_for_under_a_whole_key_is_a_mistake() {
 #[tokio::test]
 async fn without_secrets_nothing_is_signed() {
     let node = Node::start(&[]).await;
-    check_refused(&issue(&node, "{}").await, 404, "not found");
+    check_refused(
+        &issue(&node, "{}").await,
+        404,
+        "not found: keys are not signed without --key-secret-file",
+    );
     let key = format!("login-1.{}.{}", now_ms() - 5, "A".repeat(43));
     let mut held = node.hold(&format!("key={key}")).await;
     node.set_ok(&key, "1").await;
@@ -635,7 +639,10 @@ async fn a_token_is_asked_for_where_keys_are_made() {
         .await;
     assert_eq!(
         (bare.status, bare.json()),
-        (401, json!({"code": -5, "message": "unauthorized"}))
+        (
+            401,
+            json!({"code": -5, "message": "unauthorized: send authorization: Bearer TOKEN"})
+        )
     );
     assert_eq!(issue(&node, "").await.status, 200);
     let page = [("origin", "https://a.example")];

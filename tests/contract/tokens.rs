@@ -48,9 +48,20 @@ async fn ask(
 }
 
 fn check_unauthorized(response: &Response) {
+    let why = [
+        "unauthorized: send authorization: Bearer TOKEN",
+        "unauthorized: authorization is given twice",
+        "unauthorized: this token is not in the file of --internal-token-file",
+    ];
+    assert_eq!((response.status, response.code()), (401, -5));
+    let message = response.json()["message"].clone();
+    assert!(why.iter().any(|why| message == *why), "{message}");
     assert_eq!(
-        (response.status, response.text()),
-        (401, r#"{"code":-5,"message":"unauthorized"}"#)
+        (response.text(), response.header("www-authenticate")),
+        (
+            &*format!(r#"{{"code":-5,"message":{message}}}"#),
+            Some("Bearer")
+        )
     );
     check_headers(response, &[("www-authenticate", "Bearer")]);
 }

@@ -82,6 +82,13 @@ async fn the_refusals_are_those_of_the_program() {
             .internal("POST", "/status/set", &[], signed.as_bytes())
             .await,
         open.internal("POST", "/status/set", &[], b"key").await,
+        open.internal(
+            "POST",
+            "/status/set",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            b"hello",
+        )
+        .await,
     ];
     let rows = table_of("docs/backend.md", &["answer", "to", "why", "what to do"]);
     assert_eq!(rows.len(), answers.len());

@@ -235,10 +235,7 @@ async fn the_page_is_one_answer_under_a_strict_policy_also_over_a_unix_socket() 
         &[("authorization", "Bearer wrong")],
     ] {
         let refused = ask(headers).await;
-        assert_eq!(
-            (refused.status, refused.text()),
-            (401, r#"{"code":-5,"message":"unauthorized"}"#)
-        );
+        assert_eq!((refused.status, refused.code()), (401, -5));
     }
     assert_eq!(node.internal("POST", "/", &[], b"").await.status, 405);
     let from_elsewhere = ask(&[("accept", "text/html"), ("sec-fetch-site", "cross-site")]).await;

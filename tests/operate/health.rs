@@ -99,6 +99,92 @@ async fn healthz_is_503_as_long_as_the_node_is_not_ready() {
     assert_eq!(node.get("/status/get?key=k&wait=0").await.status, 503);
 }
 
+/// Runs `holdfast health`, and checks its exit code and what it says.
+async fn check_subcommand(launch: Launch, code: i32, said: &str) {
+    let ended = launch.run().await;
+    assert_eq!(ended.status.code(), Some(code), "{ended:?}");
+    let text = [&ended.stdout, &ended.stderr][usize::from(code != 0)];
+    assert!(text.contains(said), "{said}: {ended:?}");
+}
+
+#[tokio::test]
+async fn the_subcommand_health_ends_with_0_if_the_node_is_ready_and_else_with_1() {
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", "token");
+    let internal = free_address().to_string();
+    let node = Launch::new(&[
+        "--internal",
+        &internal,
+        "--internal-token-file",
+        &tokens,
+        "--drain-quiet",
+        "1m",
+        "--drain-grace",
+        "1m",
+    ])
+    .bearer("token")
+    .start()
+    .await;
+    let behind = ["health", "--internal", &internal];
+    let before = ["--internal", &internal, "health"];
+    check_subcommand(Launch::new(&behind), 0, "ready").await;
+    check_subcommand(Launch::new(&before), 0, "ready").await;
+    // In a container the variables are those of the node. A mistake in another is not its own.
+    let by_variable = || {
+        Launch::new(&["health"])
+            .env("HOLDFAST_INTERNAL", &internal)
+            .env("HOLDFAST_INTERNAL_TOKEN_FILE", "/nowhere")
+            .env("HOLDFAST_HOLD", "25")
+    };
+    check_subcommand(by_variable(), 0, "ready").await;
+    let port = internal.rsplit(':').next().expect("a port");
+    let all = format!("0.0.0.0:{port}");
+    check_subcommand(Launch::new(&["health", "--internal", &all]), 0, "ready").await;
+    node.signal("TERM").await;
+    let ready = async || node.internal("GET", "/health/ready", &[], b"").await;
+    eventually(async || ready().await.status == 503, "it drains").await;
+    check_subcommand(Launch::new(&behind), 1, "answers 503").await;
+    check_subcommand(by_variable(), 1, "unavailable").await;
+}
+
+#[tokio::test]
+async fn the_subcommand_health_ends_with_1_if_nobody_answers_or_the_address_is_wrong() {
+    let scratch = Scratch::new();
+    let socket = scratch.socket("internal");
+    let nobody = free_address().to_string();
+    for (args, said) in [
+        (&["health", "--internal", &nobody][..], "no answer from"),
+        (&["health", "--internal", &socket], "no answer from"),
+        (&["health", "--internal", "11001"], "a port is missing"),
+        (&["health", "--nonsense"], "see --help"),
+        (&["health", "--hold", "5s"], "see --help"),
+    ] {
+        check_subcommand(Launch::new(args), 1, said).await;
+    }
+    let node = Launch::new(&["--internal", &socket]).start().await;
+    let asked = Launch::new(&["health", "--internal", &socket]);
+    check_subcommand(asked, 0, "ready").await;
+    drop(node);
+    let help = Launch::new(&["health", "--help"]).run().await;
+    assert!(
+        help.status.success() && help.stdout.contains("HOLDFAST_INTERNAL="),
+        "{help:?}"
+    );
+    let help = Launch::new(&["--help"]).run().await;
+    assert!(help.stdout.contains("health"), "{help:?}");
+    // A word that is no command starts nothing.
+    let stray = Launch::new(&["serve"]).run().await;
+    assert_eq!(stray.status.code(), Some(64));
+    assert!(
+        stray
+            .stderr
+            .contains("unexpected argument 'serve' found; see --help"),
+        "{stray:?}"
+    );
+    let typo = Launch::new(&["helth"]).run().await;
+    assert!(typo.stderr.contains("did you mean 'health'?"), "{typo:?}");
+}
+
 /// Returns the answer of `/health/path` on a connection that is open already.
 async fn path_status(conn: &mut Conn) -> (u16, String) {
     let response = conn.ask(request("GET", "/health/path", &[], b"")).await;

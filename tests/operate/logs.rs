@@ -529,3 +529,59 @@ async fn a_log_that_nobody_reads_stops_nothing() {
         .unwrap();
     assert_eq!(exit.code(), Some(0));
 }
+
+/// Each is asked for twice, and logged once: the time between two lines is a minute.
+#[tokio::test]
+async fn who_has_to_be_set_up_in_another_way_is_logged_once_with_the_reason() {
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", "token");
+    let secrets = scratch.file("secrets", &"s".repeat(32));
+    let args = [
+        "--internal-token-file",
+        &tokens,
+        "--key-secret-file",
+        &secrets,
+    ];
+    let node = Launch::new(&args).bearer("token").start().await;
+    let forged = format!("a.4102444800000.{}", "A".repeat(43));
+    let expired = "a.1000.Z3d2RcQjiFSiUaZ-DyT7veBJuKQ_YefHStBfbvM_Ukg";
+    let page = [("origin", "https://a.example")];
+    let wrong = [("authorization", "Bearer wrong")];
+    for _ in 0..2 {
+        assert_eq!(node.internal("GET", "/nodes", &page, b"").await.status, 403);
+        let mut stranger = Conn::open(&node.internal).await;
+        let response = stranger.ask(request("GET", "/nodes", &wrong, b"")).await;
+        assert_eq!(response.status, 401);
+        for key in ["plain", &forged, expired] {
+            let get = node.get(&format!("/status/get?key={key}&wait=0")).await;
+            assert_eq!(get.status, 410, "{key}");
+            let events = node.get(&format!("/status/events?key={key}")).await;
+            assert_eq!(events.status, 410, "{key}");
+        }
+    }
+    for told in [
+        "the internal listener asks for a token",
+        "keys must be signed",
+        "refused on the internal listener: forbidden: requests from web pages are refused",
+        "refused on the internal listener: unauthorized: this token is not in the file",
+        "refused a page's key: it is not signed",
+        "no secret of --key-secret-file has signed it",
+    ] {
+        let count = || {
+            node.logs()
+                .iter()
+                .filter(|line| line.contains(told))
+                .count()
+        };
+        eventually(async || count() > 0, told).await;
+        assert_eq!(count(), 1, "{told}");
+    }
+    let secrets = ["plain", "wrong", &forged, expired, "a.example"];
+    let logs = node.logs();
+    assert!(
+        !logs
+            .iter()
+            .any(|line| secrets.iter().any(|secret| line.contains(secret))),
+        "{logs:#?}"
+    );
+}

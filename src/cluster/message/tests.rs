@@ -128,7 +128,10 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
     }
     for (bad, mistake) in [
         (r#""missed":["k",""]"#, "missed[1] key: empty"),
-        (r#""missed":["a b"]"#, "missed[0] key: not printable ASCII"),
+        (
+            r#""missed":["a b"]"#,
+            "missed[0] key: not printable ASCII without spaces (! to ~)",
+        ),
         (r#""missed":false"#, "body: not of the form"),
         (r#""missed":1"#, "body: not of the form"),
         (r#""missed":[1]"#, "body: not of the form"),

@@ -83,6 +83,27 @@ impl Peer {
         timeout(limit, exchange).await?
     }
 
+    /// Asks the node for `target` on a new connection, and returns the answer.
+    ///
+    /// # Errors
+    /// If there is no answer within `limit`.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, nothing is asked any more.
+    pub(crate) async fn get(
+        &self,
+        target: &str,
+        limit: Duration,
+    ) -> io::Result<(StatusCode, Bytes)> {
+        let exchange = async {
+            let mut connection = self.connect().await?;
+            connection
+                .send(self, Method::GET, target, Bytes::new())
+                .await
+        };
+        timeout(limit, exchange).await?
+    }
+
     pub(super) async fn connect(&self) -> io::Result<Connection> {
         let stream = match &self.address {
             Address::Tcp(address) => Stream::tcp(TcpStream::connect(address).await?),

@@ -10,7 +10,7 @@ use super::params::{BadForm, Target, spread};
 use super::wanted::Wanted;
 use super::{GetHandler, HeldGet, would_be_shown};
 use crate::http::query::{Given, Plus, fields};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Forbidden, Refusal};
 use crate::http::response::{self, Response};
 use crate::model::key::Key;
 use crate::model::mistake::{Fault, named};
@@ -80,7 +80,7 @@ impl GetHandler {
     ) -> Handling<Response, HeldGet> {
         let grant = self.allow_origin.grant(headers);
         if would_be_shown(headers) {
-            let refused = response::refusal(&Refusal::Forbidden);
+            let refused = response::refusal(&Refusal::Forbidden(Forbidden::WouldBeShown));
             return self.refuse(Fault::WouldBeShown, grant.apply(refused));
         }
         let params = TemplateParams::parse(wire, query);

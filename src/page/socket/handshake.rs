@@ -10,7 +10,7 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
 use crate::http::head::lists;
 use crate::http::origin::{AllowOrigin, Grant};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Forbidden, Refusal};
 use crate::http::response::Response;
 use crate::model::mistake::{Fault, Mistake};
 
@@ -39,8 +39,11 @@ pub(super) fn accept(
     }
     let mode = headers.get(SEC_FETCH_MODE);
     let is_foreign = headers.contains_key(ORIGIN) && allowed.grant(headers) == Grant::Unlisted;
-    if is_foreign || mode.is_some_and(|mode| mode != "websocket") {
-        return Err(Refusal::Forbidden);
+    if is_foreign {
+        return Err(Refusal::Forbidden(Forbidden::UnlistedOrigin));
+    }
+    if mode.is_some_and(|mode| mode != "websocket") {
+        return Err(Refusal::Forbidden(Forbidden::NoSocketOfAPage));
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let mistake = |fault| Mistake::new("sec-websocket-key", fault);

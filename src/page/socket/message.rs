@@ -116,7 +116,7 @@ mod tests {
             (r#"{"watch":""}"#, "watch: empty", false),
             (
                 r#"{"unwatch":"a b"}"#,
-                "unwatch: not printable ASCII",
+                "unwatch: not printable ASCII without spaces (! to ~)",
                 false,
             ),
             (r#"{"watch":"k","last":-1}"#, "last: not a version", true),

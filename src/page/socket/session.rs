@@ -233,7 +233,7 @@ impl Session {
         let admitted = match self.handler.admit(name.clone()) {
             Ok(admitted) => admitted,
             Err(why) => {
-                self.handler.metrics.key_refused(why);
+                self.handler.note_refused_key(why);
                 if let Some(at) = place {
                     self.remove(at);
                 }

@@ -109,9 +109,9 @@ async fn a_body_that_is_compressed_or_in_utf_16_is_told_what_it_is() {
 }
 
 const KEY_LONG: &str = "key: longer than 128 bytes";
-const KEY_BYTES: &str = "key: not printable ASCII";
+const KEY_BYTES: &str = "key: not printable ASCII without spaces (! to ~)";
 const KEY_STRING: &str = "key: not a string";
-const KEY_DOTS: &str = "key: a dot segment";
+const KEY_DOTS: &str = "key: a dot segment (. or ..)";
 const TTL: &str = "ttl: not a whole number of seconds from 1 to 604800";
 const FINAL: &str = "final: not true or false";
 const AFTER: &str = "after: not a version";
@@ -321,6 +321,20 @@ async fn a_mistake_in_a_form_names_the_member_and_stores_nothing() {
         (long, KEY_LONG),
         ("key=..&value=1".to_owned(), KEY_DOTS),
         ("key=k&value=1&ttk=5".to_owned(), "ttk: unknown member"),
+        ("ttk=5".to_owned(), "ttk: unknown member"),
+        (
+            "hello".to_owned(),
+            "body: not JSON, and not a form with key=",
+        ),
+        (
+            "\"key\":\"k\"".to_owned(),
+            "body: not JSON, and not a form with key=",
+        ),
+        // As a shell of Windows passes it on.
+        (
+            "'{key:k,value:a=b}'".to_owned(),
+            "body: not JSON, and not a form with key=",
+        ),
         ("key=k&value=1&_=5".to_owned(), "_: unknown member"),
         ("key=k&value=1&%zz=5".to_owned(), "body: unknown member"),
         ("key=k&value=1&=5".to_owned(), "body: unknown member"),

@@ -45,7 +45,7 @@ async fn what_comes_from_a_page_is_a_403_on_every_route() {
             check_refused(
                 &node.internal(method, target, headers, body).await,
                 403,
-                "forbidden",
+                "forbidden: requests from web pages are refused; send it from a backend",
             );
         }
     }
@@ -76,23 +76,30 @@ async fn what_comes_from_a_page_is_a_403_on_every_route() {
 async fn a_route_of_one_listener_is_a_404_on_the_other() {
     let node = Node::start(&["--demo"]).await;
     for (method, target, _) in INTERNAL {
-        assert_eq!(
-            node.public(method, target, &[]).await.status,
-            404,
-            "{method} {target}"
-        );
+        let response = node.public(method, target, &[]).await;
+        assert_eq!(response.status, 404, "{method} {target}");
+        let message = match target {
+            "/" => "not found",
+            _ => "not found: this is a route of the internal listener (--internal)",
+        };
+        assert_eq!(response.json()["message"], message, "{method} {target}");
     }
     for target in [
         "/status/get?key=k&wait=0",
         "/status/get",
+        "/status/events?key=k",
+        "/status/ws",
+        "/healthz",
         "/demo",
+        "/demo/demo.js",
         "/holdfast.js",
+        "/holdfast-script.mjs",
     ] {
         for method in ["GET", "OPTIONS", "POST"] {
             check_refused(
                 &node.internal(method, target, &[], b"").await,
                 404,
-                "not found",
+                "not found: this is a route of the public listener (--public)",
             );
         }
     }
@@ -102,7 +109,6 @@ async fn a_route_of_one_listener_is_a_404_on_the_other() {
         "/status/set/",
         "/Status/Set",
         "//status/set",
-        "/keys",
         "/keys/",
         "/keys/a/b",
         "/health",
@@ -120,6 +126,67 @@ async fn a_route_of_one_listener_is_a_404_on_the_other() {
     }
 }
 
+/// The body is not read, so the connection ends with the answer.
+#[tokio::test]
+async fn a_set_that_is_sent_to_the_public_listener_is_told_where_it_belongs() {
+    let node = Node::start(&[]).await;
+    let body = br#"{"key":"k","value":1}"#;
+    let chunked =
+        b"POST /status/set HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    for sent in [
+        request("POST", "/status/set", &[], body),
+        request("POST", "/keys", &[], body),
+        request("POST", "/status/set", &[("expect", "100-continue")], body),
+        chunked.to_vec(),
+    ] {
+        let mut conn = Conn::open(&node.public).await;
+        let response = conn.ask(sent).await;
+        assert_eq!(
+            (response.status, response.text()),
+            (
+                404,
+                r#"{"code":-5,"message":"not found: this is a route of the internal listener (--internal)"}"#
+            )
+        );
+        assert_eq!(response.header("connection"), Some("close"));
+        conn.expect_close().await;
+    }
+    for (method, target, status, message) in [
+        ("POST", "/nothing", 404, "not found"),
+        (
+            "POST",
+            "/status/get?key=k",
+            405,
+            "method not allowed: send GET, OPTIONS",
+        ),
+        (
+            "GET",
+            "/status/get?key=k",
+            400,
+            "content-length: a body is not allowed here",
+        ),
+    ] {
+        let mut conn = Conn::open(&node.public).await;
+        let response = conn.ask(request(method, target, &[], body)).await;
+        assert_eq!(response.status, status, "{method} {target}");
+        assert_eq!(response.json()["message"], message, "{method} {target}");
+        assert_eq!(response.header("connection"), Some("close"));
+        conn.expect_close().await;
+    }
+}
+
+#[tokio::test]
+async fn keys_without_secrets_are_a_404_that_names_the_setting() {
+    let node = Node::start(&[]).await;
+    for method in ["GET", "POST"] {
+        check_refused(
+            &node.internal(method, "/keys", &[], b"").await,
+            404,
+            "not found: keys are not signed without --key-secret-file",
+        );
+    }
+}
+
 #[tokio::test]
 async fn another_method_is_a_405_that_allows_the_right_ones() {
     let node = Node::start(&[]).await;
@@ -131,7 +198,7 @@ async fn another_method_is_a_405_that_allows_the_right_ones() {
                 let response = node.internal(method, target, &[], b"").await;
                 assert_eq!(
                     (response.status, response.json()["message"].as_str()),
-                    (405, Some("method not allowed"))
+                    (405, Some(&*format!("method not allowed: send {allow}")))
                 );
                 check_headers(&response, &[("allow", allow)]);
             }
