@@ -40,6 +40,7 @@ use crate::model::signing::Signing;
 use crate::model::status::Update;
 use crate::net::clients::Clients;
 use crate::runtime::clock::{millis, system_ms};
+use crate::runtime::renewable::Renewable;
 use crate::store::{Known, Snapshot};
 
 /// The least length up to which messages of other nodes are accepted, however short the bodies
@@ -131,11 +132,11 @@ pub(crate) struct InternalParts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) dashboard: Arc<Dashboard>,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Arc<Renewable<Tokens>>,
     /// The names by which the listener may be called if there are no tokens.
     pub(crate) hosts: Hosts,
     /// Signs keys; present if all keys have to be signed.
-    pub(crate) signing: Option<Arc<Signing>>,
+    pub(crate) signing: Option<Arc<Renewable<Signing>>>,
     pub(crate) limits: set::SetLimits,
     pub(crate) max_body_bytes: usize,
     /// Room for the bodies of sets.
@@ -245,14 +246,14 @@ impl Internal {
         let (route, params) = self.routes.find(request.method(), request.uri().path())?;
         auth::refuse_pages(request.headers())?;
         if !route.is_health() {
-            match self.parts.tokens.check(request.headers()) {
+            match self.parts.tokens.current().check(request.headers()) {
                 Err(_) if matches!(route, Route::Page) && shows_pages(request.headers()) => {
                     return Ok((Route::AskToken, None));
                 }
                 checked => checked?,
             }
         }
-        if route.reveals_state() && self.parts.tokens.first().is_none() {
+        if route.reveals_state() && self.parts.tokens.current().first().is_none() {
             self.parts
                 .hosts
                 .check(request.headers())
@@ -313,6 +314,7 @@ impl Internal {
     /// not learn a way into the network.
     fn may_read_addresses(&self, headers: &HeaderMap) -> bool {
         let InternalParts { tokens, hosts, .. } = &self.parts;
+        let tokens = tokens.current();
         hosts.check(headers).is_ok() || (tokens.first().is_some() && tokens.check(headers).is_ok())
     }
 
@@ -395,7 +397,7 @@ impl Internal {
             .await?;
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let issue = Issue::parse(&body, content_type, self.parts.writer.status_ttl)?;
-        Ok(issue.answer(signing, system_ms()))
+        Ok(issue.answer(&signing.current(), system_ms()))
     }
 
     async fn forget(&self, key: Key) -> Response {

@@ -8,4 +8,5 @@ pub(crate) mod health;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod monitoring;
+mod reload;
 pub(crate) mod settings;

@@ -85,12 +85,12 @@ impl Certificates {
         Ok(Arc::new(Self(RwLock::new(Arc::new([certificate])))))
     }
 
-    /// Reads the files again. If there is a mistake in any, the certificates stay as they are. A pipe
-    /// is one, because it would keep the node waiting.
+    /// Reads the files again, and leaves the certificates as they are. A pipe is a mistake, because it
+    /// would keep the node waiting.
     ///
     /// # Errors
     /// All mistakes in the files.
-    pub fn read_again(&self, files: &[CertificateFiles]) -> Result<(), Vec<Mistake>> {
+    pub fn read_again(files: &[CertificateFiles]) -> Result<Arc<[Certificate]>, Vec<Mistake>> {
         let paths = files
             .iter()
             .flat_map(|pair| [(&pair.certificate, false), (&pair.key, true)]);
@@ -105,9 +105,12 @@ impl Certificates {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let read = read_all(files)?;
+        read_all(files)
+    }
+
+    /// Replaces the certificates.
+    pub fn replace(&self, read: Arc<[Certificate]>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = read;
-        Ok(())
     }
 
     /// Returns the certificates that are in use.
