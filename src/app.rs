@@ -5,6 +5,7 @@ mod drain;
 mod entrances;
 mod node;
 mod reload;
+mod service;
 mod tls;
 
 use std::io::{self, IsTerminal};
@@ -233,6 +234,8 @@ pub async fn run(
     let listed = node.spawn_tasks();
     node.health.started();
     info!("ready");
+    service::ready();
+    service::spawn_watchdog();
     let servers = [public, internal];
     Ok(drain::run(
         &node,

@@ -9,4 +9,5 @@ pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod monitoring;
 mod reload;
+mod service;
 pub(crate) mod settings;

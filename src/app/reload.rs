@@ -8,6 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::sleep;
 use tracing::{error, info};
 
+use super::service;
 use crate::config::RereadFiles;
 use crate::http::auth::Tokens;
 use crate::model::signing::Signing;
@@ -46,7 +47,9 @@ impl Reload {
                 if let Some(renewal) = &self.renewal {
                     renewal.note(&mut seen);
                 }
+                service::reloading();
                 self.read_all();
+                service::ready();
             } else if let Some(renewal) = &self.renewal
                 && renewal.has_changed(&mut seen)
             {
