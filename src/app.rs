@@ -5,6 +5,8 @@ mod ask;
 mod drain;
 mod entrances;
 mod node;
+mod reload;
+mod service;
 mod tls;
 
 use std::io::{self, IsTerminal};
@@ -21,6 +23,7 @@ pub use self::ask::is_ready;
 use self::drain::{DrainTimes, Server};
 use self::entrances::Entrances;
 use self::node::{Node, store_options};
+use self::reload::Reload;
 use self::tls::TlsListeners;
 use crate::cluster::advertise::{self, NoAddress};
 use crate::config::Settings;
@@ -38,11 +41,15 @@ use crate::net::parked::Never;
 use crate::net::passed::{self, Place};
 use crate::net::server::{self, Endpoint};
 use crate::public::Public;
+use crate::runtime::renewable::Renewable;
 use crate::runtime::shutdown::{self, Signals};
 
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
+/// The usual reason why an address is in use.
+const IN_USE: &str = "another process listens there. A holdfast that ends keeps its addresses for up \
+     to --drain-notice and --drain-grace together";
 /// The longest time that the start waits for the store.
 const STORE_START: Duration = Duration::from_secs(1);
 /// The reason why a node did not start.
@@ -136,7 +143,9 @@ pub async fn run(
     // The end of a terminal sends SIGHUP. Asked now, because a terminal that has ended is none.
     let has_terminal = io::stdin().is_terminal();
     let mut signals = Signals::new(has_terminal).map_err(no_handler)?;
-    let hangups = signal(SignalKind::hangup()).map_err(no_handler)?;
+    // A node at a terminal ends on SIGHUP, and reads nothing again.
+    let hangups = (!has_terminal).then(|| signal(SignalKind::hangup()));
+    let hangups = hangups.transpose().map_err(no_handler)?;
     let (public, public_address) = bind(PUBLIC, &settings.public).await?;
     let tls = match &settings.tls {
         Some(tls) => Some(TlsListeners::bind(tls).await?),
@@ -180,7 +189,7 @@ pub async fn run(
     }
 
     let writer = node.writer(&settings);
-    let signing = signing(&settings).map(Arc::new);
+    let signing = signing(&settings).map(Renewable::new);
     let demo = demo.zip(signing.clone()).map(|(addresses, signing)| {
         let asks_token = settings.internal_tokens.first().is_some();
         let writer = Arc::clone(&writer);
@@ -206,10 +215,20 @@ pub async fn run(
         listener: public,
         entrance: entrances.plain(),
     }];
-    match tls {
-        Some(tls) => endpoints.extend(tls.start(&entrances, &node.metrics, hangups)),
-        None => tls::ignore(hangups),
+    let mut renewal = None;
+    if let Some(tls) = tls {
+        let (with_tls, of_files) = tls.start(&entrances, &node.metrics);
+        endpoints.extend(with_tls);
+        renewal = of_files;
     }
+    let reload = Reload {
+        files: settings.reread.clone(),
+        tokens: Arc::clone(&node.tokens),
+        signing: signing.clone(),
+        redis: settings.redis.as_ref().map(|redis| redis.account.clone()),
+        renewal,
+    };
+    tokio::spawn(reload.run(hangups));
     let public = Server::spawn(|stop| server::run(endpoints, options, answer, stop));
 
     let clients = Arc::clone(entrances.clients());
@@ -228,7 +247,7 @@ pub async fn run(
     };
     let internal = Server::spawn(|stop| server::run(vec![endpoint], options, answer, stop));
 
-    let listed = node.spawn_tasks(&settings);
+    let listed = node.spawn_tasks();
     node.health.started();
     match node.store().shared() {
         Some(shared) if !shared.is_there() => {
@@ -236,6 +255,8 @@ pub async fn run(
         }
         _ => info!("ready"),
     }
+    service::ready();
+    service::spawn_watchdog();
     let servers = [public, internal];
     Ok(drain::run(
         &node,
@@ -262,7 +283,14 @@ fn signing(settings: &Settings) -> Option<Signing> {
 }
 
 async fn bind(name: &'static str, place: &Place) -> Result<(Listener, Address), StartError> {
-    let failed = |error| StartError::Failed(format!("cannot listen on {place} (--{name})"), error);
+    let failed = |error: io::Error| {
+        let error = if error.kind() == io::ErrorKind::AddrInUse {
+            io::Error::new(error.kind(), format!("{error}; {IN_USE}"))
+        } else {
+            error
+        };
+        StartError::Failed(format!("cannot listen on {place} (--{name})"), error)
+    };
     let listener = place.listen().await.map_err(failed)?;
     let bound = listener.address().map_err(failed)?;
     info!(listener = name, address = %bound, "listening");

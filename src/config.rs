@@ -8,10 +8,12 @@
 pub(crate) mod check;
 mod clients;
 mod declarations;
+mod environment;
 mod file;
 mod flags;
 mod reader;
 mod redis;
+mod reread;
 mod setting;
 mod table;
 mod texts;
@@ -29,6 +31,7 @@ use hyper::header::HeaderValue;
 pub use self::clients::ClientSettings;
 use self::declarations::*;
 use self::reader::SettingReader;
+pub use self::reread::RereadFiles;
 pub use self::table::table;
 pub use self::tls::TlsSettings;
 use crate::http::auth::Tokens;
@@ -104,6 +107,8 @@ pub struct Settings {
     pub log: String,
     pub log_format: LogFormat,
     pub check: bool,
+    /// The files that are read again on SIGHUP.
+    pub reread: RereadFiles,
     /// Warnings about settings that are allowed but should be known; logged at the start.
     pub warnings: Vec<String>,
 }
@@ -163,6 +168,7 @@ pub fn parse(
     let mut settings = read(&mut reader, open_files);
     check::together(&settings, &mut reader);
     settings.warnings = check::warnings(&settings, &reader);
+    settings.warnings.extend(environment::warnings());
     let mistakes = reader.into_mistakes();
     if mistakes.is_empty() {
         Ok(settings)
@@ -225,6 +231,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
         log: reader.value(&LOG),
         log_format: reader.value(&LOG_FORMAT),
         check: reader.is_on(&CHECK),
+        reread: RereadFiles::of(reader),
         warnings: Vec::new(),
     }
 }

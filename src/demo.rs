@@ -31,6 +31,7 @@ use crate::http::response::{self, Response};
 use crate::model::signing::Signing;
 use crate::net::listener::Address;
 use crate::runtime::clock::Clock;
+use crate::runtime::renewable::Renewable;
 
 /// The placeholders in the screen's page for the internal listener's address, and for the
 /// address that a phone can reach.
@@ -92,7 +93,7 @@ impl Route {
 pub(crate) struct Demo {
     screen: Bytes,
     writer: Arc<Writer>,
-    signing: Arc<Signing>,
+    signing: Arc<Renewable<Signing>>,
     clock: Clock,
     budget: Budget,
 }
@@ -106,7 +107,7 @@ impl Demo {
         asks_token: bool,
         addresses: &Addresses,
         writer: Arc<Writer>,
-        signing: Arc<Signing>,
+        signing: Arc<Renewable<Signing>>,
     ) -> Self {
         let to = match internal {
             Address::Tcp(address) => {
@@ -153,7 +154,7 @@ impl Demo {
             Route::Code => {
                 auth::refuse_other_sites(request.headers())?;
                 self.budget.take(now)?;
-                code::fresh(&self.signing, now)
+                code::fresh(&self.signing.current(), now)
             }
             Route::Qr => {
                 self.budget.take(now)?;

@@ -41,6 +41,7 @@ use crate::model::signing::Signing;
 use crate::model::status::Update;
 use crate::net::clients::Clients;
 use crate::runtime::clock::{millis, system_ms};
+use crate::runtime::renewable::Renewable;
 use crate::store::{Known, Snapshot};
 
 /// The least length up to which messages of other nodes are accepted, however short the bodies
@@ -148,11 +149,11 @@ pub(crate) struct InternalParts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) dashboard: Arc<Dashboard>,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Arc<Renewable<Tokens>>,
     /// The names by which the listener may be called if there are no tokens.
     pub(crate) hosts: Hosts,
     /// Signs keys; present if all keys have to be signed.
-    pub(crate) signing: Option<Arc<Signing>>,
+    pub(crate) signing: Option<Arc<Renewable<Signing>>>,
     pub(crate) limits: set::SetLimits,
     pub(crate) max_body_bytes: usize,
     /// Room for the bodies of sets.
@@ -273,7 +274,7 @@ impl Internal {
         auth::refuse_pages(request.headers())
             .inspect_err(|refusal| log_refused(&self.from_pages, refusal))?;
         if !route.is_health() {
-            match self.parts.tokens.check(request.headers()) {
+            match self.parts.tokens.current().check(request.headers()) {
                 Err(_) if matches!(route, Route::Page) && shows_pages(request.headers()) => {
                     return Ok((Route::AskToken, None));
                 }
@@ -282,7 +283,7 @@ impl Internal {
                 }
             }
         }
-        if route.reveals_state() && self.parts.tokens.first().is_none() {
+        if route.reveals_state() && self.parts.tokens.current().first().is_none() {
             self.parts
                 .hosts
                 .check(request.headers())
@@ -343,6 +344,7 @@ impl Internal {
     /// not learn a way into the network.
     fn may_read_addresses(&self, headers: &HeaderMap) -> bool {
         let InternalParts { tokens, hosts, .. } = &self.parts;
+        let tokens = tokens.current();
         hosts.check(headers).is_ok() || (tokens.first().is_some() && tokens.check(headers).is_ok())
     }
 
@@ -428,7 +430,7 @@ impl Internal {
         let content_type = content_type.as_ref().map(HeaderValue::as_bytes);
         let text = body_text::of(&body, coding.as_ref())?;
         let issue = Issue::parse(text, content_type, self.parts.writer.status_ttl)?;
-        Ok(issue.answer(signing, system_ms()))
+        Ok(issue.answer(&signing.current(), system_ms()))
     }
 
     async fn forget(&self, key: Key) -> Response {

@@ -6,6 +6,7 @@ pub mod clock;
 pub(crate) mod expiring;
 pub(crate) mod finishing;
 pub(crate) mod lazy_timer;
+pub(crate) mod renewable;
 pub(crate) mod right_to_answer;
 pub(crate) mod self_wake;
 pub(crate) mod sharded;

@@ -8,4 +8,6 @@ pub(crate) mod health;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod monitoring;
+mod reload;
+mod service;
 pub(crate) mod settings;

@@ -6,7 +6,9 @@ use hyper::StatusCode;
 
 use crate::cluster::peers::Peer;
 use crate::demo::of_this_machine;
+use crate::http::auth::Tokens;
 use crate::net::listener::Address;
+use crate::runtime::renewable::Renewable;
 
 /// The longest time that the node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,7 +29,7 @@ pub async fn is_ready(internal: &Address) -> Result<(), String> {
     let node = Peer {
         id: String::new(),
         address,
-        token: None,
+        tokens: Renewable::new(Tokens::default()),
     };
     let (status, answer) = node
         .get("/health/ready", ANSWER_TIMEOUT)

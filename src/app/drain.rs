@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::Ended;
 use super::node::Node;
+use super::service;
 use crate::runtime::shutdown::{Signals, Trigger};
 
 /// The internal listener has the end of a drain's grace for itself: the whole grace divided by
@@ -73,6 +74,7 @@ pub(super) async fn run(
     };
     trigger.announce();
     if signal.gives_notice && !notice.is_zero() {
+        service::stopping("not ready any more; the drain follows");
         info!(
             signal = signal.name,
             ?notice,
@@ -85,6 +87,7 @@ pub(super) async fn run(
             _ = &mut internal.task => return Ended::Broken,
         }
     }
+    service::stopping("draining");
     info!(signal = signal.name, ?grace, "draining");
     // The leases are listed before the waiters are answered, and given back meanwhile.
     let leave = node.recovery.as_ref().map(|recovery| recovery.leave());

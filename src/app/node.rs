@@ -18,7 +18,7 @@ use crate::cluster::recovery::Recovery;
 use crate::config::Settings;
 use crate::dashboard::Dashboard;
 use crate::health::{Health, OWN_BYTES, OWN_STATUSES, Probe};
-use crate::http::auth::{self, Hosts};
+use crate::http::auth::{self, Hosts, Tokens};
 use crate::http::body_budget::BodyBudget;
 use crate::internal::{InternalParts, max_channel_bytes};
 use crate::log::Recent;
@@ -31,6 +31,7 @@ use crate::net::timed::Timeouts;
 use crate::page::get::{GetHandler, RefusedKeys};
 use crate::page::returning::Returning;
 use crate::page::socket_limits::SocketLimits;
+use crate::runtime::renewable::Renewable;
 use crate::runtime::shutdown::Drain;
 use crate::store::memory::MemoryLimits;
 use crate::store::{Shared, Store, StoreOptions};
@@ -49,6 +50,8 @@ pub(super) struct Node {
     pub(super) health: Arc<Health>,
     pub(super) dashboard: Arc<Dashboard>,
     pub(super) drain: Drain,
+    /// The tokens of the internal listener, which are read again on SIGHUP.
+    pub(super) tokens: Arc<Renewable<Tokens>>,
 }
 
 /// Returns the address at which the node is reached as itself. If it is that of the way to Redis,
@@ -85,8 +88,9 @@ impl Node {
         let shared = store.shared().cloned();
         let store = Arc::new(store);
         let waiters = Waiters::new(settings.max_waiters, settings.max_waiters_per_key);
+        let tokens = Renewable::new(settings.internal_tokens.clone());
         let options = peers::PeersOptions {
-            token: settings.internal_tokens.first(),
+            tokens: Arc::clone(&tokens),
             timeout: settings.peer_timeout,
             queue: settings.peer_queue,
             hold: settings.hold,
@@ -125,6 +129,7 @@ impl Node {
             health,
             dashboard,
             drain,
+            tokens,
         })
     }
 
@@ -134,7 +139,7 @@ impl Node {
 
     /// Starts the tasks that run as long as the node. Returns the one that keeps the node on the
     /// list of nodes: it ends by itself when the node drains.
-    pub(super) fn spawn_tasks(&self, settings: &Settings) -> JoinHandle<()> {
+    pub(super) fn spawn_tasks(&self) -> JoinHandle<()> {
         if let Some(recovery) = &self.recovery {
             tokio::spawn(Arc::clone(recovery).run());
             tokio::spawn(Arc::clone(recovery).watch());
@@ -146,14 +151,14 @@ impl Node {
         let peers = Arc::clone(&self.delivery.peers);
         tokio::spawn(async move { peers.retry().await });
         tokio::spawn(Arc::clone(&self.dashboard).run());
-        tokio::spawn(self.probe(settings).run());
+        tokio::spawn(self.probe().run());
         tokio::spawn(Arc::clone(&self.nodes).run(self.drain.clone()))
     }
 
     pub(super) fn gets(
         &self,
         settings: &Settings,
-        signing: Option<Arc<Signing>>,
+        signing: Option<Arc<Renewable<Signing>>>,
     ) -> Arc<GetHandler> {
         Arc::new(GetHandler {
             waiters: Arc::clone(&self.delivery.waiters),
@@ -192,11 +197,11 @@ impl Node {
         &self,
         settings: &Settings,
         writer: Arc<Writer>,
-        signing: Option<Arc<Signing>>,
+        signing: Option<Arc<Renewable<Signing>>>,
         clients: Arc<Clients>,
         lines_dropped: impl Fn() -> usize + Send + Sync + 'static,
     ) -> InternalParts {
-        let signing = signing.filter(|signing| signing.is_of_all());
+        let signing = signing.filter(|signing| signing.current().is_of_all());
         let ids_only = signing.is_some();
         let max_channel_bytes = settings
             .max_inbound_bytes
@@ -208,7 +213,7 @@ impl Node {
             metrics: Arc::clone(&self.metrics),
             health: Arc::clone(&self.health),
             dashboard: Arc::clone(&self.dashboard),
-            tokens: settings.internal_tokens.clone(),
+            tokens: Arc::clone(&self.tokens),
             hosts: hosts(settings, &self.address),
             signing,
             limits: SetLimits {
@@ -225,8 +230,7 @@ impl Node {
         }
     }
 
-    fn probe(&self, settings: &Settings) -> Probe {
-        let token = settings.internal_tokens.first();
+    fn probe(&self) -> Probe {
         Probe {
             health: Arc::clone(&self.health),
             waiters: Arc::clone(&self.delivery.waiters),
@@ -236,7 +240,7 @@ impl Node {
             own: Peer {
                 id: self.id.clone(),
                 address: self.address.clone(),
-                token,
+                tokens: Arc::clone(&self.tokens),
             },
             name: self.store().shared().map(|_| self.delivery.name.clone()),
         }

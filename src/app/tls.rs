@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
-use tokio::signal::unix::Signal;
-use tracing::info;
 
 use super::entrances::Entrances;
 use super::{StartError, bind};
@@ -60,13 +58,13 @@ impl TlsListeners {
         self.bound.first().map(|(_, address)| address)
     }
 
-    /// Starts the renewal of the certificates. Returns the endpoints of the listeners.
+    /// Returns the endpoints of the listeners, and the renewal of the certificates if they come from
+    /// files.
     pub(super) fn start(
         self,
         entrances: &Entrances,
         metrics: &Arc<Metrics>,
-        hangups: Signal,
-    ) -> Vec<Endpoint> {
+    ) -> (Vec<Endpoint>, Option<Renewal>) {
         let tls = Tls::new(
             Arc::clone(&self.certificates),
             self.has_http2,
@@ -80,28 +78,17 @@ impl TlsListeners {
             metrics: Arc::clone(metrics),
         };
         renewal.report();
-        if renewal.files.is_empty() {
-            ignore(hangups);
-        } else {
-            tokio::spawn(renewal.run(hangups));
-        }
         let entrance = entrances.with_tls(tls);
         let endpoint = |(listener, _)| Endpoint {
             listener,
             entrance: Arc::clone(&entrance),
         };
-        self.bound.into_iter().map(endpoint).collect()
+        let endpoints = self.bound.into_iter().map(endpoint).collect();
+        (
+            endpoints,
+            Some(renewal).filter(|renewal| !renewal.files.is_empty()),
+        )
     }
-}
-
-/// Starts to log each SIGHUP of a node that has no certificates to read again. Without a handler, the
-/// signal would end the process.
-pub(super) fn ignore(mut hangups: Signal) {
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            info!("SIGHUP: there is nothing to read again");
-        }
-    });
 }
 
 /// Makes a certificate for the names and addresses by which the demo is reached.

@@ -28,7 +28,7 @@ pub(crate) use self::connection::Peer;
 use self::lane::Lane;
 use self::missed::Missed;
 use self::queue::{Job, Queue, Refused, Takes};
-use crate::http::auth::Token;
+use crate::http::auth::Tokens;
 use crate::http::json_object::Object;
 use crate::log::Seldom;
 use crate::metrics::{Forward, Limit, Metrics};
@@ -37,6 +37,7 @@ use crate::model::lease::Lease;
 use crate::model::status::Update;
 use crate::net::listener::Address;
 use crate::runtime::clock::system_ms;
+use crate::runtime::renewable::Renewable;
 use crate::runtime::sharded::lock;
 
 /// The lanes to one node. Each has one request under way at most. The first takes only small
@@ -59,8 +60,8 @@ const MAX_LEASE: Duration = Duration::from_secs(603);
 /// The settings for messages to other nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct PeersOptions {
-    /// The token that messages carry.
-    pub(crate) token: Option<Token>,
+    /// The tokens, the first of which messages carry.
+    pub(crate) tokens: Arc<Renewable<Tokens>>,
     /// The time that a node may take to answer. A node that took longer is passed over for the
     /// same time.
     pub(crate) timeout: Duration,
@@ -318,7 +319,7 @@ impl Peers {
         Ok(Peer {
             id: id.to_owned(),
             address,
-            token: self.options.token.clone(),
+            tokens: Arc::clone(&self.options.tokens),
         })
     }
 

@@ -7,9 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::NoSettings;
 use super::declarations::{ALL, INTERNAL};
 use super::setting::{Declared, Preset, Shape};
+use super::{NoSettings, environment};
 
 /// The name of the subcommand that asks for the health of a node.
 const HEALTH: &str = "health";
@@ -53,10 +53,13 @@ fn arg(setting: &dyn Declared) -> Arg {
     let Some(variable) = about.variable() else {
         return arg.action(ArgAction::SetTrue);
     };
-    let arg = arg
-        .value_name(setting.unit().to_ascii_uppercase())
-        .env(variable)
-        .hide_env_values(about.is_secret);
+    let arg = arg.value_name(setting.unit().to_ascii_uppercase());
+    let arg = if environment::is_empty(&variable) {
+        // clap would take the empty text for the value.
+        arg.help(format!("{} [env: {variable}=]", help(setting)))
+    } else {
+        arg.env(variable).hide_env_values(about.is_secret)
+    };
     let arg = match about.default {
         Preset::Value(text) => arg.default_value(text),
         Preset::Unset | Preset::Computed(_) => arg,

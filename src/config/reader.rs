@@ -85,6 +85,16 @@ impl SettingReader {
         self.found.value_source(setting.about().flag) == Some(ValueSource::CommandLine)
     }
 
+    /// Returns the name by which a setting was given: its flag, or its variable.
+    pub(super) fn name(&self, setting: &dyn Declared) -> String {
+        let about = setting.about();
+        let source = self.found.value_source(about.flag);
+        match about.variable() {
+            Some(variable) if source == Some(ValueSource::EnvVariable) => variable,
+            _ => format!("--{}", about.flag),
+        }
+    }
+
     fn parse<T>(&mut self, setting: &Setting<T>, text: &str) -> Option<T> {
         match setting.kind.parse(text) {
             Ok(value) => Some(value),
@@ -106,7 +116,8 @@ impl SettingReader {
         } else {
             format!(" '{}'", text.escape_debug())
         };
-        self.note(format!("--{}{shown}: {mistake}", about.flag));
+        let name = self.name(setting);
+        self.note(format!("{name}{shown}: {mistake}"));
     }
 
     /// Notes a mistake of the first of `settings`, because it does not go together with the others.

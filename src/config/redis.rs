@@ -5,7 +5,7 @@ use super::declarations::{
 };
 use super::file;
 use super::reader::SettingReader;
-use crate::store::redis::{RedisOptions, Target};
+use crate::store::redis::{Account, RedisOptions, Target};
 
 const SHOWN_PASSWORD: &str = "a password on the command line is read by every user of the \
      machine; write the URL into HOLDFAST_REDIS, or into a file that is named instead";
@@ -18,8 +18,10 @@ pub(super) fn read(reader: &mut SettingReader, max_waiters: usize) -> Option<Red
     let prefix = reader.value(&REDIS_PREFIX);
     let timeout = reader.value(&REDIS_TIMEOUT);
     let in_flight = reader.value(&REDIS_IN_FLIGHT);
+    let target = target?;
     Some(RedisOptions {
-        target: target?,
+        account: Account::new(target.clone()),
+        target,
         prefix,
         timeout,
         in_flight,
@@ -44,13 +46,18 @@ fn target(reader: &mut SettingReader) -> Option<Target> {
 /// be a password in it.
 fn target_of_file(reader: &mut SettingReader) -> Option<Target> {
     let path = reader.optional(&REDIS_FILE)?;
-    let text = file::read(&path).map_err(|mistake| format!("'{path}': {mistake}"));
-    let parse = |text: String| Target::parse(text.trim()).map_err(|error| error.to_string());
-    match text.and_then(parse) {
+    match parse_file(&path) {
         Ok(target) => Some(target),
         Err(mistake) => {
-            reader.note(format!("--redis-file: {mistake}"));
+            let name = reader.name(&REDIS_FILE);
+            reader.note(format!("{name} {mistake}"));
             None
         }
     }
+}
+
+/// Reads the URL in a file. The mistake names the file.
+pub(super) fn parse_file(path: &str) -> Result<Target, String> {
+    let text = file::read(path).map_err(|mistake| format!("'{path}': {mistake}"))?;
+    Target::parse(text.trim()).map_err(|error| format!("'{path}': {error}"))
 }

@@ -32,6 +32,7 @@ use crate::page::returning::Returning;
 use crate::page::script::Prefix;
 use crate::page::socket_limits::SocketLimits;
 use crate::runtime::clock::{MAX_AHEAD, system_ms};
+use crate::runtime::renewable::Renewable;
 use crate::runtime::shutdown::Drain;
 use crate::store::Store;
 use crate::waiters::{Full, Waiters};
@@ -51,7 +52,7 @@ pub(crate) struct GetHandler {
     pub(crate) stream_life: Duration,
     pub(crate) sockets: SocketLimits,
     /// The check of keys' signatures, if keys have to be signed.
-    pub(crate) signing: Option<Arc<Signing>>,
+    pub(crate) signing: Option<Arc<Renewable<Signing>>>,
     /// The beginning that names of callbacks and variables must have.
     pub(crate) callback_prefix: Prefix,
     pub(crate) resource_policy: HeaderValue,
@@ -193,7 +194,7 @@ impl GetHandler {
 
     pub(super) fn admit(&self, key: Key) -> Result<Admitted, KeyRejection> {
         match &self.signing {
-            Some(signing) => signing.admit(key, system_ms()),
+            Some(signing) => signing.current().admit(key, system_ms()),
             None => Ok(Admitted {
                 id: key,
                 left: None,

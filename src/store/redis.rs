@@ -5,6 +5,7 @@
 //! [`supervisor`] owns the connection. A command is sent if there is a connection and fails if
 //! there is none; then it waits for nothing but its answer.
 
+mod account;
 mod canary;
 mod cluster_trouble;
 mod command;
@@ -43,6 +44,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::info;
 
+pub use self::account::Account;
 use self::command::Answer;
 use self::leases::Leases;
 use self::metrics::{RedisFailure, RedisMetrics};
@@ -84,6 +86,8 @@ const NODES: &str = "all nodes";
 pub struct RedisOptions {
     /// The Redis to connect to.
     pub target: Target,
+    /// The account to use there for the next connection; see [`Account`].
+    pub account: Account,
     /// The text with which all of its keys begin.
     pub prefix: String,
     /// The longest time that a command may take.
@@ -316,6 +320,7 @@ fn supervisor_options(options: &RedisOptions, name: &str) -> supervisor::Supervi
     let canary = format!("{}canary {name}", options.prefix);
     supervisor::SupervisorOptions {
         target: options.target.clone(),
+        account: options.account.clone(),
         timeout: options.timeout,
         canary,
     }

@@ -91,7 +91,9 @@ export async function program({ t, args = [] } = {}) {
   // No balancer has to learn of an end, and tests would wait for it.
   const notice = given("--drain-notice") ? [] : ["--drain-notice", "0s"];
   const command = { command: binary, args: [...listeners, ...notice, "--log-format", "json", ...args] };
-  const { child, exited, stop, ready } = start({ t, ...command, stdio: ["ignore", "ignore", "pipe"] });
+  // The variables of the tests are no settings.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("HOLDFAST_")));
+  const { child, exited, stop, ready } = start({ t, ...command, env, stdio: ["ignore", "ignore", "pipe"] });
 
   const log = [];
   const addresses = {};

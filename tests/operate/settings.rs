@@ -367,13 +367,51 @@ async fn every_setting_refuses_bad_values_and_all_are_told_together() {
 
 #[tokio::test]
 async fn every_variable_refuses_bad_values_and_all_are_told_together() {
-    for round in 0..4 {
+    let names = SETTINGS.map(|(flag, ..)| variable(flag));
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for round in 0..3 {
         let mut launch = Launch::new(&["--check"]);
         for (flag, _, kind) in SETTINGS {
-            launch = launch.env(&variable(flag), kind.bad()[round]);
+            // An empty variable is an unset one.
+            let mut bad = kind.bad().iter().filter(|bad| !bad.is_empty());
+            launch = launch.env(&variable(flag), bad.nth(round).expect("a bad value"));
         }
-        assert_mistakes(&launch.run().await, &SETTINGS.map(|(flag, ..)| flag));
+        // Each is told by the name that the operator wrote.
+        assert_mistakes(&launch.run().await, &names);
     }
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_an_unset_one() {
+    let mut launch = Launch::new(&["--check"]);
+    for (flag, ..) in SETTINGS {
+        launch = launch.env(&variable(flag), "");
+    }
+    assert_good(&launch.run().await);
+    let help = Launch::new(&["--help"])
+        .env("HOLDFAST_HOLD", "")
+        .run()
+        .await;
+    let entries = entries(&help.stdout);
+    let (_, hold) = entries.iter().find(|(name, _)| name == "--hold").unwrap();
+    assert!(hold.contains("[env: HOLDFAST_HOLD=]"), "{hold}");
+    assert_eq!(default_of(hold), Some("25s"));
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_setting_is_warned_of_unless_kubernetes_made_it() {
+    let check = Launch::new(&["--check"])
+        .env("HOLDFAST_HODL", "3s")
+        .env("HOLDFAST_TOKEN", "x")
+        .env("HOLDFAST_PORT", "tcp://10.0.0.1:11000")
+        .env("HOLDFAST_SERVICE_HOST", "10.0.0.1")
+        .env("HOLDFAST_PORT_11000_TCP_ADDR", "10.0.0.1");
+    let finished = check.run().await;
+    assert_good(&finished);
+    assert_eq!(
+        finished.stderr,
+        "holdfast: warning: the variable HOLDFAST_HODL is no setting: it has no effect\n"
+    );
 }
 
 #[tokio::test]
@@ -633,6 +671,6 @@ async fn a_flag_wins_over_its_variable() {
             .env("HOLDFAST_HOLD", "25")
             .run()
             .await,
-        &["--hold"],
+        &["HOLDFAST_HOLD"],
     );
 }

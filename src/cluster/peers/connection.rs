@@ -1,6 +1,7 @@
 //! A node that messages are sent to, and a connection to it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +15,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cluster::message;
-use crate::http::auth::Token;
+use crate::http::auth::Tokens;
 use crate::model::key::Key;
 use crate::model::status::Update;
 use crate::net::listener::Address;
 use crate::net::stream::Stream;
+use crate::runtime::renewable::Renewable;
 
 /// The most bytes of an answer that are read. An answer is a few numbers, or what a node knows
 /// of a key.
@@ -31,8 +33,8 @@ pub(crate) struct Peer {
     pub(crate) id: String,
     /// Its internal listener.
     pub(crate) address: Address,
-    /// The token that messages to it carry.
-    pub(crate) token: Option<Token>,
+    /// The tokens, the first of which messages to it carry.
+    pub(crate) tokens: Arc<Renewable<Tokens>>,
 }
 
 impl Peer {
@@ -156,7 +158,7 @@ impl Connection {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(token) = &peer.token {
+        if let Some(token) = peer.tokens.current().first() {
             request = request.header(AUTHORIZATION, token.as_bearer());
         }
         let request = request.body(Full::new(body)).map_err(io::Error::other)?;

@@ -174,7 +174,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let options = PeersOptions {
-            token: None,
+            tokens: Arc::default(),
             timeout: Duration::from_millis(300),
             queue: 1,
             hold: RETRY_INTERVAL,

@@ -86,13 +86,15 @@ impl Certificates {
         Ok(Arc::new(Self(RwLock::new(Arc::new([certificate])))))
     }
 
-    /// Reads the files again. If there is a mistake in any, the certificates stay as they are. A pipe
-    /// is one, because it would keep the node waiting. So is a certificate that has expired, if the one
-    /// in use has not.
+    /// Reads the files again, and leaves the certificates as they are. A pipe is a mistake, because it
+    /// would keep the node waiting. So is a certificate that has expired, if the one in use has not.
     ///
     /// # Errors
     /// All mistakes in the files.
-    pub fn read_again(&self, files: &[CertificateFiles]) -> Result<(), Vec<Mistake>> {
+    pub fn read_again(
+        &self,
+        files: &[CertificateFiles],
+    ) -> Result<Arc<[Certificate]>, Vec<Mistake>> {
         let paths = files
             .iter()
             .flat_map(|pair| [(&pair.certificate, false), (&pair.key, true)]);
@@ -119,11 +121,16 @@ impl Certificates {
                 text: format!("expired on {}", httpdate::fmt_http_date(new.expires)),
             })
             .collect();
-        if !mistakes.is_empty() {
-            return Err(mistakes);
+        if mistakes.is_empty() {
+            Ok(read)
+        } else {
+            Err(mistakes)
         }
+    }
+
+    /// Replaces the certificates.
+    pub fn replace(&self, read: Arc<[Certificate]>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = read;
-        Ok(())
     }
 
     /// Returns the certificates that are in use.

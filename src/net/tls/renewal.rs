@@ -1,20 +1,18 @@
-//! The renewal of certificates while the node runs: their files are read again when they change, and
-//! on SIGHUP. If there is a mistake in any of them, all stay as they are.
+//! The renewal of certificates while the node runs: whether their files have changed, and the steps by
+//! which they are read again. If there is a mistake in any of them, all stay as they are.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::Signal;
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::certificates::{Certificate, CertificateFiles, Certificates};
 use crate::metrics::Metrics;
 
 /// The interval at which the node looks whether the files have changed.
-const LOOK: Duration = Duration::from_secs(2);
+pub(crate) const LOOK: Duration = Duration::from_secs(2);
 
 /// The certificates of a node, and the files that they come from.
 #[derive(Debug)]
@@ -28,44 +26,49 @@ pub(crate) struct Renewal {
 /// its size and its place. The place changes if a link is set to another file, as Kubernetes does.
 type Stamp = Option<([i64; 4], u64, u64)>;
 
+/// The files as they were read and looked at last.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    read: Vec<Stamp>,
+    looked: Vec<Stamp>,
+}
+
 impl Renewal {
-    /// Renews the certificates as long as the node runs.
-    pub(crate) async fn run(self, mut hangups: Signal) {
-        let mut read = self.stamps();
-        let mut last_look = read.clone();
-        loop {
-            let asked = tokio::select! {
-                asked = hangups.recv() => asked.is_some(),
-                () = sleep(LOOK) => false,
-            };
-            let found = self.stamps();
-            // A certificate and its key change one after the other. They are read only when nothing
-            // has changed between two looks.
-            let is_new = found != read && found == last_look;
-            last_look.clone_from(&found);
-            if !asked && !is_new {
-                continue;
-            }
-            // Noted before the files are read, so that a later change is seen.
-            read = found;
-            self.read_again();
-        }
+    /// Notes the files as they are now. Called before they are read, so that a later change is seen.
+    pub(crate) fn note(&self, seen: &mut Seen) {
+        seen.read = self.stamps();
+        seen.looked.clone_from(&seen.read);
     }
 
-    fn read_again(&self) {
-        let before = self.certificates.current();
+    /// Returns whether the files have changed since they were read. A certificate and its key change
+    /// one after the other. So they count as changed only when nothing has changed between two looks.
+    pub(crate) fn has_changed(&self, seen: &mut Seen) -> bool {
+        let found = self.stamps();
+        let is_new = found != seen.read && found == seen.looked;
+        seen.looked = found;
+        is_new
+    }
+
+    /// Reads the certificates again, and logs the mistakes in them. Those in use stay for now.
+    pub(crate) fn read(&self) -> Option<Arc<[Certificate]>> {
         match self.certificates.read_again(&self.files) {
-            Ok(()) => {
-                self.report();
-                warn_of_lost_names(&before, &self.certificates.current());
-            }
+            Ok(read) => Some(read),
             Err(mistakes) => {
                 for mistake in mistakes {
                     let file = mistake.file.display();
                     error!(%file, mistake = mistake.text, "a TLS certificate was not renewed: those in use stay");
                 }
+                None
             }
         }
+    }
+
+    /// Puts certificates into use.
+    pub(crate) fn replace(&self, read: Arc<[Certificate]>) {
+        let before = self.certificates.current();
+        self.certificates.replace(read);
+        self.report();
+        warn_of_lost_names(&before, &self.certificates.current());
     }
 
     /// Reports the certificates that are in use to the log and to metrics.

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::owner::Owner;
+use super::account::Account;
 use super::canary::Canary;
 use super::conn::Conn;
 use super::connect::{Connected, connect};
@@ -52,6 +53,8 @@ pub(super) struct ConnectionState {
 #[derive(Clone, Debug)]
 pub(super) struct SupervisorOptions {
     pub(super) target: Target,
+    /// The account for the next connection.
+    pub(super) account: Account,
     /// The longest time that a command may take, and that connecting may take.
     pub(super) timeout: Duration,
     /// The name of the canary, a hash of this node's own.

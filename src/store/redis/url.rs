@@ -72,6 +72,15 @@ pub enum UrlError {
 }
 
 impl Target {
+    /// Returns the URL without user and password.
+    pub(super) fn without_account(&self) -> Self {
+        Self {
+            user: None,
+            password: None,
+            ..self.clone()
+        }
+    }
+
     /// Reads a URL.
     ///
     /// # Errors

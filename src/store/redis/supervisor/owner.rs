@@ -136,6 +136,7 @@ impl Owner {
     /// Connects, inspects Redis, and makes the connection available to the senders of commands.
     async fn begin(&mut self) -> Result<Connected, ConnectError> {
         let well_at = self.well_at;
+        self.options.target = self.options.account.current();
         let mut connected = connect(
             &self.options.target,
             self.named.as_ref(),

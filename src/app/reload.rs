@@ -1,0 +1,118 @@
+//! Files that are read again while the node runs: all of them on SIGHUP, and certificates when they
+//! change. If there is a mistake in any of them, all stay as they are.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use super::service;
+use crate::config::RereadFiles;
+use crate::http::auth::Tokens;
+use crate::model::signing::Signing;
+use crate::net::tls::renewal::{LOOK, Renewal, Seen};
+use crate::runtime::renewable::Renewable;
+use crate::store::redis::Account;
+
+/// The files, and the parts of the node that use their contents.
+pub(super) struct Reload {
+    pub(super) files: RereadFiles,
+    pub(super) tokens: Arc<Renewable<Tokens>>,
+    pub(super) signing: Option<Arc<Renewable<Signing>>>,
+    pub(super) redis: Option<Account>,
+    pub(super) renewal: Option<Renewal>,
+}
+
+impl Reload {
+    /// Reads files again as long as the node runs. Without `hangups`, only certificates are.
+    pub(super) async fn run(self, mut hangups: Option<Signal>) {
+        let mut seen = Seen::default();
+        if let Some(renewal) = &self.renewal {
+            renewal.note(&mut seen);
+        }
+        loop {
+            let look = async {
+                match &self.renewal {
+                    Some(_) => sleep(LOOK).await,
+                    None => pending().await,
+                }
+            };
+            let is_asked = tokio::select! {
+                () = hangup(&mut hangups) => true,
+                () = look => false,
+            };
+            if is_asked {
+                if let Some(renewal) = &self.renewal {
+                    renewal.note(&mut seen);
+                }
+                service::reloading();
+                self.read_all();
+                service::ready();
+            } else if let Some(renewal) = &self.renewal
+                && renewal.has_changed(&mut seen)
+            {
+                renewal.note(&mut seen);
+                if let Some(read) = renewal.read() {
+                    renewal.replace(read);
+                }
+            }
+        }
+    }
+
+    /// Reads all files, and then puts all of them into use, or none.
+    fn read_all(&self) {
+        let mut contents = self.files.contents();
+        contents.extend(self.renewal.as_ref().map(|_| "certificates"));
+        if contents.is_empty() {
+            return info!("SIGHUP: there is nothing to read again");
+        }
+        let certificates = self.renewal.as_ref().map(Renewal::read);
+        let read = self.files.read().and_then(|read| match &read.redis {
+            Some(target) if self.redis.as_ref().is_some_and(|redis| !redis.is_of(target)) => {
+                Err(vec!["--redis-file: it names another Redis than at the start; restart the node to use it".to_owned()])
+            }
+            _ => Ok(read),
+        });
+        let read = match (read, certificates) {
+            (Ok(read), None) => (read, None),
+            (Ok(read), Some(Some(certificates))) => (read, Some(certificates)),
+            (read, _) => {
+                for mistake in read.err().unwrap_or_default() {
+                    error!(
+                        mistake,
+                        "a file was not read again: its content in use stays"
+                    );
+                }
+                return error!("SIGHUP: nothing was changed, because of the mistakes above");
+            }
+        };
+        let (read, certificates) = read;
+        if let Some(tokens) = read.tokens {
+            self.tokens.replace(tokens);
+        }
+        if let (Some(signing), Some(secrets)) = (&self.signing, read.secrets) {
+            signing.replace(Signing::of_all(secrets));
+        }
+        if let (Some(redis), Some(target)) = (&self.redis, read.redis) {
+            redis.replace(target);
+        }
+        if let (Some(renewal), Some(certificates)) = (&self.renewal, certificates) {
+            renewal.replace(certificates);
+        }
+        info!(contents = contents.join(", "), "SIGHUP: read again");
+    }
+}
+
+/// Waits for the next SIGHUP.
+async fn hangup(hangups: &mut Option<Signal>) {
+    let signal = match hangups {
+        Some(hangups) => hangups.recv().await,
+        None => None,
+    };
+    // Without a signal, none will ever come.
+    if signal.is_none() {
+        pending::<()>().await;
+    }
+}

@@ -1,0 +1,107 @@
+//! Tests of SIGHUP: files are read again, all of them or none.
+
+use holdfast_testkit::{Launch, Node, Redis, Scratch, eventually};
+
+const SECRET: &str = "an-old-secret-that-has-32-bytes-or-more";
+const NEW_SECRET: &str = "a-new-secret-that-has-32-bytes-or-more";
+
+/// Sends SIGHUP, and waits for one more line with `message`.
+async fn hang_up(node: &Node, message: &str) {
+    let count = || {
+        let lines = node.logs().into_iter();
+        lines.filter(|line| line.contains(message)).count()
+    };
+    let before = count();
+    node.signal("HUP").await;
+    eventually(async || count() > before, message).await;
+}
+
+/// Returns the HTTP status of a request for a key that is made with a token, and the key.
+async fn issue(node: &Node, token: &str) -> (u16, String) {
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let issued = node
+        .internal("POST", "/keys", &headers, br#"{"id":"k"}"#)
+        .await;
+    let key = (issued.status == 200).then(|| issued.json()["key"].as_str().unwrap().to_owned());
+    (issued.status, key.unwrap_or_default())
+}
+
+async fn code(node: &Node, key: &str) -> i64 {
+    node.get(&format!("/status/get?key={key}&wait=0"))
+        .await
+        .code()
+}
+
+#[tokio::test]
+async fn tokens_and_key_secrets_are_read_again_all_or_none() {
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", "old-token\n");
+    let secrets = scratch.file("secrets", SECRET);
+    let args = [
+        "--internal-token-file",
+        &tokens,
+        "--key-secret-file",
+        &secrets,
+    ];
+    let node = Launch::new(&args).start().await;
+    let (status, old_key) = issue(&node, "old-token").await;
+    assert_eq!((status, code(&node, &old_key).await), (200, -1));
+
+    // A mistake in one file keeps the content of both.
+    std::fs::write(&tokens, "new-token\n").unwrap();
+    std::fs::write(&secrets, "short").unwrap();
+    hang_up(&node, "nothing was changed").await;
+    let logs = node.logs().join("\n");
+    assert!(logs.contains("--key-secret-file"), "{logs}");
+    assert!(logs.contains("secret 1 has 5 bytes"), "{logs}");
+    assert_eq!(issue(&node, "new-token").await.0, 401);
+    assert_eq!(issue(&node, "old-token").await.0, 200);
+    assert_eq!(code(&node, &old_key).await, -1);
+
+    std::fs::write(&secrets, NEW_SECRET).unwrap();
+    hang_up(&node, "SIGHUP: read again").await;
+    assert!(node.logs().join("\n").contains("tokens, key secrets"));
+    assert_eq!(issue(&node, "old-token").await.0, 401);
+    let (status, new_key) = issue(&node, "new-token").await;
+    assert_eq!((status, code(&node, &new_key).await), (200, -1));
+    assert_eq!(code(&node, &old_key).await, -4);
+}
+
+#[tokio::test]
+async fn a_new_password_of_redis_is_used_for_the_next_connection() {
+    let redis = Redis::start(&[]).await;
+    let url = redis.url();
+    let (_, address) = url.split_once("://").unwrap();
+    let user = |rest: &[&'static str]| [&["ACL", "SETUSER", "app"], rest].concat();
+    redis
+        .command(&user(&["on", ">old", "~*", "&*", "+@all"]))
+        .await;
+    let scratch = Scratch::new();
+    let file = scratch.file("redis", &format!("redis://app:old@{address}"));
+    let node = Node::start(&["--redis-file", &file]).await;
+    node.set_ok("k", "1").await;
+
+    std::fs::write(&file, "redis://:secret@192.0.2.1:6379").unwrap();
+    hang_up(&node, "nothing was changed").await;
+    let logs = node.logs().join("\n");
+    assert!(logs.contains("it names another Redis"), "{logs}");
+    assert!(!logs.contains("secret@"), "{logs}");
+
+    std::fs::write(&file, format!("redis://app:new@{address}")).unwrap();
+    hang_up(&node, "SIGHUP: read again").await;
+    redis.command(&user(&["resetpass", ">new"])).await;
+    redis.command(&["CLIENT", "KILL", "USER", "app"]).await;
+    let is_back = async || {
+        let json = [("content-type", "application/json")];
+        let body = br#"{"key":"k","value":2}"#;
+        node.internal("POST", "/status/set", &json, body)
+            .await
+            .status
+            == 200
+    };
+    eventually(is_back, "the node is connected again").await;
+}
