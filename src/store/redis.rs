@@ -27,6 +27,7 @@ mod script;
 mod sentinel;
 mod server;
 mod supervisor;
+mod target_file;
 mod trial;
 mod url;
 mod write;
@@ -52,6 +53,7 @@ pub(in crate::store) use self::presence::Watch;
 use self::reply::{parse_nodes, parse_snapshot};
 use self::script::{Argument, Scripts};
 use self::supervisor::Supervisor;
+pub use self::target_file::TargetFile;
 pub use self::url::Target;
 use super::{Snapshot, StoreError, Stored};
 use crate::log::Seldom;
@@ -84,6 +86,8 @@ const NODES: &str = "all nodes";
 pub struct RedisOptions {
     /// The Redis to connect to.
     pub target: Target,
+    /// The file that names it, if one does.
+    pub file: Option<TargetFile>,
     /// The text with which all of its keys begin.
     pub prefix: String,
     /// The longest time that a command may take.
@@ -316,6 +320,7 @@ fn supervisor_options(options: &RedisOptions, name: &str) -> supervisor::Supervi
     let canary = format!("{}canary {name}", options.prefix);
     supervisor::SupervisorOptions {
         target: options.target.clone(),
+        file: options.file.clone(),
         timeout: options.timeout,
         canary,
     }
