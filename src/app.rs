@@ -225,7 +225,7 @@ pub async fn run(
         files: settings.reread.clone(),
         tokens: Arc::clone(&node.tokens),
         signing: signing.clone(),
-        redis: settings.redis.as_ref().map(|redis| redis.account.clone()),
+        redis: settings.redis.as_ref().map(|redis| redis.target.clone()),
         renewal,
     };
     tokio::spawn(reload.run(hangups));

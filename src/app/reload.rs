@@ -14,14 +14,15 @@ use crate::http::auth::Tokens;
 use crate::model::signing::Signing;
 use crate::net::tls::renewal::{LOOK, Renewal, Seen};
 use crate::runtime::renewable::Renewable;
-use crate::store::redis::Account;
+use crate::store::redis::Target;
 
 /// The files, and the parts of the node that use their contents.
 pub(super) struct Reload {
     pub(super) files: RereadFiles,
     pub(super) tokens: Arc<Renewable<Tokens>>,
     pub(super) signing: Option<Arc<Renewable<Signing>>>,
-    pub(super) redis: Option<Account>,
+    /// The Redis of the start.
+    pub(super) redis: Option<Target>,
     pub(super) renewal: Option<Renewal>,
 }
 
@@ -70,7 +71,7 @@ impl Reload {
         }
         let certificates = self.renewal.as_ref().map(Renewal::read);
         let read = self.files.read().and_then(|read| match &read.redis {
-            Some(target) if self.redis.as_ref().is_some_and(|redis| !redis.is_of(target)) => {
+            Some(target) if self.redis.as_ref().is_some_and(|redis| !target.is_at_the_servers_of(redis)) => {
                 Err(vec!["--redis-file: it names another Redis than at the start; restart the node to use it".to_owned()])
             }
             _ => Ok(read),
@@ -94,9 +95,6 @@ impl Reload {
         }
         if let (Some(signing), Some(secrets)) = (&self.signing, read.secrets) {
             signing.replace(Signing::of_all(secrets));
-        }
-        if let (Some(redis), Some(target)) = (&self.redis, read.redis) {
-            redis.replace(target);
         }
         if let (Some(renewal), Some(certificates)) = (&self.renewal, certificates) {
             renewal.replace(certificates);

@@ -519,7 +519,10 @@ pub(super) const REDIS_FILE: Setting<String> = Setting::new(
     Unset,
     "File that contains the URL of `--redis`, for a URL with a password",
 )
-.notes("Such a URL is refused on the command line");
+.notes(
+    "Such a URL is refused on the command line. The file is read again for each connection, so \
+     that its user and password may change",
+);
 
 pub(super) const REDIS_PREFIX: Setting<String> = Setting::new(
     "redis-prefix",

@@ -5,7 +5,7 @@ use super::declarations::{
 };
 use super::file;
 use super::reader::SettingReader;
-use crate::store::redis::{Account, RedisOptions, Target};
+use crate::store::redis::{RedisOptions, Target, TargetFile};
 
 const SHOWN_PASSWORD: &str = "a password on the command line is read by every user of the \
      machine; write the URL into HOLDFAST_REDIS, or into a file that is named instead";
@@ -14,14 +14,15 @@ const SHOWN_PASSWORD: &str = "a password on the command line is read by every us
 /// the way it is named.
 pub(super) fn read(reader: &mut SettingReader, max_waiters: usize) -> Option<RedisOptions> {
     let target = target(reader);
+    let file = reader.optional(&REDIS_FILE).map(again);
     let max_leases = reader.optional(&MAX_LEASES).unwrap_or(max_waiters);
     let prefix = reader.value(&REDIS_PREFIX);
     let timeout = reader.value(&REDIS_TIMEOUT);
     let in_flight = reader.value(&REDIS_IN_FLIGHT);
     let target = target?;
     Some(RedisOptions {
-        account: Account::new(target.clone()),
         target,
+        file,
         prefix,
         timeout,
         in_flight,
@@ -60,4 +61,15 @@ fn target_of_file(reader: &mut SettingReader) -> Option<Target> {
 pub(super) fn parse_file(path: &str) -> Result<Target, String> {
     let text = file::read(path).map_err(|mistake| format!("'{path}': {mistake}"))?;
     Target::parse(text.trim()).map_err(|error| format!("'{path}': {error}"))
+}
+
+/// Returns the file at a path, to be read again and again.
+fn again(path: String) -> TargetFile {
+    TargetFile::new(move || {
+        // A pipe would be waited for without end, and has nothing new.
+        match std::fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => Ok(None),
+            _ => parse_file(&path).map(Some),
+        }
+    })
 }

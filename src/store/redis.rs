@@ -5,7 +5,6 @@
 //! [`supervisor`] owns the connection. A command is sent if there is a connection and fails if
 //! there is none; then it waits for nothing but its answer.
 
-mod account;
 mod canary;
 mod cluster_trouble;
 mod command;
@@ -28,6 +27,7 @@ mod script;
 mod sentinel;
 mod server;
 mod supervisor;
+mod target_file;
 mod trial;
 mod url;
 mod write;
@@ -44,7 +44,6 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::info;
 
-pub use self::account::Account;
 use self::command::Answer;
 use self::leases::Leases;
 use self::metrics::{RedisFailure, RedisMetrics};
@@ -54,6 +53,7 @@ pub(in crate::store) use self::presence::Watch;
 use self::reply::{parse_nodes, parse_snapshot};
 use self::script::{Argument, Scripts};
 use self::supervisor::Supervisor;
+pub use self::target_file::TargetFile;
 pub use self::url::Target;
 use super::{Snapshot, StoreError, Stored};
 use crate::log::Seldom;
@@ -86,8 +86,8 @@ const NODES: &str = "all nodes";
 pub struct RedisOptions {
     /// The Redis to connect to.
     pub target: Target,
-    /// The account to use there for the next connection; see [`Account`].
-    pub account: Account,
+    /// The file that names it, if one does.
+    pub file: Option<TargetFile>,
     /// The text with which all of its keys begin.
     pub prefix: String,
     /// The longest time that a command may take.
@@ -320,7 +320,7 @@ fn supervisor_options(options: &RedisOptions, name: &str) -> supervisor::Supervi
     let canary = format!("{}canary {name}", options.prefix);
     supervisor::SupervisorOptions {
         target: options.target.clone(),
-        account: options.account.clone(),
+        file: options.file.clone(),
         timeout: options.timeout,
         canary,
     }

@@ -4,7 +4,7 @@
 use super::{poll, settle, status};
 use crate::contract::sets::check_done;
 use holdfast_testkit::{
-    Authority, Finished, Launch, Nodes, Redis, RedisCluster, Scratch, eventually,
+    Authority, Finished, Launch, Node, Nodes, Redis, RedisCluster, Scratch, eventually,
 };
 
 /// A password with characters that must be percent-encoded in a URL.
@@ -118,6 +118,40 @@ async fn a_password_comes_from_the_environment_or_a_file() {
     use_all(&from_file).await;
     check_secret(&nodes, &[PASSWORD, PASSWORD_ENCODED]);
     check_secret(&from_file, &[PASSWORD, PASSWORD_ENCODED]);
+    settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_password_that_changes_is_read_again_from_the_file() {
+    let (scratch, redis) = (Scratch::new(), Redis::start(&[]).await);
+    let change = async |password: &str| {
+        let secret = format!(">{password}");
+        let user = ["ACL", "SETUSER", "some-user", "on", "resetpass", &secret];
+        let rules = documented_rules();
+        let rules = rules.iter().map(String::as_str);
+        let words: Vec<_> = user.into_iter().chain(rules).collect();
+        redis.command(&words).await;
+    };
+    let url = |password: &str| format!("redis://some-user:{password}@127.0.0.1:{}", redis.port);
+    change("f1rst-word").await;
+    let file = scratch.file("redis", &url("f1rst-word"));
+    let nodes = Nodes::launch(2, Launch::new(&["--redis-file", &file])).await;
+    use_all(&nodes).await;
+    let wait_logged = async |said: &str| {
+        let is_logged = |node: &Node| node.logs().iter().any(|line| line.contains(said));
+        eventually(async || nodes.iter().all(is_logged), said).await;
+    };
+    change("s2cond-word").await;
+    let end_connections = ["CLIENT", "KILL", "USER", "some-user"];
+    redis.command(&end_connections).await;
+    wait_logged("Redis refuses our password").await;
+    // A file that names another server changes nothing.
+    scratch.file("redis", "redis://some-user:s2cond-word@127.0.0.1:1");
+    wait_logged("it names another Redis").await;
+    scratch.file("redis", &format!(" {}\r\n", url("s2cond-word")));
+    nodes.wait_connected().await;
+    use_all(&nodes).await;
+    check_secret(&nodes, &["f1rst-word", "s2cond-word"]);
     settle(&nodes, &redis, 300).await;
 }
 

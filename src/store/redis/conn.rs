@@ -17,6 +17,10 @@ use super::last_words::last_words;
 use super::server::Server;
 use super::url::{Host, Target};
 
+/// The codes of the errors with which a server answers `PING` if it needs a password, or is about to
+/// hang up.
+const HANGS_UP: [&str; 3] = ["NOAUTH", "ERR", "DENIED"];
+
 /// A connection to Redis of either kind. Cheap to clone.
 #[derive(Clone)]
 pub(super) enum Conn {
@@ -132,8 +136,8 @@ async fn log_in(conn: &mut MultiplexedConnection, target: &Target) -> RedisResul
     // A server may have hung up by now. Without a command under way, the library would not repeat
     // the cause, such as an alert of TLS.
     match cmd("PING").exec_async(conn).await {
-        // Any other answer is good enough here. The inspection finds out what the account may do.
-        Err(error) if error.code().is_some_and(|code| code != "NOAUTH") => Ok(()),
+        // With any other answer the connection stays. The inspection finds out what it is good for.
+        Err(error) if error.code().is_some_and(|code| !HANGS_UP.contains(&code)) => Ok(()),
         answered => answered,
     }
 }

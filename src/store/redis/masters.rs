@@ -1,5 +1,6 @@
 //! Asks the masters which processes they are, and a cluster which masters it has.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -46,59 +47,13 @@ pub(super) async fn infos(
 ) -> Result<Infos, Trouble> {
     let found = match (conn, found_by) {
         (Conn::Cluster(conn), FoundBy::Cluster { hosts, known }) => {
-            let mut has_other_masters = false;
-            // If the node that is asked does not answer, the masters stay those of before.
-            let slots = timeout(limit, slots(conn, hosts)).await;
-            let slots = slots.ok().and_then(Result::ok);
-            for range in slots.iter().flatten() {
-                has_other_masters |= !known.is_empty() && !known.contains_key(&range.id);
-            }
-            known.extend(
-                slots
-                    .iter()
-                    .flatten()
-                    .map(|range| (range.id.clone(), range.master.clone())),
-            );
-            // Masters that do not answer are passed over. They have failed, and either others
-            // take their place or nobody does.
-            let asked = known
-                .values()
-                .map(|host| timeout(limit, info_of(conn.clone(), host)));
-            let answers = join_all(asked).await;
-            if answers.iter().all(Result::is_err) {
-                return Err(Trouble::Late);
-            }
-            let infos: Vec<_> = answers
-                .into_iter()
-                .filter_map(|info| info.ok()?.ok())
-                .collect();
-            if infos.is_empty() {
-                return Err(Trouble::NoMaster);
-            }
-            Infos {
-                infos,
-                slots,
-                has_other_masters,
-            }
+            infos_of_cluster(conn, hosts, known, limit).await?
         }
-        (Conn::Single(conn), _) => {
-            let info: String = timeout(limit, cmd("INFO").query_async(conn))
-                .await
-                .map_err(|_| Trouble::Late)??;
-            if field(&info, "redis_mode") == "sentinel" {
-                return Err(Trouble::Lost(A_SENTINEL.into()));
-            }
-            if field(&info, "cluster_enabled") == "1" {
-                timeout(limit, has_all_slots(conn))
-                    .await
-                    .map_err(|_| Trouble::Late)??;
-            }
-            Infos {
-                infos: vec![info],
-                slots: None,
-                has_other_masters: false,
-            }
-        }
+        (Conn::Single(conn), _) => Infos {
+            infos: vec![info_of_single(conn, limit).await?],
+            slots: None,
+            has_other_masters: false,
+        },
         (Conn::Cluster(_), _) => {
             return Err(Trouble::Lost("a cluster is not told by itself".into()));
         }
@@ -111,6 +66,65 @@ pub(super) async fn infos(
         return Err(Trouble::Lost("it is a replica".into()));
     }
     Ok(found)
+}
+
+/// Asks all masters of a cluster. `hosts` are the nodes that the settings name, and `known` the
+/// masters that were named before.
+async fn infos_of_cluster(
+    conn: &mut ClusterConnection,
+    hosts: &[Host],
+    known: &mut HashMap<String, Host>,
+    limit: Duration,
+) -> Result<Infos, Trouble> {
+    let mut has_other_masters = false;
+    // If the node that is asked does not answer, the masters stay those of before.
+    let slots = timeout(limit, slots(conn, hosts)).await;
+    let slots = slots.ok().and_then(Result::ok);
+    for range in slots.iter().flatten() {
+        has_other_masters |= !known.is_empty() && !known.contains_key(&range.id);
+    }
+    let named = slots.iter().flatten();
+    known.extend(named.map(|range| (range.id.clone(), range.master.clone())));
+    // Masters that do not answer are passed over. They have failed, and either others
+    // take their place or nobody does.
+    let asked = known
+        .values()
+        .map(|host| timeout(limit, info_of(conn.clone(), host)));
+    let answers = join_all(asked).await;
+    if !answers.is_empty() && answers.iter().all(Result::is_err) {
+        return Err(Trouble::Late);
+    }
+    let infos: Vec<_> = answers
+        .into_iter()
+        .filter_map(|info| info.ok()?.ok())
+        .collect();
+    if infos.is_empty() {
+        return Err(Trouble::NoMaster);
+    }
+    Ok(Infos {
+        infos,
+        slots,
+        has_other_masters,
+    })
+}
+
+/// Asks a single server. Fails if it is not one that has all keys.
+async fn info_of_single(
+    conn: &mut MultiplexedConnection,
+    limit: Duration,
+) -> Result<String, Trouble> {
+    let info: String = timeout(limit, cmd("INFO").query_async(conn))
+        .await
+        .map_err(|_| Trouble::Late)??;
+    if field(&info, "redis_mode") == "sentinel" {
+        return Err(Trouble::Lost(A_SENTINEL.into()));
+    }
+    if field(&info, "cluster_enabled") == "1" {
+        timeout(limit, has_all_slots(conn))
+            .await
+            .map_err(|_| Trouble::Late)??;
+    }
+    Ok(info)
 }
 
 /// Checks that a server which belongs to a cluster has all keys. Such a cluster of one server can be

@@ -73,7 +73,7 @@ pub enum UrlError {
 
 impl Target {
     /// Returns the URL without user and password.
-    pub(super) fn without_account(&self) -> Self {
+    fn without_account(&self) -> Self {
         Self {
             user: None,
             password: None,
@@ -86,7 +86,8 @@ impl Target {
     /// # Errors
     /// [`UrlError`].
     pub fn parse(url: &str) -> Result<Self, UrlError> {
-        let (scheme, rest) = url.split_once("://").ok_or(UrlError::NotAUrl)?;
+        // Environment variables and files often end in a line break.
+        let (scheme, rest) = url.trim().split_once("://").ok_or(UrlError::NotAUrl)?;
         let (tls, kind) = match scheme {
             "redis" => (false, Kind::Single),
             "rediss" => (true, Kind::Single),
@@ -153,6 +154,11 @@ impl Target {
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.password.is_some()
+    }
+
+    /// Returns whether it names the same servers and database as another one, whatever the accounts.
+    pub(crate) fn is_at_the_servers_of(&self, other: &Self) -> bool {
+        self.without_account() == other.without_account()
     }
 
     /// Returns whether it is a cluster.
@@ -258,6 +264,7 @@ mod tests {
     fn each_form_is_read_and_shown_without_its_password() {
         for (url, shown) in [
             ("redis://h", "redis://h:6379/0"),
+            (" redis://h/2\r\n", "redis://h:6379/2"),
             ("rediss://u:p%40x@h:1/3", "rediss://h:1/3"),
             ("redis://:p@[::1]:7/", "redis://[::1]:7/0"),
             (
