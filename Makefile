@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemathesis test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-all lint deny fuzz
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -85,16 +85,18 @@ test-long: needs ## run the tests that have a long form, in that form
 test-protocol-long: ## check the model of the protocol with wider bounds: about twenty minutes
 	HOLDFAST_TEST_LONG=1 cargo test --locked -p holdfast-protocol
 
-# schemathesis is not in Debian, so it has a place of its own below target/.
-SCHEMATHESIS = target/schemathesis
-test-schemathesis: needs ## send requests that schemathesis makes from docs/openapi.yaml (installs it with pip)
-	@[ -x $(SCHEMATHESIS)/bin/schemathesis ] || python3 -m venv $(SCHEMATHESIS) || \
-	{ echo 'test-schemathesis: Python makes no virtual environment. Install with: sudo apt-get install python3-venv' >&2; exit 1; }
-	@$(SCHEMATHESIS)/bin/pip install --quiet --requirement tests/docs/schemathesis/requirements.txt || \
-	{ echo 'test-schemathesis: pip could not install schemathesis (see above)' >&2; exit 1; }
-	SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis cargo test --locked --test integration -- --ignored docs::openapi::schemathesis
+# These tools are not in Debian, so they have a place of their own below target/.
+SCHEMAS = target/schemas
+test-schemas: needs ## check docs/openapi.yaml and deploy/ by schemas and tools of others (installs them with pip)
+	@[ -x $(SCHEMAS)/bin/pip ] || python3 -m venv $(SCHEMAS) || \
+	{ echo 'test-schemas: Python makes no virtual environment. Install with: sudo apt-get install python3-venv' >&2; exit 1; }
+	@$(SCHEMAS)/bin/pip install --quiet --requirement tests/docs/schemas/requirements.txt || \
+	{ echo 'test-schemas: pip could not install the tools (see above)' >&2; exit 1; }
+	$(SCHEMAS)/bin/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
+	$(SCHEMAS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	SCHEMATHESIS=$(SCHEMAS)/bin/schemathesis cargo test --locked --test integration -- --ignored docs::openapi::schemathesis
 
-test-all: test test-long test-protocol-long test-schemathesis ## run make test, then all long forms
+test-all: test test-long test-protocol-long test-schemas ## run make test, then all long forms
 
 lint: ## check formatting, clippy and rustdoc; a warning fails
 	cargo fmt --all --check

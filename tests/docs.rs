@@ -3,6 +3,7 @@
 pub(crate) mod architecture;
 pub(crate) mod backend;
 pub(crate) mod code;
+pub(crate) mod containers;
 pub(crate) mod getting_started;
 pub(crate) mod links;
 pub(crate) mod named_tests;

@@ -216,6 +216,8 @@ def check_operators():
         ask("broken", path, "GET")
         ask("plain", path, "GET", origin="https://a.example")
     ask("draining", "/health/ready", "GET")
+    for node in ("plain", "draining"):
+        ask(node, "/healthz", "GET", listener=1)
     for path in ("/nodes", "/metrics"):
         ask("plain", path, "GET")
         ask("plain", path, "GET", origin="https://a.example")
