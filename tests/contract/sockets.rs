@@ -364,7 +364,9 @@ async fn a_mistake_in_a_message_is_named_and_the_socket_goes_on() {
 #[tokio::test]
 async fn a_page_that_breaks_the_protocol_is_closed_with_the_reason() {
     let node = Node::start(&[]).await;
-    let long = format!("{{\"watch\":\"{}\"}}", "k".repeat(1_000_000));
+    // Not longer than what the node still reads of it: the connection would be reset otherwise, and the
+    // reset may take the reason from the client.
+    let long = format!("{{\"watch\":\"{}\"}}", "k".repeat(100_000));
     let fragments = [masked(0x01, &[b' '; 3000]), masked(0x80, &[b' '; 3000])].concat();
     let split = [masked(0x01, b"{"), masked(0x81, b"{}")].concat();
     for (bytes, code, reason) in [
