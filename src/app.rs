@@ -140,7 +140,7 @@ pub async fn run(
     recent: Recent,
 ) -> Result<Ended, StartError> {
     let no_handler = |error| StartError::Failed("cannot handle signals".into(), error);
-    // The end of a terminal sends SIGHUP. Asked now, because a terminal that has ended is none.
+    // Closing a terminal sends SIGHUP. Checked now, because a closed terminal no longer counts as one.
     let has_terminal = io::stdin().is_terminal();
     let mut signals = Signals::new(has_terminal).map_err(no_handler)?;
     // A node at a terminal ends on SIGHUP, and reads nothing again.

@@ -131,7 +131,7 @@ pub(super) fn parse(
 /// probably meant.
 fn mistake(error: &clap::Error) -> String {
     let text = match error.get(ContextKind::InvalidSubcommand) {
-        // Most words that no flag takes are no commands, but values with a flag too few.
+        // A stray word is more often a value whose flag is missing than a mistyped command.
         Some(ContextValue::String(word)) => format!("unexpected argument '{word}' found"),
         _ => error.to_string(),
     };

@@ -120,7 +120,8 @@ pub(crate) trait Carrier: Debug + Send + 'static {
     /// Writes as much of the answer as is taken without waiting. Returns the work that is left.
     fn write(&mut self, response: Response) -> Then;
 
-    /// Returns the task that a delivery wakes after its answer, so that the request's own `task` runs.
+    /// Returns the task that a delivery must wake after it has written its answer. `task` is that of the
+    /// request.
     fn task_to_wake(&self, task: Waker) -> Option<Waker> {
         Some(task)
     }

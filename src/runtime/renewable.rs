@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A value that can be replaced. Who reads it has the one that was there at that moment.
+/// A value that can be replaced. A reader keeps the value that it got, even if it is replaced
+/// meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Renewable<T>(RwLock<Arc<T>>);
 

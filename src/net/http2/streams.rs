@@ -59,8 +59,8 @@ pub(in crate::net) struct Streams {
     is_flooded: AtomicBool,
     /// The task of the connection.
     task: AtomicWaker,
-    /// The tasks of streams that were answered, which the task of the connection wakes. `None` before
-    /// it does that, and when it has ended.
+    /// The tasks of answered streams, which the connection's task wakes. `None` while that task does not
+    /// run.
     answered: Mutex<Option<Vec<Waker>>>,
 }
 
@@ -119,8 +119,8 @@ impl Streams {
         &self.task
     }
 
-    /// Makes the task of the connection wake `task`, that of a stream that was answered, once it has
-    /// sent the answer. Returns the task to wake now, if it is not awake already.
+    /// Queues `task`, the task of an answered stream, to be woken by the connection's task after it has
+    /// sent the answer. Returns the task that the caller must wake, if any.
     // If both were woken at once, tokio would wake a second worker for one of them. That would take a
     // third more CPU for each answer.
     pub(in crate::net) fn wake_later(&self, task: Waker) -> Option<Waker> {

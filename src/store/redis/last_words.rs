@@ -39,7 +39,7 @@ pub(super) async fn last_words(host: &Host, tls: bool, limit: Duration) -> Optio
 /// Reads up to the end of the first line. Returns it if it is an error of Redis.
 async fn error_line(stream: impl AsyncRead + Unpin) -> Option<String> {
     let mut bytes = Vec::new();
-    // What was read before an error is of use too.
+    // Bytes that came before the error may hold the reason.
     if let Err(error) = stream.take(MAX_WORDS).read_to_end(&mut bytes).await
         && bytes.is_empty()
     {
