@@ -26,6 +26,14 @@ pub(super) struct Reload {
     pub(super) renewal: Option<Renewal>,
 }
 
+/// What was good and is not in use, because another file has a mistake.
+#[derive(PartialEq, Eq)]
+enum LeftOut {
+    Nothing,
+    /// They are read again by themselves.
+    Certificates,
+}
+
 impl Reload {
     /// Reads files again as long as the node runs. Without `hangups`, only certificates are.
     pub(super) async fn run(self, mut hangups: Option<Signal>) {
@@ -49,7 +57,9 @@ impl Reload {
                     renewal.note(&mut seen);
                 }
                 service::reloading();
-                self.read_all();
+                if self.read_all() == LeftOut::Certificates {
+                    seen.forget();
+                }
                 service::ready();
             } else if let Some(renewal) = &self.renewal
                 && renewal.has_changed(&mut seen)
@@ -63,11 +73,12 @@ impl Reload {
     }
 
     /// Reads all files, and then puts all of them into use, or none.
-    fn read_all(&self) {
+    fn read_all(&self) -> LeftOut {
         let mut contents = self.files.contents();
         contents.extend(self.renewal.as_ref().map(|_| "certificates"));
         if contents.is_empty() {
-            return info!("SIGHUP: there is nothing to read again");
+            info!("SIGHUP: there is nothing to read again");
+            return LeftOut::Nothing;
         }
         let certificates = self.renewal.as_ref().map(Renewal::read);
         let read = self.files.read().and_then(|read| match &read.redis {
@@ -79,14 +90,18 @@ impl Reload {
         let read = match (read, certificates) {
             (Ok(read), None) => (read, None),
             (Ok(read), Some(Some(certificates))) => (read, Some(certificates)),
-            (read, _) => {
+            (read, certificates) => {
                 for mistake in read.err().unwrap_or_default() {
                     error!(
                         mistake,
-                        "a file was not read again: its content in use stays"
+                        "a file cannot be used: its earlier content stays in use"
                     );
                 }
-                return error!("SIGHUP: nothing was changed, because of the mistakes above");
+                error!("SIGHUP: nothing was changed, because of the mistakes above");
+                return match certificates.flatten() {
+                    Some(_) => LeftOut::Certificates,
+                    None => LeftOut::Nothing,
+                };
             }
         };
         let (read, certificates) = read;
@@ -100,6 +115,7 @@ impl Reload {
             renewal.replace(certificates);
         }
         info!(contents = contents.join(", "), "SIGHUP: read again");
+        LeftOut::Nothing
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::sleep;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::log::Seldom;
 use crate::net::listener::Address;
@@ -67,7 +67,11 @@ pub async fn find(
     let failed = |error| NoAddress::Failed(format!("cannot resolve {found} (--advertise)"), error);
     let resolved = found.resolve().await.map_err(failed)?;
     let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    if !resolved.is_empty() && resolved.iter().all(is_local) && !redis_at.iter().all(is_local) {
+    let is_reached_here_only = !resolved.is_empty() && resolved.iter().all(is_local);
+    if is_reached_here_only && redis_at.is_empty() && !servers.is_empty() {
+        warn!(address = %found, "other machines do not reach the address that this node gives to other nodes: that is right only if Redis, whose name does not resolve yet, is on this machine");
+    }
+    if is_reached_here_only && !redis_at.iter().all(is_local) {
         let mistake = format!(
             "--advertise: other nodes do not reach {}, while Redis is on another machine; give --internal or \
              --advertise an address of the network",

@@ -302,3 +302,18 @@ async fn a_wrong_login_is_said_in_the_log_without_the_password() {
     }
     nodes.quiet().await;
 }
+
+#[tokio::test]
+async fn a_redis_that_does_not_know_auth_gets_no_password_into_the_log() {
+    let redis = Redis::start(&["--rename-command", "AUTH", ""]).await;
+    let url = redis
+        .url()
+        .replace("redis://", "redis://user:very-secret-password@");
+    let scratch = Scratch::new();
+    let file = scratch.file("redis", &url);
+    let finished = Launch::new(&["--check", "--redis-file", &file]).run().await;
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    let said = [finished.stdout, finished.stderr].concat();
+    assert!(said.contains("unknown command"), "{said}");
+    assert!(!said.contains("very-secret"), "{said}");
+}

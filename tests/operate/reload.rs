@@ -1,6 +1,6 @@
 //! Tests of SIGHUP: files are read again, all of them or none.
 
-use holdfast_testkit::{Launch, Node, Redis, Scratch, eventually};
+use holdfast_testkit::{Authority, Launch, Node, Redis, Scratch, eventually};
 
 const SECRET: &str = "an-old-secret-that-has-32-bytes-or-more";
 const NEW_SECRET: &str = "a-new-secret-that-has-32-bytes-or-more";
@@ -104,4 +104,31 @@ async fn a_new_password_of_redis_is_used_for_the_next_connection() {
             == 200
     };
     eventually(is_back, "the node is connected again").await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_a_mistake_elsewhere_kept_out_is_read_by_itself() {
+    let (scratch, authority) = (Scratch::new(), Authority::new().await);
+    let (certificate, key) = authority.certificate("a.example").await;
+    let (new, new_key) = authority.certificate("b.example").await;
+    let tokens = scratch.file("tokens", "a-token\n");
+    let node = Launch::new(&[
+        "--internal-token-file",
+        &tokens,
+        "--public-tls",
+        "127.0.0.1:0",
+        "--tls-cert",
+        &certificate,
+        "--tls-key",
+        &key,
+    ])
+    .start()
+    .await;
+    std::fs::write(&tokens, "").unwrap();
+    std::fs::copy(new_key, &key).unwrap();
+    std::fs::copy(new, &certificate).unwrap();
+    hang_up(&node, "nothing was changed").await;
+    let is_new = |line: &String| line.contains("TLS certificate") && line.contains("b.example");
+    let is_read = async || node.logs().iter().any(is_new);
+    eventually(is_read, "the new certificate is in use").await;
 }

@@ -33,6 +33,13 @@ pub(crate) struct Seen {
     looked: Vec<Stamp>,
 }
 
+impl Seen {
+    /// Makes the files count as changed.
+    pub(crate) fn forget(&mut self) {
+        self.read.clear();
+    }
+}
+
 impl Renewal {
     /// Notes the files as they are now. Called before they are read, so that a later change is seen.
     pub(crate) fn note(&self, seen: &mut Seen) {

@@ -18,13 +18,14 @@ use super::url::{Host, Target};
 /// name the node that refused, nor the address at which a master was not reached. Of another kind of
 /// Redis, and if nothing is found, returns `error`.
 pub(super) async fn explain(error: ConnectError, target: &Target, limit: Duration) -> ConnectError {
-    let is_vague = matches!(
-        error,
+    let is_vague = match &error {
         ConnectError::ClusterLate
-            | ConnectError::Cluster(_)
-            | ConnectError::Script { .. }
-            | ConnectError::Inspection(Trouble::NoMaster | Trouble::Late)
-    );
+        | ConnectError::Cluster(_)
+        | ConnectError::Inspection(Trouble::NoMaster | Trouble::Late) => true,
+        // Redis's own words begin with a code in capitals, and need no other reason.
+        ConnectError::Script { why, .. } => !why.starts_with(|first: char| first.is_uppercase()),
+        _ => false,
+    };
     if !is_vague || !target.is_cluster() {
         return error;
     }

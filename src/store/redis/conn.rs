@@ -107,7 +107,7 @@ pub(super) async fn open(
     };
     if error.code().is_none()
         && !error.is_connection_refusal()
-        && let Some(said) = last_words(host, target.tls, limit).await
+        && let Some(said) = last_words(host, target.tls, limit / 2).await
     {
         return Err(ConnectError::Server(host.clone(), said));
     }
@@ -146,7 +146,12 @@ async fn log_in(conn: &mut MultiplexedConnection, target: &Target) -> RedisResul
 /// said nothing, returns the library's words.
 pub(super) fn words(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), Some(detail)) => {
+            // Redis repeats the arguments of a command that it does not know, also the password of
+            // AUTH.
+            let (detail, _) = detail.split_once(", with args").unwrap_or((detail, ""));
+            format!("{code} {detail}")
+        }
         _ => error.to_string(),
     }
 }

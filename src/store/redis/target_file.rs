@@ -3,12 +3,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::url::Target;
 use crate::log::Seldom;
+
+/// The longest time that reading the file may take. Redis is not connected meanwhile.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads the file. Returns `None` if it can be read only once, as a pipe can.
 type Read = dyn Fn() -> Result<Option<Target>, String> + Send + Sync;
@@ -29,7 +34,15 @@ impl TargetFile {
     pub(super) async fn renew(&self, target: &mut Target, logged: &Seldom) {
         let read = Arc::clone(&self.0);
         // The file may be on a network.
-        let read = spawn_blocking(move || read()).await;
+        let read = timeout(READ_TIMEOUT, spawn_blocking(move || read())).await;
+        let Ok(read) = read else {
+            if logged.admit().is_some() {
+                warn!(
+                    "--redis-file cannot be read in time; the node goes on with what it read before"
+                );
+            }
+            return;
+        };
         let why = match read {
             Ok(Ok(None)) => return,
             Ok(Ok(Some(named))) if named == *target => return,
