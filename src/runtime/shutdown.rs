@@ -92,11 +92,13 @@ impl Signals {
                 None => std::future::pending().await,
             }
         };
+        // Of two signals that have come together, the one of a person counts: it gives no notice.
         tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", Some(true)),
-            _ = self.quit.recv() => ("SIGQUIT", Some(true)),
+            biased;
             _ = self.interrupt.recv() => ("SIGINT", Some(false)),
             _ = hangup => ("SIGHUP", Some(false)),
+            _ = self.terminate.recv() => ("SIGTERM", Some(true)),
+            _ = self.quit.recv() => ("SIGQUIT", Some(true)),
             _ = user1.recv() => ("SIGUSR1", None),
             _ = user2.recv() => ("SIGUSR2", None),
         }
