@@ -155,7 +155,7 @@ pub async fn run(
     let (internal, internal_address) = bind(INTERNAL, &place).await?;
     for number in passed::unused() {
         warn!(
-            "no flag uses the socket fd:{number} that the process was started with: its clients wait in vain"
+            "no flag uses the socket fd:{number} that the process was started with: its clients get no answer"
         );
     }
     // Checked after the bind, because a name may have several addresses, and the listener is bound

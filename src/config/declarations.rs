@@ -614,7 +614,7 @@ pub(super) const INTERNAL_TOKEN_FILE: Setting<Tokens> = Setting::new(
 .notes(
     "The node accepts all of them, and sends the first to other nodes. Replace a token in three \
      steps, and finish each on all nodes before the next: add the new token as the last line; \
-     make it the first line; remove the old token",
+     make it the first line; remove the old token. The file is read again on SIGHUP",
 );
 
 pub(super) const INTERNAL_HOST: Setting<String> = Setting::new(
@@ -644,8 +644,8 @@ pub(super) const KEY_SECRET_FILE: Setting<Secrets> = Setting::new(
      keys are accepted",
 )
 .notes(
-    "The first secret signs new keys, and all of them verify keys. See [Signed \
-     keys](signed-keys.md#signed-keys)",
+    "The first secret signs new keys, and all of them verify keys. The file is read again on \
+     SIGHUP. See [Signed keys](signed-keys.md#signed-keys)",
 );
 
 pub(super) const INTERNAL_WITHOUT_TOKEN: Setting<bool> = Setting::new(

@@ -68,7 +68,8 @@ impl SettingReader {
     /// Returns the texts of a list.
     pub(super) fn texts(&self, setting: &dyn Declared) -> Vec<String> {
         let texts = self.found.get_many::<String>(setting.about().flag);
-        texts.unwrap_or_default().cloned().collect()
+        let texts = texts.unwrap_or_default();
+        texts.map(|text| text.trim().to_owned()).collect()
     }
 
     /// Returns whether a setting was given, as an argument or by its variable.

@@ -33,6 +33,10 @@ pub enum AddressError {
     RelativePath,
     #[error("a port is missing: write host:port, or unix:/path")]
     NoPort,
+    #[error(
+        "only public listeners take a socket that systemd passes: write host:port, or unix:/path"
+    )]
+    Passed,
     #[error("a host is missing: write host:port; 0.0.0.0 or [::] for all")]
     NoHost,
     #[error("'{0}' is not a port")]
@@ -60,6 +64,9 @@ impl Address {
             } else {
                 Err(AddressError::RelativePath)
             };
+        }
+        if text.starts_with("fd:") {
+            return Err(AddressError::Passed);
         }
         let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
         if host.is_empty() {

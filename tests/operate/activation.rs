@@ -64,6 +64,10 @@ async fn a_socket_that_was_not_passed_is_a_clear_error() {
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
     let said = "cannot listen on fd:3 (--public): the process was started without this socket";
     assert!(finished.stderr.contains(said), "{finished:?}");
+    let finished = Launch::new(&["--internal", "fd:3"]).run().await;
+    assert_eq!(finished.status.code(), Some(64), "{finished:?}");
+    let said = "only public listeners take a socket that systemd passes";
+    assert!(finished.stderr.contains(said), "{finished:?}");
     for (place, said) in [
         ("fd:2", "'2' is not the number of a socket"),
         ("fd:a", "'a' is not the number of a socket"),

@@ -674,3 +674,15 @@ async fn a_flag_wins_over_its_variable() {
         &["HOLDFAST_HOLD"],
     );
 }
+
+#[tokio::test]
+async fn the_items_of_a_list_in_a_variable_may_have_spaces_around_them() {
+    let finished = Launch::new(&["--check"])
+        .env(
+            "HOLDFAST_ALLOW_ORIGIN",
+            "https://a.example, https://b.example ",
+        )
+        .run()
+        .await;
+    assert!(finished.status.success(), "{finished:?}");
+}
