@@ -247,7 +247,7 @@ async fn the_unit_lets_a_drain_end_and_does_not_start_again_with_wrong_settings(
     assert!(seconds(unit["TimeoutStopSec"]) > longest + 5);
     // The sum that the document gives, with the second for handing on updates.
     let document = project_file("docs/deployment.md");
-    let said = format!("defaults these are {} s", longest + 1);
+    let said = format!(": {} s with the defaults", longest + 1);
     assert!(document.contains(&said), "{said}");
     let wrong = Launch::new(&["--hold", "x"]).run().await;
     assert_eq!(

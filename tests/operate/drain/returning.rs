@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use holdfast_testkit::{Address, Conn, Node, Redis, Response, request};
+use holdfast_testkit::{Address, Conn, Node, Redis, Response, eventually, request};
 
 use super::{check_retry, log_line};
 
@@ -66,6 +66,11 @@ async fn a_page_that_can_reach_another_node_is_asked_to_come_back_soon() {
         Node::start(&args.concat()).await,
         Node::start(&args.concat()).await,
     );
+    let knows_both = async || {
+        let answer = draining.internal("GET", "/nodes", &[], b"").await;
+        answer.json()["nodes"].as_array().expect("nodes").len() == 2
+    };
+    eventually(knows_both, "the node knows the other one").await;
     super::drain(&draining).await;
     for _ in 0..20 {
         let answer = super::ask_last(&draining, "key=k").await;
