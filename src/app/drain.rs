@@ -55,10 +55,10 @@ impl Server {
     }
 }
 
-/// Waits for a signal, gives load balancers notice, then drains. First all waiters are answered, the leases are given back and
-/// the public listener ends. Then the internal listener ends. Until then it shows operators the
-/// drain, takes sets from backends, and takes updates from peers that still have the leases. After
-/// that no set comes any more, and the updates kept for `--resend` are handed on.
+/// Waits for a signal, gives load balancers notice, then drains. First all waiters are answered, the
+/// leases are given back and the public listener ends. Then the internal listener ends. Until then it
+/// shows operators the drain, takes sets from backends, and takes updates from peers that still have
+/// the leases. After that no set comes any more, and the updates kept for `--resend` are handed on.
 pub(super) async fn run(
     node: &Node,
     trigger: Trigger,

@@ -26,7 +26,7 @@ pub(super) struct Reload {
     pub(super) renewal: Option<Renewal>,
 }
 
-/// What was good and is not in use, because another file has a mistake.
+/// The contents that are good and not in use, because another file has a mistake.
 #[derive(PartialEq, Eq)]
 enum LeftOut {
     Nothing,

@@ -19,9 +19,8 @@ pub(super) fn read(reader: &mut SettingReader, max_waiters: usize) -> Option<Red
     let prefix = reader.value(&REDIS_PREFIX);
     let timeout = reader.value(&REDIS_TIMEOUT);
     let in_flight = reader.value(&REDIS_IN_FLIGHT);
-    let target = target?;
     Some(RedisOptions {
-        target,
+        target: target?,
         file,
         prefix,
         timeout,

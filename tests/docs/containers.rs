@@ -9,7 +9,7 @@ use holdfast_testkit::{Launch, Node, Redis, Scratch};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::docs::readme::table_of;
+use crate::docs::readme::settings_table;
 
 const TOKEN: &str = "of-the-containers-of-the-documents";
 const COMPOSE: &str = "deploy/compose.yaml";
@@ -155,15 +155,7 @@ async fn the_ports_are_those_of_the_commands() {
 
 /// Returns the default of a setting that is a time.
 fn default_time(setting: &str) -> Duration {
-    let header = [
-        "flag",
-        "environment variable",
-        "default",
-        "unit",
-        "range",
-        "meaning",
-    ];
-    let table = table_of("docs/settings.md", &header);
+    let table = settings_table();
     let row = table.iter().find(|row| row[0] == format!("`{setting}`"));
     let text = row.expect(setting)[2].trim_matches('`');
     humantime::parse_duration(text).expect(setting)

@@ -29,6 +29,19 @@ fn table(header: &[&str]) -> Table {
     table_of(file, header)
 }
 
+/// Returns the rows of the table of settings.
+pub(crate) fn settings_table() -> Table {
+    let header = [
+        "flag",
+        "environment variable",
+        "default",
+        "unit",
+        "range",
+        "meaning",
+    ];
+    table_of(SETTINGS, &header)
+}
+
 /// Returns the one table with this header in any file of the project, as [`table`] does.
 pub(crate) fn table_of(file: &str, header: &[&str]) -> Table {
     let text = project_file(file);

@@ -2,7 +2,7 @@
 //! crates.io.
 
 use crate::docs::named_tests::check_tests_exist;
-use crate::docs::readme::{code_spans, table_of};
+use crate::docs::readme::{code_spans, settings_table, table_of};
 use holdfast_testkit::project_file;
 
 #[test]
@@ -49,17 +49,7 @@ fn every_limit_of_the_readme_has_a_name_and_the_settings_among_them_are_all_ther
             );
         }
     }
-    let told = table_of(
-        "docs/settings.md",
-        &[
-            "flag",
-            "environment variable",
-            "default",
-            "unit",
-            "range",
-            "meaning",
-        ],
-    );
+    let told = settings_table();
     let bounds = |flag: &&str| {
         flag.starts_with("--max-") || flag.ends_with("-timeout") || flag.ends_with("-in-flight")
     };
