@@ -296,14 +296,10 @@ async fn signed_by(secret: &str, id: &str, expires: u64) -> String {
     let script = "import base64,hashlib,hmac,sys\ns,t=sys.argv[1:]\n\
         print(t+'.'+base64.urlsafe_b64encode(hmac.digest(s.encode(),t.encode(),'sha256')).decode().rstrip('='))";
     run(
-        &python(),
+        &holdfast_testkit::python(),
         &["-c", script, secret, &format!("{id}.{expires}")],
     )
     .await
-}
-
-fn python() -> String {
-    std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into())
 }
 
 /// Runs a program. Returns its output.
@@ -542,7 +538,7 @@ async fn each_language_of_readme_signs_the_vectors() {
         );
         let args = [secret, id, &expires];
         for (program, file) in [
-            (python(), Some(&python_file)),
+            (holdfast_testkit::python(), Some(&python_file)),
             ("node".into(), Some(&node_file)),
             (go.clone(), None),
         ] {

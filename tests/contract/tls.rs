@@ -68,7 +68,7 @@ async fn real_clients_wait_and_hear_with_each_version_of_tls() {
     let node = start().await;
     let port = node.tls.expect("TLS").port().to_string();
     let trusted = tls::authority().await.path();
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into());
+    let python = holdfast_testkit::python();
     for (at, version) in ["TLSv1_2", "TLSv1_3"].into_iter().enumerate() {
         let keys = [format!("python{at}"), format!("curl{at}")];
         let url = format!(

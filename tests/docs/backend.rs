@@ -18,7 +18,7 @@ async fn each_example_sets_a_status_with_the_token() {
         .bearer(TOKEN)
         .start()
         .await;
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into());
+    let python = holdfast_testkit::python();
     let programs = [
         ("curl", "sh", "set.sh", vec!["bash", "-e"]),
         ("Go", "go", "set.go", vec!["go", "run"]),

@@ -19,7 +19,7 @@ const KUBERNETES: &str = "deploy/kubernetes/holdfast.yaml";
 async fn yaml(file: &str) -> Vec<Value> {
     let code =
         "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into());
+    let python = holdfast_testkit::python();
     let output = Command::new(python)
         .args(["-c", code, file])
         .output()

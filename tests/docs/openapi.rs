@@ -55,7 +55,7 @@ async fn each_answer_of_the_document_comes_and_is_as_it_says() {
     };
     eventually(drains, "the node drains").await;
 
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into());
+    let python = holdfast_testkit::python();
     let script = Command::new(python)
         .args([
             "tests/docs/openapi.py",

@@ -66,7 +66,7 @@ impl Client {
             By::Plain => ("ws", node.public.tcp(), String::new()),
         };
         let url = format!("{scheme}://{NAME}/status/ws?{query}");
-        let python = std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into());
+        let python = holdfast_testkit::python();
         let mut command = Command::new(python);
         let (host, port) = (place.ip().to_string(), place.port().to_string());
         command.args(["-c", CLIENT, &url, &host, &port, &certificate]);

@@ -70,6 +70,12 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Returns Debian's Python, because only that one finds Debian's modules, or the one that the variable
+/// `PYTHON` names.
+pub fn python() -> String {
+    std::env::var("PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into())
+}
+
 /// Polls `condition` until it is true.
 ///
 /// # Panics
