@@ -12,8 +12,9 @@ use crate::http::auth;
 use crate::metrics::Metrics;
 use crate::net::listener::{Address, Listener};
 use crate::net::server::Endpoint;
-use crate::net::tls::certificates::{CertificateFiles, Certificates};
+use crate::net::tls::certificates::Certificates;
 use crate::net::tls::handshake::Tls;
+use crate::net::tls::pair::CertificateFiles;
 use crate::net::tls::renewal::Renewal;
 
 /// The listeners' name in logs, and their flag.

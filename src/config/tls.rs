@@ -8,7 +8,8 @@ use super::declarations::{HSTS, HTTP2, MAX_HANDSHAKES, PUBLIC_TLS, TLS_CERT, TLS
 use super::reader::SettingReader;
 use crate::net::listener::Address;
 use crate::net::passed::Place;
-use crate::net::tls::certificates::{CertificateFiles, Certificates};
+use crate::net::tls::certificates::Certificates;
+use crate::net::tls::pair::CertificateFiles;
 
 /// TLS on public listeners.
 #[derive(Clone, Debug)]

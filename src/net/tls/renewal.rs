@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{error, info, warn};
 
-use super::certificates::{Certificate, CertificateFiles, Certificates};
+use super::certificates::{Certificate, Certificates};
+use super::pair::CertificateFiles;
 use crate::metrics::Metrics;
 
 /// The interval at which the node looks whether the files have changed.
