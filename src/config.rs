@@ -13,6 +13,7 @@ mod file;
 mod flags;
 mod reader;
 mod redis;
+mod redis_files;
 mod reread;
 mod setting;
 mod table;
@@ -403,7 +404,7 @@ mod tests {
                 "--max-status-bytes has no effect with --redis",
             ]
         );
-        for (effect, count) in [(Effect::WithRedis, 8), (Effect::WithoutRedis, 2)] {
+        for (effect, count) in [(Effect::WithRedis, 11), (Effect::WithoutRedis, 2)] {
             let declared = ALL.iter().filter(|one| one.about().effect == effect);
             assert_eq!(declared.count(), count, "{effect:?}");
         }

@@ -81,7 +81,7 @@ impl Reload {
             return LeftOut::Nothing;
         }
         let certificates = self.renewal.as_ref().map(Renewal::read);
-        let read = self.files.read().and_then(|read| match &read.redis {
+        let read = self.files.read(self.redis.as_ref()).and_then(|read| match &read.redis {
             Some(target) if self.redis.as_ref().is_some_and(|redis| !target.is_at_the_servers_of(redis)) => {
                 Err(vec!["--redis-file: it names another Redis than at the start; restart the node to use it".to_owned()])
             }

@@ -97,7 +97,7 @@ fn is_any_port(place: &Place) -> bool {
 
 /// Returns warnings about settings that are allowed, but that an operator should know about.
 pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = reader.warnings().to_vec();
     if settings.hold > LONG_HOLD {
         let hold = reader.text(&HOLD).unwrap_or_default();
         warnings.push(format!(

@@ -73,7 +73,7 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 55] = [
+pub(super) const ALL: [&dyn Declared; 58] = [
     &PUBLIC,
     &PUBLIC_TLS,
     &TLS_CERT,
@@ -113,6 +113,9 @@ pub(super) const ALL: [&dyn Declared; 55] = [
     &WIRE,
     &REDIS,
     &REDIS_FILE,
+    &REDIS_CA,
+    &REDIS_CERT,
+    &REDIS_KEY,
     &REDIS_PREFIX,
     &REDIS_TIMEOUT,
     &REDIS_IN_FLIGHT,
@@ -523,6 +526,36 @@ pub(super) const REDIS_FILE: Setting<String> = Setting::new(
     "Such a URL is refused on the command line. The file is read again for each connection, so \
      that its user and password may change",
 );
+
+pub(super) const REDIS_CA: Setting<PathBuf> = Setting::new(
+    "redis-ca",
+    &FILE,
+    Unset,
+    "File with the certificates of authorities, in PEM, that sign the certificate of Redis",
+)
+.only_with_redis()
+.notes(
+    "Without it, those of the system are trusted, or those in the file that `SSL_CERT_FILE` names. \
+     Needs a URL of `rediss`. The file is read again like `--redis-file`",
+);
+
+pub(super) const REDIS_CERT: Setting<PathBuf> = Setting::new(
+    "redis-cert",
+    &FILE,
+    Unset,
+    "File with the client certificate that Redis asks for, and those that signed it, in PEM. Needs \
+     `--redis-key`",
+)
+.only_with_redis()
+.notes("Needs a URL of `rediss`. The file is read again like `--redis-file`");
+
+pub(super) const REDIS_KEY: Setting<PathBuf> = Setting::new(
+    "redis-key",
+    &FILE,
+    Unset,
+    "File with the private key of `--redis-cert`, in PEM",
+)
+.only_with_redis();
 
 pub(super) const REDIS_PREFIX: Setting<String> = Setting::new(
     "redis-prefix",

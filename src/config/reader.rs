@@ -11,6 +11,7 @@ use super::setting::{Declared, Setting};
 pub(super) struct SettingReader {
     found: ArgMatches,
     mistakes: Vec<String>,
+    warnings: Vec<String>,
     /// The flags of the settings whose values are wrong.
     wrong: BTreeSet<&'static str>,
 }
@@ -20,6 +21,7 @@ impl SettingReader {
         Self {
             found,
             mistakes,
+            warnings: Vec::new(),
             wrong: BTreeSet::new(),
         }
     }
@@ -136,6 +138,16 @@ impl SettingReader {
     /// Notes a mistake.
     pub(super) fn note(&mut self, mistake: String) {
         self.mistakes.push(mistake);
+    }
+
+    /// Notes a warning about a setting that is allowed, but that an operator should know about.
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    /// Returns all warnings.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Returns all mistakes.

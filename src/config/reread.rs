@@ -1,11 +1,12 @@
-//! The files that are read again on SIGHUP: tokens, secrets of keys, and the URL of Redis.
+//! The files that are read again on SIGHUP: tokens, secrets of keys, and those of Redis.
 
 use std::path::Path;
 
-use super::declarations::{INTERNAL_TOKEN_FILE, KEY_SECRET_FILE, REDIS_FILE};
+use super::declarations::{INTERNAL_TOKEN_FILE, KEY_SECRET_FILE};
+use super::file;
 use super::reader::SettingReader;
+use super::redis_files::RedisFiles;
 use super::setting::Setting;
-use super::{file, redis};
 use crate::http::auth::Tokens;
 use crate::model::signing::Secrets;
 use crate::store::redis::Target;
@@ -15,7 +16,7 @@ use crate::store::redis::Target;
 pub struct RereadFiles {
     tokens: Option<String>,
     secrets: Option<String>,
-    redis: Option<String>,
+    redis: RedisFiles,
 }
 
 /// The contents of the files.
@@ -32,36 +33,38 @@ impl RereadFiles {
         Self {
             tokens: path(reader.text(&INTERNAL_TOKEN_FILE)),
             secrets: path(reader.text(&KEY_SECRET_FILE)),
-            redis: path(reader.text(&REDIS_FILE)),
+            redis: RedisFiles::of(reader),
         }
     }
 
     /// Returns what the files contain, in words; empty if there are none.
     pub(crate) fn contents(&self) -> Vec<&'static str> {
         let all = [
-            (&self.tokens, "tokens"),
-            (&self.secrets, "key secrets"),
-            (&self.redis, "the account of Redis"),
+            (self.tokens.is_some(), "tokens"),
+            (self.secrets.is_some(), "key secrets"),
+            (self.redis.url.is_some(), "the account of Redis"),
+            (self.redis.has_certificates(), "the certificates of Redis"),
         ];
-        let given = all.into_iter().filter(|(path, _)| path.is_some());
+        let given = all.into_iter().filter(|(is_given, _)| *is_given);
         given.map(|(_, content)| content).collect()
     }
 
-    /// Reads all files again.
+    /// Reads all files again. `redis` is the Redis of the start, if there is one.
     ///
     /// # Errors
     /// Returns the mistakes, each a text for people.
-    pub(crate) fn read(&self) -> Result<Reread, Vec<String>> {
+    pub(crate) fn read(&self, redis: Option<&Target>) -> Result<Reread, Vec<String>> {
         let mut mistakes = Vec::new();
         let read = Reread {
             tokens: content(&INTERNAL_TOKEN_FILE, self.tokens.as_deref(), &mut mistakes),
             secrets: content(&KEY_SECRET_FILE, self.secrets.as_deref(), &mut mistakes),
-            redis: one(
-                "redis-file",
-                self.redis.as_deref(),
-                &mut mistakes,
-                redis::parse_file,
-            ),
+            redis: redis.and_then(|start| match self.redis.read_again(start) {
+                Ok(target) => Some(target),
+                Err(more) => {
+                    mistakes.extend(more);
+                    None
+                }
+            }),
         };
         if mistakes.is_empty() {
             Ok(read)
@@ -71,27 +74,16 @@ impl RereadFiles {
     }
 }
 
-fn content<T>(setting: &Setting<T>, path: Option<&str>, mistakes: &mut Vec<String>) -> Option<T> {
-    one(setting.about.flag, path, mistakes, |path| {
-        let parsed = setting.kind.parse(path);
-        parsed.map_err(|mistake| format!("'{path}': {mistake}"))
-    })
-}
-
 /// Reads one file. A pipe is a mistake, because it would keep the node waiting.
-fn one<T>(
-    flag: &str,
-    path: Option<&str>,
-    mistakes: &mut Vec<String>,
-    read: impl FnOnce(&str) -> Result<T, String>,
-) -> Option<T> {
+fn content<T>(setting: &Setting<T>, path: Option<&str>, mistakes: &mut Vec<String>) -> Option<T> {
     let path = path?;
     let is_odd = Path::new(path).exists() && !Path::new(path).is_file();
     let read = if is_odd {
-        Err(format!("'{path}': {}", file::NOT_REGULAR))
+        Err(file::NOT_REGULAR.to_owned())
     } else {
-        read(path)
+        setting.kind.parse(path)
     };
-    read.map_err(|mistake| mistakes.push(format!("--{flag} {mistake}")))
+    let flag = setting.about.flag;
+    read.map_err(|mistake| mistakes.push(format!("--{flag} '{path}': {mistake}")))
         .ok()
 }

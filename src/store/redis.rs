@@ -6,6 +6,7 @@
 //! there is none; then it waits for nothing but its answer.
 
 mod canary;
+mod certificates;
 mod cluster_trouble;
 mod command;
 mod conn;
@@ -27,7 +28,7 @@ mod script;
 mod sentinel;
 mod server;
 mod supervisor;
-mod target_file;
+mod target_files;
 mod trial;
 mod url;
 mod write;
@@ -44,6 +45,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::info;
 
+pub use self::certificates::RedisCertificates;
 use self::command::Answer;
 use self::leases::Leases;
 use self::metrics::{RedisFailure, RedisMetrics};
@@ -53,7 +55,7 @@ pub(in crate::store) use self::presence::Watch;
 use self::reply::{parse_nodes, parse_snapshot};
 use self::script::{Argument, Scripts};
 use self::supervisor::Supervisor;
-pub use self::target_file::TargetFile;
+pub use self::target_files::TargetFiles;
 pub use self::url::Target;
 use super::{Snapshot, StoreError, Stored};
 use crate::log::Seldom;
@@ -86,8 +88,8 @@ const NODES: &str = "all nodes";
 pub struct RedisOptions {
     /// The Redis to connect to.
     pub target: Target,
-    /// The file that names it, if one does.
-    pub file: Option<TargetFile>,
+    /// The files that name it and its certificates, if there are any.
+    pub files: Option<TargetFiles>,
     /// The text with which all of its keys begin.
     pub prefix: String,
     /// The longest time that a command may take.
@@ -320,7 +322,7 @@ fn supervisor_options(options: &RedisOptions, name: &str) -> supervisor::Supervi
     let canary = format!("{}canary {name}", options.prefix);
     supervisor::SupervisorOptions {
         target: options.target.clone(),
-        file: options.file.clone(),
+        files: options.files.clone(),
         timeout: options.timeout,
         canary,
     }

@@ -32,7 +32,7 @@ use Kind::{
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 54] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 57] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--public-tls", None, Address),
     ("--tls-cert", None, File),
@@ -84,6 +84,9 @@ const SETTINGS: [(&str, Option<&str>, Kind); 54] = [
     ("--wire", None, File),
     ("--redis", None, Redis),
     ("--redis-file", None, File),
+    ("--redis-ca", None, File),
+    ("--redis-cert", None, File),
+    ("--redis-key", None, File),
     ("--redis-prefix", Some("holdfast:1:"), Prefix),
     ("--redis-timeout", Some("500ms"), Time),
     ("--redis-in-flight", Some("1024"), Number),

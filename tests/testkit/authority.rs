@@ -76,7 +76,7 @@ impl Authority {
         let [key, request, certificate] = ["key", "csr", "pem"].map(|end| format!("{file}.{end}"));
         self.0.file(
             "names",
-            &format!("subjectAltName={names}\nextendedKeyUsage=serverAuth\n"),
+            &format!("subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n"),
         );
         let subject = format!("/CN={file}");
         let out = ["-subj", &subject, "-keyout", &key, "-out", &request];
@@ -106,8 +106,24 @@ impl Authority {
         )
     }
 
+    /// Makes a certificate like [`Self::certificate_for`] that expired two days ago.
+    pub async fn expired_certificate_for(&self, file: &str, names: &str) -> (String, String) {
+        let paths = self.certificate_for(file, names).await;
+        let [request, certificate] = ["csr", "pem"].map(|end| format!("{file}.{end}"));
+        let in_the_past = ["-f", "-4d", "openssl", "x509", "-req", "-days", "2"];
+        let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-extfile", "names"];
+        let out = ["-in", &request, "-out", &certificate];
+        self.run("faketime", &[&in_the_past[..], &by, &out].concat())
+            .await;
+        paths
+    }
+
     async fn openssl(&self, args: &[&str]) {
-        let mut command = Command::new("openssl");
+        self.run("openssl", args).await;
+    }
+
+    async fn run(&self, program: &str, args: &[&str]) {
+        let mut command = Command::new(program);
         command
             .args(args)
             .current_dir(self.0.path(""))
@@ -115,10 +131,10 @@ impl Authority {
         let output = command
             .output()
             .await
-            .unwrap_or_else(|error| panic!("openssl: {error}; `make deps` installs it"));
+            .unwrap_or_else(|error| panic!("{program}: {error}; `make deps` installs it"));
         assert!(
             output.status.success(),
-            "openssl {args:?}: {}",
+            "{program} {args:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
     }

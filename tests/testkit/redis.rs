@@ -68,9 +68,14 @@ impl Redis {
     /// Starts a server that speaks TLS on [`Redis::tls_port`] and plain TCP on [`Redis::port`],
     /// with a certificate for 127.0.0.1.
     pub async fn start_tls(authority: &Authority, args: &[&str]) -> Self {
-        let (certificate, key) = authority
-            .certificate_for("redis", "IP:127.0.0.1,DNS:localhost")
-            .await;
+        let names = "IP:127.0.0.1,DNS:localhost";
+        Self::start_tls_for(authority, names, args).await
+    }
+
+    /// Starts a server like [`Redis::start_tls`], with a certificate for what `names` says in
+    /// openssl's words.
+    pub async fn start_tls_for(authority: &Authority, names: &str, args: &[&str]) -> Self {
+        let (certificate, key) = authority.certificate_for("redis", names).await;
         let (port, ca) = (free_port().to_string(), authority.path());
         let tls = [
             "--tls-port",

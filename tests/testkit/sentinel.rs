@@ -117,6 +117,13 @@ impl Sentinels {
         )
     }
 
+    /// Starts one sentinel for the master on a port of 127.0.0.1, with further lines of
+    /// configuration. Returns it and the name that it has for the master.
+    pub async fn one(master: u16, config: &str) -> (Redis, &'static str) {
+        let config = format!("{config}\nsentinel monitor {NAME} 127.0.0.1 {master} 1\n");
+        (Redis::start_sentinel(free_port(), &config).await, NAME)
+    }
+
     /// Returns whether this sentinel sees the others, and every replica in sync with its
     /// master.
     async fn is_at_ease(&self, sentinel: &Redis) -> bool {

@@ -12,8 +12,9 @@ use redis::{
 };
 use tokio::time::timeout;
 
+use super::certificates::NO_TLS;
 use super::connect_error::ConnectError;
-use super::last_words::last_words;
+use super::last_words::{last_words, speaks_without_tls};
 use super::server::Server;
 use super::url::{Host, Target};
 
@@ -85,7 +86,12 @@ pub(super) async fn open(
     host: &Host,
     limit: Duration,
 ) -> Result<MultiplexedConnection, ConnectError> {
-    let client = Client::open(address(target, host, limit))?;
+    let address = address(target, host, limit);
+    let client = if target.tls {
+        Client::build_with_tls(address, target.certificates.for_library())?
+    } else {
+        Client::open(address)?
+    };
     // The library's time limits are off, because this program sets its own around each command
     // and around connecting.
     let config = AsyncConnectionConfig::new()
@@ -98,16 +104,17 @@ pub(super) async fn open(
         log_in(&mut conn, target).await?;
         Ok(conn)
     };
-    let connected = timeout(limit, connecting)
-        .await
-        .map_err(|_| ConnectError::Late(host.clone()))?;
-    let error: RedisError = match connected {
-        Ok(conn) => return Ok(conn),
-        Err(error) => error,
+    let error: RedisError = match timeout(limit, connecting).await {
+        Ok(Ok(conn)) => return Ok(conn),
+        Ok(Err(error)) => error,
+        Err(_) if target.tls && speaks_without_tls(host, limit / 2).await => {
+            return Err(ConnectError::Server(host.clone(), NO_TLS.into()));
+        }
+        Err(_) => return Err(ConnectError::Late(host.clone())),
     };
     if error.code().is_none()
         && !error.is_connection_refusal()
-        && let Some(said) = last_words(host, target.tls, limit / 2).await
+        && let Some(said) = last_words(target, host, limit / 2).await
     {
         return Err(ConnectError::Server(host.clone(), said));
     }

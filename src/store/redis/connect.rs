@@ -78,15 +78,18 @@ pub(super) async fn connect(
                 known: HashMap::new(),
             };
             let nodes = target.hosts.iter().map(|host| info(target, host, limit));
-            let client = ClusterClientBuilder::new(nodes)
+            let mut client = ClusterClientBuilder::new(nodes)
                 .connection_timeout(limit)
                 .response_timeout(limit)
                 // The library must repeat no command, so that the sender knows how often it was
                 // sent: see `Conn::ask`.
                 .retries(0)
                 .tcp_settings(tcp_settings(limit))
-                .use_protocol(ProtocolVersion::RESP3)
-                .build()?;
+                .use_protocol(ProtocolVersion::RESP3);
+            if target.tls {
+                client = client.certs(target.certificates.for_library());
+            }
+            let client = client.build()?;
             // The library asks one node after the other for the slots, and some nodes may be
             // frozen.
             let connecting = timeout(limit * 5, client.get_async_connection()).await;

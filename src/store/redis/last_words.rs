@@ -1,34 +1,35 @@
 //! Reads why a server hangs up. Redis says so before it reads anything: it has too many clients, is
 //! in its protected mode, or asks for a certificate. The library writes at once, and then finds only
-//! a broken pipe.
+//! a broken pipe. Nor does it say what is wrong with a certificate of Redis.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::Error;
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, ClientConfig, Error, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::url::Host;
+use super::certificates::{RedisCertificates, tls_words};
+use super::url::{Host, Target};
 
 /// The most bytes that are read of a server's words.
 const MAX_WORDS: u64 = 1024;
 
 /// Connects, writes nothing, and returns what the server says before it hangs up. Returns `None` if
 /// it says nothing within `limit`.
-pub(super) async fn last_words(host: &Host, tls: bool, limit: Duration) -> Option<String> {
+pub(super) async fn last_words(target: &Target, host: &Host, limit: Duration) -> Option<String> {
     let listening = async {
         let tcp = TcpStream::connect((host.name.as_str(), host.port)).await;
         let tcp = tcp.ok()?;
-        if !tls {
+        if !target.tls {
             return error_line(tcp).await;
         }
         let name = ServerName::try_from(host.name.clone()).ok()?;
-        match connector()?.connect(name, tcp).await {
+        match connector(&target.certificates)?.connect(name, tcp).await {
             Ok(stream) => error_line(stream).await,
             Err(error) => alert(&error),
         }
@@ -50,28 +51,25 @@ async fn error_line(stream: impl AsyncRead + Unpin) -> Option<String> {
     Some(line.chars().filter(|char| !char.is_control()).collect())
 }
 
-/// Returns the words for an alert of TLS.
-fn alert(error: &io::Error) -> Option<String> {
-    let inner = error.get_ref()?.downcast_ref::<Error>()?;
-    Some(match inner {
-        Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "Redis asks for a client certificate, and holdfast has none: set tls-auth-clients no or \
-             optional"
-                .to_owned()
-        }
-        other => other.to_string(),
-    })
+/// Returns whether a server answers without TLS. Redis takes the beginning of TLS for the beginning
+/// of a command, and waits for the rest.
+pub(super) async fn speaks_without_tls(host: &Host, limit: Duration) -> bool {
+    let asking = async {
+        let mut tcp = TcpStream::connect((host.name.as_str(), host.port)).await?;
+        tcp.write_all(b"PING\r\n").await?;
+        tcp.read_u8().await
+    };
+    let answered = timeout(limit, asking).await;
+    matches!(answered, Ok(Ok(b'+' | b'-')))
 }
 
-/// Returns the way to connect with TLS. It trusts the same authorities as the library.
-fn connector() -> Option<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(Arc::new(config).into())
+/// Returns the words for an error of TLS, such as an alert that Redis sent.
+fn alert(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(tls_words(error))
+}
+
+/// Returns the way to connect with TLS. It uses the same certificates as the library.
+fn connector(certificates: &RedisCertificates) -> Option<TlsConnector> {
+    Some(Arc::new(certificates.client_config()?).into())
 }

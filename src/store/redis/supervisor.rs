@@ -23,7 +23,7 @@ use super::inspection::{Trouble, inspect};
 use super::metrics::RedisMetrics;
 use super::script::Scripts;
 use super::server::{Server, Servers};
-use super::target_file::TargetFile;
+use super::target_files::TargetFiles;
 use super::url::Target;
 use super::{cluster_trouble, trial};
 use crate::log::Seldom;
@@ -53,8 +53,8 @@ pub(super) struct ConnectionState {
 #[derive(Clone, Debug)]
 pub(super) struct SupervisorOptions {
     pub(super) target: Target,
-    /// The file that names the target, if one does.
-    pub(super) file: Option<TargetFile>,
+    /// The files that name the target and its certificates, if there are any.
+    pub(super) files: Option<TargetFiles>,
     /// The longest time that a command may take, and that connecting may take.
     pub(super) timeout: Duration,
     /// The name of the canary, a hash of this node's own.
@@ -94,7 +94,7 @@ impl Supervisor {
             start,
             took: Duration::ZERO,
             well_at: None,
-            file_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
+            files_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
             refusals_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
             settles: None,
         };

@@ -2,14 +2,17 @@
 //! cluster.
 
 use std::fmt;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
+use super::certificates::RedisCertificates;
+
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// The addresses of Redis and the account to use there.
+/// The addresses of Redis, and the account and the certificates to use there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) kind: Kind,
@@ -18,6 +21,8 @@ pub struct Target {
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) db: i64,
+    /// The certificates for TLS. They are not in the URL.
+    pub(super) certificates: Arc<RedisCertificates>,
 }
 
 /// The kind of servers at the hosts.
@@ -72,11 +77,12 @@ pub enum UrlError {
 }
 
 impl Target {
-    /// Returns the URL without user and password.
+    /// Returns it without user, password and certificates.
     fn without_account(&self) -> Self {
         Self {
             user: None,
             password: None,
+            certificates: Arc::default(),
             ..self.clone()
         }
     }
@@ -147,7 +153,22 @@ impl Target {
             user,
             password,
             db,
+            certificates: Arc::default(),
         })
+    }
+
+    /// Sets the certificates for TLS.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Arc<RedisCertificates>) -> Self {
+        Self {
+            certificates,
+            ..self
+        }
+    }
+
+    /// Returns whether it is reached by TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls
     }
 
     /// Returns whether there is a password in it.
@@ -156,7 +177,8 @@ impl Target {
         self.password.is_some()
     }
 
-    /// Returns whether it names the same servers and database as another one, whatever the accounts.
+    /// Returns whether it names the same servers and database as another one, whatever the
+    /// accounts and certificates.
     pub(crate) fn is_at_the_servers_of(&self, other: &Self) -> bool {
         self.without_account() == other.without_account()
     }

@@ -67,8 +67,8 @@ pub(super) struct Owner {
     pub(super) took: Duration,
     /// When the last inspection began during which Redis answered.
     pub(super) well_at: Option<Instant>,
-    /// The rate limit of log lines about the file that names Redis.
-    pub(super) file_logged: Seldom,
+    /// The rate limit of log lines about the files that name Redis.
+    pub(super) files_logged: Seldom,
     /// The rate limit of log lines about refused commands of inspections.
     pub(super) refusals_logged: Seldom,
     /// When all keys are opened and all kept updates are put once more: see [`CLUSTER_SETTLES`].
@@ -138,8 +138,9 @@ impl Owner {
     /// Connects, inspects Redis, and makes the connection available to the senders of commands.
     async fn begin(&mut self) -> Result<Connected, ConnectError> {
         let well_at = self.well_at;
-        if let Some(file) = &self.options.file {
-            file.renew(&mut self.options.target, &self.file_logged)
+        if let Some(files) = &self.options.files {
+            files
+                .renew(&mut self.options.target, &self.files_logged)
                 .await;
         }
         let mut connected = connect(

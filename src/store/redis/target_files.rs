@@ -1,5 +1,5 @@
-//! The file that names Redis, read again for each connection: the password may have been changed
-//! while the node runs.
+//! The files that name Redis and its certificates, read again for each connection: a password may have
+//! been changed, and a certificate renewed, while the node runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use tracing::{info, warn};
 use super::url::Target;
 use crate::log::Seldom;
 
-/// The longest time that reading the file may take. Redis is not connected meanwhile.
+/// The longest time that reading the files may take. Redis is not connected meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Reads the file. Returns `None` if it can be read only once, as a pipe can.
+/// Reads the files. Returns `None` if one can be read only once, as a pipe can.
 type Read = dyn Fn() -> Result<Option<Target>, String> + Send + Sync;
 
-/// The file that names Redis.
+/// The files that name Redis and its certificates.
 #[derive(Clone)]
-pub struct TargetFile(Arc<Read>);
+pub struct TargetFiles(Arc<Read>);
 
-impl TargetFile {
-    /// Creates the file that `read` reads. The errors of `read` are texts for people without a
+impl TargetFiles {
+    /// Creates the files that `read` reads. The errors of `read` are texts for people without a
     /// password.
     pub fn new(read: impl Fn() -> Result<Option<Target>, String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// Reads the file again. Takes over the account in it if it still names the same Redis. Logs a
-    /// file that cannot be used, and keeps `target`.
+    /// Reads the files again. Takes over the account and the certificates if they still name the same
+    /// Redis. Logs files that cannot be used, and keeps `target`.
     pub(super) async fn renew(&self, target: &mut Target, logged: &Seldom) {
         let read = Arc::clone(&self.0);
-        // The file may be on a network.
+        // The files may be on a network.
         let read = timeout(READ_TIMEOUT, spawn_blocking(move || read())).await;
         let Ok(read) = read else {
             if logged.admit().is_some() {
                 warn!(
-                    "--redis-file cannot be read in time; the node goes on with what it read before"
+                    "the files of Redis cannot be read in time; the node goes on with what it read before"
                 );
             }
             return;
@@ -47,22 +47,24 @@ impl TargetFile {
             Ok(Ok(None)) => return,
             Ok(Ok(Some(named))) if named == *target => return,
             Ok(Ok(Some(named))) if named.is_at_the_servers_of(target) => {
-                info!("--redis-file has another user or password");
+                info!("the files of Redis have another account or certificate");
                 *target = named;
                 return;
             }
-            Ok(Ok(Some(_))) => "it names another Redis: restart the node to use that".to_owned(),
+            Ok(Ok(Some(_))) => {
+                "--redis-file: it names another Redis: restart the node to use that".to_owned()
+            }
             Ok(Err(mistake)) => mistake,
             Err(error) => error.to_string(),
         };
         if logged.admit().is_some() {
-            warn!(%why, "--redis-file cannot be used; the node goes on with what it read before");
+            warn!(%why, "the files of Redis cannot be used; the node goes on with what it read before");
         }
     }
 }
 
-impl fmt::Debug for TargetFile {
+impl fmt::Debug for TargetFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TargetFile")
+        f.write_str("TargetFiles")
     }
 }
