@@ -30,6 +30,7 @@ mod outages;
 mod peers;
 mod races;
 mod recoveries;
+mod redis_socket;
 mod redis_tls;
 mod refusals;
 mod repeats;

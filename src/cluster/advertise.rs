@@ -34,7 +34,8 @@ pub enum NoAddress {
 
 /// Returns the address that leases name: the `given` one, or else the internal listener's. If
 /// the listener is bound to an unspecified address, its port is combined with the address from
-/// which this machine speaks to the store's `servers`. Only then a name of theirs must resolve.
+/// which this machine speaks to the store's `servers`. Only then a name of theirs must resolve. There
+/// are no servers if the store is reached by a unix socket.
 ///
 /// # Errors
 /// Returns [`NoAddress`]. An address that only this machine reaches is a mistake if Redis is on
@@ -53,6 +54,12 @@ pub async fn find(
     }
     let found = match given {
         Some(given) => given.clone(),
+        None if servers.is_empty() && is_unspecified(internal) => {
+            let mistake = "--advertise: needed, because --internal is on all addresses, and a unix \
+                 socket to Redis does not show which of them other nodes reach: give --advertise \
+                 http://host:port";
+            return Err(NoAddress::Mistake(mistake.into()));
+        }
         None => {
             let at = of_listener(internal, &redis_at).await;
             match (at, unknown) {
@@ -105,6 +112,11 @@ pub async fn wait(
             found => return found,
         }
     }
+}
+
+fn is_unspecified(address: &Address) -> bool {
+    matches!(address, Address::Tcp(text)
+        if text.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified()))
 }
 
 async fn of_listener(internal: &Address, redis_at: &[SocketAddr]) -> Result<Address, NoAddress> {

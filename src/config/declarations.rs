@@ -502,7 +502,7 @@ pub(super) const REDIS: Setting<Target> = Setting::new(
     "redis",
     &Text {
         unit: "URL",
-        range: "`redis://`, `redis+sentinel://` or `redis+cluster://`, or `rediss` for TLS",
+        range: "`redis://`, `redis+sentinel://` or `redis+cluster://`, `rediss` in them for TLS, or `redis+unix:///path`",
         parse: |url| Target::parse(url).map_err(for_people),
     },
     Unset,

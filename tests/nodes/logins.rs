@@ -249,6 +249,14 @@ async fn a_password_on_the_command_line_is_a_mistake_that_is_not_repeated() {
         check_refused(&finished, 64, &["hunter2"]);
         assert!(finished.stderr.contains("--redis"), "{finished:?}");
     }
+    for url in [
+        "redis+sentinel://127.0.0.1:1/mymaster?sentinel_password=hunter2",
+        "redis+unix://user:hunter2@/run/redis.sock",
+    ] {
+        let finished = Launch::new(&["--check", "--redis", url]).run().await;
+        check_refused(&finished, 64, &["hunter2"]);
+        assert!(finished.stderr.contains("HOLDFAST_REDIS"), "{finished:?}");
+    }
 }
 
 #[tokio::test]

@@ -121,6 +121,33 @@ async fn each_sentinel_s_answer_is_said() {
 }
 
 #[tokio::test]
+async fn sentinels_take_an_account_of_their_own() {
+    let master = Redis::start(&["--requirepass", "right"]).await;
+    let (sentinel, name) = Sentinels::one(master.port, "").await;
+    let user = ["ACL", "SETUSER", "watcher", "on", ">w?tch&r", "-@all"];
+    let may = ["+ping", "+sentinel|get-master-addr-by-name"];
+    sentinel.command(&[&user[..], &may].concat()).await;
+    let closed = ["ACL", "SETUSER", "default", "resetpass", ">other"];
+    sentinel.command(&closed).await;
+    let url = format!("redis+sentinel://:right@127.0.0.1:{}/{name}", sentinel.port);
+    let own = "?sentinel_username=watcher&sentinel_password";
+    let address = format!("127.0.0.1:{}", sentinel.port);
+    check_good(&format!("{url}{own}=w%3Ftch%26r")).await;
+    check_good(&format!("{url}?sentinel_password=other")).await;
+    check_wrong(&url, &[&address, "WRONGPASS"]).await;
+    let wrong = check(&format!("{url}{own}=wr0ng")).await;
+    assert_wrong(&wrong, &[&address, "WRONGPASS"]);
+    assert!(!wrong.stderr.contains("wr0ng"), "{wrong:?}");
+    let nodes = Nodes::start(1, &format!("{url}{own}=w%3Ftch%26r"), &[]).await;
+    nodes[0].set_ok("k", "1").await;
+    let log = nodes[0].logs().join("\n");
+    for secret in ["w?tch&r", "w%3Ftch%26r", "right"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    nodes.quiet().await;
+}
+
+#[tokio::test]
 async fn the_words_of_a_redis_that_hangs_up_are_said() {
     let full = Redis::start(&["--maxclients", "1"]).await;
     let mut only = Resp::open(full.port).await.expect("it listens");

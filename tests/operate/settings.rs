@@ -171,6 +171,8 @@ impl Kind {
                 "redis://u:p@a",
                 "redis+sentinel://a",
                 "redis+cluster://a/1",
+                "redis+unix://run/redis.sock",
+                "redis+sentinel://a/m?password=p",
             ],
             Prefix => &[
                 "a b",

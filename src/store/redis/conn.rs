@@ -16,7 +16,7 @@ use super::certificates::NO_TLS;
 use super::connect_error::ConnectError;
 use super::last_words::{last_words, speaks_without_tls};
 use super::server::Server;
-use super::url::{Host, Target};
+use super::url::{Account, Host, Target};
 
 /// The codes of the errors with which a server answers `PING` if it needs a password, or is about to
 /// hang up.
@@ -124,14 +124,13 @@ pub(super) async fn open(
 /// Logs in, and chooses the database. The library could do both, but it does not repeat Redis's
 /// words when a password is refused.
 async fn log_in(conn: &mut MultiplexedConnection, target: &Target) -> RedisResult<()> {
-    if let Some(password) = &target.password {
+    let Account { user, password } = &target.account;
+    if let Some(password) = password {
         let mut login = cmd("AUTH");
-        login.arg(&target.user).arg(password);
+        login.arg(user).arg(password);
         match login.exec_async(conn).await {
             // A Redis before version 6 has no users.
-            Err(error)
-                if target.user.is_some() && words(&error).contains("number of arguments") =>
-            {
+            Err(error) if user.is_some() && words(&error).contains("number of arguments") => {
                 cmd("AUTH").arg(password).exec_async(conn).await?;
             }
             answered => answered?,
@@ -169,10 +168,10 @@ pub(super) fn info(target: &Target, host: &Host, limit: Duration) -> ConnectionI
     let mut account = RedisConnectionInfo::default()
         .set_db(target.db)
         .set_skip_set_lib_name();
-    if let Some(user) = &target.user {
+    if let Some(user) = &target.account.user {
         account = account.set_username(user);
     }
-    if let Some(password) = &target.password {
+    if let Some(password) = &target.account.password {
         account = account.set_password(password);
     }
     address(target, host, limit).set_redis_settings(account)
@@ -181,7 +180,9 @@ pub(super) fn info(target: &Target, host: &Host, limit: Duration) -> ConnectionI
 /// Returns the address of a server, without an account.
 fn address(target: &Target, host: &Host, limit: Duration) -> ConnectionInfo {
     let Host { name, port } = host.clone();
-    let address = if target.tls {
+    let address = if let Some(path) = host.socket() {
+        ConnectionAddr::Unix(path.to_owned())
+    } else if target.tls {
         ConnectionAddr::TcpTls {
             host: name,
             port,

@@ -64,8 +64,8 @@ pub(super) async fn connect(
             let conn = open(target, &target.hosts[0], limit).await?;
             Ok(Connected::new(Conn::Single(conn), FoundBy::Itself))
         }
-        Kind::Sentinel(name) => {
-            let mut sentinels = Sentinels::new(target.clone(), name.clone(), limit);
+        Kind::Sentinel(of_sentinels) => {
+            let mut sentinels = Sentinels::new(target.clone(), of_sentinels.clone(), limit);
             let (conn, master) = sentinels.connect(before).await?;
             Ok(Connected::new(
                 Conn::Single(conn),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustls::Error;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -19,10 +19,13 @@ use super::url::{Host, Target};
 /// The most bytes that are read of a server's words.
 const MAX_WORDS: u64 = 1024;
 
-/// Connects, writes nothing, and returns what the server says before it hangs up. Returns `None` if
+/// Connects to a host of `target`, writes nothing, and returns what the server says before it hangs up. Returns `None` if
 /// it says nothing within `limit`.
 pub(super) async fn last_words(target: &Target, host: &Host, limit: Duration) -> Option<String> {
     let listening = async {
+        if let Some(path) = host.socket() {
+            return error_line(UnixStream::connect(path).await.ok()?).await;
+        }
         let tcp = TcpStream::connect((host.name.as_str(), host.port)).await;
         let tcp = tcp.ok()?;
         if !target.tls {

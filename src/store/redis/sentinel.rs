@@ -11,23 +11,23 @@ use tokio::time::timeout;
 
 use super::conn::open;
 use super::connect_error::ConnectError;
-use super::url::{Host, Target};
+use super::url::{Account, Host, OfSentinels, Target};
 
 /// The sentinels of one master.
 pub(super) struct Sentinels {
     target: Target,
-    name: String,
+    of_sentinels: OfSentinels,
     limit: Duration,
     /// The connection to each sentinel, if there is one.
     conns: Vec<Option<MultiplexedConnection>>,
 }
 
 impl Sentinels {
-    pub(super) fn new(target: Target, name: String, limit: Duration) -> Self {
+    pub(super) fn new(target: Target, of_sentinels: OfSentinels, limit: Duration) -> Self {
         let conns = target.hosts.iter().map(|_| None).collect();
         Self {
             target,
-            name,
+            of_sentinels,
             limit,
             conns,
         }
@@ -92,13 +92,13 @@ impl Sentinels {
     async fn ask(&mut self) -> Vec<Answer> {
         let Self {
             target,
-            name,
+            of_sentinels,
             limit,
             conns,
         } = self;
-        let (target, name, limit) = (&*target, &*name, *limit);
+        let (target, of_sentinels, limit) = (&*target, &*of_sentinels, *limit);
         let asked = target.hosts.iter().zip(conns).map(async |(host, conn)| {
-            let answer = timeout(limit, ask_one(target, name, host, conn, limit)).await;
+            let answer = timeout(limit, ask_one(target, of_sentinels, host, conn, limit)).await;
             let answer =
                 answer.unwrap_or_else(|_| Answer::None(ConnectError::NoAnswer(host.clone())));
             if matches!(answer, Answer::None(_)) {
@@ -114,7 +114,10 @@ impl Sentinels {
         let hosts = self.target.hosts.iter();
         let described = hosts.zip(answers).map(|(host, answer)| match answer {
             Answer::Names(master) => format!("{host} names {master}"),
-            Answer::KnowsNone => format!("{host} knows no master of the name {:?}", self.name),
+            Answer::KnowsNone => format!(
+                "{host} knows no master of the name {:?}",
+                self.of_sentinels.name
+            ),
             Answer::None(error) => error.to_string(),
         });
         described.collect::<Vec<_>>().join("; ")
@@ -148,20 +151,22 @@ fn votes(named: &[Host], host: &Host) -> usize {
 /// Asks one sentinel.
 async fn ask_one(
     target: &Target,
-    name: &str,
+    of_sentinels: &OfSentinels,
     host: &Host,
     conn: &mut Option<MultiplexedConnection>,
     limit: Duration,
 ) -> Answer {
     let conn = match conn {
         Some(conn) => conn,
-        None => match connect(target, host, limit).await {
+        None => match connect(target, of_sentinels, host, limit).await {
             Ok(opened) => conn.insert(opened),
             Err(error) => return Answer::None(error),
         },
     };
     let mut command = cmd("SENTINEL");
-    command.arg("get-master-addr-by-name").arg(name);
+    command
+        .arg("get-master-addr-by-name")
+        .arg(&of_sentinels.name);
     let answer: Result<Option<(String, u16)>, RedisError> = command.query_async(conn).await;
     match answer {
         Ok(Some((name, port))) => Answer::Names(Host { name, port }),
@@ -173,25 +178,26 @@ async fn ask_one(
     }
 }
 
-/// Connects to a sentinel without an account, because most have none. If it wants one, uses the
-/// account for Redis.
+/// Connects to a sentinel with the account that sentinels have of their own. Otherwise connects without
+/// an account, because most have none, and if it wants one, with the account for Redis.
 async fn connect(
     target: &Target,
+    of_sentinels: &OfSentinels,
     host: &Host,
     limit: Duration,
 ) -> Result<MultiplexedConnection, ConnectError> {
-    let with_account = Target {
+    let with = |account: &Account| Target {
         db: 0,
+        tls: of_sentinels.tls,
+        account: account.clone(),
         ..target.clone()
     };
-    let open_to_all = Target {
-        user: None,
-        password: None,
-        ..with_account.clone()
-    };
-    match open(&open_to_all, host, limit).await {
-        Err(ConnectError::PasswordMissing(..)) if target.password.is_some() => {
-            open(&with_account, host, limit).await
+    if let Some(account) = &of_sentinels.account {
+        return open(&with(account), host, limit).await;
+    }
+    match open(&with(&Account::default()), host, limit).await {
+        Err(ConnectError::PasswordMissing(..)) if target.account.password.is_some() => {
+            open(&with(&target.account), host, limit).await
         }
         opened => opened,
     }
