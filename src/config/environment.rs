@@ -12,9 +12,11 @@ const OF_EXAMPLES: [&str; 3] = [
     "HOLDFAST_INTERNAL_URL",
 ];
 
-/// Returns whether a variable is there and empty, which is the same as if it were not there.
+/// Returns whether a variable is there and empty, or only white space. That is the same as if it were
+/// not there.
 pub(super) fn is_empty(variable: &str) -> bool {
-    env::var_os(variable).is_some_and(|value| value.is_empty())
+    let value = env::var_os(variable);
+    value.is_some_and(|value| value.to_str().is_some_and(|text| text.trim().is_empty()))
 }
 
 /// Returns warnings about variables that are no settings, for example because of a typing mistake.

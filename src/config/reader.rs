@@ -61,10 +61,16 @@ impl SettingReader {
         self.found.get_flag(setting.about.flag)
     }
 
-    /// Returns the text of a setting as it was given, or else the text of its default.
+    /// Returns the text of a setting as it was given, or else the text of its default. That of a
+    /// variable has no white space around it: secrets and files often end in a line break.
     pub(super) fn text(&self, setting: &dyn Declared) -> Option<&str> {
-        let text = self.found.get_one::<String>(setting.about().flag);
-        text.map(String::as_str)
+        let flag = setting.about().flag;
+        let text = self.found.get_one::<String>(flag)?;
+        if self.found.value_source(flag) == Some(ValueSource::EnvVariable) {
+            Some(text.trim())
+        } else {
+            Some(text)
+        }
     }
 
     /// Returns the texts of a list.

@@ -681,6 +681,32 @@ async fn a_flag_wins_over_its_variable() {
 }
 
 #[tokio::test]
+async fn white_space_around_a_variable_is_dropped_and_around_a_flag_is_a_mistake() {
+    let scratch = Scratch::new();
+    let tokens = format!("{}\n", scratch.file("tokens", "a-token"));
+    let variables = [
+        ("HOLDFAST_PUBLIC", "127.0.0.1:0\n"),
+        ("HOLDFAST_HOLD", "\t9s\r\n"),
+        ("HOLDFAST_DEMO", " true "),
+        ("HOLDFAST_LOG_FORMAT", "json\n"),
+        ("HOLDFAST_MAX_BATCH", " 5"),
+        ("HOLDFAST_INTERNAL_TOKEN_FILE", &tokens),
+        ("HOLDFAST_ALLOW_ORIGIN", "https://a.example\n"),
+        // An unset one.
+        ("HOLDFAST_REDIS", " \n"),
+        ("HOLDFAST_LOG", "\n"),
+    ];
+    let launch = Launch::new(&["--check"]);
+    let launch = variables
+        .iter()
+        .fold(launch, |launch, (name, value)| launch.env(name, value));
+    assert_good(&launch.run().await);
+    for (flag, value) in [("--log-format", "json "), ("--max-batch", " 5")] {
+        assert_mistakes(&run(&["--check", flag, value]).await, &[flag]);
+    }
+}
+
+#[tokio::test]
 async fn the_items_of_a_list_in_a_variable_may_have_spaces_around_them() {
     let finished = Launch::new(&["--check"])
         .env(
