@@ -2,10 +2,11 @@
 //! operator knows what to change.
 
 use holdfast_testkit::{
-    Authority, Finished, Launch, Nodes, Redis, RedisCluster, Resp, Sentinels, eventually, free_port,
+    Authority, Finished, Launch, Nodes, Redis, RedisCluster, Resp, RewritingProxy, Sentinels,
+    eventually, free_port,
 };
 
-use super::logins::documented_rules;
+use super::logins::{documented_rules, use_all};
 
 /// Runs `--check` with this `--redis`.
 async fn check(url: &str) -> Finished {
@@ -289,5 +290,46 @@ async fn a_command_that_is_refused_in_use_is_an_error_with_the_script_and_redis_
         .command(&["ACL", "SETUSER", "default", "+hdel", "+hget", "+info"])
         .await;
     nodes[0].delete_ok("k").await;
+    nodes.quiet().await;
+}
+
+/// The lines of INFO that a proxy changes in these tests.
+const ROLE: &str = "role:master\r\nconnected_slaves:0\r\n";
+
+/// Returns the lines in place of [`ROLE`], as long as these.
+fn instead(line: &str) -> String {
+    format!("{line}x:{}\r\n", "x".repeat(ROLE.len() - line.len() - 4))
+}
+
+#[tokio::test]
+async fn only_a_role_that_takes_no_writes_is_refused() {
+    let redis = Redis::start(&[]).await;
+    assert!(redis.command(&["INFO"]).await.text().contains(ROLE));
+    // KeyDB says the first with `active-replica yes`. Some proxies say no role at all.
+    for good in ["role:active-replica\r\n", ""] {
+        let proxy = RewritingProxy::start(redis.port, ROLE, &instead(good)).await;
+        let url = format!("redis://127.0.0.1:{}", proxy.port);
+        check_good(&url).await;
+        let nodes = Nodes::start(2, &url, &[]).await;
+        use_all(&nodes).await;
+        nodes.quiet().await;
+    }
+    for bad in ["role:slave\r\n", "role:replica\r\n", "role:sentinel\r\n"] {
+        let proxy = RewritingProxy::start(redis.port, ROLE, &instead(bad)).await;
+        let url = format!("redis://127.0.0.1:{}", proxy.port);
+        check_wrong(&url, &["it is a replica"]).await;
+    }
+    // Neither does a proxy have to say what it does with a full memory.
+    let policy = "maxmemory_policy:noeviction\r\n";
+    let proxy = RewritingProxy::start(
+        redis.port,
+        policy,
+        &policy.replace("maxmemory", "something"),
+    )
+    .await;
+    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let nodes = Nodes::start(1, &url, &[]).await;
+    let log = nodes[0].logs().join("\n");
+    assert!(!log.contains("Redis may drop statuses"), "{log}");
     nodes.quiet().await;
 }

@@ -125,11 +125,18 @@ pub(super) async fn inspect(
             field(&info, "run_id"),
             field(&info, "master_replid")
         ));
+        let policy = field(&info, "maxmemory_policy");
         found
             .policies
-            .insert(field(&info, "maxmemory_policy").to_owned());
+            .extend((!policy.is_empty()).then(|| policy.to_owned()));
     }
     Ok(found)
+}
+
+/// Returns whether a server of this role cannot be written to. KeyDB's `active-replica` can, and some
+/// proxies do not say a role at all.
+pub(super) fn is_replica(role: &str) -> bool {
+    matches!(role, "slave" | "replica" | "sentinel")
 }
 
 /// Returns a field of the answer to INFO; an empty text if the field is not there.

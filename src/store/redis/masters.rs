@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::conn::Conn;
 use super::connect::FoundBy;
-use super::inspection::{Trouble, field};
+use super::inspection::{Trouble, field, is_replica};
 use super::server::SlotRange;
 use super::url::Host;
 
@@ -61,7 +61,7 @@ pub(super) async fn infos(
     if found
         .infos
         .iter()
-        .any(|info| field(info, "role") != "master")
+        .any(|info| is_replica(field(info, "role")))
     {
         return Err(Trouble::Lost("it is a replica".into()));
     }

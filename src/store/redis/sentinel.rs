@@ -1,5 +1,6 @@
 //! Asks sentinels which server is the master now. All are asked, each on a connection that is
-//! kept. A server that they name is believed only if it says itself that it is a master.
+//! kept. A server that they name is believed only if it does not say itself that it is a
+//! replica.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 
 use super::conn::open;
 use super::connect_error::ConnectError;
+use super::inspection::is_replica;
 use super::url::{Account, Host, OfSentinels, Target};
 
 /// The sentinels of one master.
@@ -63,7 +65,7 @@ impl Sentinels {
             };
             let role = timeout(self.limit, role(&mut conn)).await;
             match role {
-                Ok(Ok(role)) if role == "master" => return Ok((conn, master.clone())),
+                Ok(Ok(role)) if !is_replica(&role) => return Ok((conn, master.clone())),
                 Ok(Ok(role)) => why = ConnectError::NotAMaster(master.clone(), role),
                 Ok(Err(error)) => why = ConnectError::of_server(master, &error),
                 Err(_) => why = ConnectError::NoAnswer(master.clone()),
