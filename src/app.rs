@@ -226,6 +226,7 @@ pub async fn run(
         tokens: Arc::clone(&node.tokens),
         signing: signing.clone(),
         redis: settings.redis.as_ref().map(|redis| redis.target.clone()),
+        shared: node.store().shared().cloned(),
         renewal,
     };
     tokio::spawn(reload.run(hangups));

@@ -14,6 +14,7 @@ use crate::http::auth::Tokens;
 use crate::model::signing::Signing;
 use crate::net::tls::renewal::{LOOK, Renewal, Seen};
 use crate::runtime::renewable::Renewable;
+use crate::store::Shared;
 use crate::store::redis::Target;
 
 /// The files, and the parts of the node that use their contents.
@@ -23,6 +24,8 @@ pub(super) struct Reload {
     pub(super) signing: Option<Arc<Renewable<Signing>>>,
     /// The Redis of the start.
     pub(super) redis: Option<Target>,
+    /// The store that nodes share, if there is one.
+    pub(super) shared: Option<Shared>,
     pub(super) renewal: Option<Renewal>,
 }
 
@@ -113,6 +116,9 @@ impl Reload {
         }
         if let (Some(renewal), Some(certificates)) = (&self.renewal, certificates) {
             renewal.replace(certificates);
+        }
+        if let Some(shared) = &self.shared {
+            shared.renew();
         }
         info!(contents = contents.join(", "), "SIGHUP: read again");
         LeftOut::Nothing

@@ -183,6 +183,11 @@ impl Redis {
         self.supervisor.is_there()
     }
 
+    /// See [`Shared::renew`](super::Shared::renew).
+    pub(super) fn renew(&self) {
+        self.supervisor.renew();
+    }
+
     /// Returns a text that is the same on nodes with the same masters, and the generation
     /// of Redis's data.
     pub(super) fn identity(&self) -> (Arc<str>, u64) {

@@ -251,6 +251,13 @@ impl Shared {
         }
     }
 
+    /// Reports that the files with the account and the certificates of the store may have changed.
+    pub(crate) fn renew(&self) {
+        match self {
+            Self::Redis(redis) => redis.renew(),
+        }
+    }
+
     /// Waits until the store can be asked.
     ///
     /// # Cancel safety

@@ -4,7 +4,7 @@
 use super::{poll, settle, status};
 use crate::contract::sets::check_done;
 use holdfast_testkit::{
-    Authority, Finished, Launch, Node, Nodes, Redis, RedisCluster, Scratch, eventually,
+    Authority, Finished, Launch, Node, Nodes, Redis, RedisCluster, Scratch, Sentinels, eventually,
 };
 
 /// A password with characters that must be percent-encoded in a URL.
@@ -153,6 +153,76 @@ async fn a_password_that_changes_is_read_again_from_the_file() {
     use_all(&nodes).await;
     check_secret(&nodes, &["f1rst-word", "s2cond-word"]);
     settle(&nodes, &redis, 300).await;
+}
+
+#[tokio::test]
+async fn a_password_that_changes_reaches_a_master_of_a_cluster_that_ends_its_connections() {
+    let (scratch, cluster) = (Scratch::new(), RedisCluster::start(&[]).await);
+    let rules = documented_rules();
+    for redis in &cluster.redis {
+        let user = [
+            "ACL",
+            "SETUSER",
+            "some-user",
+            "on",
+            ">f1rst-word",
+            ">s2cond-word",
+        ];
+        let rules = rules.iter().map(String::as_str);
+        redis
+            .command(&user.into_iter().chain(rules).collect::<Vec<_>>())
+            .await;
+    }
+    let url = |word: &str| cluster.url().replace("//", &format!("//some-user:{word}@"));
+    let file = scratch.file("redis", &url("f1rst-word"));
+    let nodes = Nodes::launch(2, Launch::new(&["--redis-file", &file])).await;
+    use_all(&nodes).await;
+    scratch.file("redis", &url("s2cond-word"));
+    // The other masters keep their connections, with which nobody needs the new password.
+    let at = cluster.master_of("holdfast:1:k").await.expect("a master");
+    let master = &cluster.redis[at];
+    let forget = ["ACL", "SETUSER", "some-user", "<f1rst-word"];
+    master.command(&forget).await;
+    let end_connections = ["CLIENT", "KILL", "USER", "some-user"];
+    master.command(&end_connections).await;
+    nodes.wait_set("k").await;
+    use_all(&nodes).await;
+    for node in &*nodes {
+        let said = "the files of Redis have another account or certificate";
+        let is_logged = async || node.logs().iter().any(|line| line.contains(said));
+        eventually(is_logged, said).await;
+    }
+    check_secret(&nodes, &["f1rst-word", "s2cond-word"]);
+    nodes.quiet().await;
+}
+
+#[tokio::test]
+async fn a_password_of_sentinels_that_changes_is_used_when_they_end_their_connections() {
+    let (scratch, master) = (Scratch::new(), Redis::start(&[]).await);
+    let (sentinel, name) = Sentinels::one(master.port, "").await;
+    let user = ["ACL", "SETUSER", "watcher", "on", "+@all"];
+    let words = [">f1rst-word", ">s2cond-word"];
+    sentinel.command(&[&user[..], &words].concat()).await;
+    let port = sentinel.port;
+    let url = |word: &str| {
+        let account = format!("sentinel_username=watcher&sentinel_password={word}");
+        format!("redis+sentinel://127.0.0.1:{port}/{name}?{account}")
+    };
+    let file = scratch.file("redis", &url("f1rst-word"));
+    let nodes = Nodes::launch(1, Launch::new(&["--redis-file", &file])).await;
+    scratch.file("redis", &url("s2cond-word"));
+    let forget = ["ACL", "SETUSER", "watcher", "<f1rst-word"];
+    sentinel.command(&forget).await;
+    let end_connections = ["CLIENT", "KILL", "USER", "watcher"];
+    sentinel.command(&end_connections).await;
+    let said = "the files of Redis have another account or certificate";
+    let is_logged = async || nodes[0].logs().iter().any(|line| line.contains(said));
+    eventually(is_logged, said).await;
+    nodes[0].set_ok("k", "1").await;
+    let log = nodes[0].logs().join("\n");
+    assert!(!log.contains("lost the connection"), "{log}");
+    check_secret(&nodes, &["f1rst-word", "s2cond-word"]);
+    nodes.quiet().await;
 }
 
 #[tokio::test]

@@ -106,24 +106,23 @@ async fn client_certificates_are_shown_to_servers_clusters_and_sentinels() {
 async fn sentinels_and_their_master_may_differ_in_tls() {
     let authority = Authority::new().await;
     let redis = Redis::start_tls(&authority, &[]).await;
-    let tls = free_port();
+    let [tls, other_tls] = [free_port(), free_port()];
     let (certificate, key) = authority.certificate_for("sentinel", "IP:127.0.0.1").await;
     let ca = authority.path();
-    let config = |master_has_tls: &str| {
+    let config = |tls: u16, master_has_tls: &str| {
         format!(
             "tls-port {tls}\ntls-cert-file {certificate}\ntls-key-file {key}\n\
              tls-ca-cert-file {ca}\ntls-auth-clients no\ntls-replication {master_has_tls}"
         )
     };
     let flags = ["--redis-ca", &ca];
-    let (only_sentinel, name) = Sentinels::one(redis.port, &config("no")).await;
+    let (_only_sentinel, name) = Sentinels::one(redis.port, &config(tls, "no")).await;
     let url = format!("redis+sentinel://127.0.0.1:{tls}/{name}?sentinel_tls=true");
     assert_ended(&check(&flags, &url).await, 0, "");
     // Without TLS anywhere, certificates have no use.
     let finished = check(&flags, &url.replace("true", "false")).await;
     assert_ended(&finished, 64, "write rediss");
-    drop(only_sentinel);
-    let (plain_sentinel, name) = Sentinels::one(redis.tls_port(), "tls-replication yes").await;
+    let (plain_sentinel, name) = Sentinels::one(redis.tls_port(), &config(other_tls, "yes")).await;
     let url = format!(
         "rediss+sentinel://127.0.0.1:{}/{name}?sentinel_tls=false",
         plain_sentinel.port

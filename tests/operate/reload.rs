@@ -107,6 +107,38 @@ async fn a_new_password_of_redis_is_used_for_the_next_connection() {
 }
 
 #[tokio::test]
+async fn a_password_of_redis_that_is_read_again_is_tried_at_once() {
+    let redis = Redis::start(&[]).await;
+    let user = [
+        "ACL", "SETUSER", "app", "on", ">old", ">new", "~*", "&*", "+@all",
+    ];
+    redis.command(&user).await;
+    let (scratch, port) = (Scratch::new(), redis.port);
+    let url = |word: &str| format!("redis://app:{word}@127.0.0.1:{port}");
+    let file = scratch.file("redis", &url("old"));
+    let node = Node::start(&["--redis-file", &file]).await;
+    node.set_ok("k", "1").await;
+    scratch.file("redis", &url("wr0ng"));
+    hang_up(
+        &node,
+        "the new account or certificate of Redis cannot be used",
+    )
+    .await;
+    assert!(node.logs().join("\n").contains("WRONGPASS"));
+    node.set_ok("k", "2").await;
+    scratch.file("redis", &url("new"));
+    hang_up(
+        &node,
+        "the files of Redis have another account or certificate",
+    )
+    .await;
+    node.set_ok("k", "3").await;
+    let logs = node.logs().join("\n");
+    assert!(!logs.contains("lost the connection"), "{logs}");
+    assert!(!logs.contains("wr0ng"), "{logs}");
+}
+
+#[tokio::test]
 async fn a_certificate_that_a_mistake_elsewhere_kept_out_is_read_by_itself() {
     let (scratch, authority) = (Scratch::new(), Authority::new().await);
     let (certificate, key) = authority.certificate("a.example").await;

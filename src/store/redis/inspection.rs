@@ -29,6 +29,8 @@ pub(super) struct Findings {
     /// library learns of a new master only from a command that fails. A master to which no key
     /// of this node leads at present would stay unknown, and so would the loss of its statuses.
     pub(super) has_other_masters: bool,
+    /// Whether a master of a cluster does not answer, or refuses.
+    pub(super) is_a_master_missing: bool,
     /// Whether Redis takes writes, after it refused them at the last inspection.
     pub(super) takes_writes_again: bool,
 }
@@ -97,6 +99,7 @@ pub(super) async fn inspect(
             infos,
             slots,
             has_other_masters,
+            is_a_master_missing,
         },
         now,
     ) = match (infos, written) {
@@ -117,6 +120,7 @@ pub(super) async fn inspect(
         now,
         canary_is_gone,
         has_other_masters,
+        is_a_master_missing,
         takes_writes_again,
     };
     for info in infos {

@@ -34,6 +34,8 @@ pub(super) struct Infos {
     pub(super) slots: Option<Vec<SlotRange>>,
     /// Whether a cluster has masters that it did not have before.
     pub(super) has_other_masters: bool,
+    /// Whether a master that the cluster names does not answer, or refuses.
+    pub(super) is_a_master_missing: bool,
 }
 
 /// Asks all masters about themselves.
@@ -53,6 +55,7 @@ pub(super) async fn infos(
             infos: vec![info_of_single(conn, limit).await?],
             slots: None,
             has_other_masters: false,
+            is_a_master_missing: false,
         },
         (Conn::Cluster(_), _) => {
             return Err(Trouble::Lost("a cluster is not told by itself".into()));
@@ -94,6 +97,12 @@ async fn infos_of_cluster(
     if !answers.is_empty() && answers.iter().all(Result::is_err) {
         return Err(Trouble::Late);
     }
+    let is_named = |id: &String| {
+        let mut named = slots.iter().flatten();
+        slots.is_none() || named.any(|range| range.id == *id)
+    };
+    let mut both = known.keys().zip(&answers);
+    let is_a_master_missing = both.any(|(id, answer)| !matches!(answer, Ok(Ok(_))) && is_named(id));
     let infos: Vec<_> = answers
         .into_iter()
         .filter_map(|info| info.ok()?.ok())
@@ -105,6 +114,7 @@ async fn infos_of_cluster(
         infos,
         slots,
         has_other_masters,
+        is_a_master_missing,
     })
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Sentinels {
     limit: Duration,
     /// The connection to each sentinel, if there is one.
     conns: Vec<Option<MultiplexedConnection>>,
+    /// Whether one of them could not be asked the last time.
+    pub(super) is_one_missing: bool,
 }
 
 impl Sentinels {
@@ -32,6 +34,7 @@ impl Sentinels {
             of_sentinels,
             limit,
             conns,
+            is_one_missing: false,
         }
     }
 
@@ -42,7 +45,8 @@ impl Sentinels {
         &mut self,
         before: Option<&Host>,
     ) -> Result<(MultiplexedConnection, Host), ConnectError> {
-        let answers = self.ask().await;
+        // A sentinel that cannot be used has time to say why.
+        let answers = self.ask(2 * self.limit).await;
         let named = named(&answers);
         let mut why = ConnectError::NoMaster(self.describe(&answers));
         let mut masters: Vec<_> = named.iter().collect();
@@ -78,7 +82,7 @@ impl Sentinels {
     /// Sentinels that do not answer count as naming `master`: one with an old view must not lead
     /// away from a master that works.
     pub(super) async fn other_master(&mut self, master: &Host) -> Option<Host> {
-        let named = named(&self.ask().await);
+        let named = named(&self.ask(self.limit).await);
         self.voted_out(master, &named).cloned()
     }
 
@@ -90,17 +94,19 @@ impl Sentinels {
         (votes(named, other) * 2 > self.conns.len()).then_some(other)
     }
 
-    /// Returns the answer of each sentinel, in the order of the target's hosts.
-    async fn ask(&mut self) -> Vec<Answer> {
+    /// Returns the answer of each sentinel that comes within `time`, in the order of the target's
+    /// hosts.
+    async fn ask(&mut self, time: Duration) -> Vec<Answer> {
         let Self {
             target,
             of_sentinels,
             limit,
             conns,
+            is_one_missing,
         } = self;
         let (target, of_sentinels, limit) = (&*target, &*of_sentinels, *limit);
         let asked = target.hosts.iter().zip(conns).map(async |(host, conn)| {
-            let answer = timeout(limit, ask_one(target, of_sentinels, host, conn, limit)).await;
+            let answer = timeout(time, ask_one(target, of_sentinels, host, conn, limit)).await;
             let answer =
                 answer.unwrap_or_else(|_| Answer::None(ConnectError::NoAnswer(host.clone())));
             if matches!(answer, Answer::None(_)) {
@@ -108,7 +114,11 @@ impl Sentinels {
             }
             answer
         });
-        join_all(asked).await
+        let answers = join_all(asked).await;
+        *is_one_missing = answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::None(_)));
+        answers
     }
 
     /// Describes the answer of each sentinel.

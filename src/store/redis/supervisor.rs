@@ -5,6 +5,7 @@
 //! the connection's fault.
 
 mod owner;
+mod renewal;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub(super) struct SupervisorOptions {
 pub(super) struct Supervisor {
     state: watch::Receiver<ConnectionState>,
     complaints: Arc<Notify>,
+    renewals: Arc<Notify>,
 }
 
 impl Supervisor {
@@ -76,7 +78,7 @@ impl Supervisor {
         metrics: Arc<RedisMetrics>,
     ) -> Self {
         let (sender, state) = watch::channel(ConnectionState::default());
-        let complaints = Arc::new(Notify::new());
+        let (complaints, renewals) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let canary = Canary::new(options.canary.clone());
         let masters = HashSet::new();
         let (drift, start) = (Drift::default(), Instant::now());
@@ -87,6 +89,7 @@ impl Supervisor {
             metrics,
             state: sender,
             complaints: Arc::clone(&complaints),
+            renewals: Arc::clone(&renewals),
             masters,
             named: None,
             canary,
@@ -95,11 +98,16 @@ impl Supervisor {
             took: Duration::ZERO,
             well_at: None,
             files_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
+            compared: Seldom::each(owner::INSPECTION_INTERVAL),
             refusals_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
             settles: None,
         };
         tokio::spawn(owner.run());
-        Self { state, complaints }
+        Self {
+            state,
+            complaints,
+            renewals,
+        }
     }
 
     /// Returns the way on which to send a command on `key`; `None` while there is no Redis.
@@ -135,6 +143,12 @@ impl Supervisor {
     /// follows.
     pub(super) fn complain(&self) {
         self.complaints.notify_one();
+    }
+
+    /// Reports that the files of Redis may have changed. If they have, a connection with what they hold
+    /// now takes the place of the present one.
+    pub(super) fn renew(&self) {
+        self.renewals.notify_one();
     }
 }
 

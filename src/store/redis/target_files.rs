@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::url::Target;
 use crate::log::Seldom;
@@ -30,8 +30,8 @@ impl TargetFiles {
     }
 
     /// Reads the files again. Takes over the account and the certificates if they still name the same
-    /// Redis. Logs files that cannot be used, and keeps `target`.
-    pub(super) async fn renew(&self, target: &mut Target, logged: &Seldom) {
+    /// Redis, and then returns true. Logs files that cannot be used, and keeps `target`.
+    pub(super) async fn renew(&self, target: &mut Target, logged: &Seldom) -> bool {
         let read = Arc::clone(&self.0);
         // The files may be on a network.
         let read = timeout(READ_TIMEOUT, spawn_blocking(move || read())).await;
@@ -41,15 +41,14 @@ impl TargetFiles {
                     "the files of Redis cannot be read in time; the node goes on with what it read before"
                 );
             }
-            return;
+            return false;
         };
         let why = match read {
-            Ok(Ok(None)) => return,
-            Ok(Ok(Some(named))) if named == *target => return,
+            Ok(Ok(None)) => return false,
+            Ok(Ok(Some(named))) if named == *target => return false,
             Ok(Ok(Some(named))) if named.is_at_the_servers_of(target) => {
-                info!("the files of Redis have another account or certificate");
                 *target = named;
-                return;
+                return true;
             }
             Ok(Ok(Some(_))) => {
                 "--redis-file: it names another Redis: restart the node to use that".to_owned()
@@ -60,6 +59,7 @@ impl TargetFiles {
         if logged.admit().is_some() {
             warn!(%why, "the files of Redis cannot be used; the node goes on with what it read before");
         }
+        false
     }
 }
 

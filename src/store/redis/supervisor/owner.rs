@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
+use super::renewal::RENEWED;
 use super::{ConnectionState, SupervisorOptions};
 use crate::log::Seldom;
 use crate::runtime::clock::Clock;
@@ -23,7 +24,7 @@ use crate::store::redis::script::Scripts;
 use crate::store::redis::url::Host;
 
 /// The time between two inspections while nobody complains.
-const INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two inspections, so that complaints that come together lead to one.
 const LEAST_INSPECTION_INTERVAL: Duration = Duration::from_millis(50);
 /// The first pause between two tries to connect. Each pause is shortened by up to a half, at
@@ -55,6 +56,8 @@ pub(super) struct Owner {
     pub(super) metrics: Arc<RedisMetrics>,
     pub(super) state: watch::Sender<ConnectionState>,
     pub(super) complaints: Arc<Notify>,
+    /// Reports that the files of Redis may have changed.
+    pub(super) renewals: Arc<Notify>,
     /// The masters of the last inspection.
     pub(super) masters: HashSet<String>,
     /// The last master that sentinels named and that this node connected to.
@@ -69,6 +72,8 @@ pub(super) struct Owner {
     pub(super) well_at: Option<Instant>,
     /// The rate limit of log lines about the files that name Redis.
     pub(super) files_logged: Seldom,
+    /// The limit on how often the files are compared because a server is missing.
+    pub(super) compared: Seldom,
     /// The rate limit of log lines about refused commands of inspections.
     pub(super) refusals_logged: Seldom,
     /// When all keys are opened and all kept updates are put once more: see [`CLUSTER_SETTLES`].
@@ -121,11 +126,7 @@ impl Owner {
                                 *last == why && at.elapsed() < FAILURE_LOG_INTERVAL
                             });
                     if !is_logged {
-                        let SupervisorOptions {
-                            target, timeout, ..
-                        } = &self.options;
-                        let error = cluster_trouble::explain(error, target, *timeout).await;
-                        error!(why = %error, redis = %self.options.target, "cannot connect to Redis; retrying");
+                        self.spawn_log(error);
                         logged = Some((why, Instant::now()));
                     }
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
@@ -135,14 +136,28 @@ impl Owner {
         }
     }
 
-    /// Connects, inspects Redis, and makes the connection available to the senders of commands.
+    /// Logs why there is no connection. The search for the reason must not delay the next try.
+    fn spawn_log(&self, error: ConnectError) {
+        let SupervisorOptions {
+            target, timeout, ..
+        } = self.options.clone();
+        tokio::spawn(async move {
+            let error = cluster_trouble::explain(error, &target, timeout).await;
+            error!(why = %error, redis = %target, "cannot connect to Redis; retrying");
+        });
+    }
+
+    /// Reads the files of Redis again, then connects.
     async fn begin(&mut self) -> Result<Connected, ConnectError> {
-        let well_at = self.well_at;
-        if let Some(files) = &self.options.files {
-            files
-                .renew(&mut self.options.target, &self.files_logged)
-                .await;
+        if self.read_files().await {
+            info!("{RENEWED}");
         }
+        self.connect().await
+    }
+
+    /// Connects, inspects Redis, and makes the connection available to the senders of commands.
+    pub(super) async fn connect(&mut self) -> Result<Connected, ConnectError> {
+        let well_at = self.well_at;
         let mut connected = connect(
             &self.options.target,
             self.named.as_ref(),
@@ -199,10 +214,13 @@ impl Owner {
         let complaints = Arc::clone(&self.complaints);
         let state = self.state.clone();
         let mut late_inspections = 0;
+        let renewals = Arc::clone(&self.renewals);
         loop {
+            let mut is_renewal_due = false;
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = complaints.notified() => {}
+                () = renewals.notified() => is_renewal_due = true,
                 () = state.closed() => return End::Gone("the node ends".into()),
             }
             let began = Instant::now();
@@ -214,8 +232,9 @@ impl Owner {
                 ));
             }
             let inspected = self.inspect(&mut connected).await;
-            if inspected.is_ok() {
+            if let Ok(found) = &inspected {
                 late_inspections = 0;
+                is_renewal_due |= self.is_comparison_due(&connected, found);
             }
             let gone = match inspected {
                 Ok(found) if found.has_other_masters => return End::OtherMasters,
@@ -244,6 +263,9 @@ impl Owner {
                 state.servers = Arc::clone(&connected.servers);
                 is_other
             });
+            if is_renewal_due && let Some(renewed) = self.renewed().await {
+                connected = renewed;
+            }
             let has_settled = self.settles.take_if(|at| *at <= began).is_some();
             self.announce(gone, has_settled);
             sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
