@@ -68,7 +68,13 @@ pub(super) async fn own_address(
         return Ok(internal.clone());
     };
     let found = advertise::wait(settings.advertise.as_ref(), internal, &servers);
-    Ok(found.await?)
+    let found = found.await?;
+    if !servers.is_empty() {
+        let named = |&(host, port): &(&str, u16)| (host.to_owned(), port);
+        let servers = servers.iter().map(named).collect();
+        tokio::spawn(advertise::check_later(found.clone(), servers));
+    }
+    Ok(found)
 }
 
 impl Node {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::sleep;
@@ -14,6 +15,8 @@ use crate::net::listener::Address;
 
 /// The pause between two tries to find the way to Redis.
 const WAIT_REST: Duration = Duration::from_millis(500);
+/// The pause between two tries to resolve names that only a check needs.
+const CHECK_REST: Duration = Duration::from_secs(1);
 /// The time after which the node logs again that it waits for a way to Redis.
 const WAIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -45,13 +48,7 @@ pub async fn find(
     internal: &Address,
     servers: &[(&str, u16)],
 ) -> Result<Address, NoAddress> {
-    let (mut redis_at, mut unknown) = (Vec::new(), None);
-    for &(host, port) in servers {
-        match lookup_host((host, port)).await {
-            Ok(found) => redis_at.extend(found),
-            Err(error) => unknown = Some((host, error)),
-        }
-    }
+    let (redis_at, unknown) = resolve(servers).await;
     let found = match given {
         Some(given) => given.clone(),
         None if servers.is_empty() && is_unspecified(internal) => {
@@ -73,25 +70,82 @@ pub async fn find(
     };
     let failed = |error| NoAddress::Failed(format!("cannot resolve {found} (--advertise)"), error);
     let resolved = found.resolve().await.map_err(failed)?;
-    let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    let is_reached_here_only = !resolved.is_empty() && resolved.iter().all(is_local);
-    if is_reached_here_only && redis_at.is_empty() && !servers.is_empty() {
+    if is_reached_here_only(&resolved) && redis_at.is_empty() && !servers.is_empty() {
         warn!(address = %found, "other machines do not reach the address that this node gives to other nodes: that is right only if Redis, whose name does not resolve yet, is on this machine");
     }
-    if is_reached_here_only && !redis_at.iter().all(is_local) {
-        let mistake = format!(
+    match mistake(&found, &resolved, &redis_at) {
+        Some(mistake) => Err(NoAddress::Mistake(mistake)),
+        None => Ok(found),
+    }
+}
+
+/// Returns the addresses of the servers, and one whose name does not resolve, if there is one.
+async fn resolve<'a>(
+    servers: &[(&'a str, u16)],
+) -> (Vec<SocketAddr>, Option<(&'a str, io::Error)>) {
+    let asked = servers.iter().map(async |&(host, port)| {
+        let found = lookup_host((host, port)).await;
+        found.map(Vec::from_iter).map_err(|error| (host, error))
+    });
+    let (mut found, mut unknown) = (Vec::new(), None);
+    for answer in join_all(asked).await {
+        match answer {
+            Ok(addresses) => found.extend(addresses),
+            Err(host) => unknown = Some(host),
+        }
+    }
+    (found, unknown)
+}
+
+fn is_local(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+fn is_reached_here_only(addresses: &[SocketAddr]) -> bool {
+    !addresses.is_empty() && addresses.iter().all(is_local)
+}
+
+/// Returns the mistake of an address that only this machine reaches, while Redis is on another one.
+fn mistake(found: &Address, resolved: &[SocketAddr], redis_at: &[SocketAddr]) -> Option<String> {
+    let is_wrong = is_reached_here_only(resolved) && !redis_at.iter().all(is_local);
+    is_wrong.then(|| {
+        format!(
             "--advertise: other nodes do not reach {}, while Redis is on another machine; give --internal or \
              --advertise an address of the network",
             found.url()
-        );
-        return Err(NoAddress::Mistake(mistake));
-    }
-    Ok(found)
+        )
+    })
 }
 
-/// Waits until [`find`] returns an address or a failure that will not pass by itself. The server that
-/// has the name of Redis may start later than this node: container platforms take the name away
-/// together with the server.
+/// Checks an address once more as soon as its name and one of Redis resolve. Logs an error if only this
+/// machine reaches it, while Redis is on another one.
+///
+/// # Cancel safety
+/// It has no effect but a log line.
+pub async fn check_later(found: Address, servers: Vec<(String, u16)>) {
+    let servers: Vec<_> = servers
+        .iter()
+        .map(|(host, port)| (host.as_str(), *port))
+        .collect();
+    loop {
+        let (redis_at, _) = resolve(&servers).await;
+        if let Ok(resolved) = found.resolve().await
+            && !redis_at.is_empty()
+        {
+            if let Some(mistake) = mistake(&found, &resolved, &redis_at) {
+                error!("{mistake}");
+            }
+            return;
+        }
+        sleep(CHECK_REST).await;
+    }
+}
+
+/// Waits until [`find`] returns an address or a mistake of the settings. A name in `given` need not
+/// resolve: platforms give a node its name when it is ready.
+///
+/// The server that has the name of Redis may start later than this node: container platforms take
+/// the name away together with the server.
 ///
 /// # Cancel safety
 /// It has no effect but log lines.
@@ -109,6 +163,13 @@ pub async fn wait(
                 }
                 sleep(WAIT_REST).await;
             }
+            Err(why @ NoAddress::Failed(..)) => match given {
+                Some(given) => {
+                    warn!(%why, "other nodes do not reach this node until the name resolves");
+                    return Ok(given.clone());
+                }
+                None => return Err(why),
+            },
             found => return found,
         }
     }

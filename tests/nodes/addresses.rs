@@ -147,10 +147,42 @@ async fn a_node_whose_own_address_is_that_of_the_way_to_redis_waits_for_the_name
     wait_logged(&node, "waiting for a way to Redis").await;
     assert!(node.terminate().await.success());
 
-    // With an address of its own the node need not wait.
-    let own = ["--advertise", "http://localhost:9"];
-    let args = [&internal[..], &own].concat();
-    let (launch, _) = with_hosts(&scratch, &args, &redis);
-    let node = launch.start_unready().await;
-    wait_logged(&node, "ready, without Redis so far").await;
+    // With an address of its own the node need not wait, even for the name in it.
+    for url in ["http://localhost:9", "http://own.invalid:9"] {
+        let own = ["--advertise", url];
+        let args = [&internal[..], &own].concat();
+        let (launch, _) = with_hosts(&scratch, &args, &redis);
+        let node = launch.start_unready().await;
+        wait_logged(&node, "ready, without Redis so far").await;
+    }
+    let check = ["--check", "--advertise", "http://own.invalid:9"];
+    let finished = Launch::new(&check)
+        .env("HOLDFAST_REDIS", &redis.url())
+        .run()
+        .await;
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    assert!(
+        finished.stderr.contains("own.invalid:9 (--advertise)"),
+        "{finished:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_loopback_address_is_checked_again_when_the_name_of_redis_resolves() {
+    let (scratch, redis) = (Scratch::new(), Redis::start(&[]).await);
+    let said = "other nodes do not reach http://localhost:9, while Redis is on another machine";
+    for (address, is_wrong) in [("192.0.2.1", true), ("127.0.0.1", false)] {
+        let (launch, hosts) = with_hosts(&scratch, &["--advertise", "http://localhost:9"], &redis);
+        let node = launch.start_unready().await;
+        wait_logged(&node, "that is right only if Redis").await;
+        let named = format!("127.0.0.1 localhost\n{address} {NAME}\n");
+        fs::write(hosts, named).expect("written");
+        if is_wrong {
+            wait_logged(&node, said).await;
+        } else {
+            wait_connected(&node).await;
+            let logs = node.logs();
+            assert!(!logs.iter().any(|line| line.contains(said)), "{logs:?}");
+        }
+    }
 }
