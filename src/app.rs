@@ -227,6 +227,7 @@ pub async fn run(
         signing: signing.clone(),
         redis: settings.redis.as_ref().map(|redis| redis.target.clone()),
         shared: node.store().shared().cloned(),
+        drain: node.drain.clone(),
         renewal,
     };
     tokio::spawn(reload.run(hangups));

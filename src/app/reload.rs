@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info};
 
@@ -14,6 +15,7 @@ use crate::http::auth::Tokens;
 use crate::model::signing::Signing;
 use crate::net::tls::renewal::{LOOK, Renewal, Seen};
 use crate::runtime::renewable::Renewable;
+use crate::runtime::shutdown::Drain;
 use crate::store::Shared;
 use crate::store::redis::Target;
 
@@ -27,26 +29,30 @@ pub(super) struct Reload {
     /// The store that nodes share, if there is one.
     pub(super) shared: Option<Shared>,
     pub(super) renewal: Option<Renewal>,
+    pub(super) drain: Drain,
 }
 
-/// The contents that are good and not in use, because another file has a mistake.
+/// What a SIGHUP has put into use.
 #[derive(PartialEq, Eq)]
-enum LeftOut {
+enum Done {
+    All,
+    /// Nothing, because of mistakes.
     Nothing,
-    /// They are read again by themselves.
-    Certificates,
+    /// Nothing, because of mistakes elsewhere: the certificates are good. They are read again by
+    /// themselves.
+    NothingButCertificates,
 }
 
 impl Reload {
     /// Reads files again as long as the node runs. Without `hangups`, only certificates are.
     pub(super) async fn run(self, mut hangups: Option<Signal>) {
-        let mut seen = Seen::default();
-        if let Some(renewal) = &self.renewal {
+        let (this, mut seen) = (Arc::new(self), Seen::default());
+        if let Some(renewal) = &this.renewal {
             renewal.note(&mut seen);
         }
         loop {
             let look = async {
-                match &self.renewal {
+                match &this.renewal {
                     Some(_) => sleep(LOOK).await,
                     None => pending().await,
                 }
@@ -55,33 +61,59 @@ impl Reload {
                 () = hangup(&mut hangups) => true,
                 () = look => false,
             };
-            if is_asked {
-                if let Some(renewal) = &self.renewal {
-                    renewal.note(&mut seen);
+            // The files may be on a network.
+            let reading = Arc::clone(&this);
+            let read = spawn_blocking(move || {
+                if is_asked {
+                    reading.reload(&mut seen);
+                } else {
+                    reading.look(&mut seen);
                 }
-                service::reloading();
-                if self.read_all() == LeftOut::Certificates {
-                    seen.forget();
-                }
-                service::ready();
-            } else if let Some(renewal) = &self.renewal
-                && renewal.has_changed(&mut seen)
-            {
-                renewal.note(&mut seen);
-                if let Some(read) = renewal.read() {
-                    renewal.replace(read);
-                }
+                seen
+            });
+            // After a panic, the files count as changed.
+            seen = read.await.unwrap_or_default();
+        }
+    }
+
+    /// Reads all files again because of a SIGHUP, and reports it to systemd. A node that ends has
+    /// reported that already.
+    fn reload(&self, seen: &mut Seen) {
+        let is_ending = self.drain.is_announced();
+        if !is_ending {
+            service::reloading();
+        }
+        if let Some(renewal) = &self.renewal {
+            renewal.note(seen);
+        }
+        let done = self.read_all();
+        if done == Done::NothingButCertificates {
+            seen.forget();
+        }
+        if !is_ending && !self.drain.is_announced() {
+            service::reloaded(done == Done::All);
+        }
+    }
+
+    /// Reads the certificates again if their files have changed.
+    fn look(&self, seen: &mut Seen) {
+        if let Some(renewal) = &self.renewal
+            && renewal.has_changed(seen)
+        {
+            renewal.note(seen);
+            if let Some(read) = renewal.read() {
+                renewal.replace(read);
             }
         }
     }
 
     /// Reads all files, and then puts all of them into use, or none.
-    fn read_all(&self) -> LeftOut {
+    fn read_all(&self) -> Done {
         let mut contents = self.files.contents();
         contents.extend(self.renewal.as_ref().map(|_| "certificates"));
         if contents.is_empty() {
             info!("SIGHUP: there is nothing to read again");
-            return LeftOut::Nothing;
+            return Done::All;
         }
         let certificates = self.renewal.as_ref().map(Renewal::read);
         let read = self.files.read(self.redis.as_ref()).and_then(|read| match &read.redis {
@@ -102,8 +134,8 @@ impl Reload {
                 }
                 error!("SIGHUP: nothing was changed, because of the mistakes above");
                 return match certificates.flatten() {
-                    Some(_) => LeftOut::Certificates,
-                    None => LeftOut::Nothing,
+                    Some(_) => Done::NothingButCertificates,
+                    None => Done::Nothing,
                 };
             }
         };
@@ -121,7 +153,7 @@ impl Reload {
             shared.renew();
         }
         info!(contents = contents.join(", "), "SIGHUP: read again");
-        LeftOut::Nothing
+        Done::All
     }
 }
 

@@ -5,12 +5,23 @@ use sd_notify::NotifyState::{self, Ready, Reloading, Status, Stopping, Watchdog}
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-/// Reports that the node serves, at the start and after files were read again.
+/// Reports that the node serves.
 pub(super) fn ready() {
     send(&[Ready, Status("ready")]);
 }
 
-/// Reports that files are read again. [`ready`] follows.
+/// Reports that the node serves after files were read again. If that failed, the status says so: systemd
+/// knows no reload that fails.
+pub(super) fn reloaded(is_done: bool) {
+    let status = if is_done {
+        "ready"
+    } else {
+        "ready; the files were not taken over, because of mistakes: see the log"
+    };
+    send(&[Ready, Status(status)]);
+}
+
+/// Reports that files are read again. [`reloaded`] follows.
 pub(super) fn reloading() {
     let mut states = vec![Reloading, Status("reading files again")];
     // systemd needs it to tell which reload has ended.

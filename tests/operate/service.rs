@@ -3,17 +3,28 @@
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
-use holdfast_testkit::{Launch, PATIENCE, Scratch};
+use holdfast_testkit::{Launch, PATIENCE, Scratch, eventually};
 
 /// Waits for a message with `wanted` as a line of it, and returns the message.
 async fn reported(socket: &UnixDatagram, wanted: &str) -> String {
+    messages_until(socket, wanted)
+        .await
+        .pop()
+        .expect("the last one")
+}
+
+/// Returns the messages up to the one with `wanted` as a line of it.
+async fn messages_until(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
     let next = async {
+        let mut messages = Vec::new();
         loop {
             let mut bytes = vec![0; 4096];
             let length = socket.recv(&mut bytes).await.unwrap();
             let message = String::from_utf8(bytes[..length].to_vec()).unwrap();
-            if message.lines().any(|line| line == wanted) {
-                return message;
+            let is_it = message.lines().any(|line| line == wanted);
+            messages.push(message);
+            if is_it {
+                return messages;
             }
         }
     };
@@ -27,7 +38,15 @@ async fn systemd_is_told_of_the_start_a_reload_the_end_and_that_the_node_is_not_
     let path = scratch.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     let path = path.display().to_string();
-    let args = ["--drain-notice", "1s", "--drain-quiet", "0s"];
+    let tokens = scratch.file("tokens", "a-token");
+    let args = [
+        "--drain-notice",
+        "2s",
+        "--drain-quiet",
+        "0s",
+        "--internal-token-file",
+        &tokens,
+    ];
     let launch = Launch::new(&args).env("NOTIFY_SOCKET", &path);
     let mut node = launch.env("WATCHDOG_USEC", "200000").start().await;
     let ready = reported(&socket, "READY=1").await;
@@ -43,11 +62,31 @@ async fn systemd_is_told_of_the_start_a_reload_the_end_and_that_the_node_is_not_
         "{reloading}"
     );
     reported(&socket, "READY=1").await;
+    std::fs::write(&tokens, "").unwrap();
+    node.signal("HUP").await;
+    let failed = "STATUS=ready; the files were not taken over, because of mistakes: see the log";
+    let ready = reported(&socket, failed).await;
+    assert!(ready.lines().any(|line| line == "READY=1"), "{ready}");
     node.signal("TERM").await;
     let stopping = reported(&socket, "STOPPING=1").await;
     let notice = "STATUS=not ready any more; the drain follows";
     assert!(stopping.lines().any(|line| line == notice), "{stopping}");
-    reported(&socket, "STATUS=draining").await;
+    // A node that ends is not ready again because it reads files.
+    node.signal("HUP").await;
+    let lines = || node.logs().into_iter();
+    let reloads = || {
+        lines()
+            .filter(|line| line.contains("nothing was changed"))
+            .count()
+    };
+    eventually(async || reloads() == 2, "the files are read again").await;
+    let until_the_drain = messages_until(&socket, "STATUS=draining").await;
+    for message in &until_the_drain {
+        assert!(
+            !message.contains("READY") && !message.contains("RELOADING"),
+            "{message}"
+        );
+    }
     assert_eq!(node.wait_exit().await.code(), Some(0));
 }
 
