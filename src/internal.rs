@@ -28,7 +28,7 @@ use crate::http::body_budget::{BodyBudget, Taken};
 use crate::http::body_text;
 use crate::http::head::{self, Request};
 use crate::http::query::{Plus, decode, fields};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{NoToken, Refusal};
 use crate::http::response::{self, Response, code, json};
 use crate::http::router::Router;
 use crate::log::Seldom;
@@ -189,8 +189,8 @@ pub(crate) struct Internal {
     no_room: Seldom,
     /// Limits the log lines about requests that web pages send.
     from_pages: Seldom,
-    /// Limits the log lines about requests without a good token.
-    without_token: Seldom,
+    /// Limits the log lines about requests without a good token, for each [`NoToken`].
+    without_token: [Seldom; NoToken::COUNT],
 }
 
 impl Internal {
@@ -203,7 +203,7 @@ impl Internal {
             unknown_hosts: Seldom::new(),
             no_room: Seldom::new(),
             from_pages: Seldom::each(A_MINUTE),
-            without_token: Seldom::each(A_MINUTE),
+            without_token: [const { Seldom::each(A_MINUTE) }; NoToken::COUNT],
         })
     }
 
@@ -279,7 +279,7 @@ impl Internal {
                     return Ok((Route::AskToken, None));
                 }
                 checked => {
-                    checked.inspect_err(|refusal| log_refused(&self.without_token, refusal))?;
+                    checked.inspect_err(|refusal| self.log_without_token(refusal))?;
                 }
             }
         }
@@ -296,6 +296,13 @@ impl Internal {
                 .map(|raw| self.parse_key(raw))
                 .transpose()?,
         ))
+    }
+
+    /// Logs why a request shows no good token. One reason leaves out no line about another.
+    fn log_without_token(&self, refusal: &Refusal) {
+        if let Refusal::Unauthorized(reason) = refusal {
+            log_refused(&self.without_token[*reason as usize], refusal);
+        }
     }
 
     /// Logs a request by an unknown name, and how a backend may call this listener by that

@@ -96,6 +96,11 @@ pub enum NoToken {
     Unknown,
 }
 
+impl NoToken {
+    /// The number of the reasons. Each has a place below it, as the order above says.
+    pub(crate) const COUNT: usize = 3;
+}
+
 impl fmt::Display for NoToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -546,12 +546,15 @@ async fn who_has_to_be_set_up_in_another_way_is_logged_once_with_the_reason() {
     let forged = format!("a.4102444800000.{}", "A".repeat(43));
     let expired = "a.1000.Z3d2RcQjiFSiUaZ-DyT7veBJuKQ_YefHStBfbvM_Ukg";
     let page = [("origin", "https://a.example")];
-    let wrong = [("authorization", "Bearer wrong")];
+    let wrong = ("authorization", "Bearer wrong");
+    let without_token: [&[(&str, &str)]; 3] = [&[wrong], &[], &[wrong, wrong]];
     for _ in 0..2 {
         assert_eq!(node.internal("GET", "/nodes", &page, b"").await.status, 403);
-        let mut stranger = Conn::open(&node.internal).await;
-        let response = stranger.ask(request("GET", "/nodes", &wrong, b"")).await;
-        assert_eq!(response.status, 401);
+        for headers in without_token {
+            let mut stranger = Conn::open(&node.internal).await;
+            let response = stranger.ask(request("GET", "/nodes", headers, b"")).await;
+            assert_eq!(response.status, 401);
+        }
         for key in ["plain", &forged, expired] {
             let get = node.get(&format!("/status/get?key={key}&wait=0")).await;
             assert_eq!(get.status, 410, "{key}");
@@ -564,6 +567,8 @@ async fn who_has_to_be_set_up_in_another_way_is_logged_once_with_the_reason() {
         "keys must be signed",
         "refused on the internal listener: forbidden: requests from web pages are refused",
         "refused on the internal listener: unauthorized: this token is not in the file",
+        "refused on the internal listener: unauthorized: send authorization: Bearer TOKEN",
+        "refused on the internal listener: unauthorized: authorization is given twice",
         "refused a page's key: it is not signed",
         "no secret of --key-secret-file has signed it",
     ] {
