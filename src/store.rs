@@ -55,7 +55,7 @@ pub enum StoreOptions {
     /// The memory of this process, within these limits.
     Memory(MemoryLimits),
     /// A Redis.
-    Redis(RedisOptions),
+    Redis(Box<RedisOptions>),
 }
 
 impl StoreOptions {
@@ -197,7 +197,7 @@ impl Store {
         Ok(match options {
             StoreOptions::Memory(limits) => Self::Memory(Memory::start(limits, metrics)?),
             StoreOptions::Redis(options) => Self::Shared(Shared::Redis(Arc::new(Redis::start(
-                options, name, metrics,
+                *options, name, metrics,
             )))),
         })
     }

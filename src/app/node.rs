@@ -290,7 +290,7 @@ impl Node {
 /// node's own status has room in an embedded store beside those of pages.
 pub(super) fn store_options(settings: &Settings) -> StoreOptions {
     match &settings.redis {
-        Some(options) => StoreOptions::Redis(options.clone()),
+        Some(options) => StoreOptions::Redis(Box::new(options.clone())),
         None => StoreOptions::Memory(MemoryLimits {
             max_statuses: settings.max_statuses + OWN_STATUSES,
             max_bytes: settings.max_status_bytes + OWN_BYTES,

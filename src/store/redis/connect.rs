@@ -39,7 +39,7 @@ pub(super) enum FoundBy {
     /// The server itself.
     Itself,
     /// Sentinels, and the server that they named.
-    Sentinels(Sentinels, Host),
+    Sentinels(Box<Sentinels>, Host),
     /// The nodes of a cluster.
     Cluster {
         /// The nodes that the settings name.
@@ -69,7 +69,7 @@ pub(super) async fn connect(
             let (conn, master) = sentinels.connect(before).await?;
             Ok(Connected::new(
                 Conn::Single(conn),
-                FoundBy::Sentinels(sentinels, master),
+                FoundBy::Sentinels(Box::new(sentinels), master),
             ))
         }
         Kind::Cluster => {
