@@ -251,7 +251,9 @@ pub async fn run(
     node.health.started();
     match node.store().shared() {
         Some(shared) if !shared.is_there() => {
-            warn!("ready, without Redis so far: sets are answered 503 until it is there");
+            warn!(
+                "ready, but not connected to Redis: sets are answered 503 until the connection is made"
+            );
         }
         _ => info!("ready"),
     }

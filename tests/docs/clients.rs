@@ -139,7 +139,7 @@ async fn each_generated_client_sets_a_status_and_gets_errors_as_types() {
         write(client.file, &example.replace("order-42", "order.42"));
         let (well, printed) = shell(&directory, &run).await;
         assert!(
-            !well && printed.contains("mistake: key: not an id"),
+            !well && printed.contains("mistake: key: must be an id"),
             "{printed}"
         );
     }
