@@ -4,10 +4,11 @@ use std::path::Path;
 
 use super::declarations::{INTERNAL_TOKEN_FILE, KEY_SECRET_FILE, REDIS_FILE};
 use super::reader::SettingReader;
+use super::redis;
 use super::setting::Setting;
-use super::{file, redis};
 use crate::http::auth::Tokens;
 use crate::model::signing::Secrets;
+use crate::runtime::regular_file::{NOT_REGULAR, may_wait};
 use crate::store::redis::Target;
 
 /// The paths of the files that were read at the start.
@@ -86,9 +87,8 @@ fn one<T>(
     read: impl FnOnce(&str) -> Result<T, String>,
 ) -> Option<T> {
     let path = path?;
-    let is_odd = Path::new(path).exists() && !Path::new(path).is_file();
-    let read = if is_odd {
-        Err(format!("'{path}': {}", file::NOT_REGULAR))
+    let read = if may_wait(Path::new(path)) {
+        Err(format!("'{path}': {NOT_REGULAR}"))
     } else {
         read(path)
     };

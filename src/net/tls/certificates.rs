@@ -22,6 +22,8 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use crate::runtime::regular_file::{NOT_REGULAR, may_wait};
+
 /// The largest size of a file. A chain of certificates has some thousand bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The permission of others to read a file.
@@ -98,12 +100,12 @@ impl Certificates {
         let paths = files
             .iter()
             .flat_map(|pair| [(&pair.certificate, false), (&pair.key, true)]);
-        let pipes = paths.filter(|(path, _)| path.exists() && !path.is_file());
+        let pipes = paths.filter(|(path, _)| may_wait(path));
         let mistakes: Vec<_> = pipes
             .map(|(path, is_key)| Mistake {
                 file: path.clone(),
                 is_key,
-                text: "no regular file, so it is not read again".to_owned(),
+                text: NOT_REGULAR.to_owned(),
             })
             .collect();
         if !mistakes.is_empty() {
