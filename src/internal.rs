@@ -48,6 +48,7 @@ use routes::{Route, explain};
 
 /// The time between two log lines about clients that have to be set up in another way.
 const A_MINUTE: Duration = Duration::from_secs(60);
+
 /// The parts that the internal listener is made of.
 #[derive(Debug)]
 pub(crate) struct InternalParts {
