@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-clients test-all lint deny fuzz
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -96,7 +96,19 @@ test-schemas: needs ## check docs/openapi.yaml and deploy/ by schemas and tools 
 	$(SCHEMAS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	SCHEMATHESIS=$(SCHEMAS)/bin/schemathesis cargo test --locked --test integration -- --ignored docs::openapi::schemathesis
 
-test-all: test test-long test-protocol-long test-schemas ## run make test, then all long forms
+# The tools, and what the clients need, are in a place of their own below target/.
+CLIENTS = target/clients
+test-clients: needs ## generate the clients of docs/backend.md, and run them (installs the generators with pip and npm)
+	@[ -x $(CLIENTS)/bin/pip ] || python3 -m venv $(CLIENTS) || \
+	{ echo 'test-clients: Python makes no virtual environment. Install with: sudo apt-get install python3-venv' >&2; exit 1; }
+	@$(CLIENTS)/bin/pip install --quiet --requirement tests/docs/clients/requirements.txt || \
+	{ echo 'test-clients: pip could not install the generator (see above)' >&2; exit 1; }
+	@cp tests/docs/clients/package*.json $(CLIENTS)/
+	@npm ci --prefix $(CLIENTS) --no-audit --no-fund --loglevel=error
+	CLIENTS=$(CLIENTS) JARS="$$(echo "$$PWD"/$(CLIENTS)/lib/python3.*/site-packages/openapi_generator_cli/openapi-generator.jar):/usr/share/java/jakarta-annotation-api.jar" \
+		cargo test --locked --test integration -- --ignored docs::clients
+
+test-all: test test-long test-protocol-long test-schemas test-clients ## run make test, then all long forms
 
 lint: ## check formatting, clippy and rustdoc; a warning fails
 	cargo fmt --all --check

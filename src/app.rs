@@ -4,13 +4,13 @@
 mod ask;
 mod drain;
 mod entrances;
+mod listeners;
 mod node;
 mod reload;
 mod service;
 mod tls;
 
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,23 +22,22 @@ use tracing::{info, warn};
 pub use self::ask::is_ready;
 use self::drain::{DrainTimes, Server};
 use self::entrances::Entrances;
+use self::listeners::{Listeners, check_exposure};
 use self::node::{Node, store_options};
 use self::reload::Reload;
 use self::tls::TlsListeners;
 use crate::cluster::advertise::{self, NoAddress};
 use crate::config::Settings;
-use crate::config::check::EXPOSED;
 use crate::demo::{self, Addresses, Demo};
 use crate::http::auth::Token;
-use crate::internal::Internal;
+use crate::internal::{Internal, InternalParts};
 use crate::log::Recent;
 use crate::model::key;
 use crate::model::signing::Signing;
 use crate::net::connection::Handling;
-use crate::net::exposure;
 use crate::net::listener::{Address, Listener};
 use crate::net::parked::Never;
-use crate::net::passed::{self, Place};
+use crate::net::passed::Place;
 use crate::net::server::{self, Endpoint};
 use crate::public::Public;
 use crate::runtime::renewable::Renewable;
@@ -47,11 +46,9 @@ use crate::runtime::shutdown::{self, Signals};
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
 const INTERNAL: &str = "internal";
-/// The usual reason why an address is in use.
-const IN_USE: &str = "another process listens there. A holdfast that ends keeps its addresses for up \
-     to --drain-notice and --drain-grace together";
 /// The longest time that the start waits for the store.
 const STORE_START: Duration = Duration::from_secs(1);
+
 /// The reason why a node did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -111,24 +108,6 @@ pub async fn check(settings: &Settings) -> Result<(), StartError> {
     checked.map_err(|(what, why)| StartError::Failed(what, io::Error::other(why)))
 }
 
-/// Refuses an internal listener that others may reach and that asks for no token.
-fn check_exposure(settings: &Settings, addresses: &[SocketAddr]) -> Result<(), StartError> {
-    let is_guarded = settings.internal_without_token || settings.internal_tokens.first().is_some();
-    if is_guarded
-        || !addresses
-            .iter()
-            .any(|address| exposure::is_public(address.ip()))
-    {
-        return Ok(());
-    }
-    let given = settings.internal.to_string();
-    Err(StartError::Mistake(format!(
-        "--internal '{}': {}",
-        given.escape_debug(),
-        EXPOSED
-    )))
-}
-
 /// Runs a node until a signal has ended it.
 ///
 /// # Errors
@@ -146,24 +125,11 @@ pub async fn run(
     // A node at a terminal ends on SIGHUP, and reads nothing again.
     let hangups = (!has_terminal).then(|| signal(SignalKind::hangup()));
     let hangups = hangups.transpose().map_err(no_handler)?;
-    let (public, public_address) = bind(PUBLIC, &settings.public).await?;
-    let tls = match &settings.tls {
-        Some(tls) => Some(TlsListeners::bind(tls).await?),
-        None => None,
-    };
-    let place = Place::Address(settings.internal.clone());
-    let (internal, internal_address) = bind(INTERNAL, &place).await?;
-    for number in passed::unused() {
-        warn!(
-            "no flag uses the socket fd:{number} that the process was started with: its clients get no answer"
-        );
-    }
-    // Checked after the bind, because a name may have several addresses, and the listener is bound
-    // to only one of them. No client is accepted before this check.
-    check_exposure(
-        &settings,
-        &internal_address.resolve().await.unwrap_or_default(),
-    )?;
+    let Listeners {
+        public: (public, public_address),
+        tls,
+        internal: (internal, internal_address),
+    } = Listeners::bind(&settings).await?;
     key::log_keys_by(settings.internal_tokens.first().as_ref().map(Token::as_str));
     let (trigger, drained) = shutdown::drain();
     let address = tokio::select! {
@@ -181,12 +147,7 @@ pub async fn run(
     };
     let tls_address = tls.as_ref().and_then(TlsListeners::address).cloned();
     log_start(&settings, &node, demo.as_ref(), tls_address.as_ref());
-    // Clients that connect meanwhile wait in the backlog. Otherwise some of them would be answered
-    // that Redis is unreachable, only because this node has not connected to it yet. If Redis stays
-    // unreachable, the node starts without it.
-    if let Some(shared) = node.store().shared() {
-        let _ = timeout(STORE_START, shared.there()).await;
-    }
+    wait_for_store(&node).await;
 
     let writer = node.writer(&settings);
     let signing = signing(&settings).map(Renewable::new);
@@ -235,28 +196,11 @@ pub async fn run(
 
     let clients = Arc::clone(entrances.clients());
     let parts = node.internal_parts(&settings, writer, signing, clients, lines_dropped);
-    let answers = Internal::new(parts);
-    let options = node.options(
-        &settings,
-        INTERNAL,
-        settings.max_internal_connections,
-        Duration::ZERO,
-    );
-    let answer = move |request| Handling::<_, Never>::Answer(answers.answer(request));
-    let endpoint = Endpoint {
-        listener: internal,
-        entrance: Arc::default(),
-    };
-    let internal = Server::spawn(|stop| server::run(vec![endpoint], options, answer, stop));
+    let internal = serve_internal(&node, &settings, internal, parts);
 
     let listed = node.spawn_tasks();
     node.health.started();
-    match node.store().shared() {
-        Some(shared) if !shared.is_there() => {
-            warn!("ready, without Redis so far: sets are answered 503 until it is there");
-        }
-        _ => info!("ready"),
-    }
+    log_ready(&node);
     service::ready();
     service::spawn_watchdog();
     let servers = [public, internal];
@@ -274,6 +218,50 @@ pub async fn run(
     .await)
 }
 
+/// Waits until the node is connected to a store that nodes share, but not for long. Clients that
+/// connect meanwhile wait in the backlog. Otherwise some of them would be answered that Redis is
+/// unreachable, only because this node has not connected to it yet. If Redis stays unreachable,
+/// the node starts without it.
+async fn wait_for_store(node: &Node) {
+    if let Some(shared) = node.store().shared() {
+        let _ = timeout(STORE_START, shared.there()).await;
+    }
+}
+
+/// Starts the internal server.
+fn serve_internal(
+    node: &Node,
+    settings: &Settings,
+    listener: Listener,
+    parts: InternalParts,
+) -> Server {
+    let answers = Internal::new(parts);
+    let options = node.options(
+        settings,
+        INTERNAL,
+        settings.max_internal_connections,
+        Duration::ZERO,
+    );
+    let answer = move |request| Handling::<_, Never>::Answer(answers.answer(request));
+    let endpoint = Endpoint {
+        listener,
+        entrance: Arc::default(),
+    };
+    Server::spawn(|stop| server::run(vec![endpoint], options, answer, stop))
+}
+
+/// Logs that the node is ready.
+fn log_ready(node: &Node) {
+    match node.store().shared() {
+        Some(shared) if !shared.is_there() => {
+            warn!(
+                "ready, but not connected to Redis: sets are answered 503 until the connection is made"
+            );
+        }
+        _ => info!("ready"),
+    }
+}
+
 /// Returns the signing of keys, if any keys have to be signed. With secrets these are all keys,
 /// otherwise only the demo's. Everybody can see the demo's QR code, and the id in it must not be
 /// enough to wait for the status.
@@ -282,21 +270,6 @@ fn signing(settings: &Settings) -> Option<Signing> {
         Some(secrets) => Some(Signing::of_all(secrets.clone())),
         None => settings.demo.then(|| Signing::only_of(demo::is_id)),
     }
-}
-
-async fn bind(name: &'static str, place: &Place) -> Result<(Listener, Address), StartError> {
-    let failed = |error: io::Error| {
-        let error = if error.kind() == io::ErrorKind::AddrInUse {
-            io::Error::new(error.kind(), format!("{error}; {IN_USE}"))
-        } else {
-            error
-        };
-        StartError::Failed(format!("cannot listen on {place} (--{name})"), error)
-    };
-    let listener = place.listen().await.map_err(failed)?;
-    let bound = listener.address().map_err(failed)?;
-    info!(listener = name, address = %bound, "listening");
-    Ok((listener, bound))
 }
 
 fn log_start(

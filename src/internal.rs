@@ -1,144 +1,53 @@
 //! The internal listener: its routes, and the requests of backends, peers and operators. No get
 //! here, no callback.
 
-use std::borrow::Cow;
+mod channel;
+mod looks;
+mod routes;
+
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either};
-use futures_util::stream::{self, StreamExt};
 use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Method, StatusCode};
-use tokio::task::yield_now;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::backend::issue::Issue;
-use crate::backend::receipt::{self, KeyWaiters, Receipt, Report};
+use crate::backend::receipt::{Receipt, Report};
 use crate::backend::set::{self, Sets};
 use crate::backend::writer::{Writer, finish};
 use crate::cluster::delivery::Delivery;
-use crate::cluster::message::{self, Message, Missed};
 use crate::dashboard::{Dashboard, Page, shows_pages};
 use crate::health::{self, Health};
 use crate::http::auth::{self, Hosts, Tokens};
 use crate::http::body_budget::{BodyBudget, Taken};
 use crate::http::body_text;
 use crate::http::head::{self, Request};
-use crate::http::query::{Plus, decode, fields};
+use crate::http::query::{Plus, decode};
 use crate::http::refusal::{NoToken, Refusal};
-use crate::http::response::{self, Response, code, json};
+use crate::http::response::{self, Response};
 use crate::http::router::Router;
 use crate::log::Seldom;
 use crate::metrics::{Metrics, Now, SetEnd};
 use crate::model::cause::Cause;
 use crate::model::key::Key;
-use crate::model::lease::Lease;
 use crate::model::mistake::{Fault, Mistake, named};
 use crate::model::signing::Signing;
-use crate::model::status::Update;
 use crate::net::clients::Clients;
-use crate::runtime::clock::{millis, system_ms};
+use crate::runtime::clock::system_ms;
 use crate::runtime::renewable::Renewable;
-use crate::store::{Known, Snapshot};
 
-/// The least length up to which messages of other nodes are accepted, however short the bodies
-/// of sets must be.
-const MIN_CHANNEL_BYTES: usize = 1024 * 1024;
-const CHANNEL_MARGIN_BYTES: usize = 4096;
-/// The number of nodes that are asked side by side for their waiters of a key.
-const ASKED_AT_ONCE: usize = 64;
-/// The number of updates that are delivered before other connections of this core have their
-/// turn, because each may write several answers.
-const AT_ONE_GO: usize = 16;
+pub(crate) use channel::max_channel_bytes;
+pub(crate) use routes::has_route;
+#[cfg(test)]
+pub(crate) use routes::is_public;
+use routes::{Route, explain};
+
 /// The time between two log lines about clients that have to be set up in another way.
 const A_MINUTE: Duration = Duration::from_secs(60);
-/// The beginnings of the public listener's paths, apart from those of templates.
-const PUBLIC_PATHS: [&str; 6] = [
-    "/status/get",
-    "/status/events",
-    "/status/ws",
-    "/holdfast",
-    "/healthz",
-    "/demo",
-];
-
-#[derive(Clone, Copy, Debug)]
-enum Route {
-    Set,
-    Channel,
-    Issue,
-    Key,
-    Forget,
-    Live,
-    Ready,
-    Path,
-    Metrics,
-    Nodes,
-    Page,
-    /// The page, for a browser that sends no good token: the page asks for one. It is in no
-    /// table.
-    AskToken,
-}
-
-impl Route {
-    /// Returns the path as logs name it: the table's path, never that of the request, which may
-    /// contain a key.
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Set => "/status/set",
-            Self::Channel => "/channel/set",
-            Self::Issue => "/keys",
-            Self::Key | Self::Forget => "/keys/{key}",
-            Self::Live => "/health/live",
-            Self::Ready => "/health/ready",
-            Self::Path => "/health/path",
-            Self::Metrics => "/metrics",
-            Self::Nodes => "/nodes",
-            Self::Page | Self::AskToken => "/",
-        }
-    }
-
-    /// Returns whether the route needs no token: load balancers and alarms have none.
-    const fn is_health(self) -> bool {
-        matches!(self, Self::Live | Self::Ready | Self::Path)
-    }
-
-    /// Returns whether the answer reveals state and so needs the check of the host against DNS
-    /// rebinding. Health does not, because monitors ask by any name: see
-    /// [`Internal::may_read_addresses`]. A set does not, because browsers add an `origin` to
-    /// it.
-    const fn reveals_state(self) -> bool {
-        matches!(self, Self::Key | Self::Nodes | Self::Page)
-    }
-
-    fn table(signs_keys: bool) -> Router<Self> {
-        let row = |route: Self, method| (route.path(), vec![(method, route)]);
-        // Many checks of health ask by HEAD.
-        let checked = |route: Self| {
-            let methods = vec![(Method::GET, route), (Method::HEAD, route)];
-            (route.path(), methods)
-        };
-        let mut table = vec![
-            row(Self::Set, Method::POST),
-            row(Self::Channel, Method::POST),
-            (
-                Self::Key.path(),
-                vec![(Method::GET, Self::Key), (Method::DELETE, Self::Forget)],
-            ),
-            checked(Self::Live),
-            checked(Self::Ready),
-            checked(Self::Path),
-            checked(Self::Metrics),
-            row(Self::Nodes, Method::GET),
-            row(Self::Page, Method::GET),
-        ];
-        table.extend(signs_keys.then(|| row(Self::Issue, Method::POST)));
-        Router::new(table)
-    }
-}
 
 /// The parts that the internal listener is made of.
 #[derive(Debug)]
@@ -445,169 +354,6 @@ impl Internal {
         finish(async move { writer.forget(&key).await.into_response() }).await
     }
 
-    async fn channel(&self, request: Request) -> Result<Response, Refusal> {
-        let came = Instant::now();
-        // Enough for the batches of other nodes, and for values as long as a set's body may
-        // bring them, with what surrounds them in a message.
-        let max = max_channel_bytes(self.parts.max_body_bytes);
-        let (body, _taken) = self.body(request, max, &self.parts.channel_bodies).await?;
-        let Message {
-            to,
-            updates,
-            missed,
-            missed_by,
-            kept,
-            had_by,
-        } = message::parse(&body)?;
-        if to != self.parts.node {
-            return Err(Refusal::Misdirected);
-        }
-        let (writer, delivery) = (&self.parts.writer, &self.parts.delivery);
-        if let Some(missed) = missed {
-            writer.missed(missed);
-        }
-        match missed_by {
-            Some(missed_by) if missed_by.node == delivery.name => writer.missed(missed_by.missed),
-            Some(missed_by) => delivery.peers.add_missed(missed_by),
-            None => {}
-        }
-        let recovery = writer.recovery.as_ref();
-        let kept = recovery.map_or(0, |recovery| recovery.keep(kept, &had_by));
-        let waiters = &delivery.waiters;
-        let given_up = recovery.map(|_| self.given_up());
-        let (mut delivered, mut late) = (Vec::with_capacity(updates.len()), Vec::new());
-        for (index, (key, update, age)) in updates.iter().enumerate() {
-            if index % AT_ONE_GO == AT_ONE_GO - 1 {
-                yield_now().await;
-            }
-            if given_up.is_some_and(|given_up| update.version().get() < given_up) {
-                late.push(key.clone());
-                delivered.push(0);
-                continue;
-            }
-            let since = age.and_then(|age| came.checked_sub(age));
-            delivered.push(waiters.deliver_since(key, update, since));
-        }
-        if !late.is_empty() {
-            writer.missed(Missed::Keys(late));
-        }
-        let store = self.parts.health.renews();
-        Ok(json(
-            StatusCode::OK,
-            &message::Answer {
-                code: code::SUCCESS,
-                delivered,
-                store,
-                kept,
-            },
-        ))
-    }
-
-    /// Returns the version below which an update is so old that its sender has given it up. It has
-    /// been in a socket while this node stood still, for example. The key may have a newer status
-    /// by now, or may be deleted, and an answered set or deletion must not be followed by an older
-    /// status. So such an update is not delivered, and its key is opened in the store.
-    fn given_up(&self) -> u64 {
-        let Delivery { store, peers, .. } = &*self.parts.delivery;
-        store.clock_ms().saturating_sub(millis(peers.timeout()))
-    }
-
-    /// Answers with what is known of a key, and with its waiters. Nodes ask each other with
-    /// `?node=<id>`: the answer then has only this node's waiters. If this is not that node,
-    /// the request is refused.
-    async fn key(&self, key: &Key, query: Option<&str>) -> Result<Response, Refusal> {
-        let snapshot = match self.is_asked_alone(query)? {
-            true => Snapshot::default(),
-            false => match self.parts.delivery.store.read(key).await {
-                Ok(snapshot) => snapshot,
-                Err(error) => {
-                    let receipt = self.parts.writer.failed(error);
-                    debug!(key = %key.hashed(), cause = receipt.cause(), "not read");
-                    return Ok(receipt.into_response());
-                }
-            },
-        };
-        let held = self.held(key, &snapshot.leases).await;
-        let is_status = matches!(
-            snapshot.known,
-            Some(Known {
-                update: Update::Status(_),
-                ..
-            })
-        );
-        if !is_status && held.waiters.is_empty() && held.unreachable.is_empty() {
-            return Err(Refusal::NotFound);
-        }
-        Ok(json(
-            StatusCode::OK,
-            &receipt::KeyReport::new(key, snapshot.known.as_ref(), held),
-        ))
-    }
-
-    /// Answers with the report of this node and, unless it is asked alone, with those of its
-    /// peers. With `?samples=N` each report has at most `N` samples. `?node=` without an id
-    /// asks whichever node receives it alone.
-    async fn nodes(&self, query: Option<&str>) -> Result<Response, Refusal> {
-        let samples = parameter(query, "samples")
-            .flatten()
-            .and_then(|samples| samples.parse().ok());
-        let samples = samples.unwrap_or(usize::MAX);
-        let dashboard = &self.parts.dashboard;
-        let is_any = parameter(query, "node")
-            .flatten()
-            .is_some_and(|node| node.is_empty());
-        Ok(if is_any || self.is_asked_alone(query)? {
-            dashboard.own(samples)
-        } else {
-            dashboard.all(samples).await
-        })
-    }
-
-    /// Returns whether `?node=<id>` asks for what this node alone knows.
-    fn is_asked_alone(&self, query: Option<&str>) -> Result<bool, Refusal> {
-        match parameter(query, "node") {
-            None => Ok(false),
-            Some(node) if node.as_deref() == Some(&self.parts.node) => Ok(true),
-            Some(_) => Err(Refusal::Misdirected),
-        }
-    }
-
-    /// Counts the waiters of a key: those of this node, and those that the other nodes with
-    /// leases report.
-    async fn held(&self, key: &Key, leases: &[Lease]) -> KeyWaiters {
-        let Delivery {
-            name,
-            waiters,
-            peers,
-            nodes,
-            ..
-        } = &*self.parts.delivery;
-        let others = leases.iter().filter(|lease| lease.name != *name);
-        let asked: Vec<_> = others
-            .map(async |lease| (lease, peers.count(lease, key).await))
-            .collect();
-        let mut counts = stream::iter(asked).buffered(ASKED_AT_ONCE);
-        let mut held = KeyWaiters::default();
-        while let Some((lease, count)) = counts.next().await {
-            match count {
-                Ok(0) => {}
-                Ok(count) => drop(held.waiters.insert(lease.name.clone(), count)),
-                Err(error) => {
-                    let (_, url) = lease.node_and_url();
-                    debug!(%error, peer = url, "a node did not report its waiters");
-                    if nodes.is_listed(&lease.name) {
-                        held.unreachable.push(url.to_owned());
-                    }
-                }
-            }
-        }
-        let here = waiters.count(key) as u64;
-        if here > 0 {
-            held.waiters.insert(name.clone(), here);
-        }
-        held
-    }
-
     /// Percent-decodes and parses the key in a path.
     fn parse_key(&self, raw: &str) -> Result<Key, Mistake> {
         let text = decode(raw.as_bytes(), Plus::Literal).ok_or(Fault::BadEncoding);
@@ -629,43 +375,6 @@ impl Internal {
     }
 }
 
-/// Returns whether a path is a route of this listener, but not whether keys are signed. `/` is
-/// not counted: it is the beginning of each site.
-pub(crate) fn has_route(path: &str) -> bool {
-    let routes = [
-        Route::Set,
-        Route::Channel,
-        Route::Issue,
-        Route::Live,
-        Route::Ready,
-        Route::Path,
-        Route::Metrics,
-        Route::Nodes,
-    ];
-    let is_key = path
-        .strip_prefix("/keys/")
-        .is_some_and(|key| !key.is_empty() && !key.contains('/'));
-    is_key || routes.iter().any(|route| route.path() == path)
-}
-
-/// Returns whether a path is one of the public listener.
-pub(crate) fn is_public(path: &str) -> bool {
-    let is_below = |rest: &str| rest.is_empty() || rest.starts_with(['/', '.', '-']);
-    PUBLIC_PATHS
-        .iter()
-        .any(|public| path.strip_prefix(public).is_some_and(is_below))
-}
-
-/// Returns the refusal of a request for `path`, with the reason why it is not found if that is
-/// known.
-fn explain(refusal: Refusal, path: &str) -> Refusal {
-    match refusal {
-        Refusal::NotFound if path == Route::Issue.path() => Refusal::NoSecrets,
-        Refusal::NotFound if is_public(path) => Refusal::OtherListener("public"),
-        other => other,
-    }
-}
-
 /// Logs why a client is refused that was set up in a wrong way, at most once a minute.
 fn log_refused(seldom: &Seldom, refusal: &Refusal) {
     if let Some(left_out) = seldom.admit() {
@@ -676,17 +385,4 @@ fn log_refused(seldom: &Seldom, refusal: &Refusal) {
 /// Returns the type and the content coding that a request gives its body.
 fn described(headers: &HeaderMap) -> [Option<HeaderValue>; 2] {
     [CONTENT_TYPE, CONTENT_ENCODING].map(|name| headers.get(name).cloned())
-}
-
-/// Returns the longest message that another node may send, if the bodies of sets have this
-/// limit.
-pub(crate) fn max_channel_bytes(max_body_bytes: usize) -> usize {
-    max_body_bytes.max(MIN_CHANNEL_BYTES) + CHANNEL_MARGIN_BYTES
-}
-
-/// Returns the value of the first parameter with this name, if there is one. The inner `None`
-/// is a value whose encoding is bad.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Option<Cow<'a, str>>> {
-    fields(query.unwrap_or_default().as_bytes(), Plus::Literal)
-        .find_map(|(given, value)| (given.as_deref() == Some(name)).then_some(value))
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod architecture;
 pub(crate) mod backend;
+pub(crate) mod clients;
 pub(crate) mod code;
 pub(crate) mod containers;
 pub(crate) mod getting_started;

@@ -9,5 +9,6 @@ pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod monitoring;
 mod reload;
+mod restarts;
 mod service;
 pub(crate) mod settings;

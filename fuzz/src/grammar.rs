@@ -19,9 +19,9 @@ pub(crate) fn key_mistake(text: &str) -> Option<&'static str> {
     match text.len() {
         0 => Some("empty"),
         129.. => Some("longer than 128 bytes"),
-        _ if !PRINTABLE.is_match(text) => Some("not printable ASCII without spaces (! to ~)"),
+        _ if !PRINTABLE.is_match(text) => Some("must be printable ASCII without spaces (! to ~)"),
         _ if ["", "."].contains(&&text[1..]) && text.starts_with('.') => {
-            Some("a dot segment (. or ..)")
+            Some("must not be . or ..")
         }
         _ => None,
     }

@@ -120,11 +120,11 @@ fn check_target(params: &Params<'_>, fields: &[Field]) {
     let key = key.and_then(|text| key_mistake(text).map_or(Ok(text), Err));
     let last = given(fields, "last").and_then(|text| match text {
         None => Ok(0),
-        Some(text) => whole_number(text, MAX_LAST).ok_or("not a version"),
+        Some(text) => whole_number(text, MAX_LAST).ok_or("must be a version (a whole number)"),
     });
     let wait = given(fields, "wait").and_then(|text| match text {
         None => Ok(None),
-        Some(text) => wait_ms(text).map(Some).ok_or("not a number of seconds"),
+        Some(text) => wait_ms(text).map(Some).ok_or("must be a number of seconds"),
     });
     match params.target(HOLD) {
         Ok(Target {

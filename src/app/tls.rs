@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 
+use super::StartError;
 use super::entrances::Entrances;
-use super::{StartError, bind};
+use super::listeners::bind;
 use crate::config::TlsSettings;
 use crate::demo::Addresses;
 use crate::http::auth;

@@ -302,10 +302,10 @@ mod tests {
         let long = format!(r#"{{"key":"a","value":"{}"}}"#, "x".repeat(99));
         for (body, message) in [
             (r#"{"value":1}"#, "key: missing"),
-            (r#"{"key":1,"value":1}"#, "key: not a string"),
+            (r#"{"key":1,"value":1}"#, "key: must be a string"),
             (
                 r#"{"key":"\ud800","value":1}"#,
-                "key: not printable ASCII without spaces (! to ~)",
+                "key: must be printable ASCII without spaces (! to ~)",
             ),
             (r#"{"key":"","value":1}"#, "key: empty"),
             (r#"{"key":"a","value":1,"key":"b"}"#, "key: given twice"),
@@ -321,48 +321,48 @@ mod tests {
             (long.as_str(), "value: longer than 100 bytes"),
             (
                 r#"{"key":"a","value":1,"ttl":0}"#,
-                "ttl: not a whole number of seconds from 1 to 604800",
+                "ttl: must be a whole number of seconds from 1 to 604800",
             ),
             (
                 r#"{"key":"a","value":1,"ttl":604801}"#,
-                "ttl: not a whole number of seconds from 1 to 604800",
+                "ttl: must be a whole number of seconds from 1 to 604800",
             ),
             (
                 r#"{"key":"a","value":1,"ttl":1.5}"#,
-                "ttl: not a whole number of seconds from 1 to 604800",
+                "ttl: must be a whole number of seconds from 1 to 604800",
             ),
             (
                 r#"{"key":"a","value":1,"ttl":"5"}"#,
-                "ttl: not a whole number of seconds from 1 to 604800",
+                "ttl: must be a whole number of seconds from 1 to 604800",
             ),
             (
                 r#"{"key":"a","value":1,"ttl":null}"#,
-                "ttl: not a whole number of seconds from 1 to 604800",
+                "ttl: must be a whole number of seconds from 1 to 604800",
             ),
             (
                 r#"{"key":"a","value":1,"final":1}"#,
-                "final: not true or false",
+                "final: must be true or false",
             ),
             (
                 r#"{"key":"a","value":1,"after":-1}"#,
-                "after: not a version",
+                "after: must be a version (a whole number)",
             ),
             (
                 r#"{"key":"a","value":1,"before":1.5}"#,
-                "before: not a time in ms since 1970",
+                "before: must be a time in ms since 1970",
             ),
             (
                 r#"{"key":"a","value":1,"before":"8"}"#,
-                "before: not a time in ms since 1970",
+                "before: must be a time in ms since 1970",
             ),
-            (r#"{"key":"a","value":1,"id":7}"#, "id: not a string"),
+            (r#"{"key":"a","value":1,"id":7}"#, "id: must be a string"),
             (
                 r#"{"key":"a","value":1,"id":""}"#,
-                "id: not an id of 1 to 64 letters, digits, - or _",
+                "id: must be an id of 1 to 64 letters, digits, - or _",
             ),
             (
                 r#"{"key":"a","value":1,"id":"a b"}"#,
-                "id: not an id of 1 to 64 letters, digits, - or _",
+                "id: must be an id of 1 to 64 letters, digits, - or _",
             ),
             (
                 r#"{"key":"a","value":1"#,
@@ -375,18 +375,18 @@ mod tests {
             ("key=a", "value: missing"),
             ("key=a&value=1&value=2", "value: given twice"),
             ("key=%zz&value=1", "key: bad percent-encoding"),
-            ("key=a&value=1&final=yes", "final: not true or false"),
+            ("key=a&value=1&final=yes", "final: must be true or false"),
             (
                 "key=a&value=1&ttl=+5",
-                "ttl: not a whole number of seconds from 1 to 604800",
+                "ttl: must be a whole number of seconds from 1 to 604800",
             ),
             (
                 "key=a&value=1&before=",
-                "before: not a time in ms since 1970",
+                "before: must be a time in ms since 1970",
             ),
             (
                 "key=a&value=1&id=",
-                "id: not an id of 1 to 64 letters, digits, - or _",
+                "id: must be an id of 1 to 64 letters, digits, - or _",
             ),
             ("key=a&value=1&x=1", "x: unknown member"),
             ("", "key: missing"),
@@ -413,7 +413,7 @@ mod tests {
             ),
             (
                 format!("[{set},1]"),
-                "body: not an object or an array of objects",
+                "body: must be an object or an array of objects",
             ),
             (format!("[{set}"), "body: not JSON (line 1, column 22)"),
         ] {

@@ -13,11 +13,11 @@ use tracing::{error, warn};
 use crate::log::Seldom;
 use crate::net::listener::Address;
 
-/// The pause between two tries to find the way to Redis.
+/// The pause between two tries to find the route to Redis.
 const WAIT_REST: Duration = Duration::from_millis(500);
 /// The pause between two tries to resolve names that only a check needs.
 const CHECK_REST: Duration = Duration::from_secs(1);
-/// The time after which the node logs again that it waits for a way to Redis.
+/// The time after which the node logs again that it waits for a route to Redis.
 const WAIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The reason why no address was found.
@@ -159,7 +159,7 @@ pub async fn wait(
         match find(given, internal, servers).await {
             Err(why @ NoAddress::NoWay(..)) => {
                 if waits.admit().is_some() {
-                    error!(%why, "waiting for a way to Redis, to know this node's own address; with --advertise the node starts at once");
+                    error!(%why, "waiting for a route to Redis, which shows the address of this node; to start at once, give --advertise");
                 }
                 sleep(WAIT_REST).await;
             }
@@ -189,7 +189,7 @@ async fn of_listener(internal: &Address, redis_at: &[SocketAddr]) -> Result<Addr
     match text.parse::<SocketAddr>() {
         Ok(bound) if bound.ip().is_unspecified() => {
             let route =
-                |error| NoAddress::NoWay("there is no way to Redis (--redis)".into(), error);
+                |error| NoAddress::NoWay("there is no route to Redis (--redis)".into(), error);
             let ip = route_to(bound.ip(), redis_at).await.map_err(route)?;
             Ok(Address::Tcp(SocketAddr::new(ip, bound.port()).to_string()))
         }

@@ -9,9 +9,6 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// The range of a setting that names a file, in Markdown.
 pub(super) const RANGE: &str = "a readable file of up to 64 KiB";
 
-/// The mistake of a file that is not read again, because reading it might never end.
-pub(super) const NOT_REGULAR: &str = "no regular file, so it is not read again";
-
 /// Reads a whole file as UTF-8 text. A pipe is read to its end.
 ///
 /// # Errors

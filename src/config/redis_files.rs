@@ -9,6 +9,7 @@ use super::file;
 use super::reader::SettingReader;
 use crate::net::tls::client::{ClientPair, read_authorities};
 use crate::net::tls::pair::{CertificateFiles, Mistake};
+use crate::runtime::regular_file::{NOT_REGULAR, may_wait};
 use crate::store::redis::{RedisCertificates, Target};
 
 /// The paths of the files, of those that the settings name.
@@ -61,10 +62,8 @@ impl RedisFiles {
     /// Returns the mistakes of files that are no regular files. A pipe would be waited for without
     /// end, and has nothing new.
     fn odd(&self) -> Vec<String> {
-        let odd = self
-            .paths()
-            .filter(|(_, path)| path.exists() && !path.is_file());
-        odd.map(|(flag, path)| told(flag, path, file::NOT_REGULAR))
+        let odd = self.paths().filter(|(_, path)| may_wait(path));
+        odd.map(|(flag, path)| told(flag, path, NOT_REGULAR))
             .collect()
     }
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::declarations::{INTERNAL_TOKEN_FILE, KEY_SECRET_FILE};
-use super::file;
 use super::reader::SettingReader;
 use super::redis_files::RedisFiles;
 use super::setting::Setting;
 use crate::http::auth::Tokens;
 use crate::model::signing::Secrets;
+use crate::runtime::regular_file::{NOT_REGULAR, may_wait};
 use crate::store::redis::Target;
 
 /// The paths of the files that were read at the start.
@@ -77,9 +77,8 @@ impl RereadFiles {
 /// Reads one file. A pipe is a mistake, because it would keep the node waiting.
 fn content<T>(setting: &Setting<T>, path: Option<&str>, mistakes: &mut Vec<String>) -> Option<T> {
     let path = path?;
-    let is_odd = Path::new(path).exists() && !Path::new(path).is_file();
-    let read = if is_odd {
-        Err(file::NOT_REGULAR.to_owned())
+    let read = if may_wait(Path::new(path)) {
+        Err(NOT_REGULAR.to_owned())
     } else {
         setting.kind.parse(path)
     };

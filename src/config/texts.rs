@@ -19,8 +19,7 @@ pub(super) fn parse_origin(text: &str) -> Result<OriginPattern, String> {
     };
     // The rest of a pattern has to be an origin too, behind the same scheme.
     let domain = rest.strip_prefix('.').unwrap_or_default();
-    let has_gap = domain.starts_with('.') || domain.contains("..");
-    if !scheme.ends_with("://") || domain.is_empty() || domain.contains('*') || has_gap {
+    if !scheme.ends_with("://") || domain.is_empty() || domain.contains('*') {
         return Err(format!(
             "not a pattern: * stands for one or more whole labels, once, at the beginning of the host; {ORIGIN_FORMS}"
         ));
@@ -59,6 +58,11 @@ fn parse_exact_origin(text: &str) -> Result<HeaderValue, String> {
         || as_sent.starts_with("http://") && as_sent.ends_with(":80");
     if default_port {
         return Err("browsers leave the default port out".into());
+    }
+    // No host has an empty label, but a last one.
+    let host = as_sent.split_once("://").map_or("", |(_, host)| host);
+    if host.starts_with('.') || host.contains("..") {
+        return Err(format!("a label of the host is empty; {ORIGIN_FORMS}"));
     }
     if as_sent != text || text.contains('@') {
         return Err(format!("not as browsers send it, which is {as_sent}"));

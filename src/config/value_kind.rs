@@ -43,7 +43,9 @@ impl ValueKind<usize> for Number {
     }
 
     fn parse(&self, text: &str) -> Result<usize, String> {
-        let number = text.parse().map_err(|_| "not a whole number".to_owned())?;
+        let number = text
+            .parse()
+            .map_err(|_| "must be a whole number".to_owned())?;
         if self.range.contains(&number) {
             Ok(number)
         } else {

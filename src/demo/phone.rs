@@ -132,9 +132,12 @@ mod tests {
         for (query, message) in [
             ("after=0", "do: missing"),
             ("do=scan&do=scan&after=0", "do: given twice"),
-            ("do=delete&after=0", "do: not scan, confirm or refuse"),
+            ("do=delete&after=0", "do: must be scan, confirm or refuse"),
             ("do=scan", "after: missing"),
-            ("do=scan&after=-1", "after: not a version"),
+            (
+                "do=scan&after=-1",
+                "after: must be a version (a whole number)",
+            ),
             ("do=confirm&after=7&name=", "name: empty"),
             ("do=confirm&after=7&name=%ff", "name: bad percent-encoding"),
             ("do=scan&after=0&id=k", "id: given twice"),

@@ -70,7 +70,7 @@ mod tests {
             ("link=%zz", "link: bad percent-encoding"),
             (
                 "link=javascript:1",
-                "link: not a link that begins with http:// or https://",
+                "link: must be a link that begins with http:// or https://",
             ),
             (&link(193), "link: longer than 192 bytes"),
         ] {

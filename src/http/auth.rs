@@ -19,7 +19,7 @@ pub struct Tokens(Vec<String>);
 pub enum TokensError {
     #[error("there is no token in it")]
     Empty,
-    #[error("token {0} has a character that is not printable ASCII")]
+    #[error("token {0} must be printable ASCII")]
     NotPrintable(usize),
 }
 

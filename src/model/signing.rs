@@ -30,7 +30,7 @@ pub struct Secrets(Vec<hmac::Key>);
 pub enum SecretsError {
     #[error("there is no secret in it")]
     Empty,
-    #[error("secret {0} has a character that is not printable ASCII")]
+    #[error("secret {0} must be printable ASCII")]
     NotPrintable(usize),
     #[error("secret {number} has {bytes} bytes: it needs {MIN_SECRET_BYTES} or more")]
     TooShort { number: usize, bytes: usize },
@@ -370,7 +370,7 @@ mod tests {
             ),
             (
                 &*format!("{long}\n{long} {long}"),
-                "secret 2 has a character that is not printable ASCII",
+                "secret 2 must be printable ASCII",
             ),
         ] {
             let parsed = Secrets::parse(text).map(|_| ());

@@ -39,13 +39,13 @@ pub enum AddressError {
     Passed,
     #[error("a host is missing: write host:port; 0.0.0.0 or [::] for all")]
     NoHost,
-    #[error("'{0}' is not a port")]
+    #[error("'{0}' is not a port: write a number from 0 to 65535")]
     BadPort(String),
     #[error(
         "'{0}' is not the number of a socket: write fd:3 for the first one that systemd passes"
     )]
     BadSocket(String),
-    #[error("not a URL that begins with http://")]
+    #[error("must be a URL that begins with http://")]
     NotHttp,
     #[error("write http://host:port, and nothing more")]
     MoreThanAHost,

@@ -136,11 +136,6 @@ fn check_well_formed(response: &Response) {
     assert_eq!(framed, !matches!(response.status, 100 | 204), "{head}");
 }
 
-async fn public_connections(node: &Node) -> f64 {
-    node.metric(r#"holdfast_connections{listener="public"}"#)
-        .await
-}
-
 #[tokio::test]
 async fn a_request_has_exactly_one_host_that_is_one() {
     let node = Node::start(&[]).await;

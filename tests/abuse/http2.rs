@@ -13,6 +13,7 @@ pub(crate) mod streams;
 pub(crate) mod windows;
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -84,43 +85,22 @@ impl Http2Node {
         self.node.set_ok(key, &value).await
     }
 
-    /// Returns how many connections or streams the node ended for this reason.
-    async fn dropped(&self, reason: &str) -> f64 {
-        let name = format!("holdfast_dropped_total{{reason=\"{reason}\"}}");
-        self.node.metric(&name).await
-    }
-
-    /// Waits until the node has ended `count` for this reason.
-    async fn wait_dropped(&self, reason: &str, count: f64) {
-        let mut last = 0.0;
-        let reached = async || {
-            last = self.dropped(reason).await;
-            last == count
-        };
-        eventually(reached, &format!("{count} counted as {reason}")).await;
-    }
-
     async fn gets(&self, outcome: &str) -> f64 {
         let name = format!("holdfast_gets_total{{outcome=\"{outcome}\"}}");
         self.node.metric(&name).await
     }
 
-    async fn connections(&self) -> f64 {
-        let name = r#"holdfast_connections{listener="public"}"#;
-        self.node.metric(name).await
-    }
-
-    async fn wait_connections(&self, count: usize) {
-        let reached = async || self.connections().await == count as f64;
-        eventually(reached, &format!("{count} public connections")).await;
-    }
-
     /// Checks that nothing is left: no waiter, no connection, and no panic in the log.
     async fn quiet(&self) {
-        self.wait_connections(0).await;
-        self.node.quiet().await;
-        let panics = |line: &String| line.contains("panicked");
-        assert!(!self.node.logs().iter().any(panics), "a panic");
+        self.node.left_nothing().await;
+    }
+}
+
+impl Deref for Http2Node {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
     }
 }
 

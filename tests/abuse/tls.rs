@@ -11,6 +11,7 @@ mod raw;
 pub(crate) mod records;
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use rustls::{ALL_VERSIONS, ClientConfig};
@@ -67,34 +68,17 @@ impl TlsNode {
         self.node.set_ok(key, &value).await;
     }
 
-    /// Returns how many connections the node ended for this reason.
-    async fn dropped(&self, reason: &str) -> f64 {
-        let name = format!("holdfast_dropped_total{{reason=\"{reason}\"}}");
-        self.node.metric(&name).await
-    }
-
-    /// Waits until the node has ended `count` connections for this reason.
-    async fn wait_dropped(&self, reason: &str, count: f64) {
-        let reached = async || self.dropped(reason).await == count;
-        eventually(reached, &format!("{count} counted as {reason}")).await;
-    }
-
-    async fn connections(&self) -> f64 {
-        let name = r#"holdfast_connections{listener="public"}"#;
-        self.node.metric(name).await
-    }
-
-    async fn wait_connections(&self, count: usize) {
-        let reached = async || self.connections().await == count as f64;
-        eventually(reached, &format!("{count} public connections")).await;
-    }
-
     /// Checks that nothing is left: no waiter, no connection, and no panic in the log.
     async fn quiet(&self) {
-        self.wait_connections(0).await;
-        self.node.quiet().await;
-        let panics = |line: &String| line.contains("panicked");
-        assert!(!self.node.logs().iter().any(panics), "a panic");
+        self.node.left_nothing().await;
+    }
+}
+
+impl Deref for TlsNode {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
     }
 }
 

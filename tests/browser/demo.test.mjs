@@ -290,7 +290,7 @@ test("a_phone_with_an_expired_code_is_told_by_the_server", limit, async (t) => {
   await is(other, "noCode");
   await other.goto(`${holdfast.public}/demo/phone?id=order-1`);
   await is(other, "mistake");
-  assert.equal(await text(other, "#state"), "That did not work: id: not an id of the demo");
+  assert.equal(await text(other, "#state"), "That did not work: id: must be an id of the demo");
 });
 
 test("the_screen_outlives_a_restart_of_a_program_with_a_secret", limit, async (t) => {

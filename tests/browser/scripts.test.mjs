@@ -178,7 +178,7 @@ test("preflighted_fetch_reads_the_json", limit, async (t) => {
 test("fetch_can_read_why_it_was_refused", limit, async (t) => {
   const page = await open(t, chromium, other.origin);
   const answer = await fetched(page, holdfast.get({ key: "a b" }));
-  assert.deepEqual(answer, { status: 400, type: "cors", body: { code: -5, message: "key: not printable ASCII without spaces (! to ~)", value: null, version: 0, final: false } });
+  assert.deepEqual(answer, { status: 400, type: "cors", body: { code: -5, message: "key: must be printable ASCII without spaces (! to ~)", value: null, version: 0, final: false } });
 });
 
 test("fetch_reads_only_from_an_origin_that_is_listed", limit, async (t) => {

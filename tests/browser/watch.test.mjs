@@ -43,7 +43,7 @@ test("poll_says_what_it_knows_and_how_long_it_waits_by_a_name_of_64_random_bits"
   // The server refuses a key that is not printable ASCII, and the watch ends.
   await state(page, "stopped");
   const { errors } = await watched(page);
-  assert.deepEqual(errors, ["key: not printable ASCII without spaces (! to ~)"]);
+  assert.deepEqual(errors, ["key: must be printable ASCII without spaces (! to ~)"]);
 
   await watch(page, between.url, "defaults");
   await until("its poll", () => between.polls.length === 2);
@@ -111,7 +111,7 @@ test("deleted_key_is_gone_and_ends_the_watch", limit, async (t) => {
   assert.deepEqual([gone, errors, states], [[-4], [], [["waiting"], ["stopped"]]]);
 });
 
-for (const [mistake, options] of [["last: not a version", { last: -1 }], ["wait: not a number of seconds", { wait: "long" }], ["wait: not a number of seconds", { wait: Infinity }]]) {
+for (const [mistake, options] of [["last: must be a version (a whole number)", { last: -1 }], ["wait: must be a number of seconds", { wait: "long" }], ["wait: must be a number of seconds", { wait: Infinity }]]) {
   test(`mistake_of_the_page_ends_the_watch_with_its_message_${Object.keys(options)}_${Object.values(options)}`, limit, async (t) => {
     const page = await started(t);
     await watch(page, holdfast.public, "mistake", options);

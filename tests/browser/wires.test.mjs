@@ -92,7 +92,7 @@ for (const transport of ALL) {
     assert.deepEqual(page.complaints, []);
   });
 
-  for (const [key, options, message] of [["not printable", {}, "key: not printable ASCII without spaces (! to ~)"], ["k", { last: -1 }, "last: not a version"], ["", {}, "key: empty"]]) {
+  for (const [key, options, message] of [["not printable", {}, "key: must be printable ASCII without spaces (! to ~)"], ["k", { last: -1 }, "last: must be a version (a whole number)"], ["", {}, "key: empty"]]) {
     test(`${transport}_is_told_of_a_mistake_and_stops_${message}`, limit, async (t) => {
       const page = await started(t);
       // Another watch of the same page goes on.

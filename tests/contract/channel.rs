@@ -238,19 +238,19 @@ const MISTAKES: &[(&str, &str)] = &[
     (r#"{"key":"","version":1,"value":1}"#, "[1] key: empty"),
     (
         r#"{"key":"a b","version":1,"value":1}"#,
-        "[1] key: not printable ASCII without spaces (! to ~)",
+        "[1] key: must be printable ASCII without spaces (! to ~)",
     ),
     (
         r#"{"key":"..","version":1,"gone":true}"#,
-        "[1] key: a dot segment (. or ..)",
+        "[1] key: must not be . or ..",
     ),
     (
         r#"{"key":"b","version":0,"value":1}"#,
-        "[1] version: not a version",
+        "[1] version: must be a version (a whole number)",
     ),
     (
         r#"{"key":"b","version":9007199254740992,"value":1}"#,
-        "[1] version: not a version",
+        "[1] version: must be a version (a whole number)",
     ),
     (r#"{"key":"b","version":1}"#, "[1] value: missing"),
     (

@@ -213,7 +213,7 @@ async fn a_link_is_drawn_unless_it_is_none() {
         ("", "link: missing"),
         (
             "?link=ftp://a",
-            "link: not a link that begins with http:// or https://",
+            "link: must be a link that begins with http:// or https://",
         ),
         ("?link=%F", "link: bad percent-encoding"),
         (&long, "link: longer than 192 bytes"),
@@ -318,9 +318,12 @@ async fn each_mistake_is_named_and_nothing_is_set() {
         ("do=scan&after=0", "id: missing"),
         ("id=K&id=K&do=scan&after=0", "id: given twice"),
         ("id=K&after=0", "do: missing"),
-        ("id=K&do=set&after=0", "do: not scan, confirm or refuse"),
+        ("id=K&do=set&after=0", "do: must be scan, confirm or refuse"),
         ("id=K&do=scan", "after: missing"),
-        ("id=K&do=scan&after=x", "after: not a version"),
+        (
+            "id=K&do=scan&after=x",
+            "after: must be a version (a whole number)",
+        ),
         ("id=K&do=confirm&after=0&name=", "name: empty"),
         (
             "id=K&do=confirm&after=0&name=%C3%",
@@ -367,7 +370,7 @@ async fn no_other_key_can_be_touched() {
             let response = press(&node, &format!("id={key}&do={action}&after=0")).await;
             assert_eq!(
                 (response.status, response.json()["message"].as_str()),
-                (400, Some("id: not an id of the demo")),
+                (400, Some("id: must be an id of the demo")),
                 "{key}"
             );
         }

@@ -156,12 +156,16 @@ async fn mistakes_are_refused_and_nothing_is_held() {
         ("", &[][..], "key: missing"),
         ("key=", &[], "key: empty"),
         ("key=k&key=k", &[], "key: given twice"),
-        ("key=k&last=x", &[], "last: not a version"),
+        (
+            "key=k&last=x",
+            &[],
+            "last: must be a version (a whole number)",
+        ),
         ("last=x", &[], "key: missing"),
         (
             "key=k",
             &[("last-event-id", "9007199254740993")],
-            "last-event-id: not a version",
+            "last-event-id: must be a version (a whole number)",
         ),
     ] {
         let target = format!("/status/events?{query}");

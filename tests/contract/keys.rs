@@ -185,11 +185,11 @@ async fn a_key_in_a_path_that_is_none_is_a_mistake() {
             ][..],
         ),
         (
-            "key: not printable ASCII without spaces (! to ~)",
+            "key: must be printable ASCII without spaces (! to ~)",
             &["%00", "%20", "a%0Ab", "%7f", "%C3%A9", "%F0%9F%94%91"],
         ),
         (
-            "key: a dot segment (. or ..)",
+            "key: must not be . or ..",
             &[".", "..", "%2e", "%2E%2e", ".%2e"],
         ),
         ("key: longer than 128 bytes", &[&long[0], &long[1]]),

@@ -138,13 +138,13 @@ async fn a_key_is_printable_ascii() {
         assert_mistake(
             &node,
             &format!("key=%{byte:02X}"),
-            "key: not printable ASCII without spaces (! to ~)",
+            "key: must be printable ASCII without spaces (! to ~)",
         )
         .await;
         assert_mistake(
             &node,
             &format!("key=a%{byte:02x}b"),
-            "key: not printable ASCII without spaces (! to ~)",
+            "key: must be printable ASCII without spaces (! to ~)",
         )
         .await;
     }
@@ -152,7 +152,7 @@ async fn a_key_is_printable_ascii() {
         assert_mistake(
             &node,
             &format!("key={}", encode(text)),
-            "key: not printable ASCII without spaces (! to ~)",
+            "key: must be printable ASCII without spaces (! to ~)",
         )
         .await;
     }
@@ -162,7 +162,7 @@ async fn a_key_is_printable_ascii() {
 async fn a_key_is_no_dot_segment() {
     let node = Node::start(&[]).await;
     for key in [".", "..", "%2e", "%2E%2e", ".%2e"] {
-        assert_mistake(&node, &format!("key={key}"), "key: a dot segment (. or ..)").await;
+        assert_mistake(&node, &format!("key={key}"), "key: must not be . or ..").await;
     }
     for key in ["...", ".a", "a.", "a..b", "..a"] {
         assert_asks_for(&node, &format!("key={key}"), key).await;
@@ -203,8 +203,13 @@ async fn a_plus_is_a_plus() {
     let node = Node::start(&[]).await;
     assert_asks_for(&node, "key=a+b", "a+b").await;
     assert_asks_for(&node, "key=a%2Bb", "a+b").await;
-    assert_mistake(&node, "key=k&last=+1", "last: not a version").await;
-    assert_mistake(&node, "key=k&wait=+1", "wait: not a number of seconds").await;
+    assert_mistake(
+        &node,
+        "key=k&last=+1",
+        "last: must be a version (a whole number)",
+    )
+    .await;
+    assert_mistake(&node, "key=k&wait=+1", "wait: must be a number of seconds").await;
 }
 
 #[tokio::test]
@@ -255,11 +260,16 @@ async fn bad_percent_encoding_is_named() {
     assert_mistake(
         &node,
         "key=%00",
-        "key: not printable ASCII without spaces (! to ~)",
+        "key: must be printable ASCII without spaces (! to ~)",
     )
     .await;
-    assert_mistake(&node, "key=k&last=%00", "last: not a version").await;
-    assert_mistake(&node, "key=k&wait=%00", "wait: not a number of seconds").await;
+    assert_mistake(
+        &node,
+        "key=k&last=%00",
+        "last: must be a version (a whole number)",
+    )
+    .await;
+    assert_mistake(&node, "key=k&wait=%00", "wait: must be a number of seconds").await;
     assert_no_script(&node, "key=k&callback=%00").await;
     assert_no_script(&node, "key=k&assign=%00").await;
 }
@@ -376,13 +386,23 @@ async fn last_is_a_version() {
         "100000000000000000000000000000000000000000",
     ];
     for last in bad {
-        assert_mistake(&node, &format!("key=k&last={last}"), "last: not a version").await;
+        assert_mistake(
+            &node,
+            &format!("key=k&last={last}"),
+            "last: must be a version (a whole number)",
+        )
+        .await;
     }
-    assert_mistake(&node, "key=k&last", "last: not a version").await;
+    assert_mistake(
+        &node,
+        "key=k&last",
+        "last: must be a version (a whole number)",
+    )
+    .await;
     assert_mistake(
         &node,
         &format!("key=k&last={}", "1".repeat(2000)),
-        "last: not a version",
+        "last: must be a version (a whole number)",
     )
     .await;
 }
@@ -453,11 +473,11 @@ async fn wait_is_a_number_of_seconds() {
         assert_mistake(
             &node,
             &format!("key=k&wait={wait}"),
-            "wait: not a number of seconds",
+            "wait: must be a number of seconds",
         )
         .await;
     }
-    assert_mistake(&node, "key=k&wait", "wait: not a number of seconds").await;
+    assert_mistake(&node, "key=k&wait", "wait: must be a number of seconds").await;
     node.quiet().await;
 }
 
@@ -519,7 +539,12 @@ async fn the_first_mistake_is_key_then_last_then_wait_wherever_they_stand() {
     )
     .await;
     assert_mistake(&node, "last=x&last=x&key=%zz", "key: bad percent-encoding").await;
-    assert_mistake(&node, "wait=x&key=k&last=x", "last: not a version").await;
+    assert_mistake(
+        &node,
+        "wait=x&key=k&last=x",
+        "last: must be a version (a whole number)",
+    )
+    .await;
     assert_mistake(
         &node,
         "wait=1&wait=1&key=k&last=%zz",
@@ -571,7 +596,7 @@ async fn a_mistake_repeats_last_as_version_where_last_is_right() {
     assert_mistake_at(
         &node,
         "wait=x&key=k&last=7",
-        "wait: not a number of seconds",
+        "wait: must be a number of seconds",
         7,
     )
     .await;
@@ -583,7 +608,7 @@ async fn a_mistake_repeats_last_as_version_where_last_is_right() {
 async fn a_mistake_in_an_assignment_is_a_script_too() {
     let node = Node::start(&[]).await;
     let response = ask(&node, "assign=qr&key=k&last=x").await;
-    let script = r#"/**/window.qr={"code":-5,"message":"last: not a version","value":null,"version":0,"final":false};"#;
+    let script = r#"/**/window.qr={"code":-5,"message":"last: must be a version (a whole number)","value":null,"version":0,"final":false};"#;
     assert_eq!((response.status, response.text()), (200, script));
 }
 

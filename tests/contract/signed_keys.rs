@@ -11,7 +11,7 @@ use holdfast_testkit::{
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "a-secret-that-is-another-one-0123456789";
-const NOT_AN_ID: &str = "key: not an id of 1 to 64 letters, digits, - or _";
+const NOT_AN_ID: &str = "key: must be an id of 1 to 64 letters, digits, - or _";
 
 /// Starts a node with these secrets.
 async fn start(scratch: &Scratch, secrets: &[&str]) -> Node {
@@ -146,8 +146,8 @@ async fn a_body_may_be_json_a_form_or_nothing() {
 async fn each_mistake_of_a_body_is_named() {
     let scratch = Scratch::new();
     let node = start(&scratch, &[SECRET]).await;
-    let not_an_id = "id: not an id of 1 to 64 letters, digits, - or _";
-    let not_a_ttl = "ttl: not a whole number of seconds from 1 to 604800";
+    let not_an_id = "id: must be an id of 1 to 64 letters, digits, - or _";
+    let not_a_ttl = "ttl: must be a whole number of seconds from 1 to 604800";
     let long = format!(r#"{{"id":"{}"}}"#, "a".repeat(65));
     for (body, mistake) in [
         (r#"{"id":""}"#, not_an_id),
@@ -155,8 +155,8 @@ async fn each_mistake_of_a_body_is_named() {
         (r#"{"id":"\u00e9"}"#, not_an_id),
         (r#"{"id":"\ud800"}"#, not_an_id),
         (long.as_str(), not_an_id),
-        (r#"{"id":7}"#, "id: not a string"),
-        (r#"{"id":null}"#, "id: not a string"),
+        (r#"{"id":7}"#, "id: must be a string"),
+        (r#"{"id":null}"#, "id: must be a string"),
         (r#"{"ttl":0}"#, not_a_ttl),
         (r#"{"ttl":604801}"#, not_a_ttl),
         (r#"{"ttl":"300"}"#, not_a_ttl),
@@ -599,7 +599,7 @@ async fn a_bad_secret_file_is_a_mistake_without_a_secret_in_it() {
         ),
         (
             "0123456789abcdef0123456789abcdef\ns3cret with spaces, and long enough",
-            "secret 2 has a character that is not",
+            "secret 2 must be printable ASCII",
         ),
     ] {
         let path = scratch.file("bad", secrets);

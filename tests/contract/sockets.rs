@@ -207,12 +207,12 @@ async fn a_request_that_is_no_websocket_is_refused_and_nothing_is_held() {
         (
             with("sec-websocket-key", "AAAA"),
             400,
-            "sec-websocket-key: not 16 bytes in base64",
+            "sec-websocket-key: must be 16 bytes in base64",
         ),
         (
             with("sec-websocket-key", "not base64 at all!!!!!!!"),
             400,
-            "sec-websocket-key: not 16 bytes in base64",
+            "sec-websocket-key: must be 16 bytes in base64",
         ),
         (with("origin", "https://other.example.com"), 403, unlisted),
         (with("origin", "null"), 403, unlisted),
@@ -307,16 +307,16 @@ async fn a_mistake_in_a_message_is_named_and_the_socket_goes_on() {
     mistake(
         &mut socket,
         Value::Null,
-        "key: not printable ASCII without spaces (! to ~)",
+        "key: must be printable ASCII without spaces (! to ~)",
     )
     .await;
     for (text, key, message) in [
         (r#"{"last":5}"#, Value::Null, "watch: missing"),
-        (r#"{"watch":7}"#, Value::Null, "watch: not a string"),
+        (r#"{"watch":7}"#, Value::Null, "watch: must be a string"),
         (
             r#"{"watch":"k","last":"x"}"#,
             json!("k"),
-            "last: not a version",
+            "last: must be a version (a whole number)",
         ),
         (
             r#"{"watch":"k","wait":1}"#,
@@ -353,7 +353,7 @@ async fn a_mistake_in_a_message_is_named_and_the_socket_goes_on() {
     // A query names the same mistakes, and `last` is checked there too.
     for (query, message) in [
         ("key=", "key: empty"),
-        ("key=k&last=-1", "last: not a version"),
+        ("key=k&last=-1", "last: must be a version (a whole number)"),
         ("key=k&key=k", "key: given twice"),
     ] {
         let mut socket = Socket::open(&node, query).await;
@@ -370,8 +370,12 @@ async fn a_page_that_breaks_the_protocol_is_closed_with_the_reason() {
     let fragments = [masked(0x01, &[b' '; 3000]), masked(0x80, &[b' '; 3000])].concat();
     let split = [masked(0x01, b"{"), masked(0x81, b"{}")].concat();
     for (bytes, code, reason) in [
-        (masked(0x81, b"watch k"), 1007, "message: not a JSON object"),
-        (masked(0x81, b"[]"), 1007, "message: not a JSON object"),
+        (
+            masked(0x81, b"watch k"),
+            1007,
+            "message: must be a JSON object",
+        ),
+        (masked(0x81, b"[]"), 1007, "message: must be a JSON object"),
         (masked(0x81, b"\xff\xfe"), 1007, "message: not UTF-8"),
         (masked(0x82, b"{}"), 1003, "message: not text"),
         (masked(0x81, long.as_bytes()), 1009, "message: too long"),

@@ -643,19 +643,19 @@ async fn hundreds_of_thousands_of_levels_are_a_mistake_and_no_overflow() {
         check_refused(
             &node.set(format!(r#"{{"key":{deep},"value":1}}"#)).await,
             400,
-            "key: not a string",
+            "key: must be a string",
         );
         check_refused(
             &node.set(with("\"final\"")).await,
             400,
-            "final: not true or false",
+            "final: must be true or false",
         );
         check_refused(&node.set(with("\"x\"")).await, 400, "x: unknown member");
     }
     check_refused(
         &node.set(&arrays).await,
         400,
-        "body: not an object or an array of objects",
+        "body: must be an object or an array of objects",
     );
     for unclosed in [
         "[".repeat(levels),

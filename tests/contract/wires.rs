@@ -504,7 +504,7 @@ async fn a_bad_template_is_a_mistake_that_names_the_file_and_the_place() {
         ),
         (
             with("/value/cases/0/answer", json!([])),
-            "value.cases[0].answer: not an object\n",
+            "value.cases[0].answer: must be an object\n",
         ),
         ("{".into(), "EOF while parsing an object at line 1 column 1"),
     ]
@@ -555,9 +555,9 @@ async fn each_mistake_of_a_bad_template_is_a_line_that_names_the_file() {
     assert_eq!(finished.status.code(), Some(64), "{finished:?}");
     let lines: Vec<_> = finished.stderr.lines().collect();
     for mistake in [
-        "path: not a string",
-        "hold: not a whole number of seconds from 1 to 600",
-        "value.by: not a string",
+        "path: must be a string",
+        "hold: must be a whole number of seconds from 1 to 600",
+        "value.by: must be a string",
     ] {
         let line = format!("holdfast: --wire '{file}': {mistake}");
         assert!(lines.contains(&&*line), "{line}: {finished:?}");

@@ -163,7 +163,18 @@ fn default_time(setting: &str) -> Duration {
 
 #[tokio::test]
 async fn the_time_to_stop_is_longer_than_a_drain() {
-    let drain = default_time("--drain-notice") + default_time("--drain-grace");
+    // With a second for handing on updates.
+    let drain =
+        default_time("--drain-notice") + default_time("--drain-grace") + Duration::from_secs(1);
+    let document = read_to_string("docs/deployment.md").expect("docs/deployment.md");
+    let said = format!(": {} s with the defaults", drain.as_secs());
+    assert!(document.contains(&said), "{said}");
+    let unit = read_to_string("deploy/holdfast.service").expect("the unit");
+    let stop = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("TimeoutStopSec="));
+    let systemd = humantime::parse_duration(stop.expect("a time")).expect("a time");
+    assert!(systemd > drain, "{systemd:?} and {drain:?}");
     let template = &object("Deployment", "holdfast").await["spec"]["template"];
     let grace = &template["spec"]["terminationGracePeriodSeconds"];
     let kubernetes = Duration::from_secs(grace.as_u64().expect("seconds"));

@@ -121,7 +121,7 @@ async fn a_name_of_redis_that_does_not_resolve_yet_is_waited_for() {
     let (launch, hosts) = with_hosts(&scratch, &[], &redis);
     let node = launch.start_unready().await;
     wait_logged(&node, "cannot connect to Redis; retrying").await;
-    wait_logged(&node, "ready, without Redis so far").await;
+    wait_logged(&node, "ready, but not connected to Redis").await;
     assert_eq!(node.set(r#"{"key":"k","value":1}"#).await.status, 503);
     name_redis(&hosts);
     wait_connected(&node).await;
@@ -135,7 +135,7 @@ async fn a_node_whose_own_address_is_that_of_the_way_to_redis_waits_for_the_name
     let internal = ["--internal", "0.0.0.0:0", "--internal-without-token"];
     let (launch, hosts) = with_hosts(&scratch, &internal, &redis);
     let node = launch.start_unready().await;
-    wait_logged(&node, "waiting for a way to Redis").await;
+    wait_logged(&node, "waiting for a route to Redis").await;
     name_redis(&hosts);
     wait_logged(&node, r#""message":"ready""#).await;
     wait_connected(&node).await;
@@ -144,7 +144,7 @@ async fn a_node_whose_own_address_is_that_of_the_way_to_redis_waits_for_the_name
 
     let (launch, _) = with_hosts(&scratch, &internal, &redis);
     let mut node = launch.start_unready().await;
-    wait_logged(&node, "waiting for a way to Redis").await;
+    wait_logged(&node, "waiting for a route to Redis").await;
     assert!(node.terminate().await.success());
 
     // With an address of its own the node need not wait, even for the name in it.
@@ -153,7 +153,7 @@ async fn a_node_whose_own_address_is_that_of_the_way_to_redis_waits_for_the_name
         let args = [&internal[..], &own].concat();
         let (launch, _) = with_hosts(&scratch, &args, &redis);
         let node = launch.start_unready().await;
-        wait_logged(&node, "ready, without Redis so far").await;
+        wait_logged(&node, "ready, but not connected to Redis").await;
     }
     let check = ["--check", "--advertise", "http://own.invalid:9"];
     let finished = Launch::new(&check)

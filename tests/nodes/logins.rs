@@ -372,7 +372,7 @@ async fn a_wrong_login_is_said_in_the_log_without_the_password() {
     check_secret(&nodes, &["wr0ng"]);
     let said = [
         "Redis refuses our password: WRONGPASS",
-        "ready, without Redis so far",
+        "ready, but not connected to Redis",
     ];
     for said in said {
         let is_logged = async || nodes[0].logs().iter().any(|line| line.contains(said));

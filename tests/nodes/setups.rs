@@ -111,7 +111,7 @@ async fn each_sentinel_s_answer_is_said() {
     check_wrong(
         &url,
         &[
-            "of the master that the sentinels name",
+            "the master that the sentinels name",
             &format!("127.0.0.1:{}", master.port),
             "WRONGPASS",
         ],

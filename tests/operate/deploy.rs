@@ -9,7 +9,6 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::docs::code::code_below;
-use crate::operate::settings::{default_of, entries};
 use holdfast_testkit::{Launch, PATIENCE, Scratch, eventually, free_port, project_file};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -229,26 +228,12 @@ fn the_unit_is_one_that_systemd_takes_and_exposes_little() {
 }
 
 #[tokio::test]
-async fn the_unit_lets_a_drain_end_and_does_not_start_again_with_wrong_settings() {
+async fn the_unit_does_not_start_again_with_wrong_settings() {
     let unit = project_file("deploy/holdfast.service");
     let unit: BTreeMap<_, _> = unit
         .lines()
         .filter_map(|line| line.split_once('='))
         .collect();
-    let help = Launch::new(&["--help"]).run().await;
-    let listed: BTreeMap<_, _> = entries(&help.stdout).into_iter().collect();
-    let seconds = |text: &str| {
-        text.trim_end_matches('s')
-            .parse::<u32>()
-            .expect("whole seconds")
-    };
-    let default = |flag: &str| seconds(default_of(&listed[flag]).expect("a default"));
-    let longest = default("--drain-notice") + default("--drain-grace");
-    assert!(seconds(unit["TimeoutStopSec"]) > longest + 5);
-    // The sum that the document gives, with the second for handing on updates.
-    let document = project_file("docs/deployment.md");
-    let said = format!(": {} s with the defaults", longest + 1);
-    assert!(document.contains(&said), "{said}");
     let wrong = Launch::new(&["--hold", "x"]).run().await;
     assert_eq!(
         unit["RestartPreventExitStatus"],

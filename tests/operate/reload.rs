@@ -1,6 +1,8 @@
 //! Tests of SIGHUP: files are read again, all of them or none.
 
-use holdfast_testkit::{Authority, Launch, Node, Redis, Scratch, eventually};
+use holdfast_testkit::{
+    Authority, Conn, Launch, Node, Nodes, Redis, Response, Scratch, eventually, request,
+};
 
 const SECRET: &str = "an-old-secret-that-has-32-bytes-or-more";
 const NEW_SECRET: &str = "a-new-secret-that-has-32-bytes-or-more";
@@ -16,16 +18,21 @@ async fn hang_up(node: &Node, message: &str) {
     eventually(async || count() > before, message).await;
 }
 
-/// Returns the HTTP status of a request for a key that is made with a token, and the key.
-async fn issue(node: &Node, token: &str) -> (u16, String) {
+/// Sends a request of a backend that has a token.
+async fn post(node: &Node, token: &str, target: &str, body: &str) -> Response {
     let bearer = format!("Bearer {token}");
     let headers = [
         ("authorization", bearer.as_str()),
         ("content-type", "application/json"),
     ];
-    let issued = node
-        .internal("POST", "/keys", &headers, br#"{"id":"k"}"#)
-        .await;
+    let mut conn = Conn::open(&node.internal).await;
+    conn.ask(request("POST", target, &headers, body.as_bytes()))
+        .await
+}
+
+/// Returns the HTTP status of a request for a key that is made with a token, and the key.
+async fn issue(node: &Node, token: &str) -> (u16, String) {
+    let issued = post(node, token, "/keys", r#"{"id":"k"}"#).await;
     let key = (issued.status == 200).then(|| issued.json()["key"].as_str().unwrap().to_owned());
     (issued.status, key.unwrap_or_default())
 }
@@ -163,4 +170,57 @@ async fn a_certificate_that_a_mistake_elsewhere_kept_out_is_read_by_itself() {
     let is_new = |line: &String| line.contains("TLS certificate") && line.contains("b.example");
     let is_read = async || node.logs().iter().any(is_new);
     eventually(is_read, "the new certificate is in use").await;
+}
+
+/// Sets a key of which the other node has the waiter, and checks that it was sent the update.
+async fn set_at_the_other(node: &Node, key: &str, token: &str) {
+    let body = format!(r#"{{"key":"{key}","value":1}}"#);
+    let answer = post(node, token, "/status/set", &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let result = answer.json();
+    assert_eq!(result["delivered"], 1, "{result}");
+    assert!(result.get("unreachable").is_none(), "{result}");
+}
+
+#[tokio::test]
+async fn nodes_replace_their_token_in_three_steps_without_a_refused_call_between_them() {
+    let redis = Redis::start(&[]).await;
+    let scratch = Scratch::new();
+    let files = ["first", "second"].map(|name| scratch.file(name, "old-token\n"));
+    let launches = files.each_ref().map(|file| {
+        Launch::new(&["--internal-token-file", file])
+            .env("HOLDFAST_REDIS", &redis.url())
+            .bearer("old-token")
+    });
+    let nodes = Nodes::launch_at(Nodes::places(2), launches.to_vec()).await;
+    nodes.wait_connected().await;
+    // Streams, because they go on waiting after each status.
+    let mut streams = Vec::new();
+    for (at, key) in [(0, "k-0"), (1, "k-1")] {
+        let mut stream = Conn::open(&nodes[at].public).await;
+        let target = format!("/status/events?key={key}");
+        stream.send(request("GET", &target, &[], b"")).await;
+        streams.push(stream);
+        nodes[at].wait_key_waiters(key, 1).await;
+    }
+    // As --internal-token-file says. Backends take the new token after the first step.
+    let steps = [
+        ("old-token\nnew-token\n", "old-token"),
+        ("new-token\nold-token\n", "new-token"),
+        ("new-token\n", "new-token"),
+    ];
+    for (tokens, of_backends) in steps {
+        for at in [0, 1] {
+            std::fs::write(&files[at], tokens).expect("a written file");
+            hang_up(&nodes[at], "SIGHUP: read again").await;
+            set_at_the_other(&nodes[1], "k-0", of_backends).await;
+            set_at_the_other(&nodes[0], "k-1", of_backends).await;
+        }
+    }
+    for node in &*nodes {
+        let logs = node.logs().join("\n");
+        assert!(!logs.contains("unauthorized"), "{logs}");
+        let refused = post(node, "old-token", "/status/set", "{}").await;
+        assert_eq!(refused.status, 401, "{refused:?}");
+    }
 }

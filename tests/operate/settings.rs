@@ -463,7 +463,7 @@ async fn values_out_of_range_are_refused_and_the_limits_are_not() {
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused() {
-    let contradictions: [(&[&str], &str); 9] = [
+    let contradictions: [(&[&str], &str); 11] = [
         (&["--drain-quiet", "11s"], "--drain-quiet"),
         (
             &["--max-value-bytes", "10", "--max-body-bytes", "9"],
@@ -496,6 +496,14 @@ async fn settings_that_contradict_each_other_are_refused() {
         (
             &["--allow-origin", "*", "--allow-origin", "https://a.example"],
             "--allow-origin",
+        ),
+        (
+            &["--allow-origin", "https://.a.example"],
+            "a label of the host is empty",
+        ),
+        (
+            &["--allow-origin", "https://b..a.example"],
+            "a label of the host is empty",
         ),
         (
             &[

@@ -14,6 +14,7 @@
 mod authority;
 mod clock;
 mod conn;
+mod counts;
 mod events;
 mod files;
 pub mod http2;

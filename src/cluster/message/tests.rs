@@ -130,7 +130,7 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         (r#""missed":["k",""]"#, "missed[1] key: empty"),
         (
             r#""missed":["a b"]"#,
-            "missed[0] key: not printable ASCII without spaces (! to ~)",
+            "missed[0] key: must be printable ASCII without spaces (! to ~)",
         ),
         (r#""missed":false"#, "body: not of the form"),
         (r#""missed":1"#, "body: not of the form"),
@@ -145,7 +145,7 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         ),
         (
             r#""missed_by":{"node":"n2","missed":true,"left_ms":1}"#,
-            "node: not the name of a node",
+            "node: must be the name of a node",
         ),
         (
             &format!(r#""missed_by":{{{node}}}"#),
@@ -153,7 +153,7 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         ),
         (
             &format!(r#""missed_by":{{{node},"missed":[".."]}}"#),
-            "missed_by.missed[0] key: a dot segment",
+            "missed_by.missed[0] key: must not be . or ..",
         ),
         (
             r#""kept":[{"key":"k","version":1,"gone":true}]"#,
@@ -161,11 +161,11 @@ fn a_mistake_in_what_was_missed_or_is_handed_on_is_named() {
         ),
         (
             r#""kept":[{"key":"k","version":0,"gone":true,"ttl_ms":1,"keep_ms":1}]"#,
-            "kept[0] version: not a version",
+            "kept[0] version: must be a version (a whole number)",
         ),
         (
             r#""kept":[{"key":"k","version":9007199254740991,"gone":true,"ttl_ms":1,"keep_ms":1}]"#,
-            "kept[0] version: not a version",
+            "kept[0] version: must be a version (a whole number)",
         ),
         (
             r#""kept":[{"key":"k","version":1,"ttl_ms":1,"keep_ms":1}]"#,
@@ -197,7 +197,7 @@ fn unknown_members_are_ignored_and_known_ones_checked() {
     );
     assert_eq!(
         parse(r#"[{"key":"k","version":0,"gone":true}]"#),
-        Err("[0] version: not a version".into())
+        Err("[0] version: must be a version (a whole number)".into())
     );
     assert_eq!(
         parse(r#"[{"key":"","version":1,"gone":true}]"#),

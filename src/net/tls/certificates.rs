@@ -14,6 +14,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::pair::{CertificateFiles, Mistake, Pair};
+use crate::runtime::regular_file::{NOT_REGULAR, may_wait};
 
 /// A certificate in use.
 #[derive(Clone, Debug)]
@@ -66,12 +67,12 @@ impl Certificates {
         let paths = files
             .iter()
             .flat_map(|pair| [(&pair.certificate, false), (&pair.key, true)]);
-        let pipes = paths.filter(|(path, _)| path.exists() && !path.is_file());
+        let pipes = paths.filter(|(path, _)| may_wait(path));
         let mistakes: Vec<_> = pipes
             .map(|(path, is_key)| Mistake {
                 file: path.clone(),
                 is_key,
-                text: "no regular file, so it is not read again".to_owned(),
+                text: NOT_REGULAR.to_owned(),
             })
             .collect();
         if !mistakes.is_empty() {

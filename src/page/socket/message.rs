@@ -112,18 +112,26 @@ mod tests {
     fn a_bad_member_is_named_and_with_it_the_key_if_that_is_known() {
         for (text, mistake, has_key) in [
             (r#"{"last":5}"#, "watch: missing", false),
-            (r#"{"watch":1}"#, "watch: not a string", false),
+            (r#"{"watch":1}"#, "watch: must be a string", false),
             (r#"{"watch":""}"#, "watch: empty", false),
             (
                 r#"{"unwatch":"a b"}"#,
-                "unwatch: not printable ASCII without spaces (! to ~)",
+                "unwatch: must be printable ASCII without spaces (! to ~)",
                 false,
             ),
-            (r#"{"watch":"k","last":-1}"#, "last: not a version", true),
-            (r#"{"watch":"k","last":"5"}"#, "last: not a version", true),
+            (
+                r#"{"watch":"k","last":-1}"#,
+                "last: must be a version (a whole number)",
+                true,
+            ),
+            (
+                r#"{"watch":"k","last":"5"}"#,
+                "last: must be a version (a whole number)",
+                true,
+            ),
             (
                 r#"{"watch":"k","last":9007199254740991}"#,
-                "last: not a version",
+                "last: must be a version (a whole number)",
                 true,
             ),
             (

@@ -213,7 +213,7 @@ impl Session {
             Err(BadMessage::NotAnObject) => {
                 return Err(Closing::wrong(
                     CloseCode::Invalid,
-                    "message: not a JSON object",
+                    "message: must be a JSON object",
                 ));
             }
         }

@@ -176,7 +176,7 @@ fn hold_seconds(place: &Place<'_>) -> Option<u16> {
     let seconds = seconds.filter(|seconds| (1..=MAX_HOLD_SECONDS).contains(seconds));
     seconds.or_else(|| {
         place.refuse(format!(
-            "not a whole number of seconds from 1 to {MAX_HOLD_SECONDS}"
+            "must be a whole number of seconds from 1 to {MAX_HOLD_SECONDS}"
         ))
     })
 }

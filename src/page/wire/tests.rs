@@ -308,20 +308,23 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
             vec![("/key", json!("a b"))],
             "key: \"a b\" is not 1 to 64 letters",
         ),
-        (vec![("/key", json!(5))], "key: not a string"),
+        (vec![("/key", json!(5))], "key: must be a string"),
         (
             vec![("/hold", json!(0))],
-            "hold: not a whole number of seconds from 1 to 600",
+            "hold: must be a whole number of seconds from 1 to 600",
         ),
         (
             vec![("/hold", json!(601))],
-            "hold: not a whole number of seconds from 1 to 600",
+            "hold: must be a whole number of seconds from 1 to 600",
         ),
         (
             vec![("/last", json!({"parameter": "l", "is": "x"}))],
             "last.is: \"x\" is not `version` or `code`",
         ),
-        (vec![("/last", json!(["l", "code"]))], "last: not an object"),
+        (
+            vec![("/last", json!(["l", "code"]))],
+            "last: must be an object",
+        ),
         (
             vec![("/last", json!({"parameter": "id", "is": "version"}))],
             "the parameter \"id\" is named by two of key, callback and last",
@@ -383,7 +386,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/waiting", json!("alert(1)"))],
-            "waiting: not an object",
+            "waiting: must be an object",
         ),
         (
             vec![("/waiting", assign("location"))],
@@ -443,7 +446,7 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         ),
         (
             vec![("/gone", argument(json!({"member": "a", "else": [1]})))],
-            "gone.call.arguments[0].else: not a string, a number, true, false or null",
+            "gone.call.arguments[0].else: must be a string, a number, true, false or null",
         ),
         (
             vec![("/gone", argument(json!({"answer": "code"})))],
@@ -457,8 +460,8 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
         .replace("\"gone\":", "\"key\":\"k\",\"gone\":");
     for (text, mistake) in [
         ("", "EOF while parsing a value at line 1 column 0"),
-        ("[]", "the template: not an object"),
-        ("null", "the template: not an object"),
+        ("[]", "the template: must be an object"),
+        ("null", "the template: must be an object"),
         (&*twice, "key: given twice"),
         ("{\"path\":\"/a\",\n}", "at line 2 column 1"),
         (&format!("{} x", good()), "trailing characters at line 1"),
@@ -469,9 +472,9 @@ fn each_mistake_in_a_template_is_named_with_its_place() {
 
 #[test]
 fn a_member_with_another_json_type_is_named_with_what_it_must_be() {
-    let object = "not an object";
-    let list = "not an array";
-    let string = "not a string";
+    let object = "must be an object";
+    let list = "must be an array";
+    let string = "must be a string";
     let case = json!({"is": "x", "answer": {"assign": [{"name": "a", "to": 1}]}});
     let call = json!({"call": {"name": "f", "arguments": [{"member": "m"}, {"object": {"b": 1}}]}});
     let whole = [
@@ -489,7 +492,7 @@ fn a_member_with_another_json_type_is_named_with_what_it_must_be() {
         (
             "/hold",
             "hold",
-            "not a whole number of seconds from 1 to 600",
+            "must be a whole number of seconds from 1 to 600",
         ),
         ("/waiting", "waiting", object),
         ("/waiting/assign", "waiting.assign", list),
@@ -527,42 +530,42 @@ fn a_member_with_another_json_type_is_named_with_what_it_must_be() {
         (
             "/waiting/assign",
             json!([[]]),
-            "waiting.assign[0]: not an object",
+            "waiting.assign[0]: must be an object",
         ),
         (
             "/waiting/assign",
             json!([{"name": 1, "to": 1}]),
-            "waiting.assign[0].name: not a string",
+            "waiting.assign[0].name: must be a string",
         ),
         (
             "/value/cases",
             json!(["x"]),
-            "value.cases[0]: not an object",
+            "value.cases[0]: must be an object",
         ),
         (
             "/value/cases/-",
             json!({"is": 1, "answer": {"assign": [{"name": "a", "to": 1}]}}),
-            "value.cases[1].is: not a string",
+            "value.cases[1].is: must be a string",
         ),
         (
             "/value/else/answer/call/arguments",
             json!([1, [{"member": 1}]]),
-            "value.else.answer.call.arguments[1][0].member: not a string",
+            "value.else.answer.call.arguments[1][0].member: must be a string",
         ),
         (
             "/value/else/answer/call/arguments",
             json!([{"object": [1]}]),
-            "value.else.answer.call.arguments[0].object: not an object",
+            "value.else.answer.call.arguments[0].object: must be an object",
         ),
         (
             "/value/else/answer/call/arguments",
             json!([{"object": {"a b": {"answer": 7}}}]),
-            "value.else.answer.call.arguments[0].object.\"a b\".answer: not a string",
+            "value.else.answer.call.arguments[0].object.\"a b\".answer: must be a string",
         ),
         (
             "/hold",
             json!("25"),
-            "hold: not a whole number of seconds from 1 to 600",
+            "hold: must be a whole number of seconds from 1 to 600",
         ),
     ] {
         let file = with(&[&whole[..], &[(pointer, wrong)]].concat());
@@ -593,7 +596,7 @@ fn all_mistakes_of_a_template_are_told_together() {
              `gone`, `wrong`, `busy` or `value`",
             "path: \"poll\" is not up to 128 bytes of segments as /a/b, of letters, digits and \
              characters of _-.~",
-            "hold: not a whole number of seconds from 1 to 600",
+            "hold: must be a whole number of seconds from 1 to 600",
             "busy.assign[0].name: \"location\" is no variable that may be assigned",
             "busy.assign[0].to: missing",
             "busy.assign[1].name: missing",

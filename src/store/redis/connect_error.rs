@@ -33,7 +33,7 @@ pub(super) enum ConnectError {
     #[error("{0}: it is no sentinel, but a Redis server: write redis://, or name the sentinels")]
     NotASentinel(Host),
     /// The master that sentinels named cannot be used.
-    #[error("of the master that the sentinels name: {0}")]
+    #[error("the master that the sentinels name: {0}")]
     OfMaster(Box<ConnectError>),
     #[error("{0}, named by a sentinel as the master, is a {1}")]
     NotAMaster(Host, String),

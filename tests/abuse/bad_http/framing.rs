@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::End::{Ends, GoesOn};
-use super::{BODY, CHUNKED_BODY, LINE, SET, TARGET, check, long_head, public_connections, with};
+use super::{BODY, CHUNKED_BODY, LINE, SET, TARGET, check, long_head, with};
 use holdfast_testkit::{Conn, Node, eventually, request};
 
 #[tokio::test]
@@ -394,7 +394,7 @@ async fn who_leaves_bytes_behind_is_noticed_at_once_however_many_they_are() {
         node.wait_key_waiters("a", 0).await;
         node.wait_key_waiters("b", 0).await;
         eventually(
-            async || public_connections(&node).await == 0.0,
+            async || node.connections().await == 0.0,
             "both connections are gone",
         )
         .await;

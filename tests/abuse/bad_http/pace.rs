@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LINE, SET, long_head, public_connections, target, with};
+use super::{LINE, SET, long_head, target, with};
 use holdfast_testkit::{Address, Conn, Node, PATIENCE, eventually, request};
 
 /// The time limit that a test sets. It is long enough for the harness to ask within it on a busy
@@ -197,7 +197,7 @@ async fn a_client_that_never_reads_is_cut_off_and_costs_no_memory() {
     let mut most = 0;
     let cut_off = async || {
         most = most.max(node.resident_bytes());
-        public_connections(&node).await == 0.0
+        node.connections().await == 0.0
     };
     eventually(cut_off, "who does not read is cut off").await;
     assert!(

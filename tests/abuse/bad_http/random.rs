@@ -1,6 +1,6 @@
 //! Random bytes, and good requests with faults in them.
 
-use super::{CHUNKED_BODY, SET, check_well_formed, public_connections};
+use super::{CHUNKED_BODY, SET, check_well_formed};
 use holdfast_testkit::{Address, Conn, Node, eventually, request};
 
 /// A small random generator of our own (splitmix64), so that a seed means the same on every
@@ -189,7 +189,7 @@ async fn random_bytes_and_spoilt_requests_are_answered_or_closed_and_leave_nothi
     }
     node.quiet().await;
     eventually(
-        async || public_connections(&node).await == 0.0,
+        async || node.connections().await == 0.0,
         "all connections are gone",
     )
     .await;

@@ -109,12 +109,12 @@ async fn a_body_that_is_compressed_or_in_utf_16_is_told_what_it_is() {
 }
 
 const KEY_LONG: &str = "key: longer than 128 bytes";
-const KEY_BYTES: &str = "key: not printable ASCII without spaces (! to ~)";
-const KEY_STRING: &str = "key: not a string";
-const KEY_DOTS: &str = "key: a dot segment (. or ..)";
-const TTL: &str = "ttl: not a whole number of seconds from 1 to 604800";
-const FINAL: &str = "final: not true or false";
-const AFTER: &str = "after: not a version";
+const KEY_BYTES: &str = "key: must be printable ASCII without spaces (! to ~)";
+const KEY_STRING: &str = "key: must be a string";
+const KEY_DOTS: &str = "key: must not be . or ..";
+const TTL: &str = "ttl: must be a whole number of seconds from 1 to 604800";
+const FINAL: &str = "final: must be true or false";
+const AFTER: &str = "after: must be a version (a whole number)";
 
 /// Returns objects with one mistake each, and the message about it.
 fn mistaken_objects() -> Vec<(String, String)> {
@@ -270,7 +270,7 @@ async fn a_body_that_is_no_object_or_array_of_objects_stores_nothing() {
         check_refused(
             &node.set(body).await,
             400,
-            "body: not an object or an array of objects",
+            "body: must be an object or an array of objects",
         );
     }
     for body in [

@@ -53,7 +53,7 @@ impl<'a> Place<'a> {
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.json {
             Json::Text(text) => Some(text),
-            _ => self.refuse("not a string"),
+            _ => self.refuse("must be a string"),
         }
     }
 
@@ -71,7 +71,7 @@ impl<'a> Place<'a> {
     /// Reads each element of an array, and returns what the good ones say.
     pub(super) fn elements<T>(&self, read: impl Fn(&Self) -> Option<T>) -> Option<Vec<T>> {
         let Json::Array(elements) = self.json else {
-            return self.refuse("not an array");
+            return self.refuse("must be an array");
         };
         let elements = elements.iter().enumerate();
         let places = elements.map(|(at, json)| self.inner(json, format!("{}[{at}]", self.path)));
@@ -81,7 +81,7 @@ impl<'a> Place<'a> {
     /// Returns the members of an object that may have any, in their order.
     pub(super) fn members(&self) -> Option<Vec<(&'a str, Self)>> {
         let Json::Object(members) = self.json else {
-            return self.refuse("not an object");
+            return self.refuse("must be an object");
         };
         let mut found: Vec<(&str, Self)> = Vec::new();
         for (name, json) in members {

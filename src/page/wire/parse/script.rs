@@ -94,7 +94,7 @@ fn constant(place: &Place<'_>) -> Option<String> {
         Json::Word(json) => Some(json.clone()),
         Json::Text(text) => Some(to_json(text)),
         Json::Array(_) | Json::Object(_) => {
-            place.refuse("not a string, a number, true, false or null")
+            place.refuse("must be a string, a number, true, false or null")
         }
     }
 }
