@@ -696,6 +696,9 @@ async fn calls_of_an_embedded_store_are_counted_by_verb_and_result() {
             .copied()
             .unwrap_or(0)
     };
+    // From then on the room for the node's own status is taken.
+    let is_well = async || node.metric("holdfast_path_healthy").await == 1.0;
+    eventually(is_well, "the node's own status is stored").await;
     node.set_ok("a", "1").await;
     assert_eq!(
         node.set(r#"{"key":"a","value":1,"after":5}"#).await.status,

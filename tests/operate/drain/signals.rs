@@ -96,8 +96,9 @@ async fn an_interrupt_drains_without_notice() {
 
 #[tokio::test]
 async fn signals_within_a_second_are_one() {
-    let mut node = Node::start(&["--drain-quiet", "0s"]).await;
-    // One command, so that no time passes between the two.
+    // The drain lasts until the node has heard both. One command, so that no time passes between
+    // them.
+    let mut node = Node::start(&["--drain-quiet", "2s"]).await;
     let pid = node.pid();
     node.signal(&format!("TERM {pid}; kill -INT")).await;
     assert_eq!(node.wait_exit().await.code(), Some(0));
