@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-deb test-all lint deny fuzz deb
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -96,7 +96,10 @@ test-schemas: needs ## check docs/openapi.yaml and deploy/ by schemas and tools 
 	$(SCHEMAS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	SCHEMATHESIS=$(SCHEMAS)/bin/schemathesis cargo test --locked --test integration -- --ignored docs::openapi::schemathesis
 
-test-all: test test-long test-protocol-long test-schemas ## run make test, then all long forms
+test-deb: ## install, start, upgrade, remove and purge the Debian package in a fresh root; needs root
+	@tests/packages/deb
+
+test-all: test test-long test-protocol-long test-schemas test-deb ## run make test, then all long forms
 
 lint: ## check formatting, clippy and rustdoc; a warning fails
 	cargo fmt --all --check
@@ -119,3 +122,6 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (60); choose targets by FUZZ_TARG
 
 deny: ## check the dependencies: licences, doubled versions, sources and (if online) known weaknesses
 	@.ci/deny
+
+deb: ## make the Debian package and that of its debug symbols, in target/packages
+	@deploy/deb

@@ -1,6 +1,10 @@
-//! What the program prints for packages: the man page and the completions.
+//! What the packages have beside the program: the man page, the completions, and the files that
+//! Cargo.toml names. `make test-deb` installs the packages.
 
-use holdfast_testkit::Launch;
+use std::path::Path;
+
+use holdfast_testkit::{Launch, project_file};
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::docs::readme::{code_spans, settings_table};
@@ -72,4 +76,89 @@ async fn the_man_page_has_each_setting_with_its_variable() {
     for section in ["OPTIONS", "EXIT STATUS", "SIGNALS", "ENVIRONMENT", "FILES"] {
         assert!(page.contains(section), "{section}");
     }
+}
+
+/// Returns `package.metadata.deb` of Cargo.toml.
+async fn package() -> Value {
+    let mut cargo = Command::new(env!("CARGO"));
+    let cargo = cargo.args(["metadata", "--no-deps", "--format-version=1", "--offline"]);
+    let output = cargo.current_dir(ROOT).output().await.expect("cargo");
+    let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = all["packages"].as_array().expect("packages");
+    let holdfast = packages.iter().find(|one| one["name"] == "holdfast");
+    holdfast.expect("holdfast")["metadata"]["deb"].clone()
+}
+
+/// Returns whether there is a file of this path, whose last part may have a `*`.
+fn exists(path: &str) -> bool {
+    let path = Path::new(ROOT).join(path);
+    let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+    let Some((start, end)) = name.split_once('*') else {
+        return path.is_file();
+    };
+    let directory = std::fs::read_dir(path.parent().expect("a directory")).expect("a directory");
+    let names = directory.map(|entry| entry.expect("an entry").file_name());
+    let is_one = |name: String| name.starts_with(start) && name.ends_with(end);
+    names
+        .map(|name| name.into_string())
+        .any(|name| name.is_ok_and(is_one))
+}
+
+#[tokio::test]
+async fn the_files_of_the_debian_package_are_there() {
+    let package = package().await;
+    let assets = package["assets"].as_array().expect("assets");
+    let sources = assets
+        .iter()
+        .map(|asset| asset[0].as_str().expect("a path"));
+    let (made, kept): (Vec<_>, Vec<_>) = sources.partition(|path| path.starts_with("target/"));
+    assert!(kept.len() > 15, "{kept:?}");
+    for path in kept {
+        assert!(exists(path), "{path}");
+    }
+    let script = project_file("deploy/deb");
+    for name in [
+        "holdfast.1",
+        "holdfast.bash",
+        "holdfast.zsh",
+        "holdfast.fish",
+        "third-party.txt",
+    ] {
+        assert!(
+            made.contains(&&*format!("target/packages/{name}")),
+            "{name}"
+        );
+    }
+    assert!(script.contains("\npackages=target/packages\n"), "{script}");
+}
+
+#[test]
+fn the_package_has_the_version_of_the_program() {
+    let changelog = project_file("deploy/debian/changelog");
+    let newest = concat!("holdfast (", env!("CARGO_PKG_VERSION"), "-");
+    assert!(changelog.starts_with(newest), "{changelog}");
+}
+
+#[test]
+fn the_file_of_settings_sets_nothing_and_names_settings_with_their_defaults() {
+    let file = project_file("deploy/holdfast.env");
+    let table = settings_table();
+    let mut named = 0;
+    for line in file.lines().filter(|line| !line.is_empty()) {
+        let comment = line.strip_prefix('#').expect(line);
+        let Some((variable, value)) = comment
+            .split_once('=')
+            .filter(|_| !comment.starts_with(' '))
+        else {
+            continue;
+        };
+        let row = table.iter().find(|row| row[1] == format!("`{variable}`"));
+        let default = &row.unwrap_or_else(|| panic!("no setting: {line}"))[2];
+        // A setting without a fixed default has an example.
+        if let [default] = code_spans(default)[..] {
+            assert_eq!(value, default, "{variable}");
+        }
+        named += 1;
+    }
+    assert!(named > 10, "{named}");
 }
