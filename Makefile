@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-deb test-all lint deny fuzz deb
+.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-deb test-dist test-all lint deny fuzz deb dist
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -99,7 +99,10 @@ test-schemas: needs ## check docs/openapi.yaml and deploy/ by schemas and tools 
 test-deb: ## install, start, upgrade, remove and purge the Debian package in a fresh root; needs root
 	@tests/packages/deb
 
-test-all: test test-long test-protocol-long test-schemas test-deb ## run make test, then all long forms
+test-dist: ## make the tarball, and start its program where nothing else is; needs root
+	@tests/packages/dist
+
+test-all: test test-long test-protocol-long test-schemas test-deb test-dist ## run make test, then all long forms
 
 lint: ## check formatting, clippy and rustdoc; a warning fails
 	cargo fmt --all --check
@@ -125,3 +128,6 @@ deny: ## check the dependencies: licences, doubled versions, sources and (if onl
 
 deb: ## make the Debian package and that of its debug symbols, in target/packages
 	@deploy/deb
+
+dist: ## make a tarball with a static program for any Linux, in target/dist
+	@deploy/dist
