@@ -2,7 +2,7 @@
 
 SHELL = /bin/sh
 
-.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-clients test-all lint deny fuzz
+.PHONY: help build web deps needs quick test test-tls test-http2 test-protocol loom test-protocol-long test-browser test-long test-schemas test-clients test-deb test-dist test-all lint deny fuzz deb dist
 
 # The seconds for each fuzz target, and the targets.
 FUZZ_SECONDS = 60
@@ -108,7 +108,13 @@ test-clients: needs ## generate the clients of docs/backend.md, and run them (in
 	CLIENTS=$(CLIENTS) JARS="$$(echo "$$PWD"/$(CLIENTS)/lib/python3.*/site-packages/openapi_generator_cli/openapi-generator.jar):/usr/share/java/jakarta-annotation-api.jar" \
 		cargo test --locked --test integration -- --ignored docs::clients
 
-test-all: test test-long test-protocol-long test-schemas test-clients ## run make test, then all long forms
+test-deb: ## install, start, upgrade, remove and purge the Debian package in a fresh root; needs root
+	@tests/packages/deb
+
+test-dist: ## make the tarball, and start its program where nothing else is; needs root
+	@tests/packages/dist
+
+test-all: test test-long test-protocol-long test-schemas test-clients test-deb test-dist ## run make test, then all long forms
 
 lint: ## check formatting, clippy and rustdoc; a warning fails
 	cargo fmt --all --check
@@ -131,3 +137,9 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (60); choose targets by FUZZ_TARG
 
 deny: ## check the dependencies: licences, doubled versions, sources and (if online) known weaknesses
 	@.ci/deny
+
+deb: ## make the Debian package and that of its debug symbols, in target/packages
+	@deploy/deb
+
+dist: ## make a tarball with a static program for any Linux, in target/dist
+	@deploy/dist

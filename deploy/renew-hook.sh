@@ -1,5 +1,6 @@
 #!/bin/sh
-# Gives holdfast a renewed certificate. Install it, and name it to the program that renews:
+# Gives holdfast a renewed certificate. Install it, and name it to the program that renews. The Debian package has it in
+# /usr/libexec/holdfast.
 #
 #   install -D -m 755 deploy/renew-hook.sh /usr/local/lib/holdfast/renew-hook.sh
 #   getent group ssl-cert || groupadd --system ssl-cert

@@ -11,11 +11,13 @@ mod declarations;
 mod environment;
 mod file;
 mod flags;
+mod man_page;
 mod reader;
 mod redis;
 mod redis_files;
 mod reread;
 mod setting;
+mod subcommands;
 mod table;
 mod texts;
 mod tls;
@@ -133,7 +135,7 @@ impl Settings {
 /// The reason why there are no settings.
 #[derive(Debug)]
 pub enum NoSettings {
-    /// `--help` or `--version` was given; this text is to be printed.
+    /// `--help`, `--version`, `completions` or `man` was given; this text is to be printed.
     Asked(String),
     /// `holdfast health` was given: the node with this internal listener is to be asked. If that
     /// is wrong, the mistakes stand for it.
@@ -156,7 +158,12 @@ pub fn parse(
     let Some(found) = flags::parse(args, &mut mistakes)? else {
         return Err(NoSettings::Mistakes(mistakes));
     };
-    if let Some(found) = flags::of_health(&found) {
+    if mistakes.is_empty()
+        && let Some(text) = subcommands::text(&found)
+    {
+        return Err(NoSettings::Asked(text));
+    }
+    if let Some(found) = subcommands::of_health(&found) {
         let mut reader = SettingReader::new(found, mistakes);
         let internal = reader.value(&INTERNAL);
         let mistakes = reader.into_mistakes();

@@ -9,6 +9,7 @@ pub(crate) mod getting_started;
 pub(crate) mod links;
 pub(crate) mod named_tests;
 pub(crate) mod openapi;
+pub(crate) mod packages;
 pub(crate) mod promises;
 pub(crate) mod readme;
 pub(crate) mod security;

@@ -4,56 +4,37 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
-use super::declarations::{ALL, INTERNAL};
+use super::declarations::ALL;
 use super::setting::{Declared, Preset, Shape};
-use super::{NoSettings, environment};
+use super::{NoSettings, environment, subcommands};
 
-/// The name of the subcommand that asks for the health of a node.
-const HEALTH: &str = "health";
-
-/// Returns clap's form of all settings.
-fn command() -> Command {
+/// Returns clap's form of all settings and subcommands.
+pub(super) fn command() -> Command {
     Command::new("holdfast")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .max_term_width(110)
         .disable_help_subcommand(true)
         .args(ALL.map(arg))
-        .subcommand(health())
-}
-
-/// Returns clap's form of `holdfast health`.
-fn health() -> Command {
-    Command::new(HEALTH)
-        .about("Ask the node of this machine whether it is ready: ends with 0 if it is, else with 1")
-        .long_about(
-            "Ask the node of this machine for /health/ready. Ends with 0 if it is ready, and with 1, \
-             and the reason, if it is not, does not answer within 5s, or if --internal is wrong. \
-             Reads no other setting.",
-        )
-        .max_term_width(110)
-        .arg(arg(&INTERNAL))
-}
-
-/// Returns the flags of `holdfast health`, if that was given. `--internal` may stand before it.
-pub(super) fn of_health(found: &ArgMatches) -> Option<ArgMatches> {
-    let of_health = found.subcommand_matches(HEALTH)?;
-    let flag = INTERNAL.about().flag;
-    let is_behind = of_health.value_source(flag) == Some(ValueSource::CommandLine);
-    Some(if is_behind { of_health } else { found }.clone())
+        .subcommands(subcommands::all())
 }
 
 /// Returns clap's form of a setting.
-fn arg(setting: &dyn Declared) -> Arg {
+pub(super) fn arg(setting: &dyn Declared) -> Arg {
     let about = setting.about();
     let arg = Arg::new(about.flag).long(about.flag).help(help(setting));
     let Some(variable) = about.variable() else {
         return arg.action(ArgAction::SetTrue);
     };
+    // Shells complete paths of files, and nothing else.
+    let hint = match setting.unit() {
+        "path" => ValueHint::FilePath,
+        _ => ValueHint::Other,
+    };
     let arg = arg.value_name(setting.unit().to_ascii_uppercase());
+    let arg = arg.value_hint(hint);
     let arg = if environment::is_empty(&variable) {
         // clap would take the empty text for the value.
         arg.help(format!("{} [env: {variable}=]", help(setting)))
@@ -136,7 +117,8 @@ fn mistake(error: &clap::Error) -> String {
         _ => error.to_string(),
     };
     let first = text.trim_start_matches("error: ").split("\n\n").next();
-    let first = first.unwrap_or_default().trim();
+    let first: Vec<_> = first.unwrap_or_default().split_whitespace().collect();
+    let first = first.join(" ");
     let meant = error
         .get(ContextKind::SuggestedArg)
         .or_else(|| error.get(ContextKind::SuggestedSubcommand));
@@ -146,7 +128,7 @@ fn mistake(error: &clap::Error) -> String {
             format!("{first}; did you mean '{}'?", meant.join("' or '"))
         }
         _ if is_unknown(error) => format!("{first}; see --help"),
-        _ => first.to_owned(),
+        _ => first,
     }
 }
 

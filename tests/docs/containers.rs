@@ -191,8 +191,11 @@ async fn the_image_checks_its_health_by_the_program() {
     let program = "/usr/local/bin/holdfast";
     let has = |line: &str| assert!(image.lines().any(|one| one == line), "{line}");
     has(&format!(
-        "COPY --from=build /src/target/release/holdfast {program}"
+        "COPY --from=build /unpacked/bin/holdfast {program}"
     ));
+    // The image has no C library, so its program must be the static one of the tarball.
+    assert!(image.contains("\nRUN make dist && "), "{image}");
+    assert!(image.contains(" musl-tools\n"), "{image}");
     has(&format!("ENTRYPOINT [\"{program}\"]"));
     assert!(
         image.contains(&format!("CMD [\"{program}\", \"health\"]\n")),

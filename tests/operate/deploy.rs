@@ -190,7 +190,10 @@ async fn the_commands_of_the_readme_start_three_nodes_with_redis_and_nginx() {
 /// `[Service]`. Returns its path.
 fn unit(scratch: &Scratch, line: &str) -> String {
     let unit = project_file("deploy/holdfast.service");
-    let unit = unit.replace("/usr/local/bin/holdfast", env!("CARGO_BIN_EXE_holdfast"));
+    let start = "\nExecStart=holdfast\n";
+    assert!(unit.contains(start), "{unit}");
+    let program = concat!("\nExecStart=", env!("CARGO_BIN_EXE_holdfast"), "\n");
+    let unit = unit.replace(start, program);
     scratch.file(
         "holdfast.service",
         &unit.replace("[Service]\n", &format!("[Service]\n{line}\n")),
