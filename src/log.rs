@@ -21,6 +21,11 @@ pub(crate) use self::seldom::Seldom;
 /// The number of lines that may wait to be written. Beyond it, lines are thrown away.
 const QUEUED_LINES: usize = 10_000;
 
+/// The libraries that are silent unless the filter names them. A client can make h2 write a warning
+/// for each frame that it sends, and redis several for each get, while a master of a cluster is
+/// missing. This program's own lines tell the causes.
+const FILLED_BY_CLIENTS: [&str; 2] = ["h2", "redis"];
+
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -53,9 +58,12 @@ impl Log {
         let dropped = writer.error_counter();
         let mut directives =
             EnvFilter::from_str(filter).expect("the filter is checked with the settings");
-        // A client can make h2 write a warning for each frame that it sends.
-        if !filter.contains("h2") {
-            directives = directives.add_directive("h2=off".parse().expect("a good directive"));
+        for name in FILLED_BY_CLIENTS {
+            let is_named = |one: &str| one.trim().starts_with(name);
+            if !filter.split(',').any(is_named) {
+                let off = format!("{name}=off").parse().expect("a good directive");
+                directives = directives.add_directive(off);
+            }
         }
         let filter = directives;
         let lines = fmt().with_env_filter(filter).with_writer(writer);

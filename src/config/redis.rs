@@ -84,8 +84,7 @@ fn certificates(
     if target.is_some_and(|target| !target.has_tls())
         && let Some(setting) = all.into_iter().find(|setting| given(reader, *setting))
     {
-        let mistake =
-            "it is for TLS, and the URL of Redis has none: write rediss in place of redis";
+        let mistake = "it is for TLS, and the URL of Redis has none: write rediss in place of redis; a unix socket has no TLS";
         reader.refuse_together(&[setting], mistake);
     }
     let read = files.read_certificates();
@@ -98,7 +97,7 @@ fn certificates(
         let date = httpdate::fmt_http_date;
         let (certificate, key) = (paths.certificate.display(), paths.key.display());
         let cert =
-            |text| format!("--redis-cert {certificate}: {text}: Redis refuses this certificate");
+            |text| format!("--redis-cert {certificate}: {text}: Redis may refuse this certificate");
         let expired = pair
             .expired
             .map(|time| cert(format!("expired on {}", date(time))));

@@ -86,7 +86,14 @@ impl RedisFiles {
             None => start.clone(),
         };
         let read = self.read_certificates();
-        if let Some(expired) = read.pair.as_ref().and_then(|pair| pair.expired)
+        // A certificate that was there at the start may be one that Redis does not ask for.
+        let new_pair = read.pair.as_ref().filter(|pair| {
+            let files = [&pair.certificate, &pair.key];
+            !start
+                .client_pair()
+                .is_some_and(|start| start.iter().eq(files))
+        });
+        if let Some(expired) = new_pair.and_then(|pair| pair.expired)
             && let Some(files) = &self.pair
         {
             let text = format!("expired on {}", httpdate::fmt_http_date(expired));

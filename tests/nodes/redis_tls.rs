@@ -180,11 +180,13 @@ async fn each_certificate_that_is_not_good_is_said_apart() {
             assert_ended(&finished, 1, said);
         }
     }
+    let finished = check(&[], &format!("redis://{url}")).await;
+    assert_ended(&finished, 1, "if Redis speaks TLS there, write rediss");
     // The log of a node says the same, and warns of the certificate before.
     let (address, flags, said) = &cases[4];
     let launch = Launch::new(flags).env("HOLDFAST_REDIS", &format!("rediss://{address}"));
     let nodes = Nodes::launch_without_redis(1, launch).await;
-    for said in ["Redis refuses this certificate", said] {
+    for said in ["Redis may refuse this certificate", said] {
         let is_logged = async || nodes[0].logs().iter().any(|line| line.contains(said));
         eventually(is_logged, said).await;
     }
@@ -262,4 +264,53 @@ async fn a_renewed_certificate_is_used_for_the_next_connection_and_a_bad_one_is_
 
 async fn use_one(nodes: &Nodes) {
     nodes[0].set_ok("k", "1").await;
+}
+
+#[tokio::test]
+async fn the_password_of_redis_is_not_sent_to_a_sentinel_without_tls() {
+    let authority = Authority::new().await;
+    let redis = Redis::start_tls(&authority, &[]).await;
+    let (sentinel, name) = Sentinels::one(redis.tls_port(), "").await;
+    let account = ["ACL", "SETUSER", "default", "resetpass", ">of-sentinels"];
+    sentinel.command(&account).await;
+    let ca = authority.path();
+    let check_with = async |query: &str| {
+        let url = format!(
+            "rediss+sentinel://:of-redis@127.0.0.1:{}/{name}?{query}",
+            sentinel.port
+        );
+        check(&["--redis-ca", &ca], &url).await
+    };
+    let finished = check_with("sentinel_tls=false").await;
+    assert_ended(&finished, 1, "give sentinel_password in the URL");
+    let names = "sentinel_tls=false&sentinel_password=of-sentinels";
+    // The sentinel is asked. It needs TLS to reach this master itself, and names it all the same.
+    assert_ended(
+        &check_with(names).await,
+        1,
+        "the master that the sentinels name",
+    );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_that_redis_does_not_ask_for_keeps_no_token_from_being_replaced() {
+    let (authority, scratch) = (Authority::new().await, Scratch::new());
+    let redis = Redis::start_tls(&authority, &["--tls-auth-clients", "no"]).await;
+    let names = "DNS:holdfast";
+    let (certificate, key) = authority.expired_certificate_for("expired", names).await;
+    let (ca, tokens) = (authority.path(), scratch.file("tokens", "first\n"));
+    let flags = ["--redis-ca", &ca, "--redis-cert", &certificate];
+    let more = ["--redis-key", &key, "--internal-token-file", &tokens];
+    let url = format!("rediss://127.0.0.1:{}", redis.tls_port());
+    let launch = Launch::new(&[flags, more].concat()).env("HOLDFAST_REDIS", &url);
+    let nodes = Nodes::launch(1, launch).await;
+    std::fs::write(&tokens, "second\n").expect("written");
+    nodes[0].signal("HUP").await;
+    let set = async || {
+        let authorization = [("authorization", "Bearer second")];
+        let body = br#"{"key":"k","value":1}"#;
+        let set = nodes[0].internal("POST", "/status/set", &authorization, body);
+        set.await.status == 200
+    };
+    eventually(set, "the new token is good").await;
 }

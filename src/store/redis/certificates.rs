@@ -70,6 +70,10 @@ impl fmt::Debug for RedisCertificates {
     }
 }
 
+/// The words for a server that hangs up without a word, as one with TLS does.
+pub(super) const NO_PLAIN: &str =
+    "if Redis speaks TLS there, write rediss in place of redis, or give its other port";
+
 /// The words for a server that does not speak TLS.
 pub(super) const NO_TLS: &str = "no TLS is spoken there: give the port that Redis has for it \
      (tls-port), write redis in place of rediss, or, if a cluster announces this port, set tls-cluster \
@@ -110,6 +114,11 @@ fn of_redis(error: &CertificateError) -> String {
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             format!("the certificate of Redis is not valid yet: {error}")
+        }
+        error if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the certificate of Redis is one of an authority: sign another one with it for Redis, or \
+             make it with basicConstraints=CA:FALSE"
+                .to_owned()
         }
         error => format!("the certificate of Redis is refused: {error}"),
     }

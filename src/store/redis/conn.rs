@@ -12,7 +12,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::certificates::NO_TLS;
+use super::certificates::{NO_PLAIN, NO_TLS};
 use super::connect_error::ConnectError;
 use super::last_words::{last_words, speaks_without_tls};
 use super::server::Server;
@@ -116,6 +116,10 @@ pub(super) async fn open(
         && !error.is_connection_refusal()
         && let Some(said) = last_words(target, host, limit / 2).await
     {
+        return Err(ConnectError::Server(host.clone(), said));
+    }
+    if !target.tls && error.code().is_none() && error.is_connection_dropped() {
+        let said = format!("{}: {NO_PLAIN}", words(&error));
         return Err(ConnectError::Server(host.clone(), said));
     }
     Err(ConnectError::of_login(host, &error))

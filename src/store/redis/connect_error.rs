@@ -27,6 +27,12 @@ pub(super) enum ConnectError {
     /// The second part is in Redis's words.
     #[error("{0}: Redis refuses our password: {1}")]
     PasswordRefused(Host, String),
+    /// The sentinel asks for a password, and Redis's own is not sent without TLS. The second part is
+    /// in the sentinel's words.
+    #[error(
+        "{0}: the sentinel asks for a password, and Redis's is not sent without TLS: give sentinel_password in the URL: {1}"
+    )]
+    SentinelPasswordMissing(Host, String),
     /// No sentinel named a master. Holds the answer of each.
     #[error("no sentinel names a master: {0}")]
     NoMaster(String),

@@ -217,7 +217,8 @@ fn slot_range(range: Vec<Value>, asked: Option<&str>) -> Option<SlotRange> {
         .ok()?
         .into_iter();
     let name: Option<String> = from_redis_value(node.next()?).ok()?;
-    let name = name.filter(|name| !name.is_empty());
+    // A path would lead to a unix socket of this machine.
+    let name = name.filter(|name| !name.is_empty() && !name.starts_with('/'));
     let name = name.or_else(|| asked.map(str::to_owned));
     let master = Host {
         name: name.unwrap_or_default(),

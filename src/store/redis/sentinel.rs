@@ -181,6 +181,11 @@ async fn ask_one(
         .arg(&of_sentinels.name);
     let answer: Result<Option<(String, u16)>, RedisError> = command.query_async(conn).await;
     match answer {
+        // A path would lead to a unix socket of this machine.
+        Ok(Some((name, _))) if name.starts_with('/') => {
+            let what = format!("it names {name:?}, which is no host");
+            Answer::None(ConnectError::Server(host.clone(), what))
+        }
         Ok(Some((name, port))) => Answer::Names(Host { name, port }),
         Ok(None) => Answer::KnowsNone,
         Err(error) if error.to_string().contains("unknown command") => {
@@ -208,8 +213,12 @@ async fn connect(
         return open(&with(account), host, limit).await;
     }
     match open(&with(&Account::default()), host, limit).await {
-        Err(ConnectError::PasswordMissing(..)) if target.account.password.is_some() => {
-            open(&with(&target.account), host, limit).await
+        Err(ConnectError::PasswordMissing(host, said)) if target.account.password.is_some() => {
+            // Whoever is on the way to the sentinel could ask for Redis's password and read it.
+            if target.tls && !of_sentinels.tls {
+                return Err(ConnectError::SentinelPasswordMissing(host, said));
+            }
+            open(&with(&target.account), &host, limit).await
         }
         opened => opened,
     }

@@ -92,6 +92,11 @@ impl Target {
         }
     }
 
+    /// Returns the certificate and the key that are shown to Redis, in PEM.
+    pub(crate) fn client_pair(&self) -> Option<&[Vec<u8>; 2]> {
+        self.certificates.client.as_ref()
+    }
+
     /// Sets the certificates for TLS.
     #[must_use]
     pub fn with_certificates(self, certificates: Arc<RedisCertificates>) -> Self {
