@@ -8,13 +8,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
+use super::outage::Outage;
 use super::renewal::RENEWED;
 use super::{ConnectionState, SupervisorOptions};
 use crate::log::Seldom;
 use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
-use crate::store::redis::cluster_trouble;
 use crate::store::redis::connect::{Connected, FoundBy, connect};
 use crate::store::redis::connect_error::ConnectError;
 use crate::store::redis::drift::Drift;
@@ -102,11 +102,11 @@ impl Owner {
     /// Connects, and connects again whenever the connection is of no use any more.
     pub(super) async fn run(mut self) {
         let mut rest = FIRST_REST;
-        let mut logged = None;
+        let mut outage = None;
         while !self.state.is_closed() {
             match self.begin().await {
                 Ok(connected) => {
-                    (rest, logged) = (FIRST_REST, None);
+                    (rest, outage) = (FIRST_REST, None);
                     match self.watch(connected).await {
                         End::Gone(why) => {
                             self.state.send_modify(|state| state.conn = None);
@@ -117,34 +117,14 @@ impl Owner {
                     }
                 }
                 Err(error) => {
-                    let why = error.to_string();
                     self.state.send_modify(|state| state.conn = None);
-                    let is_logged =
-                        logged
-                            .as_ref()
-                            .is_some_and(|(last, at): &(String, Instant)| {
-                                *last == why && at.elapsed() < FAILURE_LOG_INTERVAL
-                            });
-                    if !is_logged {
-                        self.spawn_log(error);
-                        logged = Some((why, Instant::now()));
-                    }
+                    let outage = outage.get_or_insert_with(Outage::default);
+                    outage.note(error, &self.options);
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
                     rest = (rest * 2).min(MAX_REST);
                 }
             }
         }
-    }
-
-    /// Logs why there is no connection. The search for the reason must not delay the next try.
-    fn spawn_log(&self, error: ConnectError) {
-        let SupervisorOptions {
-            target, timeout, ..
-        } = self.options.clone();
-        tokio::spawn(async move {
-            let error = cluster_trouble::explain(error, &target, timeout).await;
-            error!(why = %error, redis = %target, "cannot connect to Redis; retrying");
-        });
     }
 
     /// Reads the files of Redis again, then connects.
