@@ -181,7 +181,9 @@ impl Owner {
             state.servers = Arc::clone(&connected.servers);
             state.epoch += u64::from(!is_short);
             state.generation += u64::from(is_another);
-            state.masters = names(&self.masters);
+            if is_first || is_another {
+                state.masters = names(&self.masters);
+            }
         });
         Ok(connected)
     }
@@ -243,11 +245,12 @@ impl Owner {
                 state.servers = Arc::clone(&connected.servers);
                 is_other
             });
+            let has_settled = self.settles.take_if(|at| *at <= began).is_some();
+            // What is lost is announced first, because a renewal may take long.
+            self.announce(gone, has_settled);
             if is_renewal_due && let Some(renewed) = self.renewed().await {
                 connected = renewed;
             }
-            let has_settled = self.settles.take_if(|at| *at <= began).is_some();
-            self.announce(gone, has_settled);
             sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
         }
     }
@@ -264,10 +267,13 @@ impl Owner {
             Gone::Nothing if has_settled => {}
             Gone::Nothing => return,
         }
+        let is_new_generation = gone == Gone::Statuses || has_settled;
         self.state.send_modify(|state| {
             state.epoch += 1;
-            state.generation += u64::from(gone == Gone::Statuses || has_settled);
-            state.masters = names(&self.masters);
+            if is_new_generation {
+                state.generation += 1;
+                state.masters = names(&self.masters);
+            }
         });
     }
 
