@@ -1,6 +1,7 @@
 //! The task that owns the connection.
 
 use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::outage::Outage;
-use super::renewal::RENEWED;
+use super::renewal::Renewal;
 use super::{ConnectionState, SupervisorOptions};
 use crate::log::Seldom;
 use crate::runtime::clock::Clock;
@@ -21,7 +22,7 @@ use crate::store::redis::drift::Drift;
 use crate::store::redis::inspection::{Findings, Trouble, inspect};
 use crate::store::redis::metrics::RedisMetrics;
 use crate::store::redis::script::Scripts;
-use crate::store::redis::url::Host;
+use crate::store::redis::url::{Host, Target};
 
 /// The time between two inspections while nobody complains.
 pub(super) const INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,14 +71,19 @@ pub(super) struct Owner {
     pub(super) took: Duration,
     /// When the last inspection began during which Redis answered.
     pub(super) well_at: Option<Instant>,
-    /// The rate limit of log lines about the files that name Redis.
-    pub(super) files_logged: Seldom,
-    /// The limit on how often the files are compared because a server is missing.
-    pub(super) compared: Seldom,
+    pub(super) renewal: Renewal,
     /// The rate limit of log lines about refused commands of inspections.
     pub(super) refusals_logged: Seldom,
     /// When all keys are opened and all kept updates are put once more: see [`CLUSTER_SETTLES`].
     pub(super) settles: Option<Instant>,
+}
+
+/// A connection that was made and inspected, and is not used yet.
+pub(super) struct Opened {
+    pub(super) connected: Connected,
+    pub(super) found: Findings,
+    /// When its inspection began.
+    well_at: Option<Instant>,
 }
 
 /// The losses that are possible since the last inspection.
@@ -127,24 +133,42 @@ impl Owner {
         }
     }
 
-    /// Reads the files of Redis again, then connects.
-    async fn begin(&mut self) -> Result<Connected, ConnectError> {
-        if self.read_files().await {
-            info!("{RENEWED}");
-        }
-        self.connect().await
+    /// Connects, and makes the connection available to the senders of commands.
+    pub(super) async fn connect(&mut self) -> Result<Connected, ConnectError> {
+        let target = self.options.target.clone();
+        let opened = self.open(&target).await?;
+        Ok(self.adopt(opened))
     }
 
-    /// Connects, inspects Redis, and makes the connection available to the senders of commands.
-    pub(super) async fn connect(&mut self) -> Result<Connected, ConnectError> {
-        let well_at = self.well_at;
-        let mut connected = connect(
-            &self.options.target,
-            self.named.as_ref(),
-            self.options.timeout,
-        )
-        .await?;
+    /// Connects to `target`, and inspects Redis.
+    pub(super) async fn open(&mut self, target: &Target) -> Result<Opened, ConnectError> {
+        let timeout = self.options.timeout;
+        let mut connected = connect(target, self.named.as_ref(), timeout).await?;
+        // If another connection is adopted instead, Redis counts as not seen.
+        let seen_before = self.well_at;
         let found = self.inspect(&mut connected).await?;
+        let well_at = mem::replace(&mut self.well_at, seen_before);
+        Ok(Opened {
+            connected,
+            found,
+            well_at,
+        })
+    }
+
+    /// Gives up a connection for another one. What its inspection found is found again.
+    pub(super) fn discard(&mut self, opened: Opened) {
+        self.canary.is_gone |= opened.found.canary_is_gone;
+        self.note_writes(&opened.found);
+    }
+
+    /// Makes a connection available to the senders of commands.
+    pub(super) fn adopt(&mut self, opened: Opened) -> Connected {
+        let Opened {
+            connected,
+            found,
+            well_at,
+        } = opened;
+        let seen_before = mem::replace(&mut self.well_at, well_at);
         for policy in found
             .policies
             .iter()
@@ -162,7 +186,7 @@ impl Owner {
         let gone = self.meet(found);
         let is_another = gone == Gone::Statuses && !is_first;
         let is_short =
-            gone == Gone::Nothing && well_at.is_some_and(|at| at.elapsed() <= SHORT_LOSS);
+            gone == Gone::Nothing && seen_before.is_some_and(|at| at.elapsed() <= SHORT_LOSS);
         if !is_short && is_cluster {
             self.settles = Some(Instant::now() + CLUSTER_SETTLES);
         }
@@ -185,7 +209,7 @@ impl Owner {
                 state.masters = names(&self.masters);
             }
         });
-        Ok(connected)
+        connected
     }
 
     /// Inspects Redis until the connection has to be replaced. Returns the reason.
@@ -196,13 +220,13 @@ impl Owner {
         let complaints = Arc::clone(&self.complaints);
         let state = self.state.clone();
         let mut late_inspections = 0;
+        let mut missing = Vec::new();
         let renewals = Arc::clone(&self.renewals);
         loop {
-            let mut is_renewal_due = false;
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = complaints.notified() => {}
-                () = renewals.notified() => is_renewal_due = true,
+                () = renewals.notified() => self.renewal.is_asked = true,
                 () = state.closed() => return End::Gone("the node ends".into()),
             }
             let began = Instant::now();
@@ -214,13 +238,16 @@ impl Owner {
                 ));
             }
             let inspected = self.inspect(&mut connected).await;
-            if let Ok(found) = &inspected {
-                late_inspections = 0;
-                is_renewal_due |= self.is_comparison_due(&connected, found);
-            }
             let gone = match inspected {
                 Ok(found) if found.has_other_masters => return End::OtherMasters,
-                Ok(found) => self.meet(found),
+                Ok(mut found) => {
+                    late_inspections = 0;
+                    missing = mem::take(&mut found.missing);
+                    if matches!(connected.found_by, FoundBy::Sentinels(..)) {
+                        self.renewal.log_missing_sentinels(&missing);
+                    }
+                    self.meet(found)
+                }
                 // Redis is slow, not gone. A new connection would be no quicker, and all held
                 // gets would be opened again.
                 Err(Trouble::Late)
@@ -248,7 +275,9 @@ impl Owner {
             let has_settled = self.settles.take_if(|at| *at <= began).is_some();
             // What is lost is announced first, because a renewal may take long.
             self.announce(gone, has_settled);
-            if is_renewal_due && let Some(renewed) = self.renewed().await {
+            if self.renewal.is_due(&missing)
+                && let Some(renewed) = self.renewed(&missing).await
+            {
                 connected = renewed;
             }
             sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
@@ -301,8 +330,19 @@ impl Owner {
         connected.servers.have_answered_since(since.into())
     }
 
+    /// Notes whether Redis takes writes again.
+    fn note_writes(&self, found: &Findings) {
+        if found.takes_writes_again {
+            // Recovery may be in a long pause between two tries. A change of the state ends the
+            // pause.
+            self.state.send_modify(|_| {});
+            info!("Redis takes writes again");
+        }
+    }
+
     /// Notes the findings of an inspection. Returns what may be lost.
     fn meet(&mut self, found: Findings) -> Gone {
+        self.note_writes(&found);
         let is_another = found
             .masters
             .iter()
@@ -312,12 +352,6 @@ impl Owner {
         self.masters = found.masters;
         let now = found.now.unwrap_or(0);
         self.clock.saw(now);
-        if found.takes_writes_again {
-            // Recovery may be in a long pause between two tries. A change of the state ends the
-            // pause.
-            self.state.send_modify(|_| {});
-            info!("Redis takes writes again");
-        }
         if is_another || found.canary_is_gone {
             self.drift.reset();
             return Gone::Statuses;
