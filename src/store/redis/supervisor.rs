@@ -4,6 +4,7 @@
 //! All others ask [`Supervisor::way_to`], and complain if a command failed in a way that may be
 //! the connection's fault.
 
+mod adoption;
 mod outage;
 mod owner;
 mod renewal;

@@ -16,13 +16,12 @@ use crate::log::Seldom;
 use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
-use crate::store::redis::connect::{Connected, FoundBy, connect};
-use crate::store::redis::connect_error::ConnectError;
+use crate::store::redis::connect::{Connected, FoundBy};
 use crate::store::redis::drift::Drift;
 use crate::store::redis::inspection::{Findings, Trouble, inspect};
 use crate::store::redis::metrics::RedisMetrics;
 use crate::store::redis::script::Scripts;
-use crate::store::redis::url::{Host, Target};
+use crate::store::redis::url::Host;
 
 /// The time between two inspections while nobody complains.
 pub(super) const INSPECTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -78,17 +77,9 @@ pub(super) struct Owner {
     pub(super) settles: Option<Instant>,
 }
 
-/// A connection that was made and inspected, and is not used yet.
-pub(super) struct Opened {
-    pub(super) connected: Connected,
-    pub(super) found: Findings,
-    /// When its inspection began.
-    well_at: Option<Instant>,
-}
-
 /// The losses that are possible since the last inspection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gone {
+pub(super) enum Gone {
     Nothing,
     /// Leases may have ended too early, because Redis's clock was set forward or runs too fast.
     Leases,
@@ -131,85 +122,6 @@ impl Owner {
                 }
             }
         }
-    }
-
-    /// Connects, and makes the connection available to the senders of commands.
-    pub(super) async fn connect(&mut self) -> Result<Connected, ConnectError> {
-        let target = self.options.target.clone();
-        let opened = self.open(&target).await?;
-        Ok(self.adopt(opened))
-    }
-
-    /// Connects to `target`, and inspects Redis.
-    pub(super) async fn open(&mut self, target: &Target) -> Result<Opened, ConnectError> {
-        let timeout = self.options.timeout;
-        let mut connected = connect(target, self.named.as_ref(), timeout).await?;
-        // If another connection is adopted instead, Redis counts as not seen.
-        let seen_before = self.well_at;
-        let found = self.inspect(&mut connected).await?;
-        let well_at = mem::replace(&mut self.well_at, seen_before);
-        Ok(Opened {
-            connected,
-            found,
-            well_at,
-        })
-    }
-
-    /// Gives up a connection for another one. What its inspection found is found again.
-    pub(super) fn discard(&mut self, opened: Opened) {
-        self.canary.is_gone |= opened.found.canary_is_gone;
-        self.note_writes(&opened.found);
-    }
-
-    /// Makes a connection available to the senders of commands.
-    pub(super) fn adopt(&mut self, opened: Opened) -> Connected {
-        let Opened {
-            connected,
-            found,
-            well_at,
-        } = opened;
-        let seen_before = mem::replace(&mut self.well_at, well_at);
-        for policy in found
-            .policies
-            .iter()
-            .filter(|policy| *policy != "noeviction")
-        {
-            warn!(
-                policy,
-                "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction"
-            );
-        }
-        let (is_first, is_cluster) = (
-            self.masters.is_empty(),
-            matches!(connected.found_by, FoundBy::Cluster { .. }),
-        );
-        let gone = self.meet(found);
-        let is_another = gone == Gone::Statuses && !is_first;
-        let is_short =
-            gone == Gone::Nothing && seen_before.is_some_and(|at| at.elapsed() <= SHORT_LOSS);
-        if !is_short && is_cluster {
-            self.settles = Some(Instant::now() + CLUSTER_SETTLES);
-        }
-        if is_another {
-            self.metrics.is_another();
-        }
-        self.named = match &connected.found_by {
-            FoundBy::Sentinels(_, master) => Some(master.clone()),
-            _ => None,
-        };
-        let master = self.named.as_ref().map(tracing::field::display);
-        info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
-        self.metrics.connected();
-        self.state.send_modify(|state| {
-            state.conn = Some(connected.conn.clone());
-            state.servers = Arc::clone(&connected.servers);
-            state.epoch += u64::from(!is_short);
-            state.generation += u64::from(is_another);
-            if is_first || is_another {
-                state.masters = names(&self.masters);
-            }
-        });
-        connected
     }
 
     /// Inspects Redis until the connection has to be replaced. Returns the reason.
@@ -306,7 +218,7 @@ impl Owner {
         });
     }
 
-    async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
+    pub(super) async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
         let began = Instant::now();
         let found = inspect(
             connected,
@@ -331,7 +243,7 @@ impl Owner {
     }
 
     /// Notes whether Redis takes writes again.
-    fn note_writes(&self, found: &Findings) {
+    pub(super) fn note_writes(&self, found: &Findings) {
         if found.takes_writes_again {
             // Recovery may be in a long pause between two tries. A change of the state ends the
             // pause.
@@ -341,7 +253,7 @@ impl Owner {
     }
 
     /// Notes the findings of an inspection. Returns what may be lost.
-    fn meet(&mut self, found: Findings) -> Gone {
+    pub(super) fn meet(&mut self, found: Findings) -> Gone {
         self.note_writes(&found);
         let is_another = found
             .masters
@@ -373,7 +285,7 @@ impl Owner {
 }
 
 /// Returns the masters in one text, which is the same on each node.
-fn names(masters: &HashSet<String>) -> Arc<str> {
+pub(super) fn names(masters: &HashSet<String>) -> Arc<str> {
     let mut names: Vec<_> = masters.iter().map(String::as_str).collect();
     names.sort_unstable();
     names.join(",").into()

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::owner::{FAILURE_LOG_INTERVAL, INSPECTION_INTERVAL, Opened, Owner};
+use super::adoption::Opened;
+use super::owner::{FAILURE_LOG_INTERVAL, INSPECTION_INTERVAL, Owner};
 use crate::log::Seldom;
 use crate::store::redis::cluster_trouble;
 use crate::store::redis::connect::Connected;
