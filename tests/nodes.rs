@@ -33,6 +33,7 @@ mod recoveries;
 mod redis_socket;
 mod redis_tls;
 mod refusals;
+mod renewals;
 mod repeats;
 mod rolling;
 mod setups;

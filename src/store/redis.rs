@@ -20,6 +20,7 @@ mod last_words;
 mod leases;
 mod masters;
 mod metrics;
+mod missing;
 mod opening;
 mod permits;
 mod presence;

@@ -41,7 +41,11 @@ pub(super) enum ConnectError {
     /// The master that sentinels named cannot be used.
     #[error("the master that the sentinels name: {0}")]
     OfMaster(Box<ConnectError>),
-    #[error("{0}, named by a sentinel as the master, is a {1}")]
+    /// The master of before cannot be used, and no sentinel names it now. The second part holds the
+    /// answer of each sentinel.
+    #[error("the last known master: {0}; no sentinel names it: {1}")]
+    OfLastMaster(Box<ConnectError>, String),
+    #[error("{0} is a {1}")]
     NotAMaster(Host, String),
     #[error("{0} does not answer in time")]
     NoAnswer(Host),
@@ -67,6 +71,16 @@ impl ConnectError {
             Some("WRONGPASS") => Self::PasswordRefused(host, said),
             Some(_) if said.contains("AUTH") => Self::PasswordRefused(host, said),
             _ => Self::Server(host, said),
+        }
+    }
+
+    /// Returns whether only an answer is late. The same try may succeed a moment later.
+    pub(super) fn is_late(&self) -> bool {
+        match self {
+            Self::Late(_) | Self::ClusterLate | Self::NoAnswer(_) => true,
+            Self::Inspection(trouble) => matches!(trouble, Trouble::Late),
+            Self::OfMaster(error) | Self::OfLastMaster(error, _) => error.is_late(),
+            _ => false,
         }
     }
 

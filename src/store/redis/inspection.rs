@@ -13,6 +13,7 @@ use super::canary::Canary;
 use super::conn::words;
 use super::connect::Connected;
 use super::masters::{Infos, infos};
+use super::missing::Missing;
 use super::script::Script;
 
 /// The findings of an inspection.
@@ -29,8 +30,8 @@ pub(super) struct Findings {
     /// library learns of a new master only from a command that fails. A master to which no key
     /// of this node leads at present would stay unknown, and so would the loss of its statuses.
     pub(super) has_other_masters: bool,
-    /// Whether a master of a cluster does not answer, or refuses.
-    pub(super) is_a_master_missing: bool,
+    /// The masters of a cluster that do not answer, or refuse. Or the sentinels that cannot be asked.
+    pub(super) missing: Vec<Missing>,
     /// Whether Redis takes writes, after it refused them at the last inspection.
     pub(super) takes_writes_again: bool,
 }
@@ -99,7 +100,7 @@ pub(super) async fn inspect(
             infos,
             slots,
             has_other_masters,
-            is_a_master_missing,
+            missing,
         },
         now,
     ) = match (infos, written) {
@@ -120,7 +121,7 @@ pub(super) async fn inspect(
         now,
         canary_is_gone,
         has_other_masters,
-        is_a_master_missing,
+        missing,
         takes_writes_again,
     };
     for info in infos {

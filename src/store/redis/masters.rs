@@ -12,7 +12,9 @@ use tokio::time::timeout;
 
 use super::conn::Conn;
 use super::connect::FoundBy;
+use super::connect_error::ConnectError;
 use super::inspection::{Trouble, field, is_replica};
+use super::missing::Missing;
 use super::server::SlotRange;
 use super::url::Host;
 
@@ -34,8 +36,9 @@ pub(super) struct Infos {
     pub(super) slots: Option<Vec<SlotRange>>,
     /// Whether a cluster has masters that it did not have before.
     pub(super) has_other_masters: bool,
-    /// Whether a master that the cluster names does not answer, or refuses.
-    pub(super) is_a_master_missing: bool,
+    /// The masters that the cluster names and that do not answer, or refuse. Or the sentinels that
+    /// could not be asked the last time.
+    pub(super) missing: Vec<Missing>,
 }
 
 /// Asks all masters about themselves.
@@ -51,11 +54,14 @@ pub(super) async fn infos(
         (Conn::Cluster(conn), FoundBy::Cluster { hosts, known }) => {
             infos_of_cluster(conn, hosts, known, limit).await?
         }
-        (Conn::Single(conn), _) => Infos {
+        (Conn::Single(conn), found_by) => Infos {
             infos: vec![info_of_single(conn, limit).await?],
             slots: None,
             has_other_masters: false,
-            is_a_master_missing: false,
+            missing: match found_by {
+                FoundBy::Sentinels(sentinels, _) => sentinels.missing.clone(),
+                _ => Vec::new(),
+            },
         },
         (Conn::Cluster(_), _) => {
             return Err(Trouble::Lost("a cluster is not told by itself".into()));
@@ -101,8 +107,19 @@ async fn infos_of_cluster(
         let mut named = slots.iter().flatten();
         slots.is_none() || named.any(|range| range.id == *id)
     };
-    let mut both = known.keys().zip(&answers);
-    let is_a_master_missing = both.any(|(id, answer)| !matches!(answer, Ok(Ok(_))) && is_named(id));
+    let missing = known
+        .iter()
+        .zip(&answers)
+        .filter(|((id, _), _)| is_named(id));
+    let missing = missing.filter_map(|((_, host), answer)| {
+        let error = match answer {
+            Ok(Ok(_)) => return None,
+            Ok(Err(error)) => ConnectError::of_server(host, error),
+            Err(_) => ConnectError::NoAnswer(host.clone()),
+        };
+        Some(Missing::of(host, &error))
+    });
+    let missing = missing.collect();
     let infos: Vec<_> = answers
         .into_iter()
         .filter_map(|info| info.ok()?.ok())
@@ -114,7 +131,7 @@ async fn infos_of_cluster(
         infos,
         slots,
         has_other_masters,
-        is_a_master_missing,
+        missing,
     })
 }
 

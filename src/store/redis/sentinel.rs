@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::conn::open;
 use super::connect_error::ConnectError;
 use super::inspection::is_replica;
+use super::missing::Missing;
 use super::url::{Account, Host, OfSentinels, Target};
 
 /// The sentinels of one master.
@@ -22,8 +23,8 @@ pub(super) struct Sentinels {
     limit: Duration,
     /// The connection to each sentinel, if there is one.
     conns: Vec<Option<MultiplexedConnection>>,
-    /// Whether one of them could not be asked the last time.
-    pub(super) is_one_missing: bool,
+    /// Those that could not be asked the last time.
+    pub(super) missing: Vec<Missing>,
 }
 
 impl Sentinels {
@@ -34,7 +35,7 @@ impl Sentinels {
             of_sentinels,
             limit,
             conns,
-            is_one_missing: false,
+            missing: Vec::new(),
         }
     }
 
@@ -60,20 +61,15 @@ impl Sentinels {
             masters.insert(0, before);
         }
         for master in masters {
-            let mut conn = match open(&self.target, master, self.limit).await {
-                Ok(conn) => conn,
-                Err(error) => {
-                    why = ConnectError::OfMaster(Box::new(error));
-                    continue;
-                }
+            let error = match open_master(&self.target, master, self.limit).await {
+                Ok(conn) => return Ok((conn, master.clone())),
+                Err(error) => Box::new(error),
             };
-            let role = timeout(self.limit, role(&mut conn)).await;
-            match role {
-                Ok(Ok(role)) if !is_replica(&role) => return Ok((conn, master.clone())),
-                Ok(Ok(role)) => why = ConnectError::NotAMaster(master.clone(), role),
-                Ok(Err(error)) => why = ConnectError::of_server(master, &error),
-                Err(_) => why = ConnectError::NoAnswer(master.clone()),
-            }
+            why = if named.contains(master) {
+                ConnectError::OfMaster(error)
+            } else {
+                ConnectError::OfLastMaster(error, self.describe(&answers))
+            };
         }
         Err(why)
     }
@@ -102,7 +98,7 @@ impl Sentinels {
             of_sentinels,
             limit,
             conns,
-            is_one_missing,
+            missing,
         } = self;
         let (target, of_sentinels, limit) = (&*target, &*of_sentinels, *limit);
         let asked = target.hosts.iter().zip(conns).map(async |(host, conn)| {
@@ -115,9 +111,13 @@ impl Sentinels {
             answer
         });
         let answers = join_all(asked).await;
-        *is_one_missing = answers
-            .iter()
-            .any(|answer| matches!(answer, Answer::None(_)));
+        let asked = target.hosts.iter().zip(&answers);
+        *missing = asked
+            .filter_map(|(host, answer)| match answer {
+                Answer::None(error) => Some(Missing::of(host, error)),
+                _ => None,
+            })
+            .collect();
         answers
     }
 
@@ -160,7 +160,7 @@ fn votes(named: &[Host], host: &Host) -> usize {
     named.iter().filter(|named| *named == host).count()
 }
 
-/// Asks one sentinel.
+/// Asks one sentinel. If the kept connection has ended since, asks on a new one.
 async fn ask_one(
     target: &Target,
     of_sentinels: &OfSentinels,
@@ -168,18 +168,32 @@ async fn ask_one(
     conn: &mut Option<MultiplexedConnection>,
     limit: Duration,
 ) -> Answer {
-    let conn = match conn {
-        Some(conn) => conn,
-        None => match connect(target, of_sentinels, host, limit).await {
-            Ok(opened) => conn.insert(opened),
-            Err(error) => return Answer::None(error),
-        },
-    };
+    if let Some(kept) = conn {
+        match query(kept, of_sentinels).await {
+            Err(error) if error.code().is_none() => {}
+            answer => return read(host, answer),
+        }
+    }
+    match connect(target, of_sentinels, host, limit).await {
+        Ok(opened) => read(host, query(conn.insert(opened), of_sentinels).await),
+        Err(error) => Answer::None(error),
+    }
+}
+
+/// Asks which server is the master.
+async fn query(
+    conn: &mut MultiplexedConnection,
+    of_sentinels: &OfSentinels,
+) -> Result<Option<(String, u16)>, RedisError> {
     let mut command = cmd("SENTINEL");
     command
         .arg("get-master-addr-by-name")
         .arg(&of_sentinels.name);
-    let answer: Result<Option<(String, u16)>, RedisError> = command.query_async(conn).await;
+    command.query_async(conn).await
+}
+
+/// Reads what a sentinel answered.
+fn read(host: &Host, answer: Result<Option<(String, u16)>, RedisError>) -> Answer {
     match answer {
         // A path would lead to a unix socket of this machine.
         Ok(Some((name, _))) if name.starts_with('/') => {
@@ -221,6 +235,21 @@ async fn connect(
             open(&with(&target.account), &host, limit).await
         }
         opened => opened,
+    }
+}
+
+/// Connects to a server that is a master by its own word.
+async fn open_master(
+    target: &Target,
+    host: &Host,
+    limit: Duration,
+) -> Result<MultiplexedConnection, ConnectError> {
+    let mut conn = open(target, host, limit).await?;
+    match timeout(limit, role(&mut conn)).await {
+        Ok(Ok(role)) if is_replica(&role) => Err(ConnectError::NotAMaster(host.clone(), role)),
+        Ok(Ok(_)) => Ok(conn),
+        Ok(Err(error)) => Err(ConnectError::of_server(host, &error)),
+        Err(_) => Err(ConnectError::NoAnswer(host.clone())),
     }
 }
 

@@ -4,6 +4,8 @@
 //! All others ask [`Supervisor::way_to`], and complain if a command failed in a way that may be
 //! the connection's fault.
 
+mod adoption;
+mod outage;
 mod owner;
 mod renewal;
 
@@ -15,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::owner::Owner;
+use self::renewal::Renewal;
 use super::canary::Canary;
 use super::conn::Conn;
 use super::connect::{Connected, connect};
@@ -80,6 +83,7 @@ impl Supervisor {
         let (sender, state) = watch::channel(ConnectionState::default());
         let (complaints, renewals) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let canary = Canary::new(options.canary.clone());
+        let renewal = Renewal::new(options.files.clone());
         let masters = HashSet::new();
         let (drift, start) = (Drift::default(), Instant::now());
         let owner = Owner {
@@ -97,8 +101,7 @@ impl Supervisor {
             start,
             took: Duration::ZERO,
             well_at: None,
-            files_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
-            compared: Seldom::each(owner::INSPECTION_INTERVAL),
+            renewal,
             refusals_logged: Seldom::each(owner::FAILURE_LOG_INTERVAL),
             settles: None,
         };

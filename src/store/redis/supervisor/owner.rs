@@ -1,6 +1,7 @@
 //! The task that owns the connection.
 
 use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +9,14 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
-use super::renewal::RENEWED;
+use super::outage::Outage;
+use super::renewal::Renewal;
 use super::{ConnectionState, SupervisorOptions};
 use crate::log::Seldom;
 use crate::runtime::clock::Clock;
 use crate::store::redis::LEASE_MARGIN;
 use crate::store::redis::canary::Canary;
-use crate::store::redis::cluster_trouble;
-use crate::store::redis::connect::{Connected, FoundBy, connect};
-use crate::store::redis::connect_error::ConnectError;
+use crate::store::redis::connect::{Connected, FoundBy};
 use crate::store::redis::drift::Drift;
 use crate::store::redis::inspection::{Findings, Trouble, inspect};
 use crate::store::redis::metrics::RedisMetrics;
@@ -70,10 +70,7 @@ pub(super) struct Owner {
     pub(super) took: Duration,
     /// When the last inspection began during which Redis answered.
     pub(super) well_at: Option<Instant>,
-    /// The rate limit of log lines about the files that name Redis.
-    pub(super) files_logged: Seldom,
-    /// The limit on how often the files are compared because a server is missing.
-    pub(super) compared: Seldom,
+    pub(super) renewal: Renewal,
     /// The rate limit of log lines about refused commands of inspections.
     pub(super) refusals_logged: Seldom,
     /// When all keys are opened and all kept updates are put once more: see [`CLUSTER_SETTLES`].
@@ -82,7 +79,7 @@ pub(super) struct Owner {
 
 /// The losses that are possible since the last inspection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gone {
+pub(super) enum Gone {
     Nothing,
     /// Leases may have ended too early, because Redis's clock was set forward or runs too fast.
     Leases,
@@ -102,11 +99,11 @@ impl Owner {
     /// Connects, and connects again whenever the connection is of no use any more.
     pub(super) async fn run(mut self) {
         let mut rest = FIRST_REST;
-        let mut logged = None;
+        let mut outage = None;
         while !self.state.is_closed() {
             match self.begin().await {
                 Ok(connected) => {
-                    (rest, logged) = (FIRST_REST, None);
+                    (rest, outage) = (FIRST_REST, None);
                     match self.watch(connected).await {
                         End::Gone(why) => {
                             self.state.send_modify(|state| state.conn = None);
@@ -117,93 +114,14 @@ impl Owner {
                     }
                 }
                 Err(error) => {
-                    let why = error.to_string();
                     self.state.send_modify(|state| state.conn = None);
-                    let is_logged =
-                        logged
-                            .as_ref()
-                            .is_some_and(|(last, at): &(String, Instant)| {
-                                *last == why && at.elapsed() < FAILURE_LOG_INTERVAL
-                            });
-                    if !is_logged {
-                        self.spawn_log(error);
-                        logged = Some((why, Instant::now()));
-                    }
+                    let outage = outage.get_or_insert_with(Outage::default);
+                    outage.note(error, &self.options);
                     sleep(rest.mul_f64(rand::random_range(0.5..=1.0))).await;
                     rest = (rest * 2).min(MAX_REST);
                 }
             }
         }
-    }
-
-    /// Logs why there is no connection. The search for the reason must not delay the next try.
-    fn spawn_log(&self, error: ConnectError) {
-        let SupervisorOptions {
-            target, timeout, ..
-        } = self.options.clone();
-        tokio::spawn(async move {
-            let error = cluster_trouble::explain(error, &target, timeout).await;
-            error!(why = %error, redis = %target, "cannot connect to Redis; retrying");
-        });
-    }
-
-    /// Reads the files of Redis again, then connects.
-    async fn begin(&mut self) -> Result<Connected, ConnectError> {
-        if self.read_files().await {
-            info!("{RENEWED}");
-        }
-        self.connect().await
-    }
-
-    /// Connects, inspects Redis, and makes the connection available to the senders of commands.
-    pub(super) async fn connect(&mut self) -> Result<Connected, ConnectError> {
-        let well_at = self.well_at;
-        let mut connected = connect(
-            &self.options.target,
-            self.named.as_ref(),
-            self.options.timeout,
-        )
-        .await?;
-        let found = self.inspect(&mut connected).await?;
-        for policy in found
-            .policies
-            .iter()
-            .filter(|policy| *policy != "noeviction")
-        {
-            warn!(
-                policy,
-                "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction"
-            );
-        }
-        let (is_first, is_cluster) = (
-            self.masters.is_empty(),
-            matches!(connected.found_by, FoundBy::Cluster { .. }),
-        );
-        let gone = self.meet(found);
-        let is_another = gone == Gone::Statuses && !is_first;
-        let is_short =
-            gone == Gone::Nothing && well_at.is_some_and(|at| at.elapsed() <= SHORT_LOSS);
-        if !is_short && is_cluster {
-            self.settles = Some(Instant::now() + CLUSTER_SETTLES);
-        }
-        if is_another {
-            self.metrics.is_another();
-        }
-        self.named = match &connected.found_by {
-            FoundBy::Sentinels(_, master) => Some(master.clone()),
-            _ => None,
-        };
-        let master = self.named.as_ref().map(tracing::field::display);
-        info!(redis = %self.options.target, master, another_process = is_another, "connected to Redis");
-        self.metrics.connected();
-        self.state.send_modify(|state| {
-            state.conn = Some(connected.conn.clone());
-            state.servers = Arc::clone(&connected.servers);
-            state.epoch += u64::from(!is_short);
-            state.generation += u64::from(is_another);
-            state.masters = names(&self.masters);
-        });
-        Ok(connected)
     }
 
     /// Inspects Redis until the connection has to be replaced. Returns the reason.
@@ -214,13 +132,13 @@ impl Owner {
         let complaints = Arc::clone(&self.complaints);
         let state = self.state.clone();
         let mut late_inspections = 0;
+        let mut missing = Vec::new();
         let renewals = Arc::clone(&self.renewals);
         loop {
-            let mut is_renewal_due = false;
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = complaints.notified() => {}
-                () = renewals.notified() => is_renewal_due = true,
+                () = renewals.notified() => self.renewal.is_asked = true,
                 () = state.closed() => return End::Gone("the node ends".into()),
             }
             let began = Instant::now();
@@ -232,13 +150,16 @@ impl Owner {
                 ));
             }
             let inspected = self.inspect(&mut connected).await;
-            if let Ok(found) = &inspected {
-                late_inspections = 0;
-                is_renewal_due |= self.is_comparison_due(&connected, found);
-            }
             let gone = match inspected {
                 Ok(found) if found.has_other_masters => return End::OtherMasters,
-                Ok(found) => self.meet(found),
+                Ok(mut found) => {
+                    late_inspections = 0;
+                    missing = mem::take(&mut found.missing);
+                    if matches!(connected.found_by, FoundBy::Sentinels(..)) {
+                        self.renewal.log_missing_sentinels(&missing);
+                    }
+                    self.meet(found)
+                }
                 // Redis is slow, not gone. A new connection would be no quicker, and all held
                 // gets would be opened again.
                 Err(Trouble::Late)
@@ -263,11 +184,14 @@ impl Owner {
                 state.servers = Arc::clone(&connected.servers);
                 is_other
             });
-            if is_renewal_due && let Some(renewed) = self.renewed().await {
+            let has_settled = self.settles.take_if(|at| *at <= began).is_some();
+            // What is lost is announced first, because a renewal may take long.
+            self.announce(gone, has_settled);
+            if self.renewal.is_due(&missing)
+                && let Some(renewed) = self.renewed(&missing).await
+            {
                 connected = renewed;
             }
-            let has_settled = self.settles.take_if(|at| *at <= began).is_some();
-            self.announce(gone, has_settled);
             sleep(LEAST_INSPECTION_INTERVAL.saturating_sub(began.elapsed())).await;
         }
     }
@@ -284,14 +208,17 @@ impl Owner {
             Gone::Nothing if has_settled => {}
             Gone::Nothing => return,
         }
+        let is_new_generation = gone == Gone::Statuses || has_settled;
         self.state.send_modify(|state| {
             state.epoch += 1;
-            state.generation += u64::from(gone == Gone::Statuses || has_settled);
-            state.masters = names(&self.masters);
+            if is_new_generation {
+                state.generation += 1;
+                state.masters = names(&self.masters);
+            }
         });
     }
 
-    async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
+    pub(super) async fn inspect(&mut self, connected: &mut Connected) -> Result<Findings, Trouble> {
         let began = Instant::now();
         let found = inspect(
             connected,
@@ -315,8 +242,19 @@ impl Owner {
         connected.servers.have_answered_since(since.into())
     }
 
+    /// Notes whether Redis takes writes again.
+    pub(super) fn note_writes(&self, found: &Findings) {
+        if found.takes_writes_again {
+            // Recovery may be in a long pause between two tries. A change of the state ends the
+            // pause.
+            self.state.send_modify(|_| {});
+            info!("Redis takes writes again");
+        }
+    }
+
     /// Notes the findings of an inspection. Returns what may be lost.
-    fn meet(&mut self, found: Findings) -> Gone {
+    pub(super) fn meet(&mut self, found: Findings) -> Gone {
+        self.note_writes(&found);
         let is_another = found
             .masters
             .iter()
@@ -326,12 +264,6 @@ impl Owner {
         self.masters = found.masters;
         let now = found.now.unwrap_or(0);
         self.clock.saw(now);
-        if found.takes_writes_again {
-            // Recovery may be in a long pause between two tries. A change of the state ends the
-            // pause.
-            self.state.send_modify(|_| {});
-            info!("Redis takes writes again");
-        }
         if is_another || found.canary_is_gone {
             self.drift.reset();
             return Gone::Statuses;
@@ -353,7 +285,7 @@ impl Owner {
 }
 
 /// Returns the masters in one text, which is the same on each node.
-fn names(masters: &HashSet<String>) -> Arc<str> {
+pub(super) fn names(masters: &HashSet<String>) -> Arc<str> {
     let mut names: Vec<_> = masters.iter().map(String::as_str).collect();
     names.sort_unstable();
     names.join(",").into()
