@@ -42,6 +42,7 @@ use crate::net::server::{self, Endpoint};
 use crate::public::Public;
 use crate::runtime::renewable::Renewable;
 use crate::runtime::shutdown::{self, Signals};
+use crate::store::Checked;
 
 /// The listeners' names in logs and metrics.
 const PUBLIC: &str = "public";
@@ -86,7 +87,7 @@ pub enum Ended {
 ///
 /// # Errors
 /// Fails at the first address that is wrong, or cannot be resolved or reached.
-pub async fn check(settings: &Settings) -> Result<(), StartError> {
+pub async fn check(settings: &Settings) -> Result<Checked, StartError> {
     let tls = settings.tls.iter().flat_map(|tls| &tls.addresses);
     let tls = tls.map(|address| ("--public-tls", address));
     let internal = Place::Address(settings.internal.clone());

@@ -158,6 +158,7 @@ pub fn parse(
     let Some(found) = flags::parse(args, &mut mistakes)? else {
         return Err(NoSettings::Mistakes(mistakes));
     };
+    mistakes.extend(subcommands::check_beside(&found));
     if mistakes.is_empty()
         && let Some(text) = subcommands::text(&found)
     {

@@ -84,10 +84,11 @@ fn start(settings: Settings, open_files: u64) -> ExitCode {
     };
     if settings.check {
         return match runtime.block_on(app::check(&settings)) {
-            Ok(()) => {
-                for warning in settings.all_warnings() {
+            Ok(store) => {
+                for warning in settings.all_warnings().iter().chain(&store.warnings) {
                     eprintln!("holdfast: warning: {warning}");
                 }
+                println!("holdfast: {}", store.place);
                 println!("holdfast: the settings are good");
                 ExitCode::SUCCESS
             }

@@ -72,14 +72,30 @@ impl StoreOptions {
     ///
     /// # Errors
     /// Returns the setting that names the servers, and what is wrong, as texts for people.
-    pub async fn check(&self) -> Result<(), (String, String)> {
+    pub async fn check(&self) -> Result<Checked, (String, String)> {
         match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(options) => Redis::check(options)
-                .await
-                .map_err(|error| (format!("--redis {}", options.target), error.to_string())),
+            Self::Memory(_) => Ok(Checked {
+                place: "no Redis: statuses are kept in this process".to_owned(),
+                warnings: Vec::new(),
+            }),
+            Self::Redis(options) => match Redis::check(options).await {
+                Ok(warnings) => Ok(Checked {
+                    place: format!("Redis {} answered", options.target),
+                    warnings,
+                }),
+                Err(error) => Err((format!("--redis {}", options.target), error.to_string())),
+            },
         }
     }
+}
+
+/// The findings of a check of a store, as texts for people.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The place where a node would keep statuses.
+    pub place: String,
+    /// Settings of the servers that are allowed but should be known.
+    pub warnings: Vec<String>,
 }
 
 /// A status to store.

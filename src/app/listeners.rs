@@ -14,7 +14,7 @@ use crate::net::listener::{Address, Listener};
 use crate::net::passed::{self, Place};
 
 /// The usual reason why an address is in use.
-const IN_USE: &str = "another process listens there. A holdfast that ends keeps its addresses for up \
+const IN_USE: &str = "another process listens there, such as the holdfast service. A holdfast that ends keeps its addresses for up \
      to --drain-notice and --drain-grace together";
 
 /// The listeners of a node, each with its address.

@@ -16,7 +16,6 @@ pub(super) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .max_term_width(110)
-        .disable_help_subcommand(true)
         .args(ALL.map(arg))
         .subcommands(subcommands::all())
 }

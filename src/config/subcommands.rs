@@ -4,7 +4,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
-use super::declarations::INTERNAL;
+use super::declarations::{CHECK, INTERNAL};
 use super::setting::Declared;
 use super::{flags, man_page};
 
@@ -43,6 +43,14 @@ fn completions() -> Command {
 
 fn man() -> Command {
     Command::new(MAN).about("Print the man page: holdfast man | man -l -")
+}
+
+/// Returns the mistake of `--check` before a command. The command would be carried out, and
+/// nothing checked.
+pub(super) fn check_beside(found: &ArgMatches) -> Option<String> {
+    let name = found.subcommand_name()?;
+    let is_given = found.get_flag(CHECK.about().flag);
+    is_given.then(|| format!("--check: does not go with the command {name}; leave out one of them"))
 }
 
 /// Returns the flags of `holdfast health`, if that was given. `--internal` may stand before it.

@@ -49,6 +49,8 @@ pub enum AddressError {
     NotHttp,
     #[error("write http://host:port, and nothing more")]
     MoreThanAHost,
+    #[error("this is a URL: write host:port, without http:// and without a path")]
+    Url,
 }
 
 impl Address {
@@ -67,6 +69,9 @@ impl Address {
         }
         if text.starts_with("fd:") {
             return Err(AddressError::Passed);
+        }
+        if text.contains("://") {
+            return Err(AddressError::Url);
         }
         let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
         if host.is_empty() {

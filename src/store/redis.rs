@@ -164,7 +164,7 @@ impl Redis {
     ///
     /// # Errors
     /// Returns what is wrong. The text contains no password.
-    pub(super) async fn check(options: &RedisOptions) -> Result<(), impl Error> {
+    pub(super) async fn check(options: &RedisOptions) -> Result<Vec<String>, impl Error> {
         let scripts = Scripts::default();
         supervisor::check(
             supervisor_options(options, "check"),

@@ -181,6 +181,13 @@ async fn another_eviction_policy_is_warned_of() {
             .iter()
             .any(|line| line.contains("WARN") && line.contains("maxmemory-policy"));
         assert_eq!(warned, is_warned, "{policy}: {:?}", nodes[0].logs());
+        let check = Launch::new(&["--check", "--redis-timeout", "5s", "--redis", &redis.url()]);
+        let check = check.run().await;
+        assert_eq!(check.status.code(), Some(0), "{check:?}");
+        let warned = check.stderr.contains("maxmemory-policy") && check.stderr.contains(policy);
+        assert_eq!(warned, is_warned, "{policy}: {check:?}");
+        let answered = format!("holdfast: Redis {}", redis.url());
+        assert!(check.stdout.starts_with(&answered), "{check:?}");
     }
 }
 

@@ -17,6 +17,33 @@ async fn start(scratch: &Scratch, args: &[&str]) -> (Redis, String) {
 }
 
 #[tokio::test]
+async fn tls_is_advised_only_if_a_tcp_server_hangs_up() {
+    let scratch = Scratch::new();
+    let path = scratch.path("hangs-up.sock");
+    let by_socket = tokio::net::UnixListener::bind(&path).expect("a socket");
+    let by_tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let by_tcp = by_tcp.expect("a listener");
+    let tcp = format!("redis://{}", by_tcp.local_addr().expect("an address"));
+    let socket = format!("redis+unix://{}", path.display());
+    let refused = format!("redis://127.0.0.1:{}", free_port());
+    let hang_up = tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                accepted = by_socket.accept() => drop(accepted),
+                accepted = by_tcp.accept() => drop(accepted),
+            }
+        }
+    });
+    for (url, is_advised) in [(tcp, true), (socket, false), (refused, false)] {
+        let finished = check(&url, &[]).await;
+        assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+        let advised = finished.stderr.contains("rediss");
+        assert_eq!(advised, is_advised, "{finished:?}");
+    }
+    hang_up.abort();
+}
+
+#[tokio::test]
 async fn nodes_use_a_redis_over_its_unix_socket() {
     let scratch = Scratch::new();
     let (mut redis, path) = start(&scratch, &["--requirepass", "secret"]).await;

@@ -156,6 +156,11 @@ async fn the_subcommand_health_ends_with_1_if_nobody_answers_or_the_address_is_w
         (&["health", "--internal", &nobody][..], "no answer from"),
         (&["health", "--internal", &socket], "no answer from"),
         (&["health", "--internal", "11001"], "a port is missing"),
+        (
+            &["health", "--internal", "http://127.0.0.1:11001"],
+            "write host:port",
+        ),
+        (&["--check", "health"], "--check"),
         (&["health", "--nonsense"], "see --help"),
         (&["health", "--hold", "5s"], "see --help"),
     ] {
@@ -182,7 +187,10 @@ async fn the_subcommand_health_ends_with_1_if_nobody_answers_or_the_address_is_w
         "{stray:?}"
     );
     let typo = Launch::new(&["helth"]).run().await;
-    assert!(typo.stderr.contains("did you mean 'health'?"), "{typo:?}");
+    assert!(
+        typo.stderr.contains("did you mean 'help' or 'health'?"),
+        "{typo:?}"
+    );
 }
 
 /// Returns the answer of `/health/path` on a connection that is open already.

@@ -257,12 +257,18 @@ fn assert_mistakes(finished: &Finished, named: &[&str]) {
     assert_eq!(lines.len(), named.len(), "{finished:?}");
 }
 
+/// The line of a good `--check` without Redis.
+const NO_REDIS: &str = "holdfast: no Redis: statuses are kept in this process";
+
 fn assert_good(finished: &Finished) {
     assert_eq!(finished.status.code(), Some(0), "{finished:?}");
     let mut lines = finished.stderr.lines();
     let is_warning = |line: &str| line.starts_with("holdfast: warning: ");
     assert!(lines.all(is_warning), "{finished:?}");
-    assert_eq!(finished.stdout, "holdfast: the settings are good\n");
+    let (store, verdict) = finished.stdout.split_once('\n').expect("two lines");
+    let is_store = [NO_REDIS, "holdfast: Redis "].map(|start| store.starts_with(start));
+    assert!(is_store.contains(&true), "{finished:?}");
+    assert_eq!(verdict, "holdfast: the settings are good\n");
 }
 
 #[tokio::test]
@@ -520,6 +526,20 @@ async fn settings_that_contradict_each_other_are_refused() {
         let lines = mistakes(&finished);
         assert!(lines.len() == 1 && names(lines[0], named), "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn a_check_beside_a_command_is_a_mistake() {
+    for args in [&["--check", "man"][..], &["--check", "completions", "bash"]] {
+        assert_mistakes(&run(args).await, &["--check"]);
+    }
+}
+
+#[tokio::test]
+async fn the_command_help_prints_what_the_flag_prints() {
+    let (command, flag) = (run(&["help"]).await, run(&["--help"]).await);
+    assert_eq!(command.status.code(), Some(0), "{command:?}");
+    assert_eq!(command.stdout, flag.stdout);
 }
 
 #[tokio::test]

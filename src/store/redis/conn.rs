@@ -118,7 +118,9 @@ pub(super) async fn open(
     {
         return Err(ConnectError::Server(host.clone(), said));
     }
-    if !target.tls && error.code().is_none() && error.is_connection_dropped() {
+    let hung_up = error.is_connection_dropped() && !error.is_connection_refusal();
+    // A unix socket never has TLS.
+    if !target.tls && host.socket().is_none() && error.code().is_none() && hung_up {
         let said = format!("{}: {NO_PLAIN}", words(&error));
         return Err(ConnectError::Server(host.clone(), said));
     }

@@ -36,6 +36,18 @@ pub(super) struct Findings {
     pub(super) takes_writes_again: bool,
 }
 
+/// The warning about a `maxmemory-policy` other than `noeviction`.
+pub(super) const MAY_DROP: &str =
+    "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction";
+
+impl Findings {
+    /// Returns each `maxmemory-policy` by which a master may drop statuses.
+    pub(super) fn dropping_policies(&self) -> impl Iterator<Item = &String> {
+        let policies = self.policies.iter();
+        policies.filter(|policy| *policy != "noeviction")
+    }
+}
+
 /// The reason why an inspection failed. The texts are for people.
 #[derive(Debug, Error)]
 pub(super) enum Trouble {

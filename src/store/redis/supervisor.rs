@@ -23,7 +23,7 @@ use super::conn::Conn;
 use super::connect::{Connected, connect};
 use super::connect_error::ConnectError;
 use super::drift::Drift;
-use super::inspection::{Trouble, inspect};
+use super::inspection::{MAY_DROP, Trouble, inspect};
 use super::metrics::RedisMetrics;
 use super::script::Scripts;
 use super::server::{Server, Servers};
@@ -168,7 +168,7 @@ pub(super) struct Way {
 }
 
 /// Connects once, inspects the Redis that is there, and runs every script in it. `prefix` is the text
-/// with which all keys begin.
+/// with which all keys begin. Returns the warnings about its settings.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -176,10 +176,10 @@ pub(super) async fn check(
     options: SupervisorOptions,
     prefix: &str,
     scripts: &Scripts,
-) -> Result<(), ConnectError> {
+) -> Result<Vec<String>, ConnectError> {
     let tried = try_all(&options, prefix, scripts).await;
     match tried {
-        Ok(()) => Ok(()),
+        Ok(warnings) => Ok(warnings),
         Err(error) => Err(cluster_trouble::explain(error, &options.target, options.timeout).await),
     }
 }
@@ -188,18 +188,19 @@ async fn try_all(
     options: &SupervisorOptions,
     prefix: &str,
     scripts: &Scripts,
-) -> Result<(), ConnectError> {
+) -> Result<Vec<String>, ConnectError> {
     let limit = options.timeout;
     let mut connected = connect(&options.target, None, limit).await?;
     let mut canary = Canary::new(options.canary.clone());
     let inspected = inspect(&mut connected, &mut canary, &scripts.write, limit).await;
-    let refusal = match inspected {
-        Ok(_) => None,
-        Err(refusal @ Trouble::Refused(_)) => Some(refusal),
+    let found = match inspected {
+        Ok(found) => Ok(found),
+        Err(refusal @ Trouble::Refused(_)) => Err(refusal),
         Err(trouble) => return Err(trouble.into()),
     };
     let Connected { conn, servers, .. } = &connected;
     // The scripts are run even after a refusal, because their error names the script.
     trial::run_all(conn, servers, scripts, prefix, limit).await?;
-    refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
+    let warning = |policy| format!("{MAY_DROP}: it is {policy}");
+    Ok(found?.dropping_policies().map(warning).collect())
 }

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::owner::{CLUSTER_SETTLES, Gone, Owner, SHORT_LOSS, names};
 use crate::store::redis::connect::{Connected, FoundBy, connect};
 use crate::store::redis::connect_error::ConnectError;
-use crate::store::redis::inspection::Findings;
+use crate::store::redis::inspection::{Findings, MAY_DROP};
 use crate::store::redis::url::Target;
 
 /// A connection that was made and inspected, and is not used yet.
@@ -58,15 +58,8 @@ impl Owner {
             well_at,
         } = opened;
         let seen_before = mem::replace(&mut self.well_at, well_at);
-        for policy in found
-            .policies
-            .iter()
-            .filter(|policy| *policy != "noeviction")
-        {
-            warn!(
-                policy,
-                "Redis may drop statuses when its memory is full: set maxmemory-policy to noeviction"
-            );
+        for policy in found.dropping_policies() {
+            warn!(policy, "{MAY_DROP}");
         }
         let (is_first, is_cluster) = (
             self.masters.is_empty(),
