@@ -54,8 +54,7 @@ const CLIENTS: [Client; 4] = [
         language: "ts",
         directory: ".",
         file: "set.ts",
-        build: r#"ln -sfn "$TOOLS/node_modules" node_modules
-            echo '{"type":"module"}' >package.json
+        build: r#"echo '{"type":"module"}' >package.json
             tsc --strict --target es2022 --module nodenext --types node set.ts"#,
         run: "node set.js",
     },
@@ -116,7 +115,9 @@ async fn each_generated_client_sets_a_status_and_gets_errors_as_types() {
         };
         write("openapi.yaml", &project_file("docs/openapi.yaml"));
         let generate = &code_below("docs/backend.md", client.heading, "sh")[0];
-        let (well, printed) = shell(&directory, generate).await;
+        // `npx` looks for programs here, and would download them otherwise.
+        let installed = r#"ln -sfn "$TOOLS/node_modules" node_modules"#;
+        let (well, printed) = shell(&directory, &format!("{installed}\n{generate}")).await;
         assert!(well, "{}: {printed}", client.heading);
         let run = format!("{}\n{}", client.build, client.run);
 
