@@ -256,7 +256,8 @@ fn log_ready(node: &Node) {
     match node.store().shared() {
         Some(shared) if !shared.is_there() => {
             warn!(
-                "ready, but not connected to Redis: sets are answered 503 until the connection is made"
+                "ready, but not connected to {}: sets are answered 503 until the connection is made",
+                shared.name()
             );
         }
         _ => info!("ready"),

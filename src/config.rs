@@ -22,6 +22,7 @@ mod table;
 mod texts;
 mod tls;
 mod value_kind;
+mod zookeeper;
 
 use std::ffi::OsString;
 use std::num::NonZero;
@@ -35,6 +36,7 @@ pub use self::clients::ClientSettings;
 use self::declarations::*;
 use self::reader::SettingReader;
 pub use self::reread::RereadFiles;
+use self::setting::StoreKind;
 pub use self::table::table;
 pub use self::tls::TlsSettings;
 use crate::http::auth::Tokens;
@@ -46,6 +48,7 @@ use crate::net::passed::Place;
 use crate::page::script::Prefix;
 use crate::page::wire::Template;
 use crate::store::redis::RedisOptions;
+use crate::store::zookeeper::ZooKeeperOptions;
 
 /// The descriptors that connections cannot have: those of the standard streams, the runtime,
 /// the listeners, the log and the peers.
@@ -97,6 +100,7 @@ pub struct Settings {
     /// The templates, each with the path of its file.
     pub wires: Vec<(String, Arc<Template>)>,
     pub redis: Option<RedisOptions>,
+    pub zookeeper: Option<ZooKeeperOptions>,
     pub resend: Duration,
     pub advertise: Option<Address>,
     pub peer_timeout: Duration,
@@ -117,6 +121,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns the kind of the store that is named.
+    fn store(&self) -> StoreKind {
+        match (&self.redis, &self.zookeeper) {
+            (Some(_), _) => StoreKind::Redis,
+            (None, Some(_)) => StoreKind::ZooKeeper,
+            (None, None) => StoreKind::Embedded,
+        }
+    }
+
     /// Returns the warnings about settings, and those about the certificates that they name.
     #[must_use]
     pub fn all_warnings(&self) -> Vec<String> {
@@ -227,6 +240,7 @@ fn read(reader: &mut SettingReader, open_files: u64) -> Settings {
         resource_policy: HeaderValue::from_static(reader.value(&RESOURCE_POLICY)),
         wires: reader.named_list(&WIRE),
         redis: redis::read(reader, max_waiters),
+        zookeeper: zookeeper::read(reader),
         resend: reader.value(&RESEND),
         advertise: reader.optional(&ADVERTISE),
         peer_timeout: reader.value(&PEER_TIMEOUT),
@@ -286,7 +300,6 @@ fn allow_origin(reader: &mut SettingReader) -> AllowOrigin {
 
 #[cfg(test)]
 mod tests {
-    use super::setting::Effect;
     use super::*;
 
     fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
@@ -396,7 +409,7 @@ mod tests {
             settings(&given).expect("good").warnings,
             [
                 "--max-leases has no effect without --redis",
-                "--advertise has no effect without --redis",
+                "--advertise has no effect without --redis or --zookeeper",
             ]
         );
         let with_redis = settings(&[&redis[..], &given].concat()).expect("good");
@@ -412,10 +425,6 @@ mod tests {
                 "--max-status-bytes has no effect with --redis",
             ]
         );
-        for (effect, count) in [(Effect::WithRedis, 11), (Effect::WithoutRedis, 2)] {
-            let declared = ALL.iter().filter(|one| one.about().effect == effect);
-            assert_eq!(declared.count(), count, "{effect:?}");
-        }
     }
 
     #[test]

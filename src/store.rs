@@ -15,8 +15,10 @@
 //! versions. The embedded store makes them in [`next_version`], and Redis in `redis/write.lua`.
 
 pub mod memory;
+mod permits;
 pub mod redis;
 mod shared;
+pub mod zookeeper;
 
 use std::io;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use crate::model::status::{Seen, Update, Value, Version};
 use crate::model::write_number::WriteNumber;
 use memory::{Memory, MemoryLimits};
 use redis::{Redis, RedisOptions};
+use zookeeper::{ZooKeeper, ZooKeeperOptions};
 
 /// The shortest time for which a deletion is remembered, so that each page that polls within that
 /// time learns of it.
@@ -56,6 +59,8 @@ pub enum StoreOptions {
     Memory(MemoryLimits),
     /// A Redis.
     Redis(Box<RedisOptions>),
+    /// A ZooKeeper.
+    ZooKeeper(Box<ZooKeeperOptions>),
 }
 
 impl StoreOptions {
@@ -65,6 +70,7 @@ impl StoreOptions {
         match self {
             Self::Memory(_) => None,
             Self::Redis(options) => Some(options.target.addresses().collect()),
+            Self::ZooKeeper(options) => Some(options.target.addresses().collect()),
         }
     }
 
@@ -84,6 +90,13 @@ impl StoreOptions {
                     warnings,
                 }),
                 Err(error) => Err((format!("--redis {}", options.target), error.to_string())),
+            },
+            Self::ZooKeeper(options) => match ZooKeeper::check(options).await {
+                Ok(()) => Ok(Checked {
+                    place: format!("ZooKeeper {} answered", options.target),
+                    warnings: Vec::new(),
+                }),
+                Err(error) => Err((format!("--zookeeper {}", options.target), error)),
             },
         }
     }
@@ -215,6 +228,9 @@ impl Store {
             StoreOptions::Redis(options) => Self::Shared(Shared::Redis(Arc::new(Redis::start(
                 *options, name, metrics,
             )))),
+            StoreOptions::ZooKeeper(options) => {
+                Self::Shared(Shared::ZooKeeper(ZooKeeper::start(*options, name, metrics)))
+            }
         })
     }
 

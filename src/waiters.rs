@@ -106,6 +106,16 @@ pub enum Full {
     Key,
 }
 
+/// The result of a delivery to the waiters of one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The number of waiters that took the update.
+    pub waiters: usize,
+    /// The greatest version that a waiter knows who did not take the update, because it is not newer
+    /// than that.
+    pub ahead: Version,
+}
+
 impl Waiters {
     /// Creates a registry that holds at most `max` waiters, and at most `max_per_key` of one
     /// key.
@@ -164,7 +174,7 @@ impl Waiters {
         taker: Arc<dyn Taker>,
     ) -> Result<Waiter, Full> {
         let mut shard = self.by_key.lock(key);
-        // Taken under the lock, so that whoever holds the lock knows that no waiter with a smaller
+        // Reached under the lock, so that whoever holds the lock knows that no waiter with a smaller
         // id will be added to this key.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let waiters = shard.entry(key.clone()).or_default();
@@ -197,20 +207,21 @@ impl Waiters {
     /// Delivers an update to each waiter of `key` that does not know its version yet. Returns
     /// the number of these waiters.
     pub fn deliver(&self, key: &Key, update: &Update) -> usize {
-        self.deliver_since(key, update, None)
+        self.deliver_since(key, update, None).waiters
     }
 
     /// Delivers like [`Self::deliver`]. `since` is when the set that made the update was
     /// accepted.
-    pub fn deliver_since(&self, key: &Key, update: &Update, since: Option<Instant>) -> usize {
+    pub fn deliver_since(&self, key: &Key, update: &Update, since: Option<Instant>) -> Reached {
         let version = update.version();
         let mut shard = self.by_key.lock(key);
         let Some(waiters) = shard.get_mut(key) else {
-            return 0;
+            return Reached::default();
         };
-        let mut staying = Vec::new();
+        let (mut staying, mut ahead) = (Vec::new(), Version::NONE);
         let leaves = |held: &mut Entry| {
             if held.last >= version {
+                ahead = ahead.max(held.last);
                 return false;
             }
             let stays = held.taker.stays();
@@ -231,14 +242,14 @@ impl Waiters {
             self.note_emptied(key);
         }
         self.held.fetch_sub(removed.len(), Ordering::Relaxed);
-        let count = removed.len() + staying.len();
+        let waiters = removed.len() + staying.len();
         for (index, waiter) in removed.into_iter().enumerate() {
             waiter.give(update, since, index < AT_ONCE);
         }
         for waiter in staying {
             waiter.give(update, since, false);
         }
-        count
+        Reached { waiters, ahead }
     }
 
     /// Returns how many waiters `key` has.

@@ -21,3 +21,4 @@ mod nodes;
 mod operate;
 mod proxy;
 mod races;
+mod zookeeper;

@@ -2,6 +2,8 @@
 
 use holdfast::cluster::message::parse_delivered;
 use holdfast::fuzzed::parse_count;
+use holdfast::model::status::Version;
+use holdfast::waiters::Reached;
 use serde_json::value::RawValue;
 
 use super::grammar::whole_number;
@@ -31,11 +33,25 @@ pub fn check(input: &[u8]) {
 
 /// Returns the deliveries that an answer to a channel set reports, and whether the node uses
 /// its store.
-fn delivered(answer: &[u8]) -> Option<(Vec<usize>, bool)> {
+fn delivered(answer: &[u8]) -> Option<(Vec<Reached>, bool)> {
     let members = members(serde_json::from_slice(answer).ok()?)?;
     let counts = elements(only(&members, "delivered")?)?;
     let count = |raw: &RawValue| whole_number(raw.get(), u32::MAX.into())?.try_into().ok();
-    let delivered: Vec<_> = counts.into_iter().map(count).collect::<Option<_>>()?;
+    let counts: Vec<usize> = counts.into_iter().map(count).collect::<Option<_>>()?;
+    let behind = if members.iter().any(|(name, _)| name == "behind") {
+        elements(only(&members, "behind")?)?
+    } else {
+        Vec::new()
+    };
+    let number = |raw: &RawValue| whole_number(raw.get(), u64::MAX);
+    let behind: Vec<u64> = behind.into_iter().map(number).collect::<Option<_>>()?;
+    let ahead_of = |at: usize| Version::new(*behind.get(at)?);
+    let delivered = counts.into_iter().enumerate();
+    let delivered = delivered.map(|(at, waiters)| Reached {
+        waiters,
+        ahead: ahead_of(at).unwrap_or_default(),
+    });
+    let delivered: Vec<_> = delivered.collect();
     let store = match members.iter().any(|(name, _)| name == "store") {
         true => only(&members, "store")?.get().parse().ok()?,
         false => false,

@@ -289,9 +289,10 @@ impl Node {
 /// Returns the settings of the store: a Redis if there is one, otherwise the embedded store. The
 /// node's own status has room in an embedded store beside those of pages.
 pub(super) fn store_options(settings: &Settings) -> StoreOptions {
-    match &settings.redis {
-        Some(options) => StoreOptions::Redis(Box::new(options.clone())),
-        None => StoreOptions::Memory(MemoryLimits {
+    match (&settings.redis, &settings.zookeeper) {
+        (Some(options), _) => StoreOptions::Redis(Box::new(options.clone())),
+        (None, Some(options)) => StoreOptions::ZooKeeper(Box::new(options.clone())),
+        (None, None) => StoreOptions::Memory(MemoryLimits {
             max_statuses: settings.max_statuses + OWN_STATUSES,
             max_bytes: settings.max_status_bytes + OWN_BYTES,
             max_floors: settings.max_waiters,

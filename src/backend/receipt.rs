@@ -50,6 +50,7 @@ impl Receipt {
         Delivered {
             waiters,
             unreachable,
+            ..
         }: Delivered,
     ) -> Self {
         Self {
@@ -271,6 +272,7 @@ mod tests {
         let told = || {
             let delivered = Delivered {
                 waiters: 1,
+                ahead: Version::NONE,
                 unreachable: vec!["http://10.0.0.1:11001".into()],
             };
             Receipt::stored(Version::new(5).expect("good"), delivered)

@@ -228,6 +228,7 @@ impl Writer {
         accepted: Instant,
         update: U,
     ) -> impl Future<Output = Receipt> + Send + use<U> {
+        let mut fresh = None;
         let done = match stored {
             Ok(Stored {
                 version,
@@ -238,10 +239,9 @@ impl Writer {
             }) => {
                 let update = update(version);
                 self.confirmed(key, &update, number, ttl, generation);
-                Ok((
-                    version,
-                    Some(self.delivery.deliver(key, &update, leases, Some(accepted))),
-                ))
+                let delivered = self.delivery.deliver(key, &update, leases, Some(accepted));
+                fresh = Some((key.clone(), update, ttl));
+                Ok((version, Some(delivered)))
             }
             // A repeated set may bring another value, so the update that the store has is
             // delivered instead.
@@ -270,9 +270,21 @@ impl Writer {
                 Err(self.failed(error))
             }
         };
+        let delivery = Arc::clone(&self.delivery);
         async move {
             match done {
-                Ok((version, Some(delivered))) => Receipt::stored(version, delivered.await),
+                Ok((version, Some(delivered))) => {
+                    let delivered = delivered.await;
+                    match fresh.filter(|_| delivered.ahead >= version) {
+                        None => Receipt::stored(version, delivered),
+                        Some((key, update, ttl)) => {
+                            let above =
+                                Box::pin(delivery.deliver_above(&key, &update, ttl, delivered));
+                            let (version, delivered) = above.await;
+                            Receipt::stored(version, delivered)
+                        }
+                    }
+                }
                 Ok((version, None)) => Receipt::stored(version, Delivered::default()),
                 Err(receipt) => receipt,
             }

@@ -39,6 +39,7 @@ use crate::net::listener::Address;
 use crate::runtime::clock::system_ms;
 use crate::runtime::renewable::Renewable;
 use crate::runtime::sharded::lock;
+use crate::waiters::Reached;
 
 /// The lanes to one node. Each has one request under way at most. The first takes only small
 /// updates.
@@ -105,7 +106,7 @@ impl Peers {
     }
 
     /// Queues an update for the node that a lease names, at once. The returned future resolves
-    /// to the number of waiters that took it, or to `None` if the node has not confirmed it
+    /// to how its waiters took it, or to `None` if the node has not confirmed it
     /// within `--peer-timeout`. In that case its key is kept for the node, unless the node was
     /// replaced.
     ///
@@ -117,7 +118,7 @@ impl Peers {
         key: &Key,
         update: &Update,
         since: Option<Instant>,
-    ) -> impl Future<Output = Option<usize>> + use<> {
+    ) -> impl Future<Output = Option<Reached>> + use<> {
         let (confirm, confirmed) = oneshot::channel();
         let now = Instant::now();
         let (deadline, lease_ends) = (now + self.options.timeout, now + self.left_of(lease));

@@ -1,6 +1,6 @@
-//! Recovery when Redis is back. The keys of held gets are opened again, which renews this node's
+//! Recovery when the shared store is back. The keys of held gets are opened again, which renews this node's
 //! leases and finds the statuses that the gets missed. Sets that this node confirmed are put again
-//! if the Redis process is a different one, because that may not have them. Keys are also opened
+//! if the store is a different one or was emptied, because that may not have them. Keys are also opened
 //! again if another node could not send this one their updates, or if this process stood still.
 //! None of this depends on what a page does.
 //!
@@ -85,11 +85,11 @@ impl RecoveryMetrics {
         Self {
             keys_opened: all.counter(
                 "holdfast_recovery_keys_opened_total",
-                "Keys that were opened again in Redis for held gets, after an outage or a missed update.",
+                "Keys that were opened again in the store for held gets, after an outage or a missed update.",
             ),
             statuses_put: all.counter(
                 "holdfast_recovery_statuses_put_total",
-                "Statuses and deletions that were put again because Redis had lost them.",
+                "Statuses and deletions that were put again because the store had lost them.",
             ),
         }
     }
@@ -207,7 +207,7 @@ impl Recovery {
         lock(&self.confirmed).updates.len()
     }
 
-    /// Watches Redis. Puts confirmed updates again and opens keys again whenever there is a need.
+    /// Watches the store. Puts confirmed updates again and opens keys again whenever there is a need.
     ///
     /// # Cancel safety
     /// It runs until it is dropped.
@@ -220,7 +220,7 @@ impl Recovery {
                 let written = self.put_again(now.generation).await;
                 written & self.open_again(now.epoch).await
             };
-            // Wait until something changes. If something is left to do while Redis is there,
+            // Wait until something changes. If something is left to do while the store is there,
             // wait only for a pause. The pause grows while no pass does anything, because Redis
             // may be full.
             let again = now.is_there && !done;
@@ -342,7 +342,11 @@ impl Recovery {
         let (all, missing) = (all.into_inner(), missing.into_inner());
         self.own_metrics.statuses_put.inc_by(missing as u64);
         if missing == 0 && all {
-            info!(count, "Redis has all that this node had confirmed");
+            info!(
+                count,
+                "{} has all that this node had confirmed",
+                self.store.name()
+            );
         } else {
             warn!(
                 count,

@@ -11,7 +11,8 @@ use super::declarations::{
     PUBLIC, PUBLIC_TLS, TLS_CERT, TLS_KEY, TRUSTED_PROXY, WIRE,
 };
 use super::reader::SettingReader;
-use super::setting::{Declared, Effect};
+use super::setting::Declared;
+use super::zookeeper::{self, ZOOKEEPER};
 use crate::net::exposure;
 use crate::net::listener::Address;
 use crate::net::passed::Place;
@@ -41,6 +42,14 @@ pub(super) fn together(settings: &Settings, reader: &mut SettingReader) {
         let grace = reader.text(&DRAIN_GRACE).unwrap_or_default();
         let mistake = format!("longer than --drain-grace {grace}");
         reader.refuse_together(&[&DRAIN_QUIET, &DRAIN_GRACE], &mistake);
+    }
+    if settings.redis.is_some() && settings.zookeeper.is_some() {
+        reader.note("--zookeeper: given beside --redis; give one of them".to_owned());
+    }
+    let max_value = zookeeper::MAX_VALUE_BYTES;
+    if settings.zookeeper.is_some() && settings.max_value_bytes > max_value {
+        let mistake = format!("more than {max_value}, the most that ZooKeeper takes");
+        reader.refuse_together(&[&MAX_VALUE_BYTES, &ZOOKEEPER], &mistake);
     }
     let has_files = !reader.texts(&TLS_CERT).is_empty() || !reader.texts(&TLS_KEY).is_empty();
     if settings.tls.is_some() && !has_files && !settings.demo {
@@ -127,16 +136,19 @@ pub(super) fn warnings(settings: &Settings, reader: &SettingReader) -> Vec<Strin
     if settings.clients.trusted_proxies.is_none() && reader.is_given(&TRUSTED_PROXY) {
         warnings.push("--trusted-proxy has no effect without --proxy-protocol".to_owned());
     }
-    let (idle, with) = match settings.redis {
-        Some(_) => (Effect::WithoutRedis, "with"),
-        None => (Effect::WithRedis, "without"),
-    };
+    let store = settings.store();
     for setting in ALL.iter().filter(|setting| reader.is_given(**setting)) {
-        let about = setting.about();
-        if about.effect == idle {
-            let flag = about.flag;
-            warnings.push(format!("--{flag} has no effect {with} --redis"));
+        let (flag, stores) = (setting.about().flag, setting.about().stores);
+        if stores.contains(&store) {
+            continue;
         }
+        warnings.push(match store.flag() {
+            Some(present) => format!("--{flag} has no effect with {present}"),
+            None => {
+                let needed: Vec<_> = stores.iter().filter_map(|store| store.flag()).collect();
+                format!("--{flag} has no effect without {}", needed.join(" or "))
+            }
+        });
     }
     warnings
 }

@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use super::file;
 use super::setting::Preset::{Computed, Unset, Value};
-use super::setting::{Declared, Setting, Shape};
+use super::setting::{Declared, SHARED, Setting, Shape, StoreKind};
 use super::texts;
 use super::tls::{parse_path, parse_tls_place};
 use super::value_kind::{Choice, Content, Number, Text, Time, WholeSeconds};
+use super::zookeeper::{
+    ZOOKEEPER, ZOOKEEPER_AUTH_FILE, ZOOKEEPER_FILE, ZOOKEEPER_IN_FLIGHT, ZOOKEEPER_SESSION,
+    ZOOKEEPER_TIMEOUT,
+};
 use crate::http::auth::Tokens;
 use crate::http::origin::OriginPattern;
 use crate::log::LogFormat;
@@ -73,7 +77,7 @@ const fn count(most: usize) -> Number {
 }
 
 /// All settings, in the order of `--help`.
-pub(super) const ALL: [&dyn Declared; 58] = [
+pub(super) const ALL: [&dyn Declared; 64] = [
     &PUBLIC,
     &PUBLIC_TLS,
     &TLS_CERT,
@@ -119,6 +123,12 @@ pub(super) const ALL: [&dyn Declared; 58] = [
     &REDIS_PREFIX,
     &REDIS_TIMEOUT,
     &REDIS_IN_FLIGHT,
+    &ZOOKEEPER,
+    &ZOOKEEPER_FILE,
+    &ZOOKEEPER_TIMEOUT,
+    &ZOOKEEPER_SESSION,
+    &ZOOKEEPER_IN_FLIGHT,
+    &ZOOKEEPER_AUTH_FILE,
     &RESEND,
     &ADVERTISE,
     &PEER_TIMEOUT,
@@ -301,7 +311,7 @@ pub(super) const MAX_STATUSES: Setting<usize> = Setting::new(
     Value("1000000"),
     "Largest number of statuses in the embedded store. Beyond it, sets are refused with 507",
 )
-.only_without_redis();
+.only_with(&[StoreKind::Embedded, StoreKind::ZooKeeper]);
 
 pub(super) const MAX_STATUS_BYTES: Setting<usize> = Setting::new(
     "max-status-bytes",
@@ -311,7 +321,7 @@ pub(super) const MAX_STATUS_BYTES: Setting<usize> = Setting::new(
      Beyond it, sets are refused with 507",
 )
 .notes("Each write of a status that is remembered because of an `id` counts 24 bytes more")
-.only_without_redis();
+.only_with(&[StoreKind::Embedded]);
 
 pub(super) const MAX_WAITERS: Setting<usize> = Setting::new(
     "max-waiters",
@@ -362,7 +372,7 @@ pub(super) const MAX_LEASES: Setting<usize> = Setting::new(
     "Largest number of leases in Redis, one for each key that this node holds a get for. Beyond \
      it, gets are answered busy (-3)",
 )
-.only_with_redis()
+.only_with(&[StoreKind::Redis])
 .notes(
     "A lease stays for up to 3 s after the last get of its key has left. Gets that were held \
      while Redis could not be reached get their leases even beyond this limit. There are at most \
@@ -533,7 +543,7 @@ pub(super) const REDIS_CA: Setting<PathBuf> = Setting::new(
     Unset,
     "File with the certificates of authorities, in PEM, that sign the certificate of Redis",
 )
-.only_with_redis()
+.only_with(&[StoreKind::Redis])
 .notes(
     "Without it, those of the system are trusted, or those in the file that `SSL_CERT_FILE` names. \
      Needs a URL of `rediss`. The file is read again like `--redis-file`",
@@ -546,7 +556,7 @@ pub(super) const REDIS_CERT: Setting<PathBuf> = Setting::new(
     "File with the client certificate that Redis asks for, and those that signed it, in PEM. Needs \
      `--redis-key`",
 )
-.only_with_redis()
+.only_with(&[StoreKind::Redis])
 .notes("Needs a URL of `rediss`. The file is read again like `--redis-file`");
 
 pub(super) const REDIS_KEY: Setting<PathBuf> = Setting::new(
@@ -555,7 +565,7 @@ pub(super) const REDIS_KEY: Setting<PathBuf> = Setting::new(
     Unset,
     "File with the private key of `--redis-cert`, in PEM",
 )
-.only_with_redis();
+.only_with(&[StoreKind::Redis]);
 
 pub(super) const REDIS_PREFIX: Setting<String> = Setting::new(
     "redis-prefix",
@@ -567,7 +577,7 @@ pub(super) const REDIS_PREFIX: Setting<String> = Setting::new(
     Value("holdfast:1:"),
     "Prefix of all keys in Redis",
 )
-.only_with_redis()
+.only_with(&[StoreKind::Redis])
 .notes("1 is the number of the layout");
 
 pub(super) const REDIS_TIMEOUT: Setting<Duration> = Setting::new(
@@ -576,7 +586,7 @@ pub(super) const REDIS_TIMEOUT: Setting<Duration> = Setting::new(
     Value("500ms"),
     "Longest time that a command to Redis may take",
 )
-.only_with_redis()
+.only_with(&[StoreKind::Redis])
 .notes("Redis must accept a connection within the same time");
 
 pub(super) const REDIS_IN_FLIGHT: Setting<usize> = Setting::new(
@@ -585,7 +595,7 @@ pub(super) const REDIS_IN_FLIGHT: Setting<usize> = Setting::new(
     Value("1024"),
     "Largest number of commands to Redis under way",
 )
-.only_with_redis()
+.only_with(&[StoreKind::Redis])
 .notes(
     "Half of them are for gets, a quarter for sets and deletions, an eighth for reads by \
      backends, an eighth for recovery and for leases that are given back. If its share is used \
@@ -600,7 +610,7 @@ pub(super) const RESEND: Setting<Duration> = Setting::new(
     "Time for which this node keeps confirmed sets, to put them again if Redis loses them. `0s`: \
      none",
 )
-.only_with_redis()
+.only_with(SHARED)
 .notes("It keeps at most 200,000 keys and 64 MiB for that");
 
 pub(super) const ADVERTISE: Setting<Address> = Setting::new(
@@ -613,7 +623,7 @@ pub(super) const ADVERTISE: Setting<Address> = Setting::new(
     Computed("the internal listener's address"),
     "URL at which other nodes reach this one",
 )
-.only_with_redis()
+.only_with(SHARED)
 .notes(
     "If the listener is on all addresses (`0.0.0.0`), the default is the local address from \
      which the node reaches Redis. A loopback address is a mistake if Redis is on another \
@@ -627,7 +637,7 @@ pub(super) const PEER_TIMEOUT: Setting<Duration> = Setting::new(
     "Longest time that another node may take to answer. A node that takes longer is skipped for \
      as long again",
 )
-.only_with_redis()
+.only_with(SHARED)
 .notes("Sets name a node that does not answer in `unreachable`");
 
 pub(super) const PEER_QUEUE: Setting<usize> = Setting::new(
@@ -636,7 +646,7 @@ pub(super) const PEER_QUEUE: Setting<usize> = Setting::new(
     Value("10000"),
     "Largest number of updates that wait for one other node",
 )
-.only_with_redis();
+.only_with(SHARED);
 
 pub(super) const INTERNAL_TOKEN_FILE: Setting<Tokens> = Setting::new(
     "internal-token-file",

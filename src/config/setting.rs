@@ -20,19 +20,36 @@ pub(super) struct About {
     pub(super) help: &'static str,
     /// The rest of the meaning in docs/settings.md.
     pub(super) notes: &'static str,
-    pub(super) effect: Effect,
+    /// The stores with which the setting has an effect.
+    pub(super) stores: &'static [StoreKind],
     /// Whether there may be a password in the value, so that neither `--help` nor a mistake
     /// repeats it.
     pub(super) is_secret: bool,
 }
 
-/// The stores with which a setting has an effect.
+/// The kinds of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    Always,
-    WithRedis,
-    /// With the embedded store.
-    WithoutRedis,
+pub(super) enum StoreKind {
+    Embedded,
+    Redis,
+    ZooKeeper,
+}
+
+/// The stores that several nodes share.
+pub(super) const SHARED: &[StoreKind] = &[StoreKind::Redis, StoreKind::ZooKeeper];
+/// All stores.
+pub(super) const ALL_STORES: &[StoreKind] =
+    &[StoreKind::Embedded, StoreKind::Redis, StoreKind::ZooKeeper];
+
+impl StoreKind {
+    /// Returns the flag that names the store; `None` for the embedded one.
+    pub(super) const fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Embedded => None,
+            Self::Redis => Some("--redis"),
+            Self::ZooKeeper => Some("--zookeeper"),
+        }
+    }
 }
 
 /// The way in which a flag takes its value.
@@ -73,7 +90,7 @@ impl<T> Setting<T> {
                 default,
                 help,
                 notes: "",
-                effect: Effect::Always,
+                stores: ALL_STORES,
                 is_secret: false,
             },
             kind,
@@ -90,13 +107,8 @@ impl<T> Setting<T> {
         self
     }
 
-    pub(super) const fn only_with_redis(mut self) -> Self {
-        self.about.effect = Effect::WithRedis;
-        self
-    }
-
-    pub(super) const fn only_without_redis(mut self) -> Self {
-        self.about.effect = Effect::WithoutRedis;
+    pub(super) const fn only_with(mut self, stores: &'static [StoreKind]) -> Self {
+        self.about.stores = stores;
         self
     }
 

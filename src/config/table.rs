@@ -1,7 +1,7 @@
 //! The table of docs/settings.md.
 
 use super::declarations::ALL;
-use super::setting::{Declared, Effect, Preset, Shape};
+use super::setting::{ALL_STORES, Declared, Preset, Shape, StoreKind};
 
 const HEADER: &str = "\
 | flag | environment variable | default | unit | range | meaning |
@@ -33,10 +33,23 @@ fn cells(setting: &dyn Declared) -> [String; 6] {
     if !about.notes.is_empty() {
         meaning += &format!(". {}", about.notes);
     }
-    match about.effect {
-        Effect::Always => {}
-        Effect::WithRedis => meaning += ". Only with `--redis`",
-        Effect::WithoutRedis => meaning += ". Only without `--redis`",
+    let flags = |stores: &mut dyn Iterator<Item = StoreKind>, between: &str| {
+        let flags = stores.filter_map(StoreKind::flag);
+        let flags: Vec<_> = flags.map(|flag| format!("`{flag}`")).collect();
+        flags.join(between)
+    };
+    if about.stores.contains(&StoreKind::Embedded) {
+        let others = &mut ALL_STORES
+            .iter()
+            .copied()
+            .filter(|store| !about.stores.contains(store));
+        let flags = flags(others, " or ");
+        if !flags.is_empty() {
+            meaning += &format!(". Not with {flags}");
+        }
+    } else {
+        let flags = flags(&mut about.stores.iter().copied(), " or ");
+        meaning += &format!(". Only with {flags}");
     }
     [
         format!("`--{}`", about.flag),

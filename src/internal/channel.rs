@@ -9,8 +9,9 @@ use crate::cluster::delivery::Delivery;
 use crate::cluster::message::{self, Message, Missed};
 use crate::http::head::Request;
 use crate::http::refusal::Refusal;
-use crate::http::response::{Response, code, json};
+use crate::http::response::{Response, json};
 use crate::runtime::clock::millis;
+use crate::waiters::Reached;
 
 /// The least length up to which messages of other nodes are accepted, however short the bodies
 /// of sets must be.
@@ -50,7 +51,6 @@ impl Internal {
         }
         let recovery = writer.recovery.as_ref();
         let kept = recovery.map_or(0, |recovery| recovery.keep(kept, &had_by));
-        let waiters = &delivery.waiters;
         let given_up = recovery.map(|_| self.given_up());
         let (mut delivered, mut late) = (Vec::with_capacity(updates.len()), Vec::new());
         for (index, (key, update, age)) in updates.iter().enumerate() {
@@ -59,11 +59,11 @@ impl Internal {
             }
             if given_up.is_some_and(|given_up| update.version().get() < given_up) {
                 late.push(key.clone());
-                delivered.push(0);
+                delivered.push(Reached::default());
                 continue;
             }
             let since = age.and_then(|age| came.checked_sub(age));
-            delivered.push(waiters.deliver_since(key, update, since));
+            delivered.push(delivery.deliver_here(key, update, since));
         }
         if !late.is_empty() {
             writer.missed(Missed::Keys(late));
@@ -71,12 +71,7 @@ impl Internal {
         let store = self.parts.health.renews();
         Ok(json(
             StatusCode::OK,
-            &message::Answer {
-                code: code::SUCCESS,
-                delivered,
-                store,
-                kept,
-            },
+            &message::Answer::new(&delivered, store, kept),
         ))
     }
 

@@ -190,6 +190,18 @@ pub enum Update {
 }
 
 impl Update {
+    /// Returns the same update with another version.
+    #[must_use]
+    pub fn at(&self, version: Version) -> Self {
+        match self {
+            Self::Status(status) => Self::Status(Status {
+                version,
+                ..status.clone()
+            }),
+            Self::Gone(_) => Self::Gone(version),
+        }
+    }
+
     /// Returns the version of the status or of the deletion.
     #[must_use]
     pub const fn version(&self) -> Version {

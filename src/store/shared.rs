@@ -5,12 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::redis::{self, Purpose, Redis};
+use super::permits::Purpose;
+use super::redis::{self, Redis};
+use super::zookeeper::{self, ZooKeeper};
 use super::{Put, Snapshot, StoreError, Stored, counted, counted_open};
 use crate::metrics::{Metrics, Verb};
 use crate::model::key::Key;
 use crate::model::lease::NodeList;
-use crate::model::status::{Seen, Update};
+use crate::model::status::{Seen, Update, Version};
 use crate::model::write_number::WriteNumber;
 
 /// A store that several nodes share. Cheap to clone.
@@ -18,6 +20,8 @@ use crate::model::write_number::WriteNumber;
 pub enum Shared {
     /// A Redis.
     Redis(Arc<Redis>),
+    /// A ZooKeeper.
+    ZooKeeper(Arc<ZooKeeper>),
 }
 
 /// The presence of a store: whether it is there, and whether it is still the same one.
@@ -37,6 +41,7 @@ pub(crate) struct Presence {
 /// A watch on the presence of a store; see [`Shared::presence`].
 pub(crate) enum Watch {
     Redis(redis::Watch),
+    ZooKeeper(zookeeper::Watch),
 }
 
 /// The result of giving back a lease.
@@ -61,6 +66,7 @@ impl Shared {
     ) -> Result<Option<Update>, StoreError> {
         match self {
             Self::Redis(redis) => redis.open(Purpose::Get, key, seen, hold).await,
+            Self::ZooKeeper(zookeeper) => zookeeper.open(key, seen).await,
         }
     }
 
@@ -81,6 +87,7 @@ impl Shared {
         let began = Instant::now();
         let opened = match self {
             Self::Redis(redis) => redis.open(Purpose::Recovery, key, seen, hold).await,
+            Self::ZooKeeper(zookeeper) => zookeeper.open(key, seen).await,
         };
         counted_open(self.metrics(), began, opened)
     }
@@ -89,6 +96,7 @@ impl Shared {
     pub(super) async fn put(&self, key: &Key, put: &Put) -> Result<Stored, StoreError> {
         match self {
             Self::Redis(redis) => redis.put(key, put).await,
+            Self::ZooKeeper(zookeeper) => zookeeper.put(key, put).await,
         }
     }
 
@@ -96,6 +104,7 @@ impl Shared {
     pub(super) async fn read(&self, key: &Key) -> Result<Snapshot, StoreError> {
         match self {
             Self::Redis(redis) => redis.read(key).await,
+            Self::ZooKeeper(zookeeper) => zookeeper.read(key).await,
         }
     }
 
@@ -107,6 +116,7 @@ impl Shared {
     ) -> Result<Stored, StoreError> {
         match self {
             Self::Redis(redis) => redis.forget(key, number).await,
+            Self::ZooKeeper(zookeeper) => zookeeper.forget(key, number).await,
         }
     }
 
@@ -130,6 +140,9 @@ impl Shared {
         let began = Instant::now();
         let stored = match self {
             Self::Redis(redis) => Box::pin(redis.put_again(key, update, number, ttl)).await,
+            Self::ZooKeeper(zookeeper) => {
+                Box::pin(zookeeper.put_again(key, update, number, ttl)).await
+            }
         };
         counted(self.metrics(), Verb::PutAgain, began, stored)
     }
@@ -152,6 +165,8 @@ impl Shared {
         let began = Instant::now();
         let given = match self {
             Self::Redis(redis) => Box::pin(redis.give_back(key, is_short, is_held)).await,
+            // There are no leases.
+            Self::ZooKeeper(_) => Ok(GivenBack::LeftAlone),
         };
         match given {
             // These results are not counted, because in most of these cases the store was not
@@ -165,6 +180,7 @@ impl Shared {
     pub(crate) fn leases(&self) -> Vec<(Key, u64)> {
         match self {
             Self::Redis(redis) => redis.leases(),
+            Self::ZooKeeper(_) => Vec::new(),
         }
     }
 
@@ -180,14 +196,25 @@ impl Shared {
         let began = Instant::now();
         let given = match self {
             Self::Redis(redis) => Box::pin(redis.give_back_lease(key, ends)).await,
+            Self::ZooKeeper(_) => return Ok(()),
         };
         counted(self.metrics(), Verb::GiveBack, began, given).map(drop)
+    }
+
+    /// Returns whether each set is sent to all nodes, instead of to those that hold leases of its
+    /// key.
+    pub(crate) const fn tells_all(&self) -> bool {
+        match self {
+            Self::Redis(_) => false,
+            Self::ZooKeeper(_) => true,
+        }
     }
 
     /// Returns the number of opens under way that may write a lease.
     pub(crate) fn opening(&self) -> usize {
         match self {
             Self::Redis(redis) => redis.opening(),
+            Self::ZooKeeper(zookeeper) => zookeeper.opening(),
         }
     }
 
@@ -195,6 +222,7 @@ impl Shared {
     pub(crate) fn is_short_of_leases(&self) -> bool {
         match self {
             Self::Redis(redis) => redis.is_short_of_leases(),
+            Self::ZooKeeper(_) => false,
         }
     }
 
@@ -206,6 +234,7 @@ impl Shared {
     pub(crate) async fn tidy(&self) {
         match self {
             Self::Redis(redis) => Box::pin(redis.tidy()).await,
+            Self::ZooKeeper(_) => {}
         }
     }
 
@@ -222,6 +251,7 @@ impl Shared {
         let began = Instant::now();
         let others = match self {
             Self::Redis(redis) => Box::pin(redis.attend(stay, most)).await,
+            Self::ZooKeeper(zookeeper) => Box::pin(zookeeper.attend(stay, most)).await,
         };
         counted(self.metrics(), Verb::Attend, began, others)
     }
@@ -241,6 +271,7 @@ impl Shared {
     pub(crate) fn presence(&self) -> Watch {
         match self {
             Self::Redis(redis) => Watch::Redis(redis.presence()),
+            Self::ZooKeeper(zookeeper) => Watch::ZooKeeper(zookeeper.presence()),
         }
     }
 
@@ -248,6 +279,7 @@ impl Shared {
     pub(crate) fn is_there(&self) -> bool {
         match self {
             Self::Redis(redis) => redis.is_there(),
+            Self::ZooKeeper(zookeeper) => zookeeper.is_there(),
         }
     }
 
@@ -255,6 +287,7 @@ impl Shared {
     pub(crate) fn renew(&self) {
         match self {
             Self::Redis(redis) => redis.renew(),
+            Self::ZooKeeper(_) => {}
         }
     }
 
@@ -272,6 +305,7 @@ impl Shared {
     pub(crate) fn identity(&self) -> (Arc<str>, u64) {
         match self {
             Self::Redis(redis) => redis.identity(),
+            Self::ZooKeeper(zookeeper) => zookeeper.identity(),
         }
     }
 
@@ -279,6 +313,7 @@ impl Shared {
     pub(crate) fn timeout(&self) -> Duration {
         match self {
             Self::Redis(redis) => redis.options().timeout,
+            Self::ZooKeeper(zookeeper) => zookeeper.options().timeout,
         }
     }
 
@@ -286,42 +321,85 @@ impl Shared {
     pub(crate) fn in_flight(&self) -> usize {
         match self {
             Self::Redis(redis) => redis.options().in_flight,
+            Self::ZooKeeper(zookeeper) => zookeeper.options().in_flight,
+        }
+    }
+
+    /// Stores an update once more, with a version above `floor`, if the key still has it. Returns
+    /// `None` if that is not needed, or not possible any more. A Redis knows what waiters know, so
+    /// its versions are above that in the first place.
+    ///
+    /// # Cancel safety
+    /// If it is dropped, it may have been carried out or not.
+    pub(crate) async fn put_above(
+        &self,
+        key: &Key,
+        update: &Update,
+        ttl: Duration,
+        floor: Version,
+    ) -> Option<Stored> {
+        match self {
+            Self::Redis(_) => None,
+            Self::ZooKeeper(zookeeper) => zookeeper.put_above(key, update, ttl, floor).await.ok(),
+        }
+    }
+
+    /// Notes that a key has this version, or a later one, before waiters are looked for. A store
+    /// whose reads may be stale compares them with it.
+    pub(crate) fn told(&self, key: &Key, version: Version) {
+        match self {
+            Self::Redis(_) => {}
+            Self::ZooKeeper(zookeeper) => zookeeper.told(key, version),
+        }
+    }
+
+    /// Returns the name of the store, for people.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "Redis",
+            Self::ZooKeeper(_) => "ZooKeeper",
         }
     }
 
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Redis(_) => "redis",
+            Self::ZooKeeper(_) => "zookeeper",
         }
     }
 
     pub(super) fn place(&self) -> String {
         match self {
             Self::Redis(redis) => redis.place(),
+            Self::ZooKeeper(zookeeper) => zookeeper.place(),
         }
     }
 
     pub(super) fn log_place(&self, advertised: &str) {
         match self {
             Self::Redis(redis) => redis.log_place(advertised),
+            Self::ZooKeeper(zookeeper) => zookeeper.log_place(advertised),
         }
     }
 
     pub(super) fn set_gauges(&self) {
         match self {
             Self::Redis(redis) => redis.set_gauges(),
+            Self::ZooKeeper(_) => {}
         }
     }
 
     pub(super) fn clock_ms(&self) -> u64 {
         match self {
             Self::Redis(redis) => redis.clock_ms(),
+            Self::ZooKeeper(zookeeper) => zookeeper.clock_ms(),
         }
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
         match self {
             Self::Redis(redis) => redis.metrics(),
+            Self::ZooKeeper(zookeeper) => zookeeper.metrics(),
         }
     }
 }
@@ -331,6 +409,7 @@ impl Watch {
     pub(crate) fn now(&self) -> Presence {
         match self {
             Self::Redis(watch) => watch.now(),
+            Self::ZooKeeper(watch) => watch.now(),
         }
     }
 
@@ -341,6 +420,7 @@ impl Watch {
     pub(crate) async fn changed(&mut self) -> bool {
         match self {
             Self::Redis(watch) => watch.changed().await,
+            Self::ZooKeeper(watch) => watch.changed().await,
         }
     }
 }

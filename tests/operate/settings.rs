@@ -19,6 +19,7 @@ enum Kind {
     Filter,
     File,
     Redis,
+    ZooKeeper,
     Prefix,
     Url,
     Name,
@@ -28,11 +29,11 @@ enum Kind {
 }
 use Kind::{
     Address, Callback, Choice, Duration as Time, File, Filter, Name, Network, Number, Origin,
-    Prefix, Redis, Switch, Url,
+    Prefix, Redis, Switch, Url, ZooKeeper,
 };
 
 /// The contract's settings: the flag, the default as `--help` shows it, and the kind.
-const SETTINGS: [(&str, Option<&str>, Kind); 57] = [
+const SETTINGS: [(&str, Option<&str>, Kind); 63] = [
     ("--public", Some("127.0.0.1:11000"), Address),
     ("--public-tls", None, Address),
     ("--tls-cert", None, File),
@@ -90,6 +91,12 @@ const SETTINGS: [(&str, Option<&str>, Kind); 57] = [
     ("--redis-prefix", Some("holdfast:1:"), Prefix),
     ("--redis-timeout", Some("500ms"), Time),
     ("--redis-in-flight", Some("1024"), Number),
+    ("--zookeeper", None, ZooKeeper),
+    ("--zookeeper-file", None, File),
+    ("--zookeeper-timeout", Some("1s"), Time),
+    ("--zookeeper-session", Some("6s"), Time),
+    ("--zookeeper-in-flight", Some("1024"), Number),
+    ("--zookeeper-auth-file", None, File),
     ("--resend", Some("60s"), Time),
     ("--advertise", Some("the internal listener's address"), Url),
     ("--peer-timeout", Some("1s"), Time),
@@ -173,6 +180,21 @@ impl Kind {
                 "redis+cluster://a/1",
                 "redis+unix://run/redis.sock",
                 "redis+sentinel://a/m?password=p",
+            ],
+            ZooKeeper => &[
+                "",
+                "localhost",
+                "localhost:2181",
+                "zookeeper://localhost/a",
+                "localhost/",
+                "localhost/a/",
+                "localhost//a",
+                "localhost/a/../b",
+                "localhost/zookeeper",
+                "::1/a",
+                "/a",
+                "a,,b/c",
+                "a:0/b",
             ],
             Prefix => &[
                 "a b",

@@ -35,6 +35,7 @@ mod sentinel;
 mod socket;
 pub mod tls;
 mod translated;
+mod zookeeper;
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -62,6 +63,7 @@ pub use rewriting::RewritingProxy;
 pub use scratch::Scratch;
 pub use sentinel::{MAX_ELECTION, Sentinels};
 pub use socket::{Frame, Socket, UPGRADE, masked};
+pub use zookeeper::{ZooKeeper, ZooKeeperServer};
 
 /// The time that the harness waits for anything before the test fails: far more than a loaded
 /// machine needs.

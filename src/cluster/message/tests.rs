@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::status::{Status, Value, Version};
+use crate::waiters::Reached;
 
 fn to_n1() -> Message {
     let (missed, missed_by, had_by) = (None, None, String::new());
@@ -240,15 +241,27 @@ fn an_array_in_place_of_an_object_is_refused() {
 #[test]
 fn an_answer_is_a_count_for_each_update() {
     let parse = |answer: &str| parse_delivered(answer.as_bytes(), 2);
+    let reached = |waiters, ahead| Reached {
+        waiters,
+        ahead: Version::new(ahead).expect("good"),
+    };
+    let both = || vec![reached(2, 0), reached(0, 0)];
     assert_eq!(
         parse(r#"{"code":0,"delivered":[2,0],"new":1}"#),
-        Some((vec![2, 0], false)),
+        Some((both(), false)),
         "an older node's"
     );
     assert_eq!(
         parse(r#"{"code":0,"delivered":[2,0],"store":true}"#),
-        Some((vec![2, 0], true))
+        Some((both(), true))
     );
+    let ahead = [reached(2, 0), reached(0, 7)];
+    let answer = serde_json::to_string(&Answer::new(&ahead, true, 0)).expect("JSON");
+    assert_eq!(
+        answer,
+        r#"{"code":0,"delivered":[2,0],"behind":[0,7],"store":true}"#
+    );
+    assert_eq!(parse(&answer), Some((ahead.to_vec(), true)));
     for bad in [
         &br#"{"code":0,"delivered":[2]}"#[..],
         br#"{"code":0,"delivered":[2,-1]}"#,

@@ -13,6 +13,7 @@ use super::connection::{Connection, Peer};
 use super::queue::{Job, Queue, Takes};
 use crate::cluster::message;
 use crate::metrics::Forward;
+use crate::waiters::Reached;
 
 /// One of the lanes to a node, with its connection.
 pub(super) struct Lane {
@@ -48,9 +49,9 @@ impl Lane {
         {
             Ok(delivered) => {
                 self.peers.metrics.forwarded(Forward::Delivered, jobs.len());
-                for (job, waiters) in jobs.into_iter().zip(delivered) {
+                for (job, taken) in jobs.into_iter().zip(delivered) {
                     // The set may have stopped waiting.
-                    let _ = job.confirm.send(waiters);
+                    let _ = job.confirm.send(taken);
                 }
             }
             Err(Forward::Replaced) => self.peers.replaced(&self.name, jobs),
@@ -61,7 +62,7 @@ impl Lane {
     /// Sends a request and returns its answer. If a kept connection turns out to be closed, the
     /// request is sent again. If the node had carried it out already, the second answer counts
     /// too few waiters.
-    async fn exchange(&mut self, jobs: &[Job], deadline: Instant) -> Result<Vec<usize>, Forward> {
+    async fn exchange(&mut self, jobs: &[Job], deadline: Instant) -> Result<Vec<Reached>, Forward> {
         let updates = jobs.iter().map(|job| {
             (
                 &job.key,

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::model::key::Key;
 use crate::model::status::Update;
 use crate::runtime::sharded::lock;
+use crate::waiters::Reached;
 
 /// The most updates and bytes in one request. A single update may be longer.
 const MAX_BATCH: usize = 512;
@@ -35,9 +36,9 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
     /// When the node's lease of the key ends.
     pub(super) lease_ends: Instant,
-    /// Receives the number of waiters that took the update. It is dropped if the node did not
+    /// Receives how the waiters took the update. It is dropped if the node did not
     /// confirm.
-    pub(super) confirm: oneshot::Sender<usize>,
+    pub(super) confirm: oneshot::Sender<Reached>,
     /// An owner of the counter of jobs in [`Peers`](super::Peers), until the job is dropped.
     pub(super) _under_way: Arc<()>,
 }
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
     use crate::model::status::{Status, Value, Version};
 
-    fn job(key: &str, bytes: usize) -> (Job, oneshot::Receiver<usize>) {
+    fn job(key: &str, bytes: usize) -> (Job, oneshot::Receiver<Reached>) {
         let raw = serde_json::value::to_raw_value(&"x".repeat(bytes)).expect("a JSON string");
         let value = Value::new(&raw, usize::MAX).expect("good");
         let version = Version::new(1).expect("good");

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Redis;
 use super::failure::{Failure, NoReply, NotSent};
 use super::metrics::RedisFailure;
-use super::permits::{Permit, Purpose};
 use super::reply::parse_number;
 use super::script::{Arguments, Script, To};
 use super::server::Server;
@@ -18,6 +17,7 @@ use super::supervisor::Way;
 use crate::metrics::Limit;
 use crate::model::cause::Cause;
 use crate::model::key::Key;
+use crate::store::permits::{Permit, Purpose};
 
 /// The pause before a command is sent again because its slot has moved.
 const MOVED_REST: Duration = Duration::from_millis(50);

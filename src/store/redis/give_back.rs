@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::Redis;
 use super::command::Answer;
 use super::failure::Failure;
-use super::permits::Purpose;
 use super::reply::parse_number;
 use super::script::Arguments;
 use crate::model::key::Key;
 use crate::runtime::clock::millis;
+use crate::store::permits::Purpose;
 use crate::store::{GivenBack, StoreError};
 
 /// The remaining time below which a lease is not given back, because letting it end costs Redis

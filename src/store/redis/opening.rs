@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::command::Answer;
 use super::failure::Failure;
-use super::permits::{Permit, Purpose};
 use super::reply::parse_opened;
 use super::script::Argument;
 use super::{LEASE_MARGIN, Redis};
@@ -18,6 +17,7 @@ use crate::model::status::{Seen, Update};
 use crate::runtime::clock::millis;
 use crate::runtime::finishing::Finishing;
 use crate::store::StoreError;
+use crate::store::permits::{Permit, Purpose};
 
 /// The answer to an open.
 struct Opened {

@@ -27,7 +27,6 @@ use tracing::debug;
 use super::Redis;
 use super::command::Answer;
 use super::failure::{Failure, NoReply, NotSent};
-use super::permits::{Permit, Purpose};
 use super::reply::{Late, Written, parse_written};
 use super::script::Argument;
 use super::supervisor::Way;
@@ -37,6 +36,7 @@ use crate::model::key::Key;
 use crate::model::status::{Status, Update};
 use crate::model::write_number::{REMEMBERED_WRITES, WriteNumber};
 use crate::runtime::clock::millis;
+use crate::store::permits::{Permit, Purpose};
 use crate::store::{MIN_GONE_TTL, Put, StoreError, Stored};
 
 /// The longest time in which a write without an answer is settled, unless its latest time is

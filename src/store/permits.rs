@@ -1,7 +1,7 @@
-//! Permits bound the commands to Redis that are under way. Each purpose has its own share, so
+//! Permits bound the commands to a shared store that are under way. Each purpose has its own share, so
 //! that gets do not starve sets, and neither starve operators or the recovery after an outage.
 //!
-//! A share shrinks while answers come late. A command that is answered too late has cost Redis as
+//! A share shrinks while answers come late. A command that is answered too late has cost the store as
 //! much as any other and is sent again, so too many commands at once would leave no answer in time.
 
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ const LEAST_PART: usize = 16;
 /// The permits that a share always keeps, unless it never had so many.
 const LEAST: usize = 8;
 /// The number of quick answers after which a share grows by one permit. So it grows by an eighth
-/// in the time of one answer: soon after a short outage, and slowly if Redis is slow.
+/// in the time of one answer: soon after a short outage, and slowly if the store is slow.
 const GROWS_AFTER: u32 = 8;
 /// The number of slow answers that count as one quick answer. An answer is slow if it took more
 /// than half of the time limit.
@@ -38,7 +38,7 @@ const SLOW_PART: u32 = 4;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(in crate::store) struct Permits {
     shares: [Arc<Share>; 4],
 }
 
@@ -67,7 +67,7 @@ struct Size {
 
 /// The permit to send one command. Dropping it returns it.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(in crate::store) struct Permit {
     share: Arc<Share>,
     began: Instant,
 }
@@ -75,7 +75,7 @@ pub(super) struct Permit {
 impl Permits {
     /// Divides `all` among the purposes. Each has one at least. `limit` is the longest time that
     /// a command may take.
-    pub(super) fn new(all: usize, limit: Duration) -> Self {
+    pub(in crate::store) fn new(all: usize, limit: Duration) -> Self {
         Self {
             shares: [all / 2, all / 4, all / 8, all / 8]
                 .map(|most| Arc::new(Share::new(most.max(1), limit))),
@@ -86,7 +86,7 @@ impl Permits {
     ///
     /// # Cancel safety
     /// If it is dropped, it only loses its place in the queue.
-    pub(super) async fn acquire(&self, purpose: Purpose) -> Permit {
+    pub(in crate::store) async fn acquire(&self, purpose: Purpose) -> Permit {
         let share = Arc::clone(&self.shares[purpose as usize]);
         // The returned `Permit` gives it back to the share when it is dropped.
         share
@@ -102,7 +102,7 @@ impl Permits {
     }
 
     /// Returns how many permits are in use, and how many may be now.
-    pub(super) fn in_use(&self) -> [usize; 2] {
+    pub(in crate::store) fn in_use(&self) -> [usize; 2] {
         let each = self.shares.iter().map(|share| {
             let size = lock(&share.size);
             [
@@ -145,12 +145,12 @@ impl Share {
 
 impl Permit {
     /// Returns when the permit was given.
-    pub(super) const fn began(&self) -> Instant {
+    pub(in crate::store) const fn began(&self) -> Instant {
         self.began
     }
 
-    /// Notes that Redis answered in time.
-    pub(super) fn was_answered(&self) {
+    /// Notes that the store answered in time.
+    pub(in crate::store) fn was_answered(&self) {
         let share = &self.share;
         let mut size = lock(&share.size);
         if size.now == share.most {
@@ -171,7 +171,7 @@ impl Permit {
 
     /// Notes that no answer came in time. The share shrinks by half, once for all commands that
     /// were under way together.
-    pub(super) fn was_late(&self) {
+    pub(in crate::store) fn was_late(&self) {
         let share = &self.share;
         let mut size = lock(&share.size);
         if size.shrunk_at.is_some_and(|at| self.began < at) {
