@@ -16,7 +16,7 @@
 //! when it joins, and a join is a write, behind which a read finds all that was written before it.
 //!
 //! # Why nothing older comes back
-//! See [`write`].
+//! See [`mod@write`].
 
 mod client;
 mod member;
