@@ -75,7 +75,7 @@ test-browser: needs ## run the browser tests only
 # release build, which does several times as much in the same time. The tests themselves are those of `make test`, so
 # that nothing is built twice. Three run at once, because most of them wait more than they work.
 test-long: needs ## run the tests that have a long form, in that form
-	@modules=$$(grep -rlw --include='*.rs' 'long()' tests/abuse tests/contract tests/nodes* tests/operate tests/proxy* tests/races | \
+	@modules=$$(grep -rlw --include='*.rs' 'long()' tests/abuse tests/contract tests/nodes* tests/operate tests/proxy* tests/races tests/zookeeper | \
 		sed 's,^tests/,,;s,\.rs$$,::,;s,/,::,g' | sort -u); \
 	if [ -z "$$modules" ]; then echo 'no test has a long form'; exit 0; fi; \
 	set -x; cargo build --release --locked && \
