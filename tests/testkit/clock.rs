@@ -4,6 +4,9 @@ use tokio::process::Command;
 
 use crate::Scratch;
 
+/// How often the wrapper of faketime is asked for its library.
+const TRIES: usize = 20;
+
 /// The clock of processes that are started with [`Clock::envs`]. Only the time of day is faked:
 /// monotonic clocks go on unchanged.
 pub struct Clock {
@@ -59,10 +62,19 @@ impl Clock {
 /// Returns the path of faketime's library. The `faketime` wrapper is asked only for the path:
 /// if the process ran under it, the process id would be the wrapper's.
 pub(crate) async fn library() -> String {
-    let print = Command::new("faketime")
-        .args(["-m", "-f", "+0s", "printenv", "LD_PRELOAD"])
-        .output()
-        .await;
-    let print = print.unwrap_or_else(|error| panic!("faketime: {error}; `make deps` installs it"));
-    String::from_utf8_lossy(&print.stdout).trim().to_owned()
+    // The wrapper fails if a process that had its id before has left a file of shared memory, which
+    // is named after the id. The next one has another id.
+    for _ in 0..TRIES {
+        let print = Command::new("faketime")
+            .args(["-m", "-f", "+0s", "printenv", "LD_PRELOAD"])
+            .output()
+            .await;
+        let print =
+            print.unwrap_or_else(|error| panic!("faketime: {error}; `make deps` installs it"));
+        let library = String::from_utf8_lossy(&print.stdout).trim().to_owned();
+        if !library.is_empty() {
+            return library;
+        }
+    }
+    panic!("faketime does not name its library");
 }
