@@ -300,6 +300,7 @@ fn allow_origin(reader: &mut SettingReader) -> AllowOrigin {
 
 #[cfg(test)]
 mod tests {
+    use super::setting::SHARED;
     use super::*;
 
     fn settings(args: &[&str]) -> Result<Settings, Vec<String>> {
@@ -425,6 +426,17 @@ mod tests {
                 "--max-status-bytes has no effect with --redis",
             ]
         );
+        use StoreKind::{Embedded, Redis, ZooKeeper};
+        for (stores, count) in [
+            (&[Redis][..], 7),
+            (&[ZooKeeper], 4),
+            (SHARED, 4),
+            (&[Embedded], 1),
+            (&[Embedded, ZooKeeper], 1),
+        ] {
+            let declared = ALL.iter().filter(|one| one.about().stores == stores);
+            assert_eq!(declared.count(), count, "{stores:?}");
+        }
     }
 
     #[test]

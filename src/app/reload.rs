@@ -32,7 +32,7 @@ pub(super) struct Reload {
     pub(super) drain: Drain,
 }
 
-/// What a SIGHUP has put into use.
+/// The contents that a SIGHUP has put into use.
 #[derive(PartialEq, Eq)]
 enum Done {
     All,

@@ -86,7 +86,7 @@ impl Delivery {
             ahead,
             unreachable: Vec::new(),
         };
-        // Where every node is told, the list was read together with the update.
+        // If every node is told, the list was read when the update was stored.
         let is_listed = |name: &str| {
             let shared = self.store.shared();
             shared.is_some_and(Shared::tells_all) || self.nodes.is_listed(name)

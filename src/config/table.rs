@@ -33,23 +33,20 @@ fn cells(setting: &dyn Declared) -> [String; 6] {
     if !about.notes.is_empty() {
         meaning += &format!(". {}", about.notes);
     }
-    let flags = |stores: &mut dyn Iterator<Item = StoreKind>, between: &str| {
-        let flags = stores.filter_map(StoreKind::flag);
-        let flags: Vec<_> = flags.map(|flag| format!("`{flag}`")).collect();
-        flags.join(between)
-    };
-    if about.stores.contains(&StoreKind::Embedded) {
-        let others = &mut ALL_STORES
-            .iter()
-            .copied()
-            .filter(|store| !about.stores.contains(store));
-        let flags = flags(others, " or ");
-        if !flags.is_empty() {
-            meaning += &format!(". Not with {flags}");
-        }
+    // With the embedded store no flag names a store, so the others are named.
+    let (words, is_named) = if about.stores.contains(&StoreKind::Embedded) {
+        ("Not with", false)
     } else {
-        let flags = flags(&mut about.stores.iter().copied(), " or ");
-        meaning += &format!(". Only with {flags}");
+        ("Only with", true)
+    };
+    let named = ALL_STORES
+        .iter()
+        .filter(|store| about.stores.contains(store) == is_named);
+    let flags: Vec<_> = named
+        .filter_map(|store| Some(format!("`{}`", store.flag()?)))
+        .collect();
+    if !flags.is_empty() {
+        meaning += &format!(". {words} {}", flags.join(" or "));
     }
     [
         format!("`--{}`", about.flag),

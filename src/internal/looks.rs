@@ -1,4 +1,4 @@
-//! What operators and other nodes ask for: a key with its waiters, and the nodes.
+//! The looks of operators and other nodes: at a key with its waiters, and at the nodes.
 
 use std::borrow::Cow;
 

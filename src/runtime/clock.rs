@@ -53,6 +53,15 @@ impl Clock {
         }
     }
 
+    /// Returns [`Clock::known`], or the system's time if no time was noted: the other clock is then
+    /// assumed to be about right.
+    pub(crate) fn known_or_system(&self) -> u64 {
+        match self.known() {
+            0 => system_ms(),
+            known => known,
+        }
+    }
+
     fn at(&self, system: Duration, monotonic: Duration) -> u64 {
         let offset = millis(system).saturating_sub(millis(monotonic));
         self.offset.fetch_max(offset, Ordering::Relaxed).max(offset) + millis(monotonic)

@@ -61,7 +61,7 @@ use crate::log::Seldom;
 use crate::metrics::{Label, Metrics};
 use crate::model::key::Key;
 use crate::model::lease::NodeList;
-use crate::runtime::clock::{Clock, millis, system_ms};
+use crate::runtime::clock::{Clock, millis};
 use crate::runtime::expiring::Expiring;
 use crate::runtime::sharded::lock;
 
@@ -216,11 +216,7 @@ impl Redis {
 
     /// See [`Store::clock_ms`](super::Store::clock_ms).
     pub(super) fn clock_ms(&self) -> u64 {
-        match self.clock.known() {
-            // Redis has not been asked yet. Its clock is assumed to be about right.
-            0 => system_ms(),
-            known => known,
-        }
+        self.clock.known_or_system()
     }
 
     /// See [`Store::read`](super::Store::read).

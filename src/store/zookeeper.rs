@@ -92,7 +92,7 @@ pub struct ZooKeeper {
     permits: Permits,
     /// The greatest time of the leader's clock that this node knows of.
     clock: Clock,
-    /// What this node stored and will delete, with the version of the znode.
+    /// The keys that this node stored and will delete, each with the version of its znode.
     written: Mutex<Expiring<i32>>,
     /// The writes of a key take their turns, because only one of those that read the same state can
     /// be carried out. Keys share these locks.
@@ -146,8 +146,8 @@ impl ZooKeeper {
         zookeeper
     }
 
-    /// Connects once and tries everything that a node needs: it joins under a name of its own, and
-    /// writes, reads and deletes a znode.
+    /// Connects once, and joins under a name of its own: creates what is missing, and a znode that ends
+    /// with the connection.
     ///
     /// # Errors
     /// Returns what is wrong, as a text for people.
@@ -340,11 +340,7 @@ impl ZooKeeper {
 
     /// See [`Store::clock_ms`](super::Store::clock_ms).
     pub(super) fn clock_ms(&self) -> u64 {
-        match self.clock.known() {
-            // The leader has not been asked yet. Its clock is assumed to be about right.
-            0 => system_ms(),
-            known => known,
-        }
+        self.clock.known_or_system()
     }
 
     /// Returns the lock of a key's writes.

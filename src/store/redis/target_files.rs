@@ -35,7 +35,7 @@ impl fmt::Debug for TargetFiles {
     }
 }
 
-/// What the files hold, compared with the Redis that is in use.
+/// The content of the files, compared with the Redis that is in use.
 pub(super) enum Contents {
     /// They name the same account and certificates, or can be read only once.
     Same,

@@ -25,7 +25,7 @@ const MAX_BATCHES: usize = 4;
 /// The pause before a stale read is repeated.
 const STALE_REST: Duration = Duration::from_millis(2);
 
-/// What is under a key, and the description of its znode.
+/// The record of a key, and the description of its znode.
 pub(super) type Entry = (Record, Stat);
 
 /// The answer for one key: `None` if there is no znode.

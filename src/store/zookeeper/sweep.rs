@@ -155,7 +155,7 @@ impl ZooKeeper {
             let is_due = |name: &str, found: Found| {
                 let (record, stat) = entry_of(found).ok()??;
                 let ends = ends(&(record, stat)).saturating_add(kept);
-                // What this node stored itself is deleted in its turn.
+                // This node deletes its own keys in their turn.
                 let key = unescape(name).and_then(|key| Key::parse(&key).ok())?;
                 let is_own = lock(&self.written).contains(&key);
                 (ends < now && !is_own).then_some(stat.version)

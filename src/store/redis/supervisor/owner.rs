@@ -185,7 +185,7 @@ impl Owner {
                 is_other
             });
             let has_settled = self.settles.take_if(|at| *at <= began).is_some();
-            // What is lost is announced first, because a renewal may take long.
+            // Lost statuses are announced first, because a renewal may take long.
             self.announce(gone, has_settled);
             if self.renewal.is_due(&missing)
                 && let Some(renewed) = self.renewed(&missing).await

@@ -2,7 +2,7 @@
 //! single server is asked to log in once. But the library connects to a server of a cluster again by
 //! itself, and so does this program to a sentinel, with the account that the connection was made with.
 //!
-//! What is new in the files takes the place of what was used before only if no server is lost by it.
+//! A changed account or certificate is used only if no server is lost by it.
 
 use std::mem;
 use std::time::Duration;

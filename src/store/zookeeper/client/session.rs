@@ -122,7 +122,7 @@ struct Owner {
 struct Opened {
     host: Host,
     stream: TcpStream,
-    /// What was read behind the answer that established the session.
+    /// The bytes that were read behind the answer that established the session.
     begun: BytesMut,
 }
 
